@@ -1,0 +1,115 @@
+# jindan. `make help` lists what can be made.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+export CGO_ENABLED := 0
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The same source gives the same bytes, wherever it is built.
+GOBUILD  := go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+JINDAN   := bin/jindan
+LINTER   := bin/golangci-lint
+TESTSUM  := bin/gotestsum
+
+INCIDENT  ?= $(firstword $(wildcard fixtures/gpki-2023-11-17/packets.pcap*) fixtures/gpki-2023-11-17/packets.pcapng)
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+FUZZTIME  ?= 60s
+
+# What the tests and `make bench` run beside Go: program:package. Lists, because the lab's own hosts need them.
+PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
+	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
+	gcc:gcc ld:binutils zstd:zstd git:git
+# gcc alone cannot link the race detector's runtime.
+PACKAGES := libc6-dev ca-certificates
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests and benchmarks use, those that are missing
+	@.tools/deps $(PROGRAMS) $(PACKAGES)
+
+.PHONY: build
+build: go ## build ./bin/jindan
+	$(GOBUILD) -o $(JINDAN) ./cmd/jindan
+
+.PHONY: run
+run: build ## analyse the bundled recording of the incident of 17 November 2023 (INCIDENT=FILE for another)
+	$(JINDAN) analyze $(INCIDENT)
+
+.PHONY: test
+test: deps go ## everything that this machine allows: lint, cross-builds, tests, race detector, fuzzing; says what it skipped
+	@rm -rf .test && mkdir -p .test
+	@$(MAKE) --no-print-directory tidy lint cross test-race fuzz-smoke test-unit test-integration \
+		&& rc=0 || rc=$$?; .tools/skipped $(TESTSUM) .test; exit $$rc
+
+.PHONY: test-unit
+test-unit: $(TESTSUM) ## the tests that need no privileges
+	@mkdir -p .test
+	$(TESTSUM) --format standard-quiet --hide-summary skipped --jsonfile .test/unit.json -- -skip '^TestIntegration' ./...
+
+.PHONY: test-integration
+test-integration: $(TESTSUM) ## the tests in network namespaces (root), one package at a time
+	@mkdir -p .test
+	$(TESTSUM) --format standard-quiet --hide-summary skipped --jsonfile .test/integration.json -- -p 1 -run '^TestIntegration' ./...
+
+# Packages that start goroutines are the ones that can race.
+RACE = $(shell grep -lE '^\s*go (func|[a-z][A-Za-z0-9_.]*\()' --include='*.go' --exclude='*_test.go' -r capture analyze cmd 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
+
+.PHONY: test-race
+test-race: go ## the unit tests of packages that start goroutines, under the race detector
+	@mkdir -p .test
+	@if ! command -v gcc >/dev/null; then echo 'race detector: needs gcc' | tee -a .test/skipped; \
+	elif [ -z "$(RACE)" ]; then echo 'race detector: no package starts goroutines' | tee -a .test/skipped; \
+	else set -x; CGO_ENABLED=1 go test -race -short -skip '^TestIntegration' $(RACE); fi
+
+.PHONY: lint
+lint: $(LINTER) ## go vet and golangci-lint, which also enforces the import rules
+	go vet ./...
+	$(LINTER) run
+
+.PHONY: tidy
+tidy: go ## fail if go.mod or go.sum is not what the code needs
+	go mod tidy -diff
+	go mod verify
+
+.PHONY: fuzz
+fuzz: go ## each fuzz target for FUZZTIME (60s); JINDAN_CORPUS=DIR adds the captures below DIR as seeds
+	.tools/fuzz $(FUZZTIME)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: go
+	.tools/fuzz 3s
+
+.PHONY: bench
+bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets; BENCH_TSHARK_PACKETS=N shortens tshark
+	$(GOBUILD) -o bin/bench ./fixtures/bench
+	bin/bench capture -o .bench/bench.pcap
+	bin/bench compare -jindan $(JINDAN) $(if $(BENCH_TSHARK_PACKETS),-tshark-packets $(BENCH_TSHARK_PACKETS)) .bench/bench.pcap
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: cross
+cross: go ## build for every platform of PLATFORMS
+	@mkdir -p bin
+	@for p in $(PLATFORMS); do os=$${p%/*}; arch=$${p#*/}; \
+		out=bin/jindan-$$os-$$arch$$([ $$os = windows ] && echo .exe || true); \
+		echo "build $$out"; GOOS=$$os GOARCH=$$arch $(GOBUILD) -o $$out ./cmd/jindan; done
+
+.PHONY: clean
+clean: ## remove what make has made, the benchmark's capture included
+	rm -rf bin .bench .test
+
+.PHONY: go
+go:
+	@command -v go >/dev/null || { echo 'jindan is built with Go 1.26 or newer; no go command is in PATH' >&2; exit 1; }
+
+$(LINTER) $(TESTSUM) &: .tools/go.mod .tools/go.sum | go
+	@echo 'building the tools; without a build cache this takes some minutes'
+	go -C .tools build -buildvcs=false -o ../bin/ tool
+	@touch $(LINTER) $(TESTSUM)

@@ -1,0 +1,183 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// AbnormalTermination are the features of abnormal-termination.
+type AbnormalTermination struct {
+	Resets      int     `json:"resets"`
+	Connections int     `json:"connections"`
+	Share       float64 `json:"share"`
+	ShareBefore float64 `json:"share_before"`
+	Baseline    float64 `json:"baseline"`
+	Rate        float64 `json:"rate"`
+	RateBefore  float64 `json:"rate_before"`
+	Class       string  `json:"class"`
+	LateAnswer  int     `json:"late_answer"`
+	Abort       int     `json:"abort"`
+	Idle        int     `json:"idle"`
+	Overflow    int     `json:"overflow"`
+	Timeout     int     `json:"timeout"`
+	ByClient    int     `json:"by_client"`
+	ByServer    int     `json:"by_server"`
+	Clients     int     `json:"clients"`
+	FinDelay    float64 `json:"fin_delay"`
+	IdleAge     float64 `json:"idle_age"`
+	IdleSpread  float64 `json:"idle_spread"`
+	ForeignTTL  int     `json:"foreign_ttl"`
+}
+
+// abnormalTermination counts, per listener, connections that end by a RST in a way that no
+// complete exchange does. Refused connection requests are connection-refused's and dead-upstream's.
+type abnormalTermination struct {
+	services subjects[capture.Endpoint, resetState]
+	resets   int
+	closed   uint64
+}
+
+type resetState struct {
+	series series
+	recent []resetNote // bounded ring, oldest first
+}
+
+type resetNote struct {
+	at       capture.Instant
+	wait     time.Duration // class-specific: silence, or request to FIN
+	client   capture.Addr
+	class    flow.Class
+	side     flow.Side
+	foreign  bool
+	evidence analyze.Evidence
+}
+
+// maxResets bounds the resets that one listener remembers one by one.
+const maxResets = 512
+
+func newAbnormalTermination() analyze.Detector {
+	return &abnormalTermination{services: newSubjects[capture.Endpoint, resetState](maxPerDetector)}
+}
+
+func (d *abnormalTermination) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "abnormal-termination", Features: AbnormalTermination{},
+		Events: flow.Of(flow.Reset, flow.Closed)}
+}
+
+func (d *abnormalTermination) Event(e *flow.Event) {
+	if e.Kind == flow.Closed {
+		if !e.Flag || !e.Conn.IsEstablished() {
+			return
+		}
+		d.closed++
+		if st := d.services.get(e.Conn.Server); st != nil {
+			st.series.add(0, 1, 0)
+		}
+		return
+	}
+	switch e.Class {
+	case flow.ResetComplete, flow.ResetRefused, flow.ClassNone:
+		return
+	}
+	st := d.services.get(e.Conn.Server)
+	if st == nil {
+		return
+	}
+	d.resets++
+	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client.Addr, foreign: e.Flag, wait: e.Dur,
+		evidence: analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: "RST: " + e.Class.String()}}
+	if e.Frame != 0 {
+		n.evidence.Frames = []uint64{e.Frame}
+	}
+	onset := e.At
+	if e.Class == flow.ResetLateAnswer {
+		n.wait = e.Conn.GaveUpAfter()
+	}
+	st.series.add(1, 0, onset)
+	if len(st.recent) == maxResets {
+		copy(st.recent, st.recent[1:])
+		st.recent = st.recent[:maxResets-1]
+	}
+	st.recent = append(st.recent, n)
+}
+
+func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.services.each(func(k capture.Endpoint, st *resetState) bool {
+		if len(st.recent) == 0 {
+			// Nothing ever went wrong: one total serves as the time before.
+			st.series.old.total += st.series.cur.total
+			st.series.cur = point{}
+			st.series.windowsSeen++
+			return true
+		}
+		s := &st.series
+		s.cur.total = max(s.cur.total, s.cur.bad)
+		s.roll()
+		if s.since.bad == 0 {
+			return true
+		}
+		f := AbnormalTermination{Resets: int(s.since.bad), Connections: int(s.since.total), Share: s.since.share(),
+			ShareBefore: s.before.share(), Baseline: s.beforeSpan}
+		span := max(w.End.Sub(s.onset).Seconds(), 1)
+		f.Rate = float64(s.since.bad) / span
+		if s.beforeSpan > 0 {
+			f.RateBefore = float64(s.before.bad) / s.beforeSpan
+		}
+		var waits, idle []float64
+		var byClass [16]int
+		clients := newSubjects[capture.Addr, struct{}](maxResets)
+		var evidence []analyze.Evidence
+		for i := range st.recent {
+			n := &st.recent[i]
+			if n.at < s.onset {
+				continue
+			}
+			byClass[n.class]++
+			clients.get(n.client)
+			if n.side == flow.Client {
+				f.ByClient++
+			} else {
+				f.ByServer++
+			}
+			if n.foreign {
+				f.ForeignTTL++
+			}
+			switch n.class {
+			case flow.ResetLateAnswer:
+				waits = append(waits, n.wait.Seconds())
+			case flow.ResetIdle:
+				idle = append(idle, n.wait.Seconds())
+			}
+			if len(evidence) < analyze.MaxEvidence {
+				evidence = append(evidence, n.evidence)
+			}
+		}
+		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
+		f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
+		f.Clients = len(clients.keys)
+		f.FinDelay = median(waits)
+		f.IdleAge = median(idle)
+		f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)
+		most := 0
+		for _, c := range []struct {
+			n    int
+			name string
+		}{{f.LateAnswer, "LATE-ANSWER"}, {f.Abort, "ABORT"}, {f.Idle, "LB-IDLE"}, {f.Overflow, "OVERFLOW"}, {f.Timeout, "TIMEOUT"}} {
+			if c.n > most {
+				most, f.Class = c.n, c.name
+			}
+		}
+		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence,
+			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
+		return true
+	})
+}
+
+func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {
+	return analyze.Assessment{Assessable: d.closed >= 10,
+		Features: AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: ratio(d.resets, int(d.closed))}}
+}

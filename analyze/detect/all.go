@@ -1,0 +1,50 @@
+package detect
+
+import (
+	"strconv"
+	"strings"
+
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// All returns a new instance of every detector, for one engine.
+func All() []analyze.Detector {
+	return []analyze.Detector{
+		newCaptureQuality(),
+		newSizeLoss(),
+		newRetransmission(),
+		newPathCut(),
+		newSurge(),
+		newDNSUnanswered(),
+		newDNSDelay(),
+		newDNSErrors(),
+		newDeadUpstream(),
+		newConnectionRefused(),
+		newBackendSkew(),
+		newSlowServer(),
+		newPoolExhausted(),
+		newCloseWait(),
+		newAbnormalTermination(),
+		newSlowReceiver(),
+	}
+}
+
+// Features maps each rule to the zero value of its features, for loading the catalogue.
+func Features() map[string]any {
+	m := make(map[string]any)
+	for _, d := range All() {
+		s := d.Spec()
+		m[s.Rule] = s.Features
+	}
+	return m
+}
+
+// serviceFilter is a Wireshark display filter for the connections of a listener.
+func serviceFilter(k capture.Endpoint) string {
+	field := "ip"
+	if strings.Contains(k.Addr.String(), ":") {
+		field = "ipv6"
+	}
+	return field + ".addr == " + k.Addr.String() + " && tcp.port == " + strconv.Itoa(int(k.Port))
+}

@@ -1,0 +1,262 @@
+package detect
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// CloseWait are the features of close-wait. Ages in seconds.
+type CloseWait struct {
+	Waiting        int     `json:"waiting"`
+	Older          int     `json:"older"`
+	Connections    int     `json:"connections"`
+	Share          float64 `json:"share"`
+	WaitingBefore  int     `json:"waiting_before"`
+	Baseline       float64 `json:"baseline"`
+	MedianAge      float64 `json:"median_age"`
+	OldestAge      float64 `json:"oldest_age"`
+	Growth         float64 `json:"growth"`
+	Plateau        float64 `json:"plateau"`
+	NeverAnswered  int     `json:"never_answered"`
+	Answered       int     `json:"answered"`
+	Ended          int     `json:"ended"`
+	FinDelay       float64 `json:"fin_delay"`
+	ClientsSucceed float64 `json:"clients_succeed"`
+	Class          string  `json:"class"`
+}
+
+// The classes of close-wait that packets can tell apart.
+const (
+	classLeak        = "LEAK"         // answered, closed by the peer, never closed by the program
+	classStarved     = "STARVED"      // the peer gave up before its request was answered
+	classSlowHandler = "SLOW-HANDLER" // as starved, but they do end one after the other
+)
+
+// growthSpan is over how many windows the growth is measured.
+const growthSpan = 10
+
+// maxWaiting bounds the half-closed connections that are followed.
+const maxWaiting = 1 << 17
+
+// closeWait infers sockets in CLOSE_WAIT: the peer's FIN is acknowledged and no FIN of
+// the other side follows (RFC 9293 §3.3.2).
+type closeWait struct {
+	waiting  subjects[uint32, halfClosed] // by stream
+	services subjects[closeKey, closeState]
+	most     int // ever, over all subjects
+	conns    uint64
+}
+
+// closeKey is a listener, or with client set the client side of calls to one.
+type closeKey struct {
+	server capture.Endpoint
+	client capture.Addr // set when the client is the side that does not close
+}
+
+type halfClosed struct {
+	key      closeKey
+	since    capture.Instant
+	finDelay time.Duration
+	note     analyze.Evidence
+	starved  bool
+	over     bool
+}
+
+type closeState struct {
+	open      int // connections
+	closings  uint64
+	ended     int
+	counts    [seriesLen]uint32
+	answers   [seriesLen]point // bad: abandoned
+	cur       point
+	n         int
+	windows   int
+	list      []*halfClosed // scratch of one Judge
+	endedRing [seriesLen]uint32
+}
+
+func newCloseWait() analyze.Detector {
+	return &closeWait{waiting: newSubjects[uint32, halfClosed](maxWaiting),
+		services: newSubjects[closeKey, closeState](maxPerDetector)}
+}
+
+func (d *closeWait) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "close-wait", Features: CloseWait{},
+		Events: flow.Of(flow.ConnNew, flow.Closed, flow.HalfClosed, flow.HalfCloseEnd, flow.Response, flow.Abandoned)}
+}
+
+func keyOf(c *flow.Conn, waits flow.Side) closeKey {
+	k := closeKey{server: c.Server}
+	if waits == flow.Client {
+		k.client = c.Client.Addr
+	}
+	return k
+}
+
+func (d *closeWait) Event(e *flow.Event) {
+	c := e.Conn
+	switch e.Kind {
+	case flow.ConnNew:
+		d.conns++
+		if st := d.services.get(closeKey{server: c.Server}); st != nil {
+			st.open++
+		}
+	case flow.Closed:
+		if st := d.services.peek(closeKey{server: c.Server}); st != nil {
+			st.open--
+			st.closings++
+		}
+	case flow.Response:
+		if st := d.services.peek(closeKey{server: c.Server}); st != nil && !e.Flag {
+			st.cur.total++
+		}
+	case flow.Abandoned:
+		if st := d.services.peek(closeKey{server: c.Server}); st != nil {
+			st.cur.total++
+			st.cur.bad++
+		}
+	case flow.HalfClosed:
+		k := keyOf(c, e.Side.Other())
+		if d.services.get(k) == nil {
+			return
+		}
+		h := d.waiting.get(c.Stream)
+		if h == nil {
+			return
+		}
+		*h = halfClosed{key: k, since: e.At, starved: e.Flag,
+			note: analyze.Evidence{At: e.At, Flow: c.String(), Note: "FIN acknowledged, not answered by a FIN"}}
+		if e.Frame != 0 {
+			h.note.Frames = []uint64{e.Frame}
+		}
+		if e.Flag {
+			h.finDelay = e.At.Sub(c.RequestLast())
+		}
+	case flow.HalfCloseEnd:
+		if h := d.waiting.peek(c.Stream); h != nil && !h.over {
+			h.over = true
+			if st := d.services.peek(h.key); st != nil {
+				st.ended++
+			}
+		}
+	}
+}
+
+func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.waiting.each(func(_ uint32, h *halfClosed) bool {
+		if h.over {
+			return false
+		}
+		if st := d.services.peek(h.key); st != nil {
+			st.list = append(st.list, h)
+		}
+		return true
+	})
+	lossy := ratio(w.Flows.Stats.CaptureLost, w.Flows.Stats.Packets)
+	d.services.each(func(k closeKey, st *closeState) bool {
+		d.judge(w, k, st, lossy, emit)
+		keep := len(st.list) > 0 || st.open > 0
+		clear(st.list)
+		st.list = st.list[:0]
+		return keep
+	})
+}
+
+func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy float64, emit func(analyze.Symptom)) {
+	if st.n == seriesLen {
+		copy(st.counts[:], st.counts[1:])
+		copy(st.answers[:], st.answers[1:])
+		copy(st.endedRing[:], st.endedRing[1:])
+		st.n--
+	}
+	st.counts[st.n], st.answers[st.n], st.endedRing[st.n] = uint32(len(st.list)), st.cur, uint32(st.ended)
+	st.cur, st.ended = point{}, 0
+	st.n++
+	st.windows++
+	n := len(st.list)
+	d.most = max(d.most, n)
+	// A capture that loses packets loses FINs, too: each closing is seen as open with about that
+	// probability. Three times as many may be its fault.
+	if n == 0 || float64(n) < 3*lossy*float64(st.closings) {
+		return
+	}
+	list := st.list
+	slices.SortStableFunc(list, func(a, b *halfClosed) int { return int(max(min(a.since-b.since, 1), -1)) })
+	f := CloseWait{Waiting: n, Connections: max(st.open, n)}
+	usual := slices.Min(st.counts[:st.n])
+	f.WaitingBefore = int(usual)
+	first := list[min(int(usual), n-1)].since
+	f.Baseline = max(first.Sub(w.First).Seconds(), 0)
+	f.Share = ratio(n, f.Connections)
+	f.MedianAge = w.End.Sub(list[n/2].since).Seconds()
+	f.OldestAge = w.End.Sub(list[0].since).Seconds()
+	old := w.Params.Duration("old_age")
+	var delays []float64
+	for _, h := range list {
+		if w.End.Sub(h.since) >= old {
+			f.Older++
+		}
+		if h.starved {
+			f.NeverAnswered++
+			delays = append(delays, h.finDelay.Seconds())
+		} else {
+			f.Answered++
+		}
+	}
+	f.FinDelay = median(delays)
+	back := min(growthSpan, st.n-1)
+	if back > 0 {
+		f.Growth = (float64(n) - float64(st.counts[st.n-1-back])) / (float64(back) * analyze.WindowLength.Seconds())
+	}
+	band := max(float64(n)*0.1, 1)
+	for i := st.n - 1; i >= 0 && math.Abs(float64(st.counts[i])-float64(n)) <= band; i-- {
+		f.Plateau += analyze.WindowLength.Seconds()
+	}
+	var served point
+	for i := range st.n {
+		if w.End.Sub(first) >= time.Duration(st.n-1-i)*analyze.WindowLength {
+			served.bad += st.answers[i].bad
+			served.total += st.answers[i].total
+			f.Ended += int(st.endedRing[i])
+		}
+	}
+	f.ClientsSucceed = 1 - served.share()
+	switch {
+	case f.NeverAnswered*2 < n:
+		f.Class = classLeak
+	case f.Ended > n:
+		f.Class = classSlowHandler
+	default:
+		f.Class = classStarved
+	}
+	s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
+	if k.client != (capture.Addr{}) {
+		s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+	}
+	var evidence []analyze.Evidence
+	for _, h := range list[min(int(usual), n-1):min(int(usual)+analyze.MaxEvidence, n)] {
+		evidence = append(evidence, h.note)
+	}
+	emit(analyze.Symptom{Subject: s, Onset: first, Features: f, Evidence: evidence})
+}
+
+func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {
+	return analyze.Assessment{Assessable: d.conns >= 10, Features: CloseWait{Waiting: d.most, Connections: int(d.conns)}}
+}
+
+// median of v, which it sorts; 0 for none.
+func median(v []float64) float64 { return quantile(v, 0.5) }
+
+// quantile of v, which it sorts: the value below which a share q lies; 0 for none.
+func quantile(v []float64, q float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	slices.Sort(v)
+	return v[min(int(q*float64(len(v))), len(v)-1)]
+}

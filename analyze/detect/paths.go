@@ -1,0 +1,339 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// way is one direction between two hosts.
+type way struct{ from, to capture.Addr }
+
+// sizes counts segments by size class.
+type sizes struct{ sent, lost [flow.Bins]uint32 }
+
+func (s *sizes) add(o *sizes) {
+	for i := range s.sent {
+		s.sent[i] += o.sent[i]
+		s.lost[i] += o.lost[i]
+	}
+}
+
+// wayState is a direction that has lost something: what was sent and lost per window, by size,
+// and which connections suffered.
+type wayState struct {
+	series series
+	total  sizes // cumulative at the last roll
+	ring   [seriesLen]sizes
+	n      int
+	conns  subjects[uint32, troubled] // by stream
+	// cumulative values of the path at the last roll
+	spurious, again, missing uint32
+	fast, rto, tail          uint32
+	minLost                  [flow.Bins]uint16
+	maxSeen                  [flow.Bins]uint16
+	lastBad                  capture.Instant
+	firstMark                capture.Instant // first sign of loss that no window has counted yet
+	conns0                   uint32          // connections of the path at the last roll
+	newConns                 [seriesLen]uint32
+	tooBig                   int // ICMP: fragmentation needed, packet too big
+	index                    uint32
+	side                     int
+}
+
+// troubled is a connection with losses.
+type troubled struct {
+	at      capture.Instant // first loss
+	worst   time.Duration   // longest wait for missing data
+	tries   uint32          // most repetitions of one segment
+	retries uint32          // repetitions of full-size segments
+	failed  uint32          // of these, lost again
+	openAt  capture.Instant // a hole is open since
+	note    analyze.Evidence
+	full    bool // lost segments of nearly MSS
+	passed  bool // something that was repeated, or missing, arrived in the end
+}
+
+// maxTroubled bounds the connections with losses that one direction remembers.
+const maxTroubled = 512
+
+// maxWays bounds the directions with losses that are followed at a time, at some 20 kB each.
+const maxWays = 256
+
+// ways follows every direction that loses segments. The retransmission and size-dependent
+// loss detectors each own one.
+type ways struct {
+	states subjects[way, wayState]
+}
+
+func newWays() ways { return ways{newSubjects[way, wayState](maxWays)} }
+
+// lossEvents wake ways.
+var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
+	flow.Recovered, flow.Closed, flow.ICMPError)
+
+func (ws *ways) event(e *flow.Event) {
+	if e.Conn == nil || e.Path == nil {
+		return
+	}
+	k := way{e.Conn.Endpoint(e.Side).Addr, e.Conn.Endpoint(e.Side.Other()).Addr}
+	if e.Kind == flow.Closed {
+		for _, k := range [2]way{k, {k.to, k.from}} {
+			if st := ws.states.peek(k); st != nil {
+				if t := st.conns.peek(e.Conn.Stream); t != nil {
+					t.close(e.At)
+				}
+			}
+		}
+		return
+	}
+	if e.Kind == flow.ICMPError {
+		// RFC 1191: type 3 code 4; RFC 4443 §3.2: type 2.
+		if st := ws.states.peek(k); st != nil && (e.N == 3<<8|4 || e.N>>8 == 2) {
+			st.tooBig++
+		}
+		return
+	}
+	var st *wayState
+	if lossy(e) || e.Kind == flow.HoleOpened {
+		if st = ws.states.get(k); st == nil {
+			return
+		}
+		if st.conns.m == nil {
+			st.conns = newSubjects[uint32, troubled](maxTroubled)
+			st.start(e)
+		}
+	} else if st = ws.states.peek(k); st == nil {
+		return
+	}
+	var t *troubled
+	if e.Kind == flow.Retransmit || e.Kind == flow.HoleOpened {
+		t = st.conns.get(e.Conn.Stream)
+	} else {
+		t = st.conns.peek(e.Conn.Stream)
+	}
+	if t == nil {
+		return
+	}
+	switch e.Kind {
+	case flow.Retransmit:
+		if !lossy(e) {
+			return
+		}
+		st.mark(e)
+		t.mark(e, "sent again")
+		t.tries = max(t.tries, e.Try)
+		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
+		t.retries++
+		if e.Try > 1 {
+			t.failed++
+			t.worst = max(t.worst, e.Dur)
+		}
+		st.count(e)
+	case flow.HoleOpened:
+		st.mark(e)
+		t.mark(e, "data before this segment is missing")
+		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
+		if t.openAt == 0 {
+			t.openAt = e.At
+		}
+	case flow.HoleFilled:
+		t.passed = true
+		t.retries++
+		// A gap that closes after more than a time-out and its double was
+		// repeated in vain at least once (RFC 6298 §5.5; TCP_RTO_MIN 200 ms).
+		for d := 600 * time.Millisecond; d <= e.Dur && t.failed < t.retries*8; d *= 2 {
+			t.failed++
+			t.retries++
+		}
+		t.worst = max(t.worst, e.Dur)
+		t.openAt = 0
+		st.count(e)
+	case flow.Recovered:
+		t.passed = true
+	case flow.Reordered, flow.HoleAcked:
+		t.openAt = 0
+	}
+}
+
+// lossy reports whether a repetition speaks of loss on the path.
+func lossy(e *flow.Event) bool {
+	return e.Kind == flow.Retransmit && e.Proven && e.Class != flow.Spurious && e.Class != flow.Unaccepted
+}
+
+func (st *wayState) mark(e *flow.Event) {
+	if st.firstMark == 0 {
+		st.firstMark = e.At
+	}
+}
+
+func (t *troubled) mark(e *flow.Event, what string) {
+	if t.at != 0 {
+		return
+	}
+	t.at = e.At
+	t.note = analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: what}
+	if e.Frame != 0 {
+		t.note.Frames = []uint64{e.Frame}
+	}
+}
+
+func (t *troubled) close(at capture.Instant) {
+	if t.openAt != 0 {
+		t.worst = max(t.worst, at.Sub(t.openAt))
+		t.openAt = 0
+	}
+}
+
+func (st *wayState) count(e *flow.Event) {
+	switch {
+	case e.Kind == flow.HoleFilled:
+	case e.Class == flow.Fast:
+		st.fast += e.N
+	case e.Class == flow.RTO:
+		st.rto += e.N
+	case e.Class == flow.TailLoss:
+		st.tail += e.N
+	}
+	if e.At > st.lastBad {
+		st.lastBad = e.At
+	}
+}
+
+// start takes what the path did before its first loss as the time before.
+func (st *wayState) start(e *flow.Event) {
+	st.index = e.Path.Index
+	if e.Conn.Endpoint(e.Side).Addr != e.Path.A {
+		st.side = 1
+	}
+	st.series.began = e.Path.First
+}
+
+// roll takes the window's deltas from the path's counters.
+func (ws *ways) roll(w *analyze.Window) {
+	ws.states.each(func(k way, st *wayState) bool {
+		p := w.Flows.PathAt(st.index)
+		if p == nil {
+			return false
+		}
+		ps, ok := p.From(k.from)
+		if !ok {
+			return false // the record was re-used for another pair
+		}
+		var now, delta sizes
+		for i := range now.sent {
+			now.sent[i] = ps.Seen[i] + ps.Missing[i]
+			now.lost[i] = ps.Again[i] + ps.Missing[i]
+		}
+		first := st.series.windowsSeen == 0
+		if first {
+			st.series.windowsSeen = max(int(w.Start.Sub(p.First)/analyze.WindowLength), 0)
+		}
+		var sent, lost uint32
+		for i := range now.sent {
+			delta.sent[i] = now.sent[i] - st.total.sent[i]
+			delta.lost[i] = now.lost[i] - st.total.lost[i]
+			sent += delta.sent[i]
+			lost += delta.lost[i]
+		}
+		if first {
+			// Most of what was sent belongs to the time before this window; only its
+			// losses are new. What was sent within the window is at most its share of time.
+			span := st.series.windowsSeen + 1
+			in := max(sent/uint32(span), lost)
+			st.series.old.total = sent - in
+			sent = in
+		}
+		mark := max(st.firstMark, w.Start.Add(-markPatience))
+		st.series.add(lost, sent, mark)
+		st.series.roll()
+		if lost > 0 || w.End.Sub(st.firstMark) > markPatience {
+			st.firstMark = 0
+		}
+		if st.n == seriesLen {
+			copy(st.ring[:], st.ring[1:])
+			copy(st.newConns[:], st.newConns[1:])
+			st.n--
+		}
+		fresh := p.Conns - st.conns0
+		st.conns0 = p.Conns
+		if first {
+			// Losses of the window against the mix of sizes so far would be unfair to
+			// neither class; keep the whole mix.
+			st.ring[0], st.newConns[0], st.n = delta, 1, 1
+		} else {
+			st.ring[st.n], st.newConns[st.n] = delta, fresh
+			st.n++
+		}
+		st.total = now
+		st.minLost, st.maxSeen = ps.MinLost, ps.MaxSeen
+		idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
+		return !idle
+	})
+}
+
+// markPatience is how long after its first sign a loss may be counted: a hole counts when it has
+// been open for a second, at the end of a window. Signs without a loss by then were reordering.
+const markPatience = 3 * time.Second
+
+// recent sums the sizes since the onset.
+func (st *wayState) recent() (s sizes, conns int) {
+	for i := st.n - min(st.series.windows(), st.n); i < st.n; i++ {
+		s.add(&st.ring[i])
+		conns += int(st.newConns[i])
+	}
+	return s, conns
+}
+
+// flowStats sums up the connections that suffered since onset.
+type flowStats struct {
+	flows, stalled  int
+	retries, failed uint32
+	repeat          int // connections that lost a segment twice and more
+	passed          int // connections on which something that had been lost arrived in the end
+	longest         time.Duration
+	evidence        []analyze.Evidence
+}
+
+func (st *wayState) flowStats(since, now capture.Instant, stall time.Duration) (f flowStats) {
+	for _, k := range st.conns.keys {
+		t := st.conns.m[k]
+		worst := t.worst
+		if t.openAt != 0 {
+			worst = max(worst, now.Sub(t.openAt))
+		}
+		if t.at == 0 || t.at < since && (t.openAt == 0 || t.openAt < since) {
+			continue
+		}
+		f.flows++
+		f.retries += t.retries
+		f.failed += t.failed
+		if t.failed > 0 {
+			f.repeat++
+		}
+		if t.passed {
+			f.passed++
+		}
+		if worst >= stall || t.tries >= 3 {
+			f.stalled++
+		}
+		f.longest = max(f.longest, worst)
+		if len(f.evidence) < analyze.MaxEvidence {
+			f.evidence = append(f.evidence, t.note)
+		}
+	}
+	return f
+}
+
+// pathSubject describes a direction as seen from this host, or from the receiver when this
+// host is neither end.
+func pathSubject(k way, l analyze.Local, segment string) analyze.Subject {
+	s := analyze.Subject{Kind: analyze.SubjectPath, Host: k.to.String(), Peer: k.from.String(),
+		Direction: "inbound", Segment: segment}
+	if l.Is(k.from) {
+		s.Host, s.Peer, s.Direction = k.from.String(), k.to.String(), "outbound"
+	}
+	return s
+}

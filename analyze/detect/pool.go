@@ -1,0 +1,343 @@
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// PoolExhausted are the features of pool-exhausted. Times in seconds.
+type PoolExhausted struct {
+	Level             int     `json:"level"`
+	Spread            int     `json:"spread"`
+	Plateau           float64 `json:"plateau"`
+	Outstanding       int     `json:"outstanding"`
+	Queued            int     `json:"queued"`
+	OutstandingBefore int     `json:"outstanding_before"`
+	Baseline          float64 `json:"baseline"`
+	QueueGrowth       float64 `json:"queue_growth"`
+	Throughput        float64 `json:"throughput"`
+	ThroughputBefore  float64 `json:"throughput_before"`
+	OldestWait        float64 `json:"oldest_wait"`
+	Abandoned         int     `json:"abandoned"`
+	SynUnanswered     int     `json:"syn_unanswered"`
+	OutboundPeer      string  `json:"outbound_peer"`
+	OutboundPort      int     `json:"outbound_port"`
+	OutboundKind      string  `json:"outbound_kind"`
+}
+
+// poolExhausted infers a used-up worker pool of a host that serves and calls others: the number of its own
+// calls in flight is flat, because each worker holds one, while requests to it pile up unanswered
+// and their clients lose patience.
+type poolExhausted struct {
+	hosts subjects[capture.Addr, poolHost]
+	most  PoolExhausted
+}
+
+type poolHost struct {
+	ports  subjects[uint16, poolPort]
+	calls  subjects[flow.Ref, struct{}]      // TCP connections that the host opened
+	asked  subjects[dnsKey, capture.Instant] // newest DNS query without an answer
+	levels [len(dnsPatience)][seriesLen]int32
+	n      int
+}
+
+// poolPort is one listener of the host.
+type poolPort struct {
+	outstanding int
+	abandoned   [seriesLen]uint32
+	answers     [seriesLen]uint32
+	synAgain    [seriesLen]uint32
+	queue       [seriesLen]uint32
+	curAband    uint32
+	curAnswers  uint32
+	curSyn      uint32
+	waiting     subjects[flow.Ref, capture.Instant]
+}
+
+// dnsPatience are the time-outs that DNS clients use: how long after a query the caller waits is
+// not visible, and a query that will never be answered must stop counting as a call in flight at some
+// time. The one that makes the level flattest is taken (resolv.conf(5): 5 s; systemd-resolved
+// starts below 1 s; many programs 2 or 3 s).
+var dnsPatience = [...]time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second}
+
+// maxCalls bounds the calls in flight of one host, maxPoolHosts the hosts.
+const (
+	maxCalls     = 8192
+	maxPoolHosts = 64
+)
+
+// dnsKey is a query as its asker sees it.
+type dnsKey struct {
+	client, server capture.Endpoint
+	id             uint16
+}
+
+func newPoolExhausted() analyze.Detector {
+	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts)}
+}
+
+func (d *poolExhausted) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "pool-exhausted", Features: PoolExhausted{},
+		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.Request, flow.Response, flow.Abandoned, flow.Closed,
+			flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer)}
+}
+
+func (d *poolExhausted) host(a capture.Addr) *poolHost {
+	h := d.hosts.get(a)
+	if h != nil && h.ports.m == nil {
+		h.ports = newSubjects[uint16, poolPort](64)
+		h.calls = newSubjects[flow.Ref, struct{}](maxCalls)
+		h.asked = newSubjects[dnsKey, capture.Instant](maxCalls)
+	}
+	return h
+}
+
+func (d *poolExhausted) Event(e *flow.Event) {
+	switch e.Kind {
+	case flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer:
+		d.dns(e)
+		return
+	}
+	c := e.Conn
+	// Only hosts that serve somebody have a pool worth watching.
+	var p *poolPort
+	if h := d.hosts.peek(c.Server.Addr); h != nil || e.Kind == flow.Request {
+		if h = d.host(c.Server.Addr); h != nil {
+			if p = h.ports.get(c.Server.Port); p != nil && p.waiting.m == nil {
+				p.waiting = newSubjects[flow.Ref, capture.Instant](maxCalls)
+			}
+		}
+	}
+	switch e.Kind {
+	case flow.SynSent:
+		if h := d.hosts.peek(c.Client.Addr); h != nil {
+			h.calls.get(c.Ref())
+		}
+	case flow.Request:
+		if h := d.hosts.peek(c.Client.Addr); h != nil {
+			h.calls.get(c.Ref())
+		}
+		if p != nil {
+			if at := p.waiting.get(c.Ref()); at != nil {
+				*at = e.At
+			}
+		}
+	case flow.SynRepeat:
+		if p != nil && !c.SynAnswered() {
+			p.curSyn++
+		}
+	case flow.Response:
+		if p != nil {
+			p.curAnswers++
+			p.end(c.Ref())
+		}
+	case flow.Abandoned:
+		if p != nil && (e.Dur >= minGiveUp || e.Flag) {
+			p.curAband++
+		}
+	case flow.Closed:
+		if p != nil {
+			p.end(c.Ref())
+		}
+	}
+}
+
+func (p *poolPort) end(r flow.Ref) {
+	if at := p.waiting.peek(r); at != nil {
+		*at = 0
+	}
+}
+
+func (d *poolExhausted) dns(e *flow.Event) {
+	h := d.hosts.peek(e.DNS.Client.Addr)
+	if h == nil {
+		return
+	}
+	k := dnsKey{e.DNS.Client, e.DNS.Server, e.DNS.ID}
+	if e.Kind == flow.DNSAnswer {
+		if at := h.asked.peek(k); at != nil {
+			*at = 0
+		}
+		return
+	}
+	if at := h.asked.get(k); at != nil {
+		*at = e.At
+	}
+}
+
+// callTarget counts calls in flight by whom they wait for.
+type callTarget struct {
+	to   capture.Endpoint
+	kind string
+}
+
+func (d *poolExhausted) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.hosts.each(func(a capture.Addr, h *poolHost) bool {
+		targets := newSubjects[callTarget, int](256)
+		tcp := h.inFlight(w, &targets)
+		levels := h.dnsInFlight(w, &targets)
+		if h.n == seriesLen {
+			for i := range h.levels {
+				copy(h.levels[i][:], h.levels[i][1:])
+			}
+		}
+		at := min(h.n, seriesLen-1)
+		for i := range h.levels {
+			h.levels[i][at] = int32(tcp + levels[i])
+		}
+		h.n = at + 1
+		h.ports.each(func(port uint16, p *poolPort) bool {
+			d.judge(w, a, port, h, p, &targets, emit)
+			return true
+		})
+		return true
+	})
+}
+
+// inFlight counts the host's TCP calls that wait for something now.
+func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, int]) (n int) {
+	h.calls.each(func(r flow.Ref, _ *struct{}) bool {
+		c := w.Flows.Lookup(r)
+		if c == nil || c.Closed() {
+			return false
+		}
+		kind := ""
+		switch {
+		case !c.IsEstablished():
+			kind = "connect"
+		case c.Outstanding() != 0, w.Flows.HasHole(c), w.End.Sub(c.Last) < analyze.WindowLength && c.Answers() > 0 && c.Bytes(flow.Server) > 0 && c.Requests() == 1:
+			kind = "tcp"
+		default:
+			return true // idle
+		}
+		n++
+		if t := targets.get(callTarget{c.Server, kind}); t != nil {
+			*t++
+		}
+		return true
+	})
+	return n
+}
+
+func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, int]) (n [len(dnsPatience)]int) {
+	h.asked.each(func(k dnsKey, at *capture.Instant) bool {
+		age := w.End.Sub(*at)
+		if *at == 0 || age > dnsPatience[len(dnsPatience)-1] {
+			return false
+		}
+		for i, limit := range dnsPatience {
+			if age <= limit {
+				n[i]++
+			}
+		}
+		if t := targets.get(callTarget{k.server, "dns"}); t != nil {
+			*t++
+		}
+		return true
+	})
+	return n
+}
+
+func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h *poolHost, p *poolPort,
+	targets *subjects[callTarget, int], emit func(analyze.Symptom)) {
+	if h.n == seriesLen {
+		for _, r := range []*[seriesLen]uint32{&p.abandoned, &p.answers, &p.synAgain, &p.queue} {
+			copy(r[:], r[1:])
+		}
+	}
+	outstanding := 0
+	oldest := w.End
+	p.waiting.each(func(r flow.Ref, at *capture.Instant) bool {
+		if *at == 0 || w.Flows.Lookup(r) == nil {
+			return false
+		}
+		outstanding++
+		oldest = min(oldest, *at)
+		return true
+	})
+	i := h.n - 1
+	p.queue[i], p.abandoned[i], p.answers[i], p.synAgain[i] = uint32(outstanding), p.curAband, p.curAnswers, p.curSyn
+	p.curAband, p.curAnswers, p.curSyn = 0, 0, 0
+	if outstanding < 2 {
+		return
+	}
+	f := PoolExhausted{Outstanding: outstanding, OldestWait: w.End.Sub(oldest).Seconds()}
+	share := w.Params.Float("max_spread_share")
+	run := 0
+	for k := range h.levels {
+		if n, level, spread := plateau(h.levels[k][:h.n], share); n > run || n == run && spread < f.Spread {
+			run, f.Level, f.Spread = n, level, spread
+		}
+	}
+	if run == 0 {
+		return
+	}
+	start := h.n - run
+	f.Plateau = (time.Duration(run) * analyze.WindowLength).Seconds()
+	f.Queued = max(outstanding-f.Level, 0)
+	before := slices.Clone(p.queue[:start])
+	slices.Sort(before)
+	if len(before) > 0 {
+		f.OutstandingBefore = int(before[len(before)/2])
+		f.Baseline = (time.Duration(len(before)) * analyze.WindowLength).Seconds()
+	}
+	var answered, answeredBefore uint32
+	for j := range h.n {
+		if j >= start {
+			f.Abandoned += int(p.abandoned[j])
+			f.SynUnanswered += int(p.synAgain[j])
+			answered += p.answers[j]
+		} else {
+			answeredBefore += p.answers[j]
+		}
+	}
+	f.Throughput = float64(answered) / float64(run)
+	if start > 0 {
+		f.ThroughputBefore = float64(answeredBefore) / float64(start)
+	}
+	f.QueueGrowth = (float64(p.queue[i]) - float64(p.queue[start])) / f.Plateau
+	best := 0
+	for _, t := range targets.keys {
+		if n := *targets.m[t]; n > best {
+			best = n
+			f.OutboundPeer, f.OutboundPort, f.OutboundKind = t.to.Addr.String(), int(t.to.Port), t.kind
+		}
+	}
+	if f.Queued > d.most.Queued {
+		d.most = f
+	}
+	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
+	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: a.String(), Port: port},
+		Onset: max(onset, w.First), Features: f})
+}
+
+// plateau is the longest run of windows, up to now, in which the level stays within the
+// spread allowed; level is its largest value.
+func plateau(v []int32, share float64) (n, level, spread int) {
+	if len(v) == 0 {
+		return 0, 0, 0
+	}
+	lo, hi := v[len(v)-1], v[len(v)-1]
+	for i := len(v) - 1; i >= 0; i-- {
+		l, h := min(lo, v[i]), max(hi, v[i])
+		if float64(h-l) > max(2, share*float64(h)) {
+			break
+		}
+		lo, hi = l, h
+		n++
+	}
+	return n, int(hi), int(hi - lo)
+}
+
+func (d *poolExhausted) Assess(w *analyze.Window) analyze.Assessment {
+	calls := false
+	d.hosts.each(func(_ capture.Addr, h *poolHost) bool {
+		calls = calls || len(h.calls.keys)+len(h.asked.keys) > 0
+		return true
+	})
+	return analyze.Assessment{Assessable: calls, Features: d.most}
+}

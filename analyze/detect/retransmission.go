@@ -1,0 +1,242 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// Retransmission are the features of the rule of that name.
+type Retransmission struct {
+	Class         string  `json:"class"`
+	Segments      int     `json:"segments"`
+	Retransmitted int     `json:"retransmitted"`
+	Spurious      int     `json:"spurious"`
+	Fast          int     `json:"fast"`
+	RTO           int     `json:"rto"`
+	TailProbe     int     `json:"tail_probe"`
+	Share         float64 `json:"share"`
+	ShareBefore   float64 `json:"share_before"`
+	Baseline      float64 `json:"baseline"`
+	Flows         int     `json:"flows"`
+	FlowsTotal    int     `json:"flows_total"`
+	StalledFlows  int     `json:"stalled_flows"`
+	MeanSize      float64 `json:"mean_size"`
+	SeenOriginal  float64 `json:"seen_original"`
+	Unanswered    int     `json:"unanswered"`
+	OwnListener   bool    `json:"own_listener"`
+	Longest       float64 `json:"longest"`
+}
+
+// stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
+const stalledAfter = 1400 * time.Millisecond
+
+// retransmission counts, per direction between two hosts, data that had to be sent again, and apart
+// from it, per listener, connection requests that had to be repeated.
+type retransmission struct {
+	ways  ways
+	syns  subjects[capture.Endpoint, synState]
+	best  Retransmission
+	total uint64 // data segments seen
+}
+
+// synState is one listener's handshakes.
+type synState struct {
+	requests series // bad: connections whose SYN was repeated; total: connections
+	answers  series // the same for SYN-ACKs
+	repeats  point  // of this window
+	flows    uint32
+	late     int
+	again    subjects[uint32, synAgain]
+}
+
+type synAgain struct {
+	at       capture.Instant
+	tries    uint32
+	answered bool
+	saTries  uint32
+	note     analyze.Evidence
+}
+
+// maxAgain bounds the connections with repeated SYNs that one listener remembers.
+const maxAgain = 1024
+
+func newRetransmission() analyze.Detector {
+	return &retransmission{ways: newWays(), syns: newSubjects[capture.Endpoint, synState](maxPerDetector)}
+}
+
+func (d *retransmission) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "retransmission", Features: Retransmission{},
+		Events: lossEvents | flow.Of(flow.SpuriousRepeat, flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent)}
+}
+
+func (d *retransmission) Event(e *flow.Event) {
+	switch e.Kind {
+	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat:
+		d.syn(e)
+	default:
+		d.ways.event(e)
+	}
+}
+
+func (d *retransmission) syn(e *flow.Event) {
+	st := d.syns.get(e.Conn.Server)
+	if st == nil {
+		return
+	}
+	if st.again.m == nil {
+		st.again = newSubjects[uint32, synAgain](maxAgain)
+	}
+	switch e.Kind {
+	case flow.SynSent:
+		st.requests.add(0, 1, 0)
+		st.flows++
+	case flow.SynAckSent:
+		st.answers.add(0, 1, 0)
+		if a := st.again.peek(e.Conn.Stream); a != nil {
+			a.answered = true
+		}
+	case flow.SynRepeat:
+		// A SYN that was answered and comes again means that the answer was lost, or that the
+		// listener dropped the handshake's end: the SYN itself arrived here.
+		a := st.again.get(e.Conn.Stream)
+		if a == nil {
+			return
+		}
+		if a.tries == 0 {
+			a.at = e.At.Add(-e.Dur)
+			a.note = analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: "SYN repeated"}
+			if e.Frame != 0 {
+				a.note.Frames = []uint64{e.Frame}
+			}
+			st.requests.add(1, 0, a.at)
+		}
+		a.tries = e.N
+		a.answered = e.Conn.SynAnswered()
+	case flow.SynAckRepeat:
+		a := st.again.get(e.Conn.Stream)
+		if a == nil {
+			return
+		}
+		if a.saTries == 0 {
+			if a.at == 0 {
+				a.at = e.At.Add(-e.Dur)
+			}
+			st.answers.add(1, 0, e.At.Add(-e.Dur))
+		}
+		a.saTries = e.N
+		a.answered = true
+	}
+}
+
+func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.ways.roll(w)
+	d.ways.states.each(func(k way, st *wayState) bool {
+		s := &st.series
+		if s.since.bad == 0 {
+			return true
+		}
+		f := Retransmission{Class: "data", Segments: int(s.since.total), Retransmitted: int(s.since.bad),
+			Share: s.since.share(), ShareBefore: s.before.share(), Baseline: s.beforeSpan,
+			Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail)}
+		p := w.Flows.PathAt(st.index)
+		ps, _ := p.From(k.from)
+		f.Spurious = int(min(ps.Spurious, ps.Retransmits))
+		fs := st.flowStats(s.onset, w.End, stalledAfter)
+		f.Flows, f.StalledFlows, f.Longest = fs.flows, fs.stalled, fs.longest.Seconds()
+		recent, conns := st.recent()
+		f.FlowsTotal = max(conns, fs.flows)
+		f.MeanSize = meanLost(&recent)
+		f.SeenOriginal = ratio(ps.Retransmits, ps.Retransmits+ps.Lost)
+		if f.Spurious > 0 {
+			// D-SACKs say that some repetitions were not needed: those are no losses.
+			net := max(f.Retransmitted-f.Spurious, 0)
+			f.Share = ratio(net, f.Segments)
+		}
+		if f.Retransmitted > d.best.Retransmitted {
+			d.best = f
+		}
+		emit(analyze.Symptom{Subject: pathSubject(k, w.Local, "data"), Onset: s.onset, Features: f, Evidence: fs.evidence})
+		return true
+	})
+	d.syns.each(func(k capture.Endpoint, st *synState) bool {
+		st.requests.roll()
+		st.answers.roll()
+		d.judgeSyn(w, k, st, emit)
+		return true
+	})
+}
+
+func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *synState, emit func(analyze.Symptom)) {
+	subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port, Segment: "syn"}
+	for _, s := range []struct {
+		segment string
+		*series
+	}{{"syn", &st.requests}, {"syn-ack", &st.answers}} {
+		if s.since.bad == 0 {
+			continue
+		}
+		f := Retransmission{Class: s.segment, Segments: int(max(s.since.total, s.since.bad)), Retransmitted: int(s.since.bad),
+			ShareBefore: s.before.share(), Baseline: s.beforeSpan, FlowsTotal: int(s.since.total)}
+		f.Share = ratio(f.Retransmitted, f.Segments)
+		var evidence []analyze.Evidence
+		st.again.each(func(_ uint32, a *synAgain) bool {
+			if w.End.Sub(a.at) > seriesLen*analyze.WindowLength {
+				return false
+			}
+			if a.at < s.onset || s.segment == "syn-ack" && a.saTries == 0 || s.segment == "syn" && a.tries == 0 {
+				return true
+			}
+			f.Flows++
+			if !a.answered {
+				f.Unanswered++
+			}
+			if len(evidence) < analyze.MaxEvidence {
+				evidence = append(evidence, a.note)
+			}
+			return true
+		})
+		// The capture is on the listener's side when it is this host, or when the listener answered
+		// other requests meanwhile and the unanswered ones are in the capture all the same.
+		f.OwnListener = w.Local.Is(k.Addr)
+		f.SeenOriginal = 1
+		subject.Segment = s.segment
+		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence})
+	}
+}
+
+func meanLost(s *sizes) float64 {
+	var n, sum float64
+	for i, k := range s.lost {
+		n += float64(k)
+		sum += float64(k) * binSize(i)
+	}
+	if n == 0 {
+		return 0
+	}
+	return sum / n
+}
+
+// binSize is the middle of a size class in bytes of IP length.
+func binSize(i int) float64 {
+	if i < 24 {
+		return float64(i)*64 + 32
+	}
+	return [...]float64{1792, 2560, 3584, 5120, 7168, 8746, 12842, 16384}[i-24]
+}
+
+func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
+	f := d.best
+	var segments uint64
+	w.Flows.Paths(func(p *flow.Path) {
+		for i := range p.Side {
+			segments += uint64(p.Side[i].Segments)
+		}
+	})
+	if f.Segments == 0 {
+		f.Class, f.Segments = "data", int(segments)
+	}
+	return analyze.Assessment{Assessable: segments >= 100, Features: f}
+}

@@ -1,0 +1,199 @@
+package detect
+
+import (
+	"math"
+
+	"jindan/capture"
+)
+
+// seriesLen is how many windows (seconds) a series remembers one by one. It bounds how far back
+// an onset can be found: the longest chain measured in the rebuilt incident, fault to full CLOSE_WAIT
+// plateau, takes half a minute.
+const seriesLen = 128
+
+// minSplit is the log likelihood ratio (nats) from which a change of rate counts as one: a
+// likelihood ratio of e^6 ≈ 400 makes up for looking at seriesLen possible places.
+const minSplit = 6
+
+// point is one window: how many went wrong of how many.
+type point struct {
+	bad, total uint32
+	first      capture.Instant // first bad one
+}
+
+// series finds since when something goes wrong, and how often before and since. The moment is
+// the change point of a binomial rate (maximum likelihood), not the first bad
+// event: sporadic failures before a fault belong to the time before.
+type series struct {
+	ring  [seriesLen]point
+	n     int // windows stored, the newest last
+	cur   point
+	began capture.Instant
+	old   point // windows that left the ring, and what preceded the series
+	// Once a change is found it holds until nothing goes wrong for recovered windows.
+	locked      bool
+	at          int // windows since the change, incl. the first
+	onset       capture.Instant
+	before      point
+	beforeSpan  float64 // seconds
+	since       point
+	quiet       int
+	windowsSeen int
+}
+
+// recovered is after how many windows with activity but nothing bad a fault is over.
+const recovered = 30
+
+// add counts total events of the current window, bad of them bad, the first bad one at first.
+func (s *series) add(bad, total uint32, first capture.Instant) {
+	if bad > 0 && (s.cur.first == 0 || first < s.cur.first) {
+		s.cur.first = first
+	}
+	s.cur.bad += bad
+	s.cur.total += total
+}
+
+// roll ends the window.
+func (s *series) roll() {
+	p := s.cur
+	s.cur = point{}
+	s.windowsSeen++
+	if s.n == seriesLen {
+		s.old.bad += s.ring[0].bad
+		s.old.total += s.ring[0].total
+		copy(s.ring[:], s.ring[1:])
+		s.n--
+	}
+	s.ring[s.n] = p
+	s.n++
+	if s.locked {
+		s.since.bad += p.bad
+		s.since.total += p.total
+		s.at++
+		switch {
+		case p.bad > 0:
+			s.quiet = 0
+		case p.total > 0:
+			s.quiet++
+		}
+		if s.quiet >= recovered {
+			s.locked = false
+			s.old.bad += s.since.bad
+			s.old.total += s.since.total
+			s.n = 0
+		}
+		if s.at > seriesLen/4 {
+			return
+		}
+	}
+	s.split()
+}
+
+// split looks for the place that best divides the windows into a better and a worse time.
+func (s *series) split() {
+	var all point
+	for i := range s.ring[:s.n] {
+		all.bad += s.ring[i].bad
+		all.total += s.ring[i].total
+	}
+	if all.bad == 0 {
+		return
+	}
+	bad0, total0 := s.old.bad, s.old.total
+	base := logLik(bad0+all.bad, total0+all.total)
+	best, at := 0.0, -1
+	var cb, ct uint32
+	for i := range s.ring[:s.n] {
+		b := bad0 + cb
+		tt := total0 + ct
+		ab, at2 := all.bad-cb, all.total-ct
+		if s.ring[i].bad > 0 && tt > 0 && uint64(ab)*uint64(tt) > uint64(b)*uint64(at2) {
+			if l := logLik(b, tt) + logLik(ab, at2) - base; l > best {
+				best, at = l, i
+			}
+		}
+		cb += s.ring[i].bad
+		ct += s.ring[i].total
+	}
+	if best < minSplit {
+		at = -1
+	}
+	s.before, s.since = point{}, point{}
+	if at < 0 {
+		// No change: it has been so for as long as is known.
+		if s.locked {
+			s.locked = false
+		}
+		s.onset = 0
+		for i := range s.ring[:s.n] {
+			if s.ring[i].bad > 0 {
+				s.onset = s.ring[i].first
+				break
+			}
+		}
+		s.since = point{bad: bad0 + all.bad, total: total0 + all.total}
+		s.beforeSpan = 0
+		return
+	}
+	s.before = s.old
+	for i := range s.ring[:at] {
+		s.before.bad += s.ring[i].bad
+		s.before.total += s.ring[i].total
+	}
+	s.since = point{bad: all.bad + bad0 - s.before.bad, total: all.total + total0 - s.before.total}
+	s.onset = s.ring[at].first
+	s.beforeSpan = float64(s.windowsSeen - (s.n - at))
+	s.at = s.n - at
+	s.locked = true
+	s.quiet = 0
+	for i := s.n - 1; i >= at && s.ring[i].bad == 0; i-- {
+		if s.ring[i].total > 0 {
+			s.quiet++
+		}
+	}
+}
+
+// windows is how many of the newest windows belong to the time since the onset, at most seriesLen.
+func (s *series) windows() int {
+	if s.locked {
+		return min(s.at, s.n)
+	}
+	return s.n
+}
+
+func logLik(bad, total uint32) float64 {
+	if bad == 0 || bad >= total {
+		return 0
+	}
+	b, n := float64(bad), float64(total)
+	return b*math.Log(b/n) + (n-b)*math.Log(1-b/n)
+}
+
+func (p point) share() float64 { return ratio(p.bad, p.total) }
+
+func ratio[N uint32 | uint64 | int](a, b N) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
+}
+
+// fisher is the one-sided p-value of Fisher's exact test that the first of two groups fails
+// more often: a of n against b of m.
+func fisher(a, n, b, m uint32) float64 {
+	lg := func(x uint32) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
+	choose := func(n, k uint32) float64 { return lg(n) - lg(k) - lg(n-k) }
+	k := a + b
+	if a > n || b > m || k == 0 {
+		return 1
+	}
+	denom := choose(n+m, k)
+	p := 0.0
+	for x := a; x <= min(n, k); x++ {
+		if k-x > m {
+			continue
+		}
+		p += math.Exp(choose(n, x) + choose(m, k-x) - denom)
+	}
+	return min(p, 1)
+}

@@ -1,0 +1,173 @@
+package detect
+
+import (
+	"jindan/analyze"
+	"jindan/analyze/flow"
+)
+
+// SizeLoss are the features of size-dependent-loss. Sizes are IP lengths in bytes.
+type SizeLoss struct {
+	Cliff            int     `json:"cliff"`
+	SmallestLost     int     `json:"smallest_lost"`
+	LargestPassed    int     `json:"largest_passed"`
+	BigSent          int     `json:"big_sent"`
+	BigLost          int     `json:"big_lost"`
+	SmallSent        int     `json:"small_sent"`
+	SmallLost        int     `json:"small_lost"`
+	BigLoss          float64 `json:"big_loss"`
+	SmallLoss        float64 `json:"small_loss"`
+	BigLossBefore    float64 `json:"big_loss_before"`
+	Baseline         float64 `json:"baseline"`
+	PValue           float64 `json:"p_value"`
+	Flows            int     `json:"flows"`
+	StalledFlows     int     `json:"stalled_flows"`
+	StalledShare     float64 `json:"stalled_share"`
+	RetrySent        int     `json:"retry_sent"`
+	RetryLost        int     `json:"retry_lost"`
+	RetryLoss        float64 `json:"retry_loss"`
+	RepeatFailures   int     `json:"repeat_failures"`
+	Side             string  `json:"side"`
+	Kind             string  `json:"kind"`
+	ICMPTooBig       int     `json:"icmp_too_big"`
+	DNSBigUnanswered int     `json:"dns_big_unanswered"`
+}
+
+// sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
+// cliff lies: the size that best divides what was lost from what passed.
+//
+// It needs no idea of which end this host is. Where the segments are missing before their
+// retransmission, they were lost before the capture point; where they were seen and sent
+// again, after it.
+type sizeLoss struct {
+	ways ways
+	dns  bigAnswers
+	best SizeLoss // of what did not amount to a finding, the one with most large segments
+}
+
+func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(), dns: newBigAnswers()} }
+
+func (d *sizeLoss) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "size-dependent-loss",
+		Events: lossEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered), Features: SizeLoss{}}
+}
+
+func (d *sizeLoss) Event(e *flow.Event) {
+	if e.DNS != nil {
+		d.dns.event(e)
+		return
+	}
+	d.ways.event(e)
+}
+
+func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.ways.roll(w)
+	d.ways.states.each(func(k way, st *wayState) bool {
+		if st.series.since.bad == 0 {
+			return true
+		}
+		s, conns := st.recent()
+		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
+		cut := cliff(&s)
+		if cut == 0 {
+			return true
+		}
+		var big, small point
+		for i := range s.sent {
+			p := &small
+			if i >= cut {
+				p = &big
+			}
+			p.bad += s.lost[i]
+			p.total += s.sent[i]
+		}
+		f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.total), int(big.bad), int(small.total), int(small.bad)
+		f.BigLoss, f.SmallLoss = big.share(), small.share()
+		f.PValue = fisher(big.bad, big.total, small.bad, small.total)
+		f.BigLossBefore = st.series.before.share()
+		for i := cut; i < flow.Bins; i++ {
+			if s.lost[i] > 0 && st.minLost[i] > 0 {
+				f.SmallestLost = int(st.minLost[i])
+				break
+			}
+		}
+		for i := cut - 1; i >= 0; i-- {
+			if s.sent[i] > s.lost[i] {
+				f.LargestPassed = int(st.maxSeen[i])
+				break
+			}
+		}
+		f.Cliff = f.SmallestLost
+		fs := st.flowStats(st.series.onset, w.End, w.Params.Duration("stall_age"))
+		f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
+		f.StalledShare = ratio(f.StalledFlows, f.Flows)
+		f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
+		f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
+		p := w.Flows.PathAt(st.index)
+		ps, _ := p.From(k.from)
+		if ps.Retransmits > ps.Lost {
+			f.Side = "sender"
+		}
+		if fs.passed == 0 && f.RetryLost >= 6 && f.BigLoss > 0.5 {
+			f.Kind = "black-hole"
+		}
+		onset := st.series.onset
+		n, first := d.dns.unanswered(k, f.Cliff, onset)
+		f.DNSBigUnanswered = n
+		if n > 0 && first < onset && first >= onset.Add(-bigAnswerLead) {
+			onset = first // big answers of the same peer were lost a little before the first segment
+		}
+		if f.BigSent > d.best.BigSent {
+			d.best = f
+		}
+		emit(analyze.Symptom{Subject: pathSubject(k, w.Local, ""), Onset: onset, Features: f, Evidence: fs.evidence})
+		return true
+	})
+}
+
+func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
+	// Paths without any loss have no state of their own: take the largest classes of the busiest one.
+	if d.best.BigSent == 0 {
+		w.Flows.Paths(func(p *flow.Path) {
+			for i := range p.Side {
+				var s sizes
+				s.sent = p.Side[i].Seen
+				top := flow.Bins - 1
+				for top > 0 && s.sent[top] == 0 {
+					top--
+				}
+				big := int(s.sent[top])
+				if big > d.best.BigSent {
+					d.best = SizeLoss{BigSent: big, SmallSent: int(p.Side[i].Segments) - big, Flows: int(p.Conns)}
+				}
+			}
+		})
+	}
+	enough := d.best.BigSent >= int(w.Params.Float("min_big")) && d.best.SmallSent >= int(w.Params.Float("min_small"))
+	return analyze.Assessment{Assessable: enough, Features: d.best}
+}
+
+// cliff returns the size class from which on losses are more frequent, as the split with
+// the greatest likelihood; 0 if no split leaves both sides populated with more loss above.
+func cliff(s *sizes) int {
+	var all point
+	for i := range s.sent {
+		all.bad += s.lost[i]
+		all.total += s.sent[i]
+	}
+	base := logLik(all.bad, all.total)
+	best, cut := 0.0, 0
+	var below point
+	for i := 0; i < flow.Bins; i++ {
+		if i > 0 && s.sent[i] > 0 && below.total > 0 {
+			above := point{bad: all.bad - below.bad, total: all.total - below.total}
+			if uint64(above.bad)*uint64(below.total) > uint64(below.bad)*uint64(above.total) {
+				if l := logLik(above.bad, above.total) + logLik(below.bad, below.total) - base; l >= best {
+					best, cut = l, i
+				}
+			}
+		}
+		below.bad += s.lost[i]
+		below.total += s.sent[i]
+	}
+	return cut
+}

@@ -1,0 +1,85 @@
+package analyze
+
+import (
+	"jindan/analyze/flow"
+	"jindan/capture"
+	"jindan/rules"
+)
+
+// Spec says which rule a detector serves and which flow events wake it.
+type Spec struct {
+	Rule   string
+	Events flow.Mask
+	// Features is a zero value of the struct that the detector puts into
+	// Symptom.Features; the rule's conditions are type-checked against its JSON names
+	// when the rules are loaded.
+	Features any
+}
+
+// Detector is one diagnosis: a pure function of the flow events and windows that
+// it is shown. It has no clock, does no I/O and keeps bounded state. An engine
+// owns its detectors; they are never shared.
+type Detector interface {
+	Spec() Spec
+	// Event is called for each event of the mask, in stream order. e and what it
+	// points to are borrowed.
+	Event(e *flow.Event)
+	// Judge is called once per sealed window, in order, and emits the symptoms that
+	// hold at its end, whether or not they reach the rule's threshold.
+	Judge(w *Window, emit func(Symptom))
+	// Assess says, at any time, what the detector has to say about its step when no
+	// finding speaks: ruled out in numbers, or not assessable.
+	Assess(w *Window) Assessment
+}
+
+// Symptom is a detector's measurement of one subject at the end of a window. The
+// rule decides whether it is a finding.
+type Symptom struct {
+	Subject  Subject
+	Onset    capture.Instant // first affected event
+	Features any             // of the type of Spec.Features
+	Evidence []Evidence      // at most MaxEvidence are kept
+	Filter   string          // Wireshark display filter; empty: built from the subject
+}
+
+// MaxEvidence bounds Finding.Evidence.
+const MaxEvidence = 8
+
+// Assessment feeds the texts ruled_out and not_assessable of a rule.
+type Assessment struct {
+	Assessable bool
+	Features   any // values for the rule's ruled_out or not_assessable text, by JSON name
+}
+
+// Window is what a detector sees of the world at a seal.
+type Window struct {
+	Start, End capture.Instant // [Start, End)
+	Flows      *flow.Table     // connections and paths; read only
+	Local      Local
+	Params     rules.Params // of the detector's own rule
+	// First is the time of the first observation of the run: what began in the first
+	// moments may have begun before.
+	First capture.Instant
+	// Final is set for the last window of a run.
+	Final bool
+}
+
+// Local is the address that counts as "this host".
+type Local struct {
+	Addr capture.Addr
+	By   LocalBy
+}
+
+// LocalBy says how Local was found.
+type LocalBy string
+
+// The ways, best first.
+const (
+	LocalByOption    LocalBy = "option"    // --local
+	LocalByDirection LocalBy = "direction" // the capture marks packets as sent by its host
+	LocalByCommon    LocalBy = "common"    // the address common to the connections
+	LocalNone        LocalBy = "none"
+)
+
+// Is reports whether a is this host.
+func (l Local) Is(a capture.Addr) bool { return l.By != LocalNone && l.By != "" && l.Addr == a }

@@ -1,0 +1,191 @@
+package analyze
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+
+	"jindan/capture"
+)
+
+// Schema names of the two records that jindan writes.
+const (
+	FindingSchema   = "jindan.finding/v1"
+	DiagnosisSchema = "jindan.diagnosis/v1"
+)
+
+// State of a finding. The same fault on the same subject is one finding from
+// open to resolved.
+type State string
+
+// The states of a finding.
+const (
+	Open     State = "open"
+	Update   State = "update"
+	Resolved State = "resolved"
+)
+
+// Role of a finding in the causal chain.
+type Role string
+
+// The roles.
+const (
+	Root        Role = "root"
+	Consequence Role = "consequence"
+	Independent Role = "independent"
+)
+
+// Text is a sentence in the two languages that operators read.
+type Text struct {
+	En string `json:"en"`
+	Ko string `json:"ko"`
+}
+
+// Subject says what a finding is about. Its fields are the identity that links
+// findings: two findings share a host, a path or a service exactly when these
+// strings are equal.
+//
+//	kind      host                 peer              port
+//	capture   –                    –                 –
+//	path      the receiver, or     the other end     –            direction: inbound = peer → host
+//	          this host
+//	service   the listener's host  –                 its port
+//	upstream  the calling host     the called host   its port
+//	resolver  the asking host      the DNS server    its port
+//	source    the listener's host  who connects      listener's port
+//	host      the host             –                 –
+type Subject struct {
+	Kind      string `json:"kind"`
+	Host      string `json:"host,omitempty"`
+	Peer      string `json:"peer,omitempty"`
+	Port      uint16 `json:"port,omitempty"`
+	Direction string `json:"direction,omitempty"` // of a path: inbound or outbound, as seen from Host
+	Segment   string `json:"segment,omitempty"`   // of a path or service: data, syn or syn-ack
+}
+
+// The kinds of subject.
+const (
+	SubjectCapture  = "capture"
+	SubjectPath     = "path"
+	SubjectService  = "service"
+	SubjectUpstream = "upstream"
+	SubjectResolver = "resolver"
+	SubjectSource   = "source"
+	SubjectHost     = "host"
+)
+
+// Key is s as one comparable, sortable string.
+func (s Subject) Key() string {
+	return strings.Join([]string{s.Kind, s.Host, s.Peer, strconv.Itoa(int(s.Port)), s.Direction, s.Segment}, "|")
+}
+
+// FindingID is stable across restarts, replays and updates: it depends only on
+// the rule and the subject.
+func FindingID(rule string, s Subject) string {
+	h := sha256.Sum256([]byte(rule + "|" + s.Key()))
+	return rule + "-" + hex.EncodeToString(h[:6])
+}
+
+// Evidence is one flow, query or counter that shows the finding. Addresses and
+// times only, never payload.
+type Evidence struct {
+	At     capture.Instant `json:"at"`
+	Flow   string          `json:"flow,omitempty"`   // "client:port > server:port"
+	Frames []uint64        `json:"frames,omitempty"` // frame numbers in the capture, at most 8
+	Note   string          `json:"note"`             // English, technical: what this one shows
+}
+
+// Confidence says which tests a finding's role passed.
+type Confidence struct {
+	Level string   `json:"level"` // high, medium, low
+	Tests []string `json:"tests"` // e.g. "order", "identity:same-path", "experiment:small-segments-pass"
+}
+
+// Coverage says what the engine could see: without it a verdict has no worth.
+type Coverage struct {
+	Sources     []string          `json:"sources"`
+	First       capture.Instant   `json:"first"` // time of the first and last observation
+	Last        capture.Instant   `json:"last"`
+	Packets     uint64            `json:"packets"`
+	Connections uint64            `json:"connections"`
+	DNS         uint64            `json:"dns"`                // DNS transactions
+	Lost        map[string]uint64 `json:"lost,omitempty"`     // by capture.LossReason name
+	Copies      uint64            `json:"copies"`             // packets captured twice
+	CaptureLoss uint64            `json:"capture_loss"`       // segments that were acknowledged but never seen
+	OneWay      uint64            `json:"one_way"`            // connections of which one direction only was seen
+	MidStream   uint64            `json:"mid_stream"`         // connections whose start was not seen
+	Late        uint64            `json:"late"`               // observations older than their window
+	Evicted     uint64            `json:"evicted"`            // connections dropped from the full flow table
+	Refused     map[string]uint64 `json:"refused,omitempty"`  // what a cap turned away, by the cap's name
+	Local       string            `json:"local,omitempty"`    // which address was taken for this host
+	LocalBy     string            `json:"local_by,omitempty"` // option, direction, common or none
+}
+
+// Finding is the record of jindan.finding/v1.
+type Finding struct {
+	Schema     string          `json:"schema"`
+	ID         string          `json:"id"`
+	Seq        uint64          `json:"seq"`  // counts the records of this run
+	Time       capture.Instant `json:"time"` // event time of this record
+	State      State           `json:"state"`
+	Severity   string          `json:"severity"` // info, warn or error
+	Rule       string          `json:"rule"`
+	Steps      []string        `json:"steps"`
+	Subject    Subject         `json:"subject"`
+	Onset      capture.Instant `json:"onset"`     // first affected event
+	Detected   capture.Instant `json:"detected"`  // when the rule first held
+	LastSeen   capture.Instant `json:"last_seen"` // last window in which it held
+	Role       Role            `json:"role"`
+	Because    []string        `json:"because"` // ids of the findings that caused this one
+	Confidence Confidence      `json:"confidence"`
+	Features   any             `json:"features"`
+	Evidence   []Evidence      `json:"evidence"`
+	Coverage   FindingCoverage `json:"coverage"`
+	Host       string          `json:"host,omitempty"`  // where jindan ran; empty for a file
+	Agent      string          `json:"agent,omitempty"` // "jindan/1.2.3"
+	Title      Text            `json:"title"`
+	Summary    Text            `json:"summary"`
+	Next       []Text          `json:"next"`
+	Filter     string          `json:"filter"` // Wireshark display filter that shows it
+}
+
+// FindingCoverage is the part of Coverage that a single finding carries.
+type FindingCoverage struct {
+	Sources     []string `json:"sources"`
+	Lost        uint64   `json:"lost"`
+	CaptureLoss uint64   `json:"capture_loss"`
+	Copies      uint64   `json:"copies"`
+}
+
+// Verdict on one step of the catalogue.
+type Verdict string
+
+// The verdicts.
+const (
+	Confirmed     Verdict = "confirmed"
+	IsConsequence Verdict = "consequence"
+	Suspected     Verdict = "suspected"
+	RuledOut      Verdict = "ruled_out"
+	NotAssessable Verdict = "not_assessable"
+)
+
+// StepVerdict is the verdict on one step with its reason in numbers.
+type StepVerdict struct {
+	Step     string   `json:"step"`
+	Verdict  Verdict  `json:"verdict"`
+	Reason   Text     `json:"reason"`
+	Findings []string `json:"findings,omitempty"`
+}
+
+// Diagnosis is the record of jindan.diagnosis/v1.
+type Diagnosis struct {
+	Schema   string          `json:"schema"`
+	Time     capture.Instant `json:"time"`
+	Roots    []string        `json:"roots"` // finding ids, first affected event first
+	Chain    []string        `json:"chain"` // roots and consequences in the order of their onsets
+	Summary  Text            `json:"summary"`
+	Steps    []StepVerdict   `json:"steps"`
+	Coverage Coverage        `json:"coverage"`
+	Findings []*Finding      `json:"-"` // every finding of the run in its last state; text reports read it
+}

@@ -1,0 +1,237 @@
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// ClientBy says how the client of a connection was told.
+type ClientBy uint8
+
+// The ways, best first.
+const (
+	BySYN    ClientBy = iota // it sent the SYN
+	BySYNACK                 // the other side sent the SYN-ACK
+	ByPort                   // the other port is the lower one, a listener's
+)
+
+// Sequence flags of a side.
+const (
+	known    uint16 = 1 << iota // next is valid
+	ackKnown                    // acked is valid
+	synSeen                     // its SYN or SYN-ACK was seen
+	finSent                     // finSeq and finAt are valid
+	finAcked                    // the other side acknowledged the FIN
+	tsSeen                      // its SYN offered timestamps, or a segment carried them
+	wsSeen                      // its SYN offered window scaling
+	zeroWin                     // it announces a window of 0 since zeroAt
+	probed                      // next was advanced by a one-byte window probe
+	sackSeen                    // it reported a gap by SACK since its last cumulative ACK moved
+)
+
+// side is what is known of one sender. Sequence numbers are compared modulo 2^32.
+type side struct {
+	next    uint32 // highest sequence number seen, plus one
+	acked   uint32 // highest acknowledgement that this side sent
+	isn     uint32
+	nextTS  uint32 // TSval of the segment that set next
+	nextAt  capture.Instant
+	lastAt  capture.Instant
+	finAt   capture.Instant
+	zeroAt  capture.Instant
+	bytes   uint64 // payload, first transmissions only
+	packets uint32
+	dataPk  uint32 // segments with new data, super-packets counted as what they stand for
+	finSeq  uint32 // sequence number after the FIN
+	maxLen  uint32 // largest payload of one packet that fits a frame
+	flags   uint16
+	window  uint16
+	mss     uint16 // MSS option, 0 if not seen
+	nextID  uint16 // IP-ID of the segment that set next
+	wscale  uint8
+	dup     uint8 // duplicate ACKs in a row
+	ttl     uint8
+}
+
+// Conn is one TCP connection. It is pointer-free; at most MaxConns are kept. All
+// fields but the exported ones belong to the tracker.
+type Conn struct {
+	Client, Server capture.Endpoint
+	First, Last    capture.Instant
+	// HandshakeRTT is the time from the last SYN to the first segment after it that
+	// has ACK and no SYN; 0 if unknown.
+	HandshakeRTT time.Duration
+	// FirstResponse is the time from the last byte of the first request to the first byte of its
+	// answer; 0 if there was none.
+	FirstResponse time.Duration
+
+	synAt     capture.Instant
+	synAgain  capture.Instant // the newest SYN
+	synAckAt  capture.Instant
+	estAt     capture.Instant
+	reqAt     capture.Instant // request outstanding since; 0: none
+	reqLast   capture.Instant
+	halfAt    capture.Instant // in CLOSE_WAIT since; 0: not
+	idleEnd   capture.Instant // when the last silence of at least idleGap ended
+	idleFor   time.Duration
+	side      [2]side
+	firstSeen uint64 // frame of the first packet
+	Stream    uint32 // counts connections from 0, as Wireshark's tcp.stream
+	index     uint32 // of this record in the slab
+	path      uint32
+	trouble   uint32 // index+1 into the trouble slab, 0: none so far
+	requests  uint32
+	answers   uint32
+	synTries  uint16 // SYN repeats
+	saTries   uint16 // SYN-ACK repeats
+	ClientBy  ClientBy
+	firstSide Side
+	halfSide  Side // who sent the FIN that halfAt is about
+	closeSide Side
+	close     Class
+	closed    bool
+	oneFIN    bool // closeSide is valid
+	abandoned bool
+	inUse     bool
+}
+
+// Endpoint returns the address of side s.
+func (c *Conn) Endpoint(s Side) capture.Endpoint {
+	if s == Client {
+		return c.Client
+	}
+	return c.Server
+}
+
+// SynSeen reports whether the connection's start was seen.
+func (c *Conn) SynSeen() bool { return (c.side[0].flags|c.side[1].flags)&synSeen != 0 }
+
+// OneWay reports whether packets of one side only were seen.
+func (c *Conn) OneWay() bool { return c.side[0].packets == 0 || c.side[1].packets == 0 }
+
+// IsEstablished reports whether the handshake was seen to complete, or data was seen.
+func (c *Conn) IsEstablished() bool {
+	return c.estAt != 0 || c.side[0].bytes+c.side[1].bytes > 0
+}
+
+// Established is when the handshake completed; 0 if that was not seen.
+func (c *Conn) Established() capture.Instant { return c.estAt }
+
+// Closed reports whether the connection has ended.
+func (c *Conn) Closed() bool { return c.closed }
+
+// SynTries is how often the SYN was repeated; SynAnswered whether a SYN-ACK was seen.
+func (c *Conn) SynTries() int { return int(c.synTries) }
+
+// SynAnswered reports whether a SYN-ACK was seen.
+func (c *Conn) SynAnswered() bool { return c.synAckAt != 0 }
+
+// SynAt is the time of the first SYN; 0 if it was not seen.
+func (c *Conn) SynAt() capture.Instant { return c.synAt }
+
+// Outstanding is since when a request of the client waits for its answer; 0 if none does.
+func (c *Conn) Outstanding() capture.Instant { return c.reqAt }
+
+// RequestLast is when the last byte of the newest request was sent; 0 if there was none.
+func (c *Conn) RequestLast() capture.Instant { return c.reqLast }
+
+// GaveUpAfter is how long the client waited for an answer before it closed; 0 if it got one.
+func (c *Conn) GaveUpAfter() time.Duration {
+	d := &c.side[Client]
+	if !c.abandoned || d.flags&finSent == 0 || d.finAt < c.reqLast {
+		return 0
+	}
+	return d.finAt.Sub(c.reqLast)
+}
+
+// Bytes is the payload that s sent, without retransmissions.
+func (c *Conn) Bytes(s Side) uint64 { return c.side[s].bytes }
+
+// Packets is the number of packets of s, copies excluded.
+func (c *Conn) Packets(s Side) uint32 { return c.side[s].packets }
+
+// Requests and Answers count request/answer turns.
+func (c *Conn) Requests() uint32 { return c.requests }
+
+// Answers counts the answered turns.
+func (c *Conn) Answers() uint32 { return c.answers }
+
+// FirstFrame is the frame number of the connection's first packet.
+func (c *Conn) FirstFrame() uint64 { return c.firstSeen }
+
+// String is "client:port > server:port".
+func (c *Conn) String() string { return c.Client.String() + " > " + c.Server.String() }
+
+// MSS is the largest payload that s puts into one segment: the smaller MSS option of the
+// two sides less the timestamps option (RFC 9293 §3.7.1, RFC 7323 §3.2), or, when
+// the handshake was not seen, the largest payload seen in a plain frame, or fallbackMSS.
+func (c *Conn) MSS(s Side) uint32 {
+	d, r := &c.side[s], &c.side[s.Other()]
+	var m uint32
+	switch {
+	case d.mss != 0 && r.mss != 0:
+		m = uint32(min(d.mss, r.mss))
+	case r.mss != 0:
+		m = uint32(r.mss)
+	case d.maxLen != 0:
+		return max(d.maxLen, minMSS)
+	default:
+		return fallbackMSS
+	}
+	if d.flags&r.flags&tsSeen != 0 && m > minMSS+tsOption {
+		m -= tsOption
+	}
+	return max(m, minMSS)
+}
+
+const (
+	fallbackMSS = 1460 // bytes: 1,500 of Ethernet less 40 of headers (RFC 6691 §2)
+	minMSS      = 48   // bytes: Linux TCP_MIN_MSS is 88 with options; 48 bounds the division
+	tsOption    = 12   // bytes of the timestamps option with padding (RFC 7323 App. A)
+	plainFrame  = 1500 // bytes of IP packet that certainly fit one frame when no MSS is known
+)
+
+// hole is data of one sender that has not been seen: [from, to).
+type hole struct {
+	from, to uint32
+	at       capture.Instant // when the segment after it was seen
+	ts       uint32          // that segment's TSval
+	id       uint16          // and IP-ID
+	hasTS    bool
+	counted  bool // already counted as missing, because it stayed open
+}
+
+// maxHoles bounds the list of open holes of a sender; more are merged into the last.
+const maxHoles = 4
+
+// trouble holds what only connections with losses need, for one sender's data.
+type trouble struct {
+	Retransmits [Unaccepted + 1]uint32 // segments, by Class
+	Unproven    uint32                 // segments of them that may be copies
+	Holes       uint32                 // holes opened
+	Filled      uint32                 // segments that filled holes: lost before the capture point
+	Missing     uint32                 // segments in holes that stayed open
+	Reordered   uint32
+	CaptureLost uint32 // segments acknowledged but never seen
+	Copies      uint32
+	DSACKs      uint32
+	ZeroWindows uint32
+	againSeq    uint32 // newest retransmission, and how often it was repeated
+	again       uint32
+	againAt     capture.Instant
+	heldIP      uint32 // IP length, payload and number of repeated first segments that may be Unaccepted
+	heldLen     uint32
+	held        uint32
+	n           uint8
+	holes       [maxHoles]hole
+}
+
+// Trouble is the loss record of a connection's two senders.
+type Trouble struct {
+	conn uint32
+	open bool // may have open holes
+	side [2]trouble
+}
+
+func before(a, b uint32) bool { return int32(a-b) < 0 }

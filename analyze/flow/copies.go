@@ -1,0 +1,83 @@
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// copyTable remembers the newest TCP packets, to recognise those that were captured
+// twice: at two ports of a mirror, before and after a router or bridge, or in a file that was
+// written twice. It is direct-mapped and of fixed size; what it has forgotten it
+// cannot recognise.
+type copyTable struct {
+	entries []copyEntry
+	// doubtful is set by seen when the packet had an equal twin that is no proven copy: then a
+	// retransmission of it is not proven either.
+	doubtful bool
+}
+
+type copyEntry struct {
+	at   capture.Instant
+	tag  uint32
+	macs uint16
+	ttl  uint8
+	used bool
+}
+
+const (
+	copySlots = 1 << 15
+	// A stack that retransmits waits at least for a round trip. An equal packet within half of that, or
+	// within copyBlind when the round trip is unknown, was not sent again.
+	copyBlind = 300 * time.Microsecond
+	// copyHorizon: the IP-ID counter of a busy sender comes round after 65,536 packets (RFC 6864 §4);
+	// later than this an equal ID is no evidence.
+	copyHorizon = 30 * time.Second
+)
+
+func (t *copyTable) init() { t.entries = make([]copyEntry, copySlots) }
+
+// seen reports whether p is a copy of a packet that was seen before, and remembers p.
+//
+// Equal in every header field that a sender changes between transmissions, with an IP-ID
+// that is not 0, is a copy (Linux numbers each transmission of a socket; a stack that
+// re-uses the ID cannot be told from a copy, so its repeats prove no loss either).
+// IP-ID 0 and IPv6 prove nothing: there another TTL or link-layer address does, or a gap far
+// below the round trip.
+func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant, d *side) bool {
+	t.doubtful = false
+	h := uint64(c.index)<<1 | uint64(s)
+	h = (h ^ uint64(p.Seq)<<32 ^ uint64(p.Ack)) * 0x9e3779b97f4a7c15
+	h = (h ^ h>>29 ^ uint64(p.IPID)<<48 ^ uint64(p.Len)<<16 ^ uint64(p.Window)<<32 ^ uint64(p.Flags)) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>32 ^ uint64(p.TSVal)<<32 ^ uint64(p.TSEcr)) * 0x94d049bb133111eb
+	tag := uint32(h >> 32)
+	e := &t.entries[h>>3&(copySlots-1)]
+	twin := e.used && e.tag == tag
+	gap := at.Sub(e.at)
+	ttl, macs := e.ttl, e.macs
+	*e = copyEntry{at, tag, uint16(p.MACs ^ p.MACs>>16), p.TTL, true}
+	if !twin || gap >= copyHorizon {
+		return false
+	}
+	if gap < 0 {
+		return true // the capture went back in time over the same packet
+	}
+	if p.IPID != 0 {
+		return true
+	}
+	if ttl != p.TTL || macs != e.macs {
+		return gap < minRTO
+	}
+	if p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.RST) == 0 {
+		return false // duplicate ACKs look alike
+	}
+	blind := copyBlind
+	if c.HandshakeRTT > 0 {
+		blind = c.HandshakeRTT / 2
+	}
+	if gap < blind {
+		return true
+	}
+	t.doubtful = p.Opts&capture.OptTimestamps != 0 && gap > 2*time.Millisecond
+	return false
+}

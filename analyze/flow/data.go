@@ -1,0 +1,397 @@
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// halfCloseRefresh bounds how often data on a half-closed connection renews its age.
+const halfCloseRefresh = time.Second
+
+// data takes a segment of side s that carries payload or a FIN.
+func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+	d, r := &c.side[s], &c.side[s.Other()]
+	end := p.Seq + seqLen(p)
+	header := p.IPLen - min(p.Len, p.IPLen)
+	mss := c.MSS(s)
+	if d.flags&known == 0 {
+		// Mid-stream: the first data seen sets the base, whatever was acknowledged before.
+		d.flags |= known
+		d.next, d.isn = p.Seq, p.Seq-1
+	}
+
+	// Keep-alive: at most one byte, just below what is next (RFC 9293 §3.8.4).
+	if p.Len <= 1 && p.Flags&(capture.SYN|capture.FIN) == 0 && p.Seq == d.next-1 {
+		return
+	}
+	// Window probe: one byte beyond a closed window (RFC 9293 §3.8.6.1). It may or may not
+	// be accepted; what follows decides.
+	if p.Len == 1 && p.Seq == d.next && r.flags&zeroWin != 0 {
+		d.next++
+		d.flags |= probed
+		return
+	}
+	if d.flags&probed != 0 {
+		d.flags &^= probed
+		if p.Len > 1 && p.Seq == d.next-1 {
+			d.next--
+		}
+	}
+
+	if p.Len > mss {
+		t.Stats.SuperPackets++
+	}
+	if p.IPLen <= plainFrame || p.Len <= mss {
+		d.maxLen = max(d.maxLen, p.Len)
+	}
+	switch {
+	case p.Seq == d.next:
+	case before(d.next, p.Seq):
+		t.openHole(c, s, p, at)
+	default:
+		if !t.again(c, s, p, at, path, header, mss, end) {
+			return
+		}
+	}
+	if before(d.next, end) {
+		n := segments(p.Len, mss)
+		if p.Len > 0 {
+			d.dataPk += n
+			d.bytes += uint64(p.Len)
+			t.turn(c, s, p, at)
+			if c.halfAt != 0 && c.halfSide != s && at.Sub(c.halfAt) >= halfCloseRefresh {
+				// It still sends: half-closed on purpose. The age counts from its last byte.
+				t.halfCloseEnd(c, at)
+				c.halfAt = at
+				if t.wants(HalfClosed) {
+					t.ev = Event{Kind: HalfClosed, Conn: c, Side: c.halfSide, At: at, Frame: p.Frame}
+					t.send(&t.ev)
+				}
+			}
+		}
+		d.next, d.nextAt, d.nextTS, d.nextID = end, at, p.TSVal, p.IPID
+	}
+	if path != nil {
+		ps := &path.Side[t.dir(path, c, s)]
+		ps.Bytes += uint64(p.Len)
+		eachSize(p.Len, header, mss, ps.seen)
+	}
+}
+
+// segments is how many segments a payload of n bytes stands for: super-packets of GRO and TSO
+// hold several.
+func segments(n, mss uint32) uint32 {
+	if n <= mss {
+		return 1
+	}
+	return (n + mss - 1) / mss
+}
+
+// eachSize calls f with the IP length and number of the segments that a payload of n bytes stands for.
+func eachSize(n, header, mss uint32, f func(ip, n uint32)) {
+	if n <= mss {
+		f(header+n, 1)
+		return
+	}
+	f(header+mss, n/mss)
+	if rest := n % mss; rest > 0 {
+		f(header+rest, 1)
+	}
+}
+
+// turn follows requests and their answers.
+func (t *Table) turn(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	if s == Client {
+		c.reqLast = at
+		if c.reqAt == 0 && !c.closed {
+			c.reqAt = at
+			c.requests++
+			if t.wants(Request) {
+				t.ev = Event{Kind: Request, Conn: c, Side: s, At: at, Len: p.Len, Frame: p.Frame}
+				t.send(&t.ev)
+			}
+		}
+		return
+	}
+	if c.reqAt == 0 {
+		return
+	}
+	wait := at.Sub(c.reqLast)
+	since := c.reqAt
+	c.reqAt = 0
+	c.answers++
+	if c.FirstResponse == 0 {
+		c.FirstResponse = max(wait, 1)
+	}
+	if t.wants(Response) {
+		t.ev = Event{Kind: Response, Conn: c, Side: s, At: at, Len: p.Len, Dur: wait, Since: since,
+			Flag: c.abandoned, Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
+
+func (t *Table) openHole(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	d := &c.side[s]
+	tr := t.trouble(c)
+	x := &tr.side[s]
+	h := hole{from: d.next, to: p.Seq, at: at, ts: p.TSVal, id: p.IPID, hasTS: p.Opts&capture.OptTimestamps != 0}
+	x.Holes++
+	if x.n < maxHoles {
+		x.holes[x.n] = h
+		x.n++
+	} else {
+		x.holes[maxHoles-1].to = h.to
+		t.Stats.MergedHoles++
+	}
+	if !tr.open {
+		tr.open = true
+		t.holed = append(t.holed, c.trouble-1)
+	}
+	if t.wants(HoleOpened) {
+		t.ev = Event{Kind: HoleOpened, Conn: c, Side: s, At: at, Len: h.to - h.from,
+			N: segments(h.to-h.from, c.MSS(s)), IPLen: p.IPLen, Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
+
+// again takes a segment that begins below what is next: it fills a hole, or repeats
+// what was seen. It reports whether the segment counts as seen on the path.
+func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path, header, mss, end uint32) bool {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if c.trouble != 0 {
+		if x := &t.trouble(c).side[s]; x.n > 0 && t.fill(c, s, x, p, at, path, header, mss, end) {
+			return true
+		}
+	}
+	// A FIN that comes again without data repeats one sequence number; count it like
+	// a segment. A segment that reaches beyond next is new data from there on.
+	x := &t.trouble(c).side[s]
+	class := RTO
+	switch {
+	case r.flags&ackKnown != 0 && !before(r.acked, end):
+		class = Spurious
+	case p.Seq == r.acked && r.dup >= 2 || r.flags&sackSeen != 0:
+		class = Fast
+	case end == d.next && at.Sub(d.nextAt) < minRTO:
+		class = TailLoss
+	}
+	n := segments(p.Len, mss)
+	if class != Spurious && t.unaccepted(c, s, at) {
+		class = Unaccepted
+		x.held += n
+		x.heldLen = min(p.Len, mss)
+		x.heldIP = header + x.heldLen
+	} else {
+		t.release(c, s, x, path, at)
+	}
+	proven := class == Spurious || !t.copies.doubtful
+	x.Retransmits[class] += n
+	if !proven {
+		x.Unproven += n
+	}
+	if x.again > 0 && x.againSeq == p.Seq {
+		x.again++
+	} else {
+		x.againSeq, x.again = p.Seq, 1
+	}
+	x.againAt = at
+	if path != nil && proven && class != Spurious && class != Unaccepted {
+		ps := &path.Side[t.dir(path, c, s)]
+		ps.Retransmits += n
+		eachSize(p.Len, header, mss, func(ip, n uint32) { ps.lost(&ps.Again, ip, n) })
+	}
+	if t.wants(Retransmit) {
+		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: class, Proven: proven, Len: p.Len, N: n,
+			Try: x.again, IPLen: header + min(p.Len, mss), Since: d.nextAt, Dur: at.Sub(d.nextAt), Frame: p.Frame}
+		t.send(&t.ev)
+	}
+	return true
+}
+
+// acceptPatience is how long after the handshake a listener that dropped its last ACK has
+// certainly repeated its SYN-ACK: after 1 s (Linux TCP_TIMEOUT_INIT, RFC 6298 §2.1), plus a margin.
+const acceptPatience = 2 * time.Second
+
+// unaccepted reports whether a repetition of s may be due to a full accept queue: first data
+// of the client, nothing of it acknowledged, and the SYN-ACK came again or may still do so.
+func (t *Table) unaccepted(c *Conn, s Side, at capture.Instant) bool {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if s != Client || c.estAt == 0 || c.synAckAt == 0 || r.acked != d.isn+1 {
+		return false
+	}
+	return c.saTries > 0 || at.Sub(c.estAt) < acceptPatience
+}
+
+// release counts repetitions held back as lost after all: the listener had the connection.
+func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Instant) {
+	if x.held == 0 {
+		return
+	}
+	n := x.held
+	x.held = 0
+	if c.saTries > 0 {
+		return
+	}
+	x.Retransmits[Unaccepted] -= n
+	x.Retransmits[RTO] += n
+	if path != nil {
+		ps := &path.Side[t.dir(path, c, s)]
+		ps.Retransmits += n
+		ps.lost(&ps.Again, x.heldIP, n)
+	}
+	if t.wants(Retransmit) {
+		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, N: n, Try: x.again,
+			Len: x.heldLen, IPLen: x.heldIP, Since: c.estAt, Dur: at.Sub(c.estAt)}
+		t.send(&t.ev)
+	}
+}
+
+// fill closes the holes that p covers, in part or whole, and tells lost data from reordered.
+func (t *Table) fill(c *Conn, s Side, x *trouble, p *capture.Packet, at capture.Instant, path *Path, header, mss, end uint32) bool {
+	filled := false
+	for i := 0; i < int(x.n); i++ {
+		h := &x.holes[i]
+		if !before(p.Seq, h.to) || !before(h.from, end) {
+			continue
+		}
+		filled = true
+		from, to := h.from, h.to
+		if before(from, p.Seq) {
+			from = p.Seq
+		}
+		if before(end, to) {
+			to = end
+		}
+		n := segments(to-from, mss)
+		late := t.wasOvertaken(c, h, p, at)
+		kind := HoleFilled
+		if late {
+			kind = Reordered
+			x.Reordered += n
+		} else {
+			x.Filled += n
+		}
+		if path != nil {
+			ps := &path.Side[t.dir(path, c, s)]
+			if late {
+				ps.Reordered += n
+			} else if !h.counted {
+				ps.Lost += n
+				eachSize(to-from, header, mss, func(ip, n uint32) { ps.lost(&ps.Missing, ip, n) })
+			}
+		}
+		if t.wants(kind) {
+			t.ev = Event{Kind: kind, Conn: c, Side: s, At: at, Len: to - from, N: n, Proven: true,
+				IPLen: header + min(p.Len, mss), Since: h.at, Dur: at.Sub(h.at), Frame: p.Frame}
+			t.send(&t.ev)
+		}
+		switch {
+		case from == h.from && to == h.to:
+			x.holes[i] = x.holes[x.n-1]
+			x.n--
+			i--
+		case from == h.from:
+			h.from = to
+		case to == h.to:
+			h.to = from
+		case x.n < maxHoles:
+			x.holes[x.n] = *h
+			x.holes[x.n].from = to
+			x.n++
+			h.to = from
+		default:
+			h.from = to // the list is full: the lower part is given up
+		}
+	}
+	return filled
+}
+
+// wasOvertaken reports whether p was sent before the segment that opened h, so that the
+// network only changed their order. The sender's clock tells best (TSval), then its IP-ID
+// counter, then the time: a retransmission cannot come sooner than a round trip.
+func (t *Table) wasOvertaken(c *Conn, h *hole, p *capture.Packet, at capture.Instant) bool {
+	if h.hasTS && p.Opts&capture.OptTimestamps != 0 && h.ts != p.TSVal {
+		return before(p.TSVal, h.ts)
+	}
+	if d := int16(p.IPID - h.id); p.IPID != 0 && h.id != 0 && d > -256 && d < 256 && d != 0 {
+		return d < 0
+	}
+	limit := reorderLimit
+	if c.HandshakeRTT != 0 {
+		limit = c.HandshakeRTT
+	}
+	return at.Sub(h.at) < limit
+}
+
+// ackHoles closes the holes of side s below ack: the receiver has that data, so the
+// capture lost it and not the network.
+func (t *Table) ackHoles(c *Conn, s Side, ack uint32, at capture.Instant, path *Path) {
+	x := &t.trouble(c).side[s]
+	for i := 0; i < int(x.n); i++ {
+		h := &x.holes[i]
+		if !before(h.from, ack) {
+			continue
+		}
+		to := h.to
+		if before(ack, to) {
+			to = ack
+		}
+		t.captureLost(c, s, to-h.from, at, path)
+		if to == h.to {
+			x.holes[i] = x.holes[x.n-1]
+			x.n--
+			i--
+		} else {
+			h.from = to
+		}
+	}
+}
+
+func (t *Table) captureLost(c *Conn, s Side, n uint32, at capture.Instant, path *Path) {
+	segs := segments(n, c.MSS(s))
+	t.Stats.CaptureLost += uint64(segs)
+	t.trouble(c).side[s].CaptureLost += segs
+	if path != nil {
+		path.Side[t.dir(path, c, s)].CaptureLost += segs
+	}
+	if t.wants(HoleAcked) {
+		t.ev = Event{Kind: HoleAcked, Conn: c, Side: s, At: at, Len: n, N: segs}
+		t.send(&t.ev)
+	}
+}
+
+// countStalled counts the segments of holes that are older than age as missing on the path,
+// once. Their sizes are inferred: whole segments of the sender's MSS and a rest.
+func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, age capture.Instant) {
+	x := &tr.side[s]
+	mss := c.MSS(s)
+	path := t.Path(c)
+	for i := range x.holes[:x.n] {
+		h := &x.holes[i]
+		if h.counted || now-h.at < age {
+			continue
+		}
+		h.counted = true
+		n := segments(h.to-h.from, mss)
+		x.Missing += n
+		// What came from a side that never sees an acknowledgement may be the capture's fault.
+		if path != nil && !c.OneWay() {
+			ps := &path.Side[t.dir(path, c, s)]
+			ps.Lost += n
+			eachSize(h.to-h.from, headerOf(c), mss, func(ip, n uint32) { ps.lost(&ps.Missing, ip, n) })
+		}
+	}
+}
+
+// headerOf is the usual length of IP and TCP headers on c, for segments that were not seen.
+func headerOf(c *Conn) uint32 {
+	n := uint32(20 + 20)
+	if a := c.Client.Addr; !a.Netip().Is4() {
+		n = 40 + 20
+	}
+	if c.side[0].flags&c.side[1].flags&tsSeen != 0 {
+		n += tsOption
+	}
+	return n
+}

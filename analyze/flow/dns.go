@@ -1,0 +1,130 @@
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+const (
+	// MaxDNS bounds the DNS records: queries, repeats and orphaned answers, pending and
+	// finished. At about 190 bytes each they take 12 MB.
+	MaxDNS = 65_536
+	// maxDNSNames bounds the bytes of their names together.
+	maxDNSNames = 4 << 20
+	// dnsTimeout is when a query counts as unanswered (resolv.conf(5): RES_TIMEOUT, 5 s).
+	dnsTimeout = 5 * time.Second
+	// dnsPending is the age below which a query without an answer is not called unanswered when
+	// the capture ends: the answer may have come later. Of the lab's slow server
+	// (2.5 s) it lets the healthy rest through; resolvers that answer at all do so in 2 s.
+	dnsPending = 2 * time.Second
+	// dnsSameID is how long the same id between the same ports means the same question;
+	// after that it is a new one (Wireshark's preference dns.retransmission_timer, 5 s).
+	dnsSameID = 5 * time.Second
+	// dnsRetryMin and dnsRetryMax: a query for what is still unanswered at that age is
+	// the next try of a resolver, under a new id or port. The shortest first time-out in use is
+	// unbound's 376 ms (iterator, UNKNOWN_SERVER_NICENESS); resolv.conf(5) caps it at 30 s.
+	dnsRetryMin = 300 * time.Millisecond
+	dnsRetryMax = 30 * time.Second
+)
+
+// DNS is one DNS transaction: a query message and its answer, paired as Wireshark does, by
+// the two endpoints, transport and id. A repeat within the transaction (same endpoints and id
+// within 5 s) has a record of its own, with RetransmitOf, and so has an answer that
+// belongs to no query or comes twice (Orphan): both only for the rows.
+//
+// It is pointer-free; the name is with the table (Table.DNSName).
+type DNS struct {
+	Client, Server capture.Endpoint
+
+	First capture.Instant // first query; for an orphan, the answer
+	Last  capture.Instant // newest repeat of the query under the same id
+	// LookupAt is when the client first asked this server for this name and type: before First
+	// if this is a resolver's next try under a new id or port. Latency runs from
+	// First, what the caller waited runs from LookupAt.
+	LookupAt capture.Instant
+	Latency  time.Duration // from First to the first answer; valid if Answered
+
+	QueryFrame   uint64
+	AnswerFrame  uint64
+	RetransmitOf uint64 // frame of the query that this one repeats; 0: none
+	NameHash     uint64 // of the lower-case name
+
+	QueryLen    uint32 // bytes of the query message
+	AnswerLen   uint32 // bytes of the answer message: the UDP payload
+	AnswerIPLen uint32 // IP length of the packet that brought, or completed, the answer
+
+	ID       uint16
+	QType    uint16
+	EDNSSize uint16 // UDP payload size that the query offers (RFC 6891 §6.2.3); 0: no EDNS
+	Records  uint16 // of the answer section (ANCOUNT)
+	Tries    uint16 // how often the client has asked, earlier ids and ports included
+	Repeats  uint16 // of these, repeats of this transaction under the same id
+	Answers  uint16 // answers to this transaction, copies included
+
+	Proto     uint8
+	Rcode     uint8
+	Answered  bool
+	Truncated bool // the answer had TC set: the client should ask again over TCP
+	// AfterTruncated: this TCP query follows a truncated answer over UDP.
+	AfterTruncated bool
+	// Unanswered: DNSUnanswered was reported.
+	Unanswered bool
+	// Late: the answer came after DNSUnanswered, or the client's host refused it.
+	Late bool
+	// Unreachable: ICMP said that the query could not be delivered.
+	Unreachable bool
+	// Repeat: the record is a repeat of RetransmitOf's query. OriginalAnswered: that one was answered.
+	Repeat           bool
+	OriginalAnswered bool
+	Orphan           bool
+
+	nameLen  uint8
+	decided  bool // answered, reported unanswered, or never a transaction
+	retried  bool // a later transaction is its next try
+	waiting  bool // in the chain of pending
+	indexed  bool // in the chain of transactions
+	nameOff  uint32
+	next     uint32 // chains: record number + 1
+	waitNext uint32
+	waitPrev uint32
+	repeat   uint32 // newest repeat of this transaction, and from there the one before
+}
+
+// Waited is how long the caller has waited for the answer, over all tries.
+func (d *DNS) Waited() time.Duration { return d.First.Sub(d.LookupAt) + d.Latency }
+
+// Pending reports whether nothing is decided: no answer, and not called unanswered.
+func (d *DNS) Pending() bool { return !d.decided }
+
+// DNSStats are the DNS table's counters.
+type DNSStats struct {
+	Messages     uint64 // DNS messages read
+	Malformed    uint64 // payload of port 53 that is no DNS message
+	Queries      uint64 // query messages, repeats included
+	Transactions uint64 // queries, repeats under the same id not counted
+	Responses    uint64 // answer messages
+	Answered     uint64 // transactions
+	Unanswered   uint64 // transactions: DNSUnanswered was reported
+	Pending      uint64 // transactions too young at the end of the input to be called unanswered
+	Late         uint64
+	Orphans      uint64 // answers without a query, and second answers
+	Evicted      uint64 // records dropped before it was decided whether they are answered, because the table was full
+	Streams      uint64 // DNS over TCP connections dropped because the table was full
+	LostTCP      uint64 // gaps in the payload of DNS over TCP
+}
+
+// OneWay reports whether there are queries, but not one answer to anybody: then the capture
+// lacks a direction, and no query can be called unanswered.
+func (s *DNSStats) OneWay() bool { return s.Queries > 0 && s.Responses == 0 }
+
+// DNSStats returns the DNS counters.
+func (t *Table) DNSStats() *DNSStats { return &t.dns.stats }
+
+// DNSName returns the name that d asks for: lower case, as in a zone file, without the final
+// dot. It is empty if the question was not captured. d must be of this table, and not older
+// than the call that handed it out.
+func (t *Table) DNSName(d *DNS) string { return string(t.dns.name(d)) }
+
+// AppendDNSName appends the name to b.
+func (t *Table) AppendDNSName(b []byte, d *DNS) []byte { return append(b, t.dns.name(d)...) }

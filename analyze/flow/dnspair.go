@@ -1,0 +1,199 @@
+package flow
+
+import (
+	"encoding/binary"
+
+	"jindan/capture"
+)
+
+// observe takes a packet with payload of a DNS port.
+func (t *dnsTable) observe(p *capture.Packet, at capture.Instant, emit func(*Event)) {
+	if multicastDNS(p.Src.Port) || multicastDNS(p.Dst.Port) {
+		return
+	}
+	if p.Proto == capture.ProtoUDP {
+		t.message(p, p.Data, p.Len, at, emit)
+		return
+	}
+	f := t.tcp.get(p, &t.stats)
+	for b, n := f.place(p, &t.stats); n > 0; {
+		msg, size, used := f.stream.next(b, n)
+		if size > 0 {
+			t.message(p, msg, uint32(size), at, emit)
+		}
+		b, n = b[min(used, len(b)):], n-used
+	}
+}
+
+// multicastDNS reports the ports of LLMNR (RFC 4795) and mDNS (RFC 6762). They are left
+// out: a question to everybody that nobody answers is no failure.
+func multicastDNS(port uint16) bool { return port == 5353 || port == 5355 }
+
+// message takes one DNS message of size bytes, of which b was captured.
+func (t *dnsTable) message(p *capture.Packet, b []byte, size uint32, at capture.Instant, emit func(*Event)) {
+	// Whatever is wrong with the question: id and flags pair the message.
+	if err := t.msg.parse(b); err == errDNSShort {
+		t.stats.Malformed++
+		return
+	}
+	t.stats.Messages++
+	d := t.find(&p.Src, &p.Dst, p.Proto, t.msg.ID)
+	if t.msg.Response {
+		t.stats.Responses++
+		if d == nil || d.Answered {
+			t.orphan(d, p, size, at)
+			return
+		}
+		t.answer(d, p, size, at, emit)
+		return
+	}
+	t.stats.Queries++
+	if d != nil && !d.Answered && at.Sub(d.First) < dnsSameID {
+		t.again(d, p, size, at, emit)
+		return
+	}
+	t.query(d, p, size, at, emit)
+}
+
+// query opens a transaction; old is the one before it between the same endpoints with the same id.
+func (t *dnsTable) query(old *DNS, p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
+	if old != nil {
+		t.unindex(old)
+	}
+	n, d := t.add()
+	d.Client, d.Server, d.Proto = p.Src, p.Dst, p.Proto
+	d.First, d.Last, d.LookupAt = at, at, at
+	d.QueryFrame, d.QueryLen, d.EDNSSize, d.Tries = p.Frame, size, t.msg.EDNSSize, 1
+	t.index(n, d)
+	t.stats.Transactions++
+	e := t.earlier(d)
+	if e != nil {
+		d.LookupAt = e.LookupAt
+		d.Tries = e.Tries
+		e.retried, d.AfterTruncated = true, e.Truncated
+		if !e.Truncated && d.Tries < 1<<16-1 {
+			d.Tries++
+		}
+		t.unwait(e)
+	}
+	t.wait(n, d)
+	t.ev = Event{Kind: DNSQuery, Side: Client, At: at, Since: d.LookupAt, Dur: at.Sub(d.LookupAt),
+		Len: size, IPLen: p.IPLen, N: uint32(d.Tries), Frame: p.Frame, DNS: d}
+	emit(&t.ev)
+	if e != nil && !d.AfterTruncated {
+		t.ev.Kind, t.ev.Flag = DNSRepeat, true
+		emit(&t.ev)
+	}
+}
+
+// again takes a repeat of the query of d under the same id.
+func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
+	if d.Tries < 1<<16-1 {
+		d.Tries++
+		d.Repeats++
+	}
+	d.Last = max(d.Last, at)
+	of := *d
+	n, r := t.add()
+	r.Client, r.Server, r.Proto = p.Src, p.Dst, p.Proto
+	r.First, r.Last, r.LookupAt = at, at, of.LookupAt
+	r.QueryFrame, r.QueryLen, r.EDNSSize, r.Tries = p.Frame, size, t.msg.EDNSSize, of.Tries
+	r.Repeat, r.RetransmitOf, r.decided = true, of.QueryFrame, true
+	if d.indexed { // else the new record pushed it out
+		r.repeat, d.repeat = d.repeat, t.ref(n)
+	} else {
+		d = r
+	}
+	t.ev = Event{Kind: DNSRepeat, Side: Client, At: at, Since: of.First, Dur: at.Sub(of.First),
+		Len: size, IPLen: p.IPLen, N: uint32(of.Tries), Frame: p.Frame, DNS: d}
+	emit(&t.ev)
+}
+
+// answer takes the first answer to d.
+func (t *dnsTable) answer(d *DNS, p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
+	t.reply(d, p, size)
+	d.Answered, d.Answers = true, 1
+	d.Latency = at.Sub(d.First)
+	t.stats.Answered++
+	for r := t.deref(d.repeat); r != nil; r = t.deref(r.repeat) {
+		r.OriginalAnswered = true
+	}
+	if d.waiting && !d.Truncated {
+		t.unwait(d)
+	}
+	kind := DNSAnswer
+	if d.Unanswered {
+		kind, d.Late = DNSLate, true
+		t.stats.Late++
+	}
+	d.decided = true
+	t.ev = Event{Kind: kind, Side: Server, At: at, Since: d.First, Dur: d.Latency,
+		Len: size, IPLen: p.IPLen, N: uint32(d.Tries), Frame: p.Frame, DNS: d}
+	emit(&t.ev)
+}
+
+func (t *dnsTable) reply(d *DNS, p *capture.Packet, size uint32) {
+	d.AnswerFrame, d.AnswerLen, d.AnswerIPLen = p.Frame, size, p.IPLen
+	d.Rcode, d.Truncated, d.Records = t.msg.Rcode, t.msg.Truncated, t.msg.Answers
+}
+
+// orphan takes an answer that has no query, or whose query d was answered before.
+func (t *dnsTable) orphan(d *DNS, p *capture.Packet, size uint32, at capture.Instant) {
+	t.stats.Orphans++
+	if d != nil && d.Answers < 1<<16-1 {
+		d.Answers++
+	}
+	_, o := t.add()
+	o.Client, o.Server, o.Proto = p.Dst, p.Src, p.Proto
+	o.First, o.Last, o.LookupAt = at, at, at
+	o.Orphan, o.decided = true, true
+	t.reply(o, p, size)
+}
+
+// icmp takes an ICMP error about a UDP datagram q between DNS endpoints. About a query it
+// means that the server cannot be reached; about an answer, that the client had
+// closed its port: it no longer waited (RFC 1122 §4.1.3.1).
+func (t *dnsTable) icmp(p, q *capture.Packet, at capture.Instant, emit func(*Event)) {
+	id, ok := quotedID(p.Data)
+	if !ok {
+		return
+	}
+	d := t.find(&q.Src, &q.Dst, capture.ProtoUDP, id)
+	if d == nil {
+		return
+	}
+	t.ev = Event{Kind: ICMPError, Side: Client, At: at, Since: d.First, Dur: at.Sub(d.First),
+		N: uint32(p.ICMPType)<<8 | uint32(p.ICMPCode), Frame: p.Frame, DNS: d}
+	if d.Client == q.Src {
+		d.Unreachable = true
+		emit(&t.ev)
+		return
+	}
+	if !d.Answered || d.Late || !portUnreachable(p) {
+		return
+	}
+	d.Late = true
+	t.stats.Late++
+	t.ev.Kind, t.ev.Flag = DNSLate, true
+	emit(&t.ev)
+}
+
+// portUnreachable: RFC 792 type 3 code 3, RFC 4443 §3.1 type 1 code 4.
+func portUnreachable(p *capture.Packet) bool {
+	if p.Proto == capture.ProtoICMPv6 {
+		return p.ICMPType == 1 && p.ICMPCode == 4
+	}
+	return p.ICMPType == 3 && p.ICMPCode == 3
+}
+
+// quotedID reads the DNS id of the UDP datagram that an ICMP error quotes, if it quotes that far.
+func quotedID(b []byte) (uint16, bool) {
+	n := 40
+	if len(b) > 0 && b[0]>>4 == 4 {
+		n = int(b[0]&15) * 4
+	}
+	if len(b) < n+10 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(b[n+8:]), true
+}

@@ -1,0 +1,180 @@
+// Package flow tracks TCP connections and DNS transactions segment by segment and
+// says what happened to them as typed events.
+//
+// It is pure: packets with their times go in, events come out, nothing reads a
+// clock. Records are pointer-free, bounded in number and evicted by window
+// generation.
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// Kind is the kind of an Event.
+type Kind uint8
+
+// The events. "Side" is the side of the connection that Event.Side names.
+const (
+	// ConnNew: first packet of a connection. Side sent it.
+	ConnNew Kind = iota
+	// SynSent: first SYN of a connection (Side = Client).
+	SynSent
+	// SynRepeat: the SYN again. N counts the repeats of this connection so far, Dur
+	// is the time since the first SYN.
+	SynRepeat
+	// SynAckSent, SynAckRepeat: the same for the SYN-ACK (Side = Server).
+	SynAckSent
+	SynAckRepeat
+	// Established: handshake complete; Dur is the handshake RTT (SYN to first ACK
+	// without SYN, Wireshark's tcp.analysis.initial_rtt).
+	Established
+	// Refused: RST in answer to a SYN. Dur is the time since the last SYN.
+	Refused
+	// Request: the client sends data when no request was outstanding.
+	Request
+	// Response: first byte of the server after a request. Dur is the time since the
+	// last byte of the request.
+	Response
+	// Abandoned: the client closes or resets while its request has no answer. Dur
+	// is the time since the request's last byte. Flag is set for RST.
+	Abandoned
+	// HalfClosed: Side's FIN was acknowledged by the other side, which has not sent a
+	// FIN: the other side's socket is in CLOSE_WAIT. At is the time of the ACK. Flag: the other
+	// side had not sent a byte in answer to the last request.
+	HalfClosed
+	// HalfCloseEnd: the other side's FIN or any RST ended that, or the connection was
+	// evicted (Evicted). Dur is how long it lasted; Since = At−Dur is the At of HalfClosed.
+	HalfCloseEnd
+	// Reset: a RST that ends a connection; Class says which kind. Side sent it.
+	Reset
+	// Closed: the connection ended by FINs, RST, or eviction: once per connection.
+	// Dur is its length.
+	Closed
+	// Retransmit: Side sent data again that was seen before. N is the number of
+	// segments (in MSS), Len the payload bytes, Class how it was triggered, Proven false if it may
+	// be a copy or a stack's re-use of the IP-ID. Dur: since the original was seen.
+	Retransmit
+	// Recovered: the other side acknowledges data that Side had sent again Try times. Dur is the time
+	// since its last repetition.
+	Recovered
+	// HoleOpened: data of Side is missing before this segment. Len is the bytes missing,
+	// N the segments that they stand for.
+	HoleOpened
+	// HoleFilled: missing data arrived as a retransmission (the original was lost before
+	// the capture point). Dur is how long it was missing.
+	HoleFilled
+	// Reordered: missing data arrived late but was sent before what overtook it.
+	Reordered
+	// HoleAcked: the receiver acknowledged data that was never seen: the capture
+	// lost it, not the network. Len bytes, N segments.
+	HoleAcked
+	// ZeroWindow: Side announces a receive window of 0. ZeroWindowEnd: it opens again after Dur.
+	ZeroWindow
+	ZeroWindowEnd
+	// Copy: the same packet captured twice.
+	Copy
+	// SpuriousRepeat: the receiver of Side's data reports by D-SACK that a retransmission was unneeded.
+	SpuriousRepeat
+	// DNSQuery: a new DNS transaction. DNSRepeat: the client asks again (N = tries so far).
+	DNSQuery
+	DNSRepeat
+	// DNSAnswer: the transaction's first answer. Dur is the time since its first query.
+	DNSAnswer
+	// DNSUnanswered: no answer came within the time-out, or until the end of the run. At is
+	// the time of the decision, Dur the time since the first query.
+	DNSUnanswered
+	// DNSLate: an answer after DNSUnanswered, or one that the client's host refused with an
+	// ICMP port unreachable.
+	DNSLate
+	// ICMPError: destination unreachable, packet too big or time exceeded about a packet of
+	// a known connection or query; N is the ICMP type << 8 | code, Len the next-hop MTU when there is one.
+	ICMPError
+	kinds
+)
+
+// Mask is a set of kinds.
+type Mask uint64
+
+// Of makes a mask.
+func Of(ks ...Kind) Mask {
+	var m Mask
+	for _, k := range ks {
+		m |= 1 << k
+	}
+	return m
+}
+
+// Has reports whether k is in m.
+func (m Mask) Has(k Kind) bool { return m>>k&1 == 1 }
+
+// Side is a side of a connection.
+type Side uint8
+
+// The sides. Client is who sent the SYN, or who is taken for it (see Conn.ClientBy).
+const (
+	Client Side = 0
+	Server Side = 1
+)
+
+// Other is the opposite side.
+func (s Side) Other() Side { return 1 - s }
+
+// Class refines Retransmit and Reset.
+type Class uint8
+
+// The classes.
+const (
+	ClassNone Class = iota
+	// Of Retransmit.
+	Fast     // after duplicate ACKs, before a time-out
+	RTO      // after the retransmission time-out (≥ 200 ms, Linux TCP_RTO_MIN)
+	TailLoss // tail loss probe (RFC 8985 §7): the last segment again, after about 2 RTT
+	Spurious // the receiver had acknowledged it before
+	// Unaccepted: the client's first data again, on a connection that the listener has not taken
+	// over because its accept queue is full: it drops the handshake's last ACK and the data with it,
+	// and repeats its SYN-ACK. No loss on the path.
+	Unaccepted
+	// Of Reset.
+	ResetRefused    // answer to a SYN
+	ResetLateAnswer // client closed first, the server answered, the client's host rejects the answer
+	ResetAbort      // in the middle of an exchange: by a side that had sent no FIN
+	ResetIdle       // after a long silence of both sides
+	ResetOverflow   // by the server, right after the handshake
+	ResetTimeout    // by a side whose retransmissions stayed unanswered
+	ResetComplete   // after a complete exchange, or a connection without data: harmless
+	classes
+)
+
+var classNames = [classes]string{"", "fast", "rto", "tail_loss_probe", "spurious", "unaccepted",
+	"refused", "late_answer", "abort", "idle", "overflow", "timeout", "complete"}
+
+// String is the class's name in findings and flow rows.
+func (c Class) String() string {
+	if c < classes {
+		return classNames[c]
+	}
+	return "unknown"
+}
+
+// Event is one thing that happened to a connection or DNS transaction. It is
+// borrowed: valid during the call only.
+type Event struct {
+	Kind   Kind
+	Side   Side
+	Class  Class
+	Proven bool
+	Flag   bool
+	At     capture.Instant
+	Since  capture.Instant // when the ended state began; At−Dur
+	Dur    time.Duration
+	Len    uint32 // payload bytes
+	IPLen  uint32 // IP length of one full segment of this event (header + min(Len, MSS)): its size class
+	N      uint32
+	Try    uint32 // Retransmit: how often these bytes were sent again so far without progress
+	Frame  uint64
+	Conn   *Conn // nil for DNS over UDP
+	DNS    *DNS  // DNS… events
+	Path   *Path // the host pair
+}

@@ -1,0 +1,69 @@
+package flow
+
+import (
+	"encoding/binary"
+
+	"jindan/capture"
+)
+
+// icmp looks at an ICMP error: it is about the packet that it quotes (RFC 792, RFC 4443 §3).
+func (t *Table) icmp(p *capture.Packet, at capture.Instant) {
+	var q capture.Packet
+	if !quoted(p.Data, &q) {
+		return
+	}
+	e := Event{Kind: ICMPError, At: at, N: uint32(p.ICMPType)<<8 | uint32(p.ICMPCode), Frame: p.Frame}
+	switch q.Proto {
+	case capture.ProtoTCP:
+		c, s := t.find(t.hash(&q.Src, &q.Dst), &q)
+		if c == nil {
+			return
+		}
+		e.Conn, e.Side = c, s
+		if t.wants(ICMPError) {
+			t.ev = e
+			t.send(&t.ev)
+		}
+	case capture.ProtoUDP:
+		t.dns.icmp(p, &q, at, t.send)
+	}
+}
+
+// quoted reads addresses and ports of the packet that an ICMP error quotes: at least its IP
+// header and 8 bytes.
+func quoted(b []byte, q *capture.Packet) bool {
+	if len(b) < 28 {
+		return false
+	}
+	n := 0
+	switch b[0] >> 4 {
+	case 4:
+		n = int(b[0]&15) * 4
+		q.Proto = b[9]
+		q.Src.Addr = v4(b[12:16])
+		q.Dst.Addr = v4(b[16:20])
+	case 6:
+		n = 40
+		q.Proto = b[6]
+		if len(b) < 48 {
+			return false
+		}
+		copy(q.Src.Addr[:], b[8:24])
+		copy(q.Dst.Addr[:], b[24:40])
+		q.IPv6 = true
+	default:
+		return false
+	}
+	if n < 20 || len(b) < n+8 {
+		return false
+	}
+	q.Src.Port = binary.BigEndian.Uint16(b[n:])
+	q.Dst.Port = binary.BigEndian.Uint16(b[n+2:])
+	return true
+}
+
+func v4(b []byte) (a capture.Addr) {
+	a[10], a[11] = 0xff, 0xff
+	copy(a[12:], b)
+	return a
+}

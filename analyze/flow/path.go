@@ -1,0 +1,104 @@
+package flow
+
+import "jindan/capture"
+
+// Bins is the number of size classes of an IP packet.
+const Bins = 32
+
+// Bin returns the size class of an IP packet of n bytes: 64 bytes wide up to 1,536,
+// wider for jumbo frames. Classes only sort the sizes; where a cliff lies is
+// told by the exact sizes kept beside them.
+func Bin(n uint32) int {
+	switch {
+	case n < 1536:
+		return int(n / 64)
+	case n < 2048:
+		return 24
+	case n < 3072:
+		return 25
+	case n < 4096:
+		return 26
+	case n < 6144:
+		return 27
+	case n < 8192:
+		return 28
+	case n < 9300:
+		return 29
+	case n < 16384:
+		return 30
+	}
+	return 31
+}
+
+// PathSide counts, by size class, the segments that one host sent to another and
+// whose fate the sequence numbers tell: data, SYN-ACK and FIN.
+//
+// Loss shows in two places. A segment that was seen and is sent again was lost
+// after the capture point (Again). A segment that was never seen before its
+// retransmission, or is still missing, was lost before it (Missing).
+type PathSide struct {
+	Seen    [Bins]uint32 // every segment seen, first transmissions and repeats
+	Again   [Bins]uint32 // of these, repeats of a segment that was seen before, less spurious ones
+	Missing [Bins]uint32 // segments lost before the capture point
+
+	MinLost [Bins]uint16 // smallest IP length among Again and Missing, 0: none
+	MaxSeen [Bins]uint16 // largest IP length among Seen
+
+	Segments    uint32 // sum of Seen
+	Retransmits uint32 // sum of Again
+	Lost        uint32 // sum of Missing
+	Spurious    uint32
+	Copies      uint32
+	CaptureLost uint32
+	Reordered   uint32
+	Bytes       uint64 // payload
+}
+
+// Path is a pair of hosts, with A < B. Side[0] is what A sends, Side[1] what B sends.
+type Path struct {
+	A, B  capture.Addr
+	Side  [2]PathSide
+	Conns uint32 // connections so far
+	Index uint32
+	live  uint32 // connections in the table
+	win   uint32 // last window in which it was touched
+	First capture.Instant
+	Last  capture.Instant
+	inUse bool
+}
+
+// From returns the counts of what a sends, and whether a is a host of p.
+func (p *Path) From(a capture.Addr) (*PathSide, bool) {
+	switch a {
+	case p.A:
+		return &p.Side[0], true
+	case p.B:
+		return &p.Side[1], true
+	}
+	return nil, false
+}
+
+// Host returns who sends Side[i].
+func (p *Path) Host(i int) capture.Addr {
+	if i == 0 {
+		return p.A
+	}
+	return p.B
+}
+
+func (ps *PathSide) seen(ip uint32, n uint32) {
+	b := Bin(ip)
+	ps.Seen[b] += n
+	ps.Segments += n
+	if ip16 := uint16(min(ip, 0xffff)); ip16 > ps.MaxSeen[b] {
+		ps.MaxSeen[b] = ip16
+	}
+}
+
+func (ps *PathSide) lost(count *[Bins]uint32, ip, n uint32) {
+	b := Bin(ip)
+	count[b] += n
+	if ip16 := uint16(min(ip, 0xffff)); ps.MinLost[b] == 0 || ip16 < ps.MinLost[b] {
+		ps.MinLost[b] = ip16
+	}
+}

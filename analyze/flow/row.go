@@ -1,0 +1,222 @@
+package flow
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"jindan/capture"
+)
+
+// Seconds is a duration that JSON shows in seconds, as Wireshark does; a negative one is
+// unknown and shows as null.
+type Seconds time.Duration
+
+// Unknown is the Seconds that were not seen.
+const Unknown Seconds = -1
+
+// MarshalJSON implements json.Marshaler.
+func (s Seconds) MarshalJSON() ([]byte, error) {
+	if s < 0 {
+		return []byte("null"), nil
+	}
+	return s.append(nil), nil
+}
+
+func (s Seconds) append(b []byte) []byte {
+	return strconv.AppendFloat(b, time.Duration(s).Seconds(), 'f', -1, 64)
+}
+
+// String is the number alone; empty if it is unknown.
+func (s Seconds) String() string {
+	if s < 0 {
+		return ""
+	}
+	return string(s.append(nil))
+}
+
+// seconds maps 0, which the tracker uses for "not seen", to Unknown.
+func seconds(d time.Duration) Seconds {
+	if d <= 0 {
+		return Unknown
+	}
+	return Seconds(d)
+}
+
+// Time is an Instant that JSON shows as RFC 3339 with nanoseconds, in UTC.
+type Time capture.Instant
+
+// MarshalText implements encoding.TextMarshaler.
+func (t Time) MarshalText() ([]byte, error) { return []byte(capture.Instant(t).String()), nil }
+
+// String is the time as JSON shows it.
+func (t Time) String() string { return capture.Instant(t).String() }
+
+// Ways in which a connection ends, as Row.Ended names them.
+const (
+	EndedFIN        = "fin"        // both sides sent a FIN
+	EndedRST        = "rst"        // a reset
+	EndedHalf       = "half_open"  // one side sent a FIN, the other never did
+	EndedUnanswered = "unanswered" // the SYN got no answer
+	EndedOpen       = "open"       // still open when the capture, or its record, ended
+)
+
+// Row is what `jindan flows` tells of one TCP connection. Counts ending in _client and
+// _server are of what that side sent, or announced; segments are counted as sent on the wire,
+// super-packets as what they stand for, copies are left out.
+type Row struct {
+	Kind       string `json:"kind"` // tcp
+	Stream     uint32 `json:"stream"`
+	FirstFrame uint64 `json:"first_frame"`
+	Client     string `json:"client"`
+	ClientPort uint16 `json:"client_port"`
+	Server     string `json:"server"`
+	ServerPort uint16 `json:"server_port"`
+	ClientBy   string `json:"client_by"` // how the two were told apart: syn, syn_ack or port
+	Local      string `json:"local"`     // which side is this host: client, server, both, or empty
+
+	Start    Time    `json:"start"`
+	End      Time    `json:"end"`
+	Duration Seconds `json:"duration"`
+	Ended    string  `json:"ended"`    // fin, rst, half_open, unanswered or open
+	EndedBy  string  `json:"ended_by"` // who sent the first FIN, or the RST: client, server or empty
+	Reset    string  `json:"reset"`    // class of the reset: refused, late_answer, abort, idle, overflow, timeout, complete
+
+	PacketsClient uint32 `json:"packets_client"`
+	PacketsServer uint32 `json:"packets_server"`
+	BytesClient   uint64 `json:"bytes_client"` // payload, without what was sent again
+	BytesServer   uint64 `json:"bytes_server"`
+
+	HandshakeRTT  Seconds `json:"handshake_rtt"`
+	FirstByte     Seconds `json:"first_byte"` // from the end of the first request to the first byte of its answer
+	SynRepeats    uint16  `json:"syn_repeats"`
+	SynAckRepeats uint16  `json:"syn_ack_repeats"`
+	Requests      uint32  `json:"requests"`
+	Answers       uint32  `json:"answers"`
+
+	RetransmitClient   uint32 `json:"retransmit_client"` // all classes
+	RetransmitServer   uint32 `json:"retransmit_server"`
+	FastClient         uint32 `json:"retransmit_fast_client"`
+	FastServer         uint32 `json:"retransmit_fast_server"`
+	RTOClient          uint32 `json:"retransmit_rto_client"`
+	RTOServer          uint32 `json:"retransmit_rto_server"`
+	TailLossClient     uint32 `json:"retransmit_tail_loss_probe_client"`
+	TailLossServer     uint32 `json:"retransmit_tail_loss_probe_server"`
+	SpuriousClient     uint32 `json:"retransmit_spurious_client"`
+	SpuriousServer     uint32 `json:"retransmit_spurious_server"`
+	UnprovenClient     uint32 `json:"retransmit_unproven_client"` // of all: may be copies
+	UnprovenServer     uint32 `json:"retransmit_unproven_server"`
+	HolesClient        uint32 `json:"holes_client"` // gaps in the sequence
+	HolesServer        uint32 `json:"holes_server"`
+	FilledClient       uint32 `json:"filled_client"` // segments that filled them: lost before the capture point
+	FilledServer       uint32 `json:"filled_server"`
+	MissingClient      uint32 `json:"missing_client"` // segments that never came
+	MissingServer      uint32 `json:"missing_server"`
+	ReorderedClient    uint32 `json:"reordered_client"`
+	ReorderedServer    uint32 `json:"reordered_server"`
+	CaptureLossClient  uint32 `json:"capture_loss_client"` // acknowledged but never seen
+	CaptureLossServer  uint32 `json:"capture_loss_server"`
+	CopiesClient       uint32 `json:"copies_client"`
+	CopiesServer       uint32 `json:"copies_server"`
+	DSACKClient        uint32 `json:"dsack_client"` // repeats that the other side reports as unneeded
+	DSACKServer        uint32 `json:"dsack_server"`
+	ZeroWindowsClient  uint32 `json:"zero_windows_client"`
+	ZeroWindowsServer  uint32 `json:"zero_windows_server"`
+
+	// HalfCloseAge is the time from the first FIN to the other side's, or to the RST, or to the end of
+	// the capture: how long that other side was in CLOSE_WAIT.
+	HalfCloseAge Seconds `json:"half_close_age"`
+
+	Wireshark WiresharkCounts `json:"wireshark"`
+}
+
+var (
+	sideNames     = [2]string{"client", "server"}
+	clientByNames = [3]string{"syn", "syn_ack", "port"}
+)
+
+// Row fills r from a connection and what Options.Row gave with it. now is the time of the
+// newest packet, local the address of this host, nil if that is unknown. The same r can be
+// filled again and again.
+func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant, local *capture.Addr) {
+	*r = Row{
+		Kind: "tcp", Stream: c.Stream, FirstFrame: c.firstSeen,
+		Client: c.Client.Addr.String(), ClientPort: c.Client.Port,
+		Server: c.Server.Addr.String(), ServerPort: c.Server.Port, ClientBy: clientByNames[c.ClientBy],
+		Start: Time(c.First), End: Time(c.Last), Duration: Seconds(c.Last.Sub(c.First)),
+		PacketsClient: c.side[Client].packets, PacketsServer: c.side[Server].packets,
+		BytesClient: c.side[Client].bytes, BytesServer: c.side[Server].bytes,
+		HandshakeRTT: seconds(c.HandshakeRTT), FirstByte: seconds(c.FirstResponse),
+		SynRepeats: c.synTries, SynAckRepeats: c.saTries, Requests: c.requests, Answers: c.answers,
+		HalfCloseAge: Unknown,
+	}
+	if local != nil {
+		r.Local = c.localSide(*local)
+	}
+	c.ending(r, now)
+	if tr != nil {
+		a, b := &tr.side[Client], &tr.side[Server]
+		r.FastClient, r.FastServer = a.Retransmits[Fast], b.Retransmits[Fast]
+		r.RTOClient, r.RTOServer = a.Retransmits[RTO], b.Retransmits[RTO]
+		r.TailLossClient, r.TailLossServer = a.Retransmits[TailLoss], b.Retransmits[TailLoss]
+		r.SpuriousClient, r.SpuriousServer = a.Retransmits[Spurious], b.Retransmits[Spurious]
+		r.RetransmitClient = r.FastClient + r.RTOClient + r.TailLossClient + r.SpuriousClient
+		r.RetransmitServer = r.FastServer + r.RTOServer + r.TailLossServer + r.SpuriousServer
+		r.UnprovenClient, r.UnprovenServer = a.Unproven, b.Unproven
+		r.HolesClient, r.HolesServer = a.Holes, b.Holes
+		r.FilledClient, r.FilledServer = a.Filled, b.Filled
+		r.MissingClient, r.MissingServer = a.Missing, b.Missing
+		r.ReorderedClient, r.ReorderedServer = a.Reordered, b.Reordered
+		r.CaptureLossClient, r.CaptureLossServer = a.CaptureLost, b.CaptureLost
+		r.CopiesClient, r.CopiesServer = a.Copies, b.Copies
+		r.DSACKClient, r.DSACKServer = a.DSACKs, b.DSACKs
+		r.ZeroWindowsClient, r.ZeroWindowsServer = a.ZeroWindows, b.ZeroWindows
+	}
+	if w != nil {
+		r.Wireshark = *w
+	}
+}
+
+func (c *Conn) localSide(a capture.Addr) string {
+	switch {
+	case c.Client.Addr == a && c.Server.Addr == a:
+		return "both"
+	case c.Client.Addr == a:
+		return "client"
+	case c.Server.Addr == a:
+		return "server"
+	}
+	return ""
+}
+
+// ending says how the connection ended, who ended it, and how long it was half-closed.
+func (c *Conn) ending(r *Row, now capture.Instant) {
+	fins := [2]bool{c.side[0].flags&finSent != 0, c.side[1].flags&finSent != 0}
+	if c.oneFIN {
+		r.EndedBy = sideNames[c.closeSide]
+	}
+	until := now
+	switch {
+	case c.close != ClassNone:
+		r.Ended, r.Reset = EndedRST, c.close.String()
+		until = c.Last
+	case fins[0] && fins[1]:
+		r.Ended = EndedFIN
+	case fins[0] || fins[1]:
+		r.Ended = EndedHalf
+	case c.ClientBy == BySYN && c.side[Server].packets == 0:
+		r.Ended = EndedUnanswered
+	default:
+		r.Ended = EndedOpen
+	}
+	switch a, b := c.side[0].finAt, c.side[1].finAt; {
+	case fins[0] && fins[1]:
+		r.HalfCloseAge = Seconds(max(a, b).Sub(min(a, b)))
+	case fins[0]:
+		r.HalfCloseAge = Seconds(max(until.Sub(a), 0))
+	case fins[1]:
+		r.HalfCloseAge = Seconds(max(until.Sub(b), 0))
+	}
+}
+
+var _ json.Marshaler = Seconds(0)

@@ -1,0 +1,416 @@
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+const (
+	// idleGap is a silence after which a reset counts as an idle time-out of some box between:
+	// the shortest idle time-outs in use are 30–60 s for UDP-like NAT and 60 s and more for
+	// TCP (RFC 5382 REQ-5 wants 2 h 4 min); 10 s is below all of them and above any client time-out
+	// retry pattern.
+	idleGap = 10 * time.Second
+	// idleEcho is how soon after the end of such a silence the reset must come to be
+	// an answer to it: a few round trips.
+	idleEcho = 2 * time.Second
+	// minRTO: no retransmission time-out fires earlier (Linux TCP_RTO_MIN, include/net/tcp.h).
+	minRTO = 200 * time.Millisecond
+	// reorderLimit is the time within which late data counts as reordered when
+	// nothing better tells (Wireshark User's Guide §7.5: 3 ms without a known RTT).
+	reorderLimit = 3 * time.Millisecond
+	// overflowWithin: a listener that resets because its accept queue is full
+	// (tcp_abort_on_overflow) does so on the client's ACK or first data.
+	overflowWithin = 100 * time.Millisecond
+)
+
+// segment advances c by one packet of side s.
+func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	d, r := &c.side[s], &c.side[s.Other()]
+	path := t.Path(c)
+	if path != nil {
+		t.touch(path, at)
+	}
+	if t.copies.seen(c, s, p, at, d) || (at < d.lastAt && alreadySeen(d, p)) {
+		t.copied(c, s, p, at, path)
+		return
+	}
+	if at < d.lastAt {
+		t.Stats.Backward++
+	}
+	if gap := at.Sub(c.Last); gap >= idleGap {
+		c.idleEnd, c.idleFor = at, gap
+	}
+	d.packets++
+	d.lastAt = max(d.lastAt, at)
+	c.Last = max(c.Last, at)
+	if d.ttl == 0 {
+		d.ttl = p.TTL
+	}
+
+	if p.Flags&capture.RST != 0 {
+		t.reset(c, s, p, at)
+		return
+	}
+	if p.Flags&capture.SYN != 0 {
+		t.syn(c, s, p, at, path)
+	} else if p.Flags&capture.ACK != 0 && c.estAt == 0 && c.synAt != 0 {
+		c.estAt = at
+		if at > c.synAgain {
+			c.HandshakeRTT = at.Sub(c.synAgain)
+		}
+		if t.wants(Established) {
+			t.ev = Event{Kind: Established, Conn: c, Side: s, At: at, Dur: c.HandshakeRTT, Frame: p.Frame}
+			t.send(&t.ev)
+		}
+	}
+	if p.Opts&capture.OptTimestamps != 0 {
+		d.flags |= tsSeen
+	}
+	if p.Flags&capture.ACK != 0 {
+		t.ack(c, s, p, at, path)
+	}
+	if p.Flags&capture.SYN == 0 {
+		t.window(c, s, p, at)
+	}
+	if p.Len > 0 || p.Flags&capture.FIN != 0 {
+		t.data(c, s, p, at, path)
+	}
+	if p.Flags&capture.FIN != 0 {
+		t.fin(c, s, p, at)
+	}
+	if !c.closed && d.flags&r.flags&finSent != 0 && d.flags&r.flags&finAcked != 0 {
+		t.finish(c, at, true)
+	}
+}
+
+// alreadySeen reports whether p says nothing new: then, with a time before its sender's
+// last packet, the capture went back in time over the same packets.
+func alreadySeen(d *side, p *capture.Packet) bool {
+	if d.flags&known == 0 {
+		return false
+	}
+	end := p.Seq + seqLen(p)
+	return !before(d.next, end) && (p.Flags&capture.ACK == 0 || !before(d.acked, p.Ack))
+}
+
+// seqLen is the sequence space that p occupies (RFC 9293 §3.4).
+func seqLen(p *capture.Packet) uint32 {
+	n := p.Len
+	if p.Flags&capture.SYN != 0 {
+		n++
+	}
+	if p.Flags&capture.FIN != 0 {
+		n++
+	}
+	return n
+}
+
+func (t *Table) copied(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+	t.Stats.Copies++
+	t.trouble(c).side[s].Copies++
+	if path != nil {
+		path.Side[t.dir(path, c, s)].Copies++
+	}
+	if t.wants(Copy) {
+		t.ev = Event{Kind: Copy, Conn: c, Side: s, At: at, Len: p.Len, N: 1, Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
+
+// dir is the index of the path side that side s of c sends on.
+func (t *Table) dir(path *Path, c *Conn, s Side) int {
+	if c.Endpoint(s).Addr == path.A {
+		return 0
+	}
+	return 1
+}
+
+func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+	d := &c.side[s]
+	repeat := d.flags&synSeen != 0
+	if p.Flags&capture.ACK == 0 {
+		c.synAgain = at
+		if c.synAt == 0 {
+			c.synAt = at
+		}
+	}
+	if !repeat {
+		d.flags |= synSeen | known
+		d.isn = p.Seq
+		d.next = p.Seq + 1
+		d.nextAt, d.nextTS, d.nextID = at, p.TSVal, p.IPID
+		if p.Opts&capture.OptMSS != 0 {
+			d.mss = p.MSS
+		}
+		if p.Opts&capture.OptWScale != 0 {
+			d.wscale = min(p.WScale, 14) // RFC 7323 §2.3
+			d.flags |= wsSeen
+		}
+	}
+	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen}
+	if p.Flags&capture.ACK == 0 {
+		e.Kind = SynSent
+		if repeat {
+			c.synTries++
+			e.Kind, e.N, e.Dur = SynRepeat, uint32(c.synTries), at.Sub(c.synAt)
+		}
+	} else {
+		e.Kind = SynAckSent
+		if repeat {
+			c.saTries++
+			e.Kind, e.N, e.Dur = SynAckRepeat, uint32(c.saTries), at.Sub(c.synAckAt)
+		} else {
+			c.synAckAt = at
+		}
+		if path != nil {
+			ps := &path.Side[t.dir(path, c, s)]
+			ps.seen(p.IPLen, 1)
+		}
+	}
+	if t.wants(e.Kind) {
+		t.ev = e
+		t.send(&t.ev)
+	}
+}
+
+func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+	o := s.Other()
+	d, r := &c.side[s], &c.side[o]
+	if r.flags&known != 0 {
+		if before(r.next, p.Ack) {
+			// Acknowledged but never seen. One sequence number may be a FIN that was not
+			// captured; it counts as a segment all the same.
+			if t.captureLost(c, o, p.Ack-r.next, at, path); c.halfAt != 0 && c.halfSide == s {
+				// Half-closed, and the side that closed acknowledges more: most likely the FIN
+				// that everybody waits for, and the capture lost it.
+				r.flags |= finSent | finAcked
+				r.finSeq, r.finAt = p.Ack, at
+				t.halfCloseEnd(c, at)
+			}
+			r.next, r.nextAt = p.Ack, at
+		}
+		if c.trouble != 0 {
+			t.ackHoles(c, o, p.Ack, at, path)
+		}
+	}
+	switch {
+	case d.flags&ackKnown == 0 || before(d.acked, p.Ack):
+		d.acked = p.Ack
+		d.flags |= ackKnown
+		d.flags &^= sackSeen
+		d.dup = 0
+		if c.trouble != 0 {
+			t.recovered(c, o, p.Ack, at)
+		}
+		if r.flags&finSent != 0 && r.flags&finAcked == 0 && !before(p.Ack, r.finSeq) {
+			r.flags |= finAcked
+			if d.flags&finSent == 0 && p.Flags&capture.FIN == 0 && !c.closed {
+				c.halfAt, c.halfSide = at, o
+				if t.wants(HalfClosed) {
+					t.ev = Event{Kind: HalfClosed, Conn: c, Side: o, At: at, Frame: p.Frame, Flag: c.abandoned}
+					t.send(&t.ev)
+				}
+			}
+		}
+	case d.acked == p.Ack && p.Len == 0 && p.Flags&(capture.SYN|capture.FIN) == 0 &&
+		p.Window == d.window && before(p.Ack, r.next):
+		if d.dup < 255 {
+			d.dup++
+		}
+	}
+	if p.SACKs > 0 {
+		t.sack(c, s, p, at, path)
+	}
+}
+
+// recovered ends a run of repetitions of side s: they were acknowledged.
+func (t *Table) recovered(c *Conn, s Side, ack uint32, at capture.Instant) {
+	x := &t.trouble(c).side[s]
+	if x.again == 0 || !before(x.againSeq, ack) {
+		return
+	}
+	t.release(c, s, x, t.Path(c), at)
+	if t.wants(Recovered) {
+		t.ev = Event{Kind: Recovered, Conn: c, Side: s, At: at, Try: x.again, Since: x.againAt, Dur: at.Sub(x.againAt)}
+		t.send(&t.ev)
+	}
+	x.again = 0
+}
+
+// sack looks for a D-SACK (RFC 2883 §4): the first block lies below the cumulative ACK, or
+// inside the second block.
+func (t *Table) sack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+	b := p.SACK[0]
+	dsack := !before(p.Ack, b[1]) && before(b[0], p.Ack)
+	if !dsack && p.SACKs > 1 {
+		q := p.SACK[1]
+		dsack = !before(b[0], q[0]) && !before(q[1], b[1])
+	}
+	if !dsack {
+		c.side[s].flags |= sackSeen
+		return
+	}
+	o := s.Other()
+	t.trouble(c).side[o].DSACKs++
+	if path != nil {
+		path.Side[t.dir(path, c, o)].Spurious++
+	}
+	if t.wants(SpuriousRepeat) {
+		t.ev = Event{Kind: SpuriousRepeat, Conn: c, Side: o, At: at, Len: b[1] - b[0], N: 1, Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
+
+func (t *Table) window(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	d := &c.side[s]
+	d.window = p.Window
+	switch {
+	case p.Window == 0 && d.flags&zeroWin == 0 && p.Flags&capture.FIN == 0:
+		d.flags |= zeroWin
+		d.zeroAt = at
+		t.trouble(c).side[s].ZeroWindows++
+		t.event(ZeroWindow, c, s, at)
+	case p.Window != 0 && d.flags&zeroWin != 0:
+		t.zeroWindowEnd(c, s, at)
+	}
+}
+
+func (t *Table) zeroWindowEnd(c *Conn, s Side, at capture.Instant) {
+	d := &c.side[s]
+	if d.flags&zeroWin == 0 {
+		return
+	}
+	d.flags &^= zeroWin
+	if t.wants(ZeroWindowEnd) {
+		t.ev = Event{Kind: ZeroWindowEnd, Conn: c, Side: s, At: at, Since: d.zeroAt, Dur: at.Sub(d.zeroAt)}
+		t.send(&t.ev)
+	}
+}
+
+func (t *Table) fin(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if d.flags&finSent != 0 {
+		return
+	}
+	d.flags |= finSent
+	d.finSeq, d.finAt = p.Seq+p.Len+1, at
+	if !c.oneFIN {
+		c.closeSide, c.oneFIN = s, true
+	}
+	if p.Flags&capture.ACK != 0 && r.flags&finSent != 0 && !before(p.Ack, r.finSeq) {
+		r.flags |= finAcked
+	}
+	if c.halfAt != 0 && c.halfSide == s.Other() {
+		t.halfCloseEnd(c, at)
+	}
+	if s == Client && c.reqAt != 0 && !c.abandoned {
+		t.abandon(c, at, false, p.Frame)
+	}
+}
+
+func (t *Table) abandon(c *Conn, at capture.Instant, rst bool, frame uint64) {
+	c.abandoned = true
+	if t.wants(Abandoned) {
+		t.ev = Event{Kind: Abandoned, Conn: c, Side: Client, At: at, Flag: rst,
+			Since: c.reqLast, Dur: at.Sub(c.reqLast), Frame: frame}
+		t.send(&t.ev)
+	}
+}
+
+func (t *Table) halfCloseEnd(c *Conn, at capture.Instant) {
+	since := c.halfAt
+	if since == 0 {
+		return
+	}
+	c.halfAt = 0
+	if t.wants(HalfCloseEnd) {
+		t.ev = Event{Kind: HalfCloseEnd, Conn: c, Side: c.halfSide, At: at, Since: since, Dur: at.Sub(since)}
+		t.send(&t.ev)
+	}
+}
+
+func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	if c.closed {
+		return
+	}
+	class := resetClass(c, s, at)
+	d := &c.side[s]
+	if s == Client && c.reqAt != 0 && !c.abandoned {
+		t.abandon(c, at, true, p.Frame)
+	}
+	e := Event{Kind: Reset, Conn: c, Side: s, At: at, Class: class, Frame: p.Frame, N: 1,
+		Flag: d.ttl != 0 && p.TTL != d.ttl, Proven: true}
+	switch class {
+	case ResetRefused:
+		e.Kind, e.Since = Refused, c.synAgain
+	case ResetIdle:
+		e.Since = at.Add(-max(c.idleFor, 0))
+	default:
+		e.Since = c.side[s.Other()].lastAt
+	}
+	e.Dur = at.Sub(e.Since)
+	if t.wants(e.Kind) {
+		t.ev = e
+		t.send(&t.ev)
+	}
+	c.close, c.closeSide, c.oneFIN = class, s, true
+	t.finish(c, at, true)
+}
+
+// resetClass tells what a RST of side s means from what went before.
+func resetClass(c *Conn, s Side, at capture.Instant) Class {
+	d, r := &c.side[s], &c.side[s.Other()]
+	switch {
+	case c.synAckAt == 0 && c.synAt != 0 && s == Server && r.bytes == 0:
+		return ResetRefused
+	case d.flags&finSent != 0 && r.lastAt > d.finAt && r.nextAt > d.finAt && r.bytes > 0 && s == Client:
+		// The other side went on sending after this one had closed.
+		return ResetLateAnswer
+	case d.flags&finSent != 0:
+		// Both had closed, or a server that had closed rejects what crossed its FIN.
+		return ResetComplete
+	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho:
+		return ResetIdle
+	case c.side[0].bytes+c.side[1].bytes == 0:
+		if s == Server && c.estAt != 0 && at.Sub(c.estAt) <= overflowWithin {
+			return ResetOverflow
+		}
+		return ResetComplete
+	case s == Server && c.answers == 0 && c.estAt != 0 && at.Sub(c.estAt) <= overflowWithin && d.bytes == 0 && d.flags&finSent == 0 && d.acked == r.isn+1:
+		// The request was never acknowledged: reset before the listener took the connection.
+		return ResetOverflow
+	case r.flags&ackKnown != 0 && d.flags&known != 0 && before(r.acked, d.next) && at.Sub(r.lastAt) >= minRTO*3:
+		// Own data unacknowledged for more than two time-outs.
+		return ResetTimeout
+	case c.reqAt != 0:
+		return ResetAbort
+	case r.flags&known != 0 && d.flags&ackKnown != 0 && before(d.acked, r.next) && r.flags&finSent == 0:
+		// Data of the other side was still unread.
+		return ResetAbort
+	}
+	return ResetComplete
+}
+
+// finish ends c once; ended says that FINs or a RST did, not the table's caps.
+func (t *Table) finish(c *Conn, at capture.Instant, ended bool) {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	t.halfCloseEnd(c, at)
+	t.zeroWindowEnd(c, Client, at)
+	t.zeroWindowEnd(c, Server, at)
+	if c.trouble != 0 {
+		tr := t.trouble(c)
+		t.countStalled(c, tr, Client, at, 0)
+		t.countStalled(c, tr, Server, at, 0)
+	}
+	if t.wants(Closed) {
+		t.ev = Event{Kind: Closed, Conn: c, Side: c.closeSide, Class: c.close, At: at, Flag: ended,
+			Since: c.First, Dur: at.Sub(c.First)}
+		t.send(&t.ev)
+	}
+	c.reqAt = 0
+}

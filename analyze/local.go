@@ -1,0 +1,101 @@
+package analyze
+
+import (
+	"strconv"
+	"strings"
+
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// localFinder finds the address of "this host": what the user says, else what the capture marks
+// as sent by its host, else the address common to the connections.
+type localFinder struct {
+	option *capture.Addr
+	sent   map[capture.Addr]uint32 // packets marked as outbound (or inbound, for their destination)
+	conns  map[capture.Addr]uint32 // connections by address
+	total  uint32
+}
+
+// maxLocalCandidates bounds the address counts; a host's own address comes early and often.
+const maxLocalCandidates = 4096
+
+func (l *localFinder) init(option *capture.Addr) {
+	l.option = option
+	l.sent = make(map[capture.Addr]uint32)
+	l.conns = make(map[capture.Addr]uint32)
+}
+
+func (l *localFinder) packet(p *capture.Packet) {
+	a := p.Src.Addr
+	if p.Dir == capture.DirInbound {
+		a = p.Dst.Addr
+	} else if p.Dir != capture.DirOutbound {
+		return
+	}
+	count(l.sent, a)
+}
+
+func (l *localFinder) conn(c *flow.Conn) {
+	l.total++
+	count(l.conns, c.Client.Addr)
+	if c.Server.Addr != c.Client.Addr {
+		count(l.conns, c.Server.Addr)
+	}
+}
+
+func count(m map[capture.Addr]uint32, a capture.Addr) {
+	if _, ok := m[a]; ok || len(m) < maxLocalCandidates {
+		m[a]++
+	}
+}
+
+func (l *localFinder) get() Local {
+	if l.option != nil {
+		return Local{*l.option, LocalByOption}
+	}
+	if a, n, _ := top(l.sent); n > 0 {
+		return Local{a, LocalByDirection}
+	}
+	// Common to the connections: on nearly all of them, and on more than any other.
+	if a, n, second := top(l.conns); l.total > 0 && n*10 >= l.total*8 && n > second {
+		return Local{a, LocalByCommon}
+	}
+	return Local{By: LocalNone}
+}
+
+// top returns the most frequent address and the second's count; ties go to the lower address.
+func top(m map[capture.Addr]uint32) (best capture.Addr, n, second uint32) {
+	for a, k := range m {
+		if k > n || k == n && string(a[:]) < string(best[:]) {
+			best, n, second = a, k, n
+		} else if k > second {
+			second = k
+		}
+	}
+	return best, n, second
+}
+
+// filterOf is a Wireshark display filter that shows the traffic of s.
+func filterOf(s Subject) string {
+	var parts []string
+	addr := func(field, a string) {
+		if a == "" {
+			return
+		}
+		if strings.Contains(a, ":") {
+			parts = append(parts, "ipv6."+field+" == "+a)
+		} else {
+			parts = append(parts, "ip."+field+" == "+a)
+		}
+	}
+	addr("addr", s.Host)
+	addr("addr", s.Peer)
+	switch {
+	case s.Kind == SubjectResolver:
+		parts = append(parts, "dns")
+	case s.Port != 0:
+		parts = append(parts, "tcp.port == "+strconv.Itoa(int(s.Port)))
+	}
+	return strings.Join(parts, " && ")
+}

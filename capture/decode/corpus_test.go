@@ -1,0 +1,164 @@
+package decode_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"jindan/capture"
+	"jindan/capture/decode"
+	"jindan/capture/pcapfile"
+)
+
+// corpusEnv names a directory with index.tsv (first column: path), captures/<path> and
+// truth/<path, with "/" as "__">.json, which holds what Wireshark says of the capture.
+const corpusEnv = "JINDAN_CORPUS"
+
+func corpusFiles(t testing.TB) (dir string, paths []string) {
+	dir = os.Getenv(corpusEnv)
+	if dir == "" {
+		t.Logf("%s is not set: no corpus to compare with", corpusEnv)
+		return "", nil
+	}
+	f, err := os.Open(filepath.Join(dir, "index.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		if path, _, _ := strings.Cut(s.Text(), "\t"); path != "path" {
+			paths = append(paths, path)
+		}
+	}
+	return dir, paths
+}
+
+// traffic is what one side of a connection sent.
+type traffic struct{ packets, bytes int }
+
+type truth struct {
+	Summary struct {
+		TCPPackets int `json:"tcp_packets"`
+	}
+	TCP []struct {
+		Client, Server string
+		CPort, SPort   uint16
+		PkC            int `json:"pk_c"`
+		PkS            int `json:"pk_s"`
+		BytesC         int `json:"bytes_c"`
+		BytesS         int `json:"bytes_s"`
+	}
+}
+
+func readTruth(t *testing.T, dir, path string) (int, map[string]traffic) {
+	b, err := os.ReadFile(filepath.Join(dir, "truth", strings.ReplaceAll(path, "/", "__")+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tr truth
+	if err := json.Unmarshal(b, &tr); err != nil {
+		t.Fatal(path, err)
+	}
+	m := map[string]traffic{}
+	add := func(a string, ap uint16, b string, bp uint16, packets, bytes int) {
+		if packets > 0 {
+			k := a + " " + portString(ap) + " > " + b + " " + portString(bp)
+			m[k] = traffic{m[k].packets + packets, m[k].bytes + bytes}
+		}
+	}
+	for _, s := range tr.TCP {
+		add(s.Client, s.CPort, s.Server, s.SPort, s.PkC, s.BytesC)
+		add(s.Server, s.SPort, s.Client, s.CPort, s.PkS, s.BytesS)
+	}
+	return tr.Summary.TCPPackets, m
+}
+
+func portString(p uint16) string {
+	b, _ := json.Marshal(p)
+	return string(b)
+}
+
+// readFile decodes a capture and returns its TCP traffic by direction.
+func readFile(t *testing.T, name string, d pcapfile.Decoder, packet func(*capture.Observation)) {
+	f, err := pcapfile.Open(name, d)
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	defer f.Close()
+	var b capture.Batch
+	for {
+		err := f.Read(t.Context(), &b)
+		for i := range b.Obs {
+			packet(&b.Obs[i])
+		}
+		if err != nil {
+			var damage *pcapfile.DamageError
+			if err != io.EOF && !errors.As(err, &damage) {
+				t.Errorf("%s: %v", name, err)
+			}
+			return
+		}
+	}
+}
+
+// TestCorpusTruth compares, for every capture, the number of TCP packets, and packets
+// and payload bytes by connection and direction, with Wireshark's.
+func TestCorpusTruth(t *testing.T) {
+	dir, paths := corpusFiles(t)
+	if paths == nil {
+		t.Skip()
+	}
+	equal := 0
+	for _, path := range paths {
+		want, wantFlows := readTruth(t, dir, path)
+		got, flows := 0, map[string]traffic{}
+		losses := map[string]uint64{}
+		d := decode.New()
+		readFile(t, filepath.Join(dir, "captures", path), d, func(o *capture.Observation) {
+			if o.Kind == capture.KindLoss {
+				losses[o.Reason.String()] += o.Lost
+				return
+			}
+			p := &o.Packet
+			if p.Proto != capture.ProtoTCP {
+				return
+			}
+			got++
+			k := p.Src.Addr.String() + " " + portString(p.Src.Port) + " > " + p.Dst.Addr.String() + " " + portString(p.Dst.Port)
+			flows[k] = traffic{flows[k].packets + 1, flows[k].bytes + int(p.Len)}
+		})
+		same := got == want
+		if !same {
+			t.Logf("%s: %d TCP packets, Wireshark has %d; losses %v", path, got, want, losses)
+		}
+		n := 0
+		for k, v := range wantFlows {
+			if flows[k] != v {
+				if n++; n <= 3 {
+					t.Logf("%s: %s: %+v, Wireshark has %+v", path, k, flows[k], v)
+				}
+				same = false
+			}
+		}
+		for k, v := range flows {
+			if _, ok := wantFlows[k]; !ok {
+				if n++; n <= 3 {
+					t.Logf("%s: %s: %+v, Wireshark has none", path, k, v)
+				}
+				same = false
+			}
+		}
+		if same {
+			equal++
+		}
+	}
+	t.Logf("%d of %d captures equal", equal, len(paths))
+}

@@ -1,0 +1,171 @@
+package report
+
+import (
+	"strings"
+	"unicode"
+
+	"golang.org/x/text/width"
+)
+
+// Width is how many columns s takes on a terminal: Hangul and other wide characters two,
+// combining marks none. What the standard calls ambiguous (→ … ·) counts as one, as
+// terminals draw it unless told otherwise (UAX #11 §5).
+func Width(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeWidth(r)
+	}
+	return n
+}
+
+func runeWidth(r rune) int {
+	switch {
+	case r < 0x300:
+		return 1
+	case r >= 0x1160 && r <= 0x11ff: // conjoining vowels and finals of Hangul
+		return 0
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
+}
+
+// clean makes s harmless to print: names of files and hosts come from strangers, and must not
+// move the cursor or turn the text around. White space becomes single spaces.
+func clean(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Wrap breaks s into lines of at most w columns, at spaces. What stands between
+// backticks is a command: it stays on one line if it fits on one. A word that is too
+// long for a line is broken where the line ends.
+func Wrap(s string, w int) []string {
+	w = max(w, 8)
+	var lines []string
+	line, n := "", 0
+	for _, word := range words(clean(s), w) {
+		k := Width(word)
+		if n > 0 && n+1+k <= w {
+			line, n = line+" "+word, n+1+k
+			continue
+		}
+		if n > 0 {
+			lines = append(lines, line)
+		}
+		for k > w {
+			head, tail := cut(word, w)
+			lines = append(lines, head)
+			word, k = tail, Width(tail)
+		}
+		line, n = word, k
+	}
+	if n > 0 || len(lines) == 0 {
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// words splits s at spaces, but not inside backticks unless what they hold is wider than w.
+func words(s string, w int) []string {
+	var out []string
+	for len(s) > 0 {
+		n := strings.IndexByte(s, ' ')
+		if n < 0 {
+			n = len(s)
+		}
+		for ticks := strings.Count(s[:n], "`"); ticks%2 == 1 && n < len(s); {
+			end := strings.IndexByte(s[n:], '`')
+			if end < 0 {
+				break
+			}
+			m := n + end + 1
+			if k := strings.IndexByte(s[m:], ' '); k >= 0 {
+				m += k
+			} else {
+				m = len(s)
+			}
+			if Width(s[:m]) > w {
+				break
+			}
+			ticks += strings.Count(s[n:m], "`")
+			n = m
+		}
+		if n > 0 {
+			out = append(out, s[:n])
+		}
+		s = strings.TrimPrefix(s[n:], " ")
+	}
+	return out
+}
+
+// cut splits s after at most w columns, but after one character at least.
+func cut(s string, w int) (head, tail string) {
+	n := 0
+	for i, r := range s {
+		k := runeWidth(r)
+		if i > 0 && n+k > w {
+			return s[:i], s[i:]
+		}
+		n += k
+	}
+	return s, ""
+}
+
+// clip shortens s to w columns; an ellipsis marks that it did.
+func clip(s string, w int) string {
+	s = clean(s)
+	if Width(s) <= w {
+		return s
+	}
+	head, _ := cut(s, w-2)
+	if i := strings.LastIndexByte(head, ' '); i > len(head)*2/3 {
+		head = head[:i]
+	}
+	head = strings.TrimRight(head, " ,;:(")
+	if strings.Count(head, "`")%2 == 1 {
+		head += "`"
+	}
+	return head + " …"
+}
+
+// clipLines shortens s so that it wraps into n lines of w columns.
+func clipLines(s string, w, n int) string {
+	lines := Wrap(s, w)
+	if len(lines) <= n {
+		return strings.Join(lines, " ")
+	}
+	return strings.Join(lines[:n-1], " ") + " " + clip(strings.Join(lines[n-1:], " "), w)
+}
+
+// pad fills s up with spaces to w columns.
+func pad(s string, w int) string {
+	return s + strings.Repeat(" ", max(w-Width(s), 0))
+}
+
+// padLeft does so on the left.
+func padLeft(s string, w int) string {
+	return strings.Repeat(" ", max(w-Width(s), 0)) + s
+}
+
+// firstSentence returns s up to the end of its first sentence.
+func firstSentence(s string) string {
+	s = clean(s)
+	for i := 0; i+1 < len(s); i++ {
+		if s[i] == '.' && s[i+1] == ' ' && (i+2 == len(s) || !isLower(s[i+2])) {
+			return s[:i+1]
+		}
+	}
+	return s
+}
+
+func isLower(b byte) bool { return b >= 'a' && b <= 'z' }

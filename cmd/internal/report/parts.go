@@ -1,0 +1,232 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"jindan/analyze"
+)
+
+// atStart: what begins this soon after the first observation may have begun before it.
+const atStart = 500 * time.Millisecond
+
+// input writes what was read, how good it is, and which address is this host.
+func (r *text) input() {
+	c := &r.d.Coverage
+	s := r.files()
+	if c.Packets > 0 {
+		s += fmt.Sprintf(r.pick(", %s in %s (%s)", ", 패킷 %s개, %s (%s)"), r.packets(c.Packets),
+			r.span(c.Last.Sub(c.First)), r.period(c.First, c.Last))
+	}
+	r.entry(r.pick("Read", "입력"), bold, s, plain)
+	s = r.quality()
+	if c.Packets > 0 {
+		s = fmt.Sprintf("%s, %s; %s; %s", r.plural(c.Connections, "connection", "connections", "연결 %s개"),
+			r.plural(c.DNS, "DNS query", "DNS queries", "DNS 질의 %s건"), r.local(), s)
+	}
+	r.more(s, plain)
+	for _, n := range r.notes() {
+		r.entry(r.pick("  note", "  주의"), yellow, n, plain)
+	}
+}
+
+func (r *text) packets(n uint64) string {
+	if r.Lang == Korean {
+		return count(n)
+	}
+	return r.plural(n, "packet", "packets", "")
+}
+
+func (r *text) files() string {
+	fs := r.in.Files
+	switch len(fs) {
+	case 0:
+		return strings.Join(r.d.Coverage.Sources, ", ")
+	case 1:
+		return fs[0].Name
+	}
+	names := []string{fs[0].Name, fs[1].Name}
+	s := strings.Join(names, ", ")
+	if len(fs) > 2 {
+		s += " …"
+	}
+	return fmt.Sprintf(r.pick("%d files (%s)", "파일 %d개(%s)"), len(fs), s)
+}
+
+func (r *text) local() string {
+	c := &r.d.Coverage
+	how := map[string]string{
+		string(analyze.LocalByOption):    r.pick("by --local", "--local 지정"),
+		string(analyze.LocalByDirection): r.pick("as the capture marks it", "캡처의 방향 표시"),
+		string(analyze.LocalByCommon):    r.pick("common address", "공통 주소"),
+	}[c.LocalBy]
+	if c.Local == "" || how == "" {
+		return r.pick("this host unknown (--local ADDR)", "이 호스트 미상(--local ADDR)")
+	}
+	return fmt.Sprintf(r.pick("this host %s (%s)", "이 호스트 %s(%s)"), c.Local, how)
+}
+
+// quality says in one phrase how far the capture can be trusted.
+func (r *text) quality() string {
+	c := &r.d.Coverage
+	var bad []string
+	add := func(n uint64, one, many, ko string) {
+		if n > 0 {
+			bad = append(bad, r.plural(n, one, many, ko))
+		}
+	}
+	add(c.Copies, "packet captured twice", "packets captured twice", "중복 캡처 %s개")
+	add(c.Lost["kernel_drop"], "packet dropped while capturing", "packets dropped while capturing", "캡처 중 버려진 패킷 %s개")
+	add(c.CaptureLoss, "segment missing from the capture only", "segments missing from the capture only", "캡처에서만 빠진 세그먼트 %s개")
+	add(c.OneWay, "connection seen in one direction only", "connections seen in one direction only", "한 방향만 보인 연결 %s개")
+	add(c.MidStream, "connection already open at the start", "connections already open at the start", "시작 전부터 열려 있던 연결 %s개")
+	var undecoded uint64
+	var reasons []string
+	for _, k := range sortedKeys(c.Lost) {
+		if w := r.reason(k); w != "" {
+			undecoded += c.Lost[k]
+			reasons = append(reasons, fmt.Sprintf("%s %s", w, count(c.Lost[k])))
+		}
+	}
+	if undecoded > 0 {
+		bad = append(bad, fmt.Sprintf("%s (%s)", r.plural(undecoded, "packet not decodable", "packets not decodable", "해독 불가 %s개"), strings.Join(reasons, ", ")))
+	}
+	add(c.Evicted, "connection dropped from the full table", "connections dropped from the full table", "표가 가득 차 버린 연결 %s개")
+	if len(bad) == 0 {
+		return r.pick("quality good", "품질 양호")
+	}
+	return r.pick("quality: ", "품질: ") + strings.Join(bad, ", ")
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	ks := make([]string, 0, len(m))
+	for k := range m {
+		ks = append(ks, k)
+	}
+	slices.Sort(ks)
+	return ks
+}
+
+// reason names why a packet could not be decoded; empty for what is harmless or told elsewhere.
+func (r *text) reason(k string) string {
+	switch k {
+	case "link_type":
+		return r.pick("unknown link type", "알 수 없는 링크 종류")
+	case "truncated":
+		return r.pick("cut by the snap length", "스냅 길이로 잘림")
+	case "malformed":
+		return r.pick("malformed", "형식 오류")
+	case "orphan_fragment":
+		return r.pick("fragments without a first one", "첫 조각 없는 단편")
+	case "nesting":
+		return r.pick("nested too deep", "과도한 캡슐화")
+	}
+	return ""
+}
+
+// notes are what the user must know of the files before trusting the rest.
+func (r *text) notes() []string {
+	var ns []string
+	for _, f := range r.in.Files {
+		switch {
+		case f.Damage != "":
+			ns = append(ns, fmt.Sprintf(r.pick("%s is damaged: %s. Diagnosed up to there.", "%s 파일 손상: %s. 그 앞까지만 진단했습니다."), f.Name, strings.TrimSuffix(f.Damage, ".")))
+		case f.Cut:
+			ns = append(ns, fmt.Sprintf(r.pick("%s is cut short in its last packet (byte %s); complete up to there.",
+				"%s 파일이 마지막 패킷(%s바이트 위치)에서 잘렸습니다. 그 앞까지는 온전합니다."), f.Name, count(uint64(f.CutOffset))))
+		}
+		if f.NoTime > 0 {
+			ns = append(ns, fmt.Sprintf(r.pick("%s of %s carry no time; durations there mean nothing.", "%[2]s의 %[1]s에 시각이 없어 그 구간의 시간은 의미가 없습니다."),
+				r.plural(f.NoTime, "packet", "packets", "패킷 %s개"), f.Name))
+		}
+	}
+	if len(ns) > 3 && !r.o.Verbose {
+		ns = append(ns[:2:2], fmt.Sprintf(r.pick("and %d more notes on files (-v lists them).", "파일 관련 주의 %d건 더(-v로 확인)."), len(ns)-2))
+	}
+	if r.in.Interrupted {
+		ns = append(ns, r.pick("interrupted: this is the diagnosis of what was read so far.", "중단됨: 지금까지 읽은 부분의 진단입니다."))
+	}
+	return ns
+}
+
+// tests says in words why a root is held for one.
+func (r *text) tests(tests []string) string {
+	var out []string
+	for _, t := range tests {
+		kind, arg, _ := strings.Cut(t, ":")
+		arg = strings.ReplaceAll(arg, "-", " ")
+		switch kind {
+		case "order":
+			out = append(out, r.pick("nothing else began before it", "이보다 먼저 시작된 이상이 없음"))
+		case "identity":
+			out = append(out, fmt.Sprintf(r.pick("shares its place with what followed (%s)", "뒤따른 현상과 위치가 같음(%s)"), arg))
+		case "experiment":
+			out = append(out, fmt.Sprintf(r.pick("natural experiment: %s", "자연 실험: %s"), arg))
+		default:
+			out = append(out, strings.ReplaceAll(t, "-", " "))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// consequencesOf writes what follows from a root as a chain in time order.
+func (r *text) consequencesOf(root *analyze.Finding) {
+	var fs []*analyze.Finding
+	for _, id := range r.d.Chain {
+		if f := r.byID[id]; f != nil && f != root && !r.shown[id] && f.Role == analyze.Consequence && r.follows(f, root.ID, 0) {
+			fs = append(fs, f)
+		}
+	}
+	if len(fs) == 0 {
+		return
+	}
+	r.blank()
+	label := r.pick("THEN", "파급 순서")
+	for i, f := range fs {
+		r.shown[f.ID] = true
+		if i >= r.consequences {
+			r.entry(label, bold, fmt.Sprintf(r.pick("and %d more: %s", "외 %d건: %s"), len(fs)-i, r.titles(fs[i:])), plain)
+			for _, f := range fs[i:] {
+				r.shown[f.ID] = true
+			}
+			break
+		}
+		r.finding(label, r.offset(f.Onset.Sub(root.Onset)), f)
+		label = ""
+	}
+}
+
+// follows reports whether f is caused, over any number of links, by root.
+func (r *text) follows(f *analyze.Finding, root string, depth int) bool {
+	for _, b := range f.Because {
+		if b == root {
+			return true
+		}
+		if g := r.byID[b]; g != nil && depth < 16 && r.follows(g, root, depth+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// finding writes one on a few lines, beside the time when it began.
+func (r *text) finding(label, when string, f *analyze.Finding) {
+	const whenWidth = 10
+	w := r.width - r.gutter - whenWidth
+	title := r.Text(f.Title)
+	var body string
+	switch r.words {
+	case 1:
+		body = clip(title+": "+r.Text(f.Summary), w)
+	case 2:
+		body = clipLines(title+": "+firstSentence(r.Text(f.Summary)), w, 2)
+	default:
+		body = title + ": " + r.Text(f.Summary)
+	}
+	if f.State == analyze.Resolved && r.words > 1 {
+		body += r.pick(" (over by the end)", " (끝나기 전 해소)")
+	}
+	r.row(label, bold, when, whenWidth, body)
+}

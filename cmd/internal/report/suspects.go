@@ -1,0 +1,226 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"jindan/analyze"
+)
+
+// suspects writes which steps of the catalogue are ruled out, and which cannot be judged
+// from this input and what that would need.
+func (r *text) suspects() {
+	r.ruledOutSteps()
+	r.blindSteps()
+	var weak []string
+	for _, s := range r.d.Steps {
+		if s.Verdict == analyze.Suspected && !r.told(s) {
+			weak = append(weak, r.stepTitle(s.Step)+": "+r.Text(s.Reason))
+		}
+	}
+	label := r.pick("Suspected", "의심")
+	for _, w := range weak {
+		r.entry(label, bold, w, plain)
+		label = ""
+	}
+}
+
+// told reports whether a finding above has already said what a step says.
+func (r *text) told(s analyze.StepVerdict) bool {
+	for _, id := range s.Findings {
+		if f := r.byID[id]; f != nil && f.Severity != "info" {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *text) stepTitle(step string) string {
+	if r.o.Catalogue != nil {
+		if t := r.Text(r.o.Catalogue.StepTitle(step)); t != "" {
+			return t
+		}
+	}
+	return step
+}
+
+func (r *text) ruledOutSteps() {
+	var steps []analyze.StepVerdict
+	for _, s := range r.d.Steps {
+		if s.Verdict == analyze.RuledOut {
+			steps = append(steps, s)
+		}
+	}
+	if len(steps) == 0 {
+		return
+	}
+	r.blank()
+	label := r.pick("RULED OUT", "배제")
+	n := min(r.ruledOut, len(steps))
+	if len(steps)-n == 1 && n > 0 {
+		n++ // one more line is no longer than its name alone
+	}
+	for _, s := range steps[:n] {
+		line := r.stepTitle(s.Step) + ": " + r.Text(s.Reason)
+		if !r.o.Verbose {
+			line = clip(line, r.width-r.gutter)
+		}
+		r.entry(label, bold, line, plain)
+		label = ""
+	}
+	if n < len(steps) {
+		var names []string
+		for _, s := range steps[n:] {
+			names = append(names, r.stepTitle(s.Step))
+		}
+		also := ""
+		if n > 0 {
+			also = r.pick("also: ", "그 밖에: ")
+		}
+		r.entry(label, bold, also+strings.Join(names, ", "), plain)
+	}
+}
+
+// blindSteps groups the steps that cannot be judged by what they would need.
+func (r *text) blindSteps() {
+	type group struct {
+		need  string
+		steps []string
+	}
+	var groups []group
+	for _, s := range r.d.Steps {
+		if s.Verdict != analyze.NotAssessable {
+			continue
+		}
+		need := ""
+		if r.o.Catalogue != nil {
+			need = r.Text(r.o.Catalogue.Needs(s.Step))
+		}
+		title := r.stepTitle(s.Step)
+		if r.o.Verbose || need == "" {
+			need, title = "", title+": "+r.Text(s.Reason)
+		}
+		i := slices.IndexFunc(groups, func(g group) bool { return need != "" && g.need == need })
+		if i < 0 {
+			groups = append(groups, group{need: need})
+			i = len(groups) - 1
+		}
+		groups[i].steps = append(groups[i].steps, title)
+	}
+	if len(groups) == 0 {
+		return
+	}
+	r.blank()
+	label := r.pick("NOT JUDGED", "판정 불가")
+	slices.SortStableFunc(groups, func(a, b group) int { return len(b.need) - len(a.need) })
+	w := r.width - r.gutter
+	var unclear []string
+	for _, g := range groups {
+		if g.need == "" && !r.o.Verbose {
+			name, _, _ := strings.Cut(g.steps[0], ": ")
+			unclear = append(unclear, name)
+			continue
+		}
+		line := strings.Join(g.steps, ", ")
+		if g.need != "" {
+			line += fmt.Sprintf(r.pick(": needs %s", ": %s 필요"), g.need)
+		}
+		if !r.o.Verbose {
+			line = clipLines(line, w, 2)
+		}
+		r.entry(label, bold, line, plain)
+		label = ""
+	}
+	if len(unclear) > 0 {
+		r.entry(label, bold, clipLines(r.pick("too little of it in this input: ", "이 입력에 표본이 부족: ")+strings.Join(unclear, ", "), w, 2), plain)
+	}
+}
+
+// next writes what to do: the commands of the first cause, then of the others.
+func (r *text) next(fs []*analyze.Finding) {
+	var todo []string
+	for _, f := range fs {
+		for _, t := range f.Next {
+			if s := r.Text(t); s != "" && !slices.Contains(todo, s) {
+				todo = append(todo, s)
+			}
+		}
+	}
+	if len(todo) == 0 {
+		return
+	}
+	r.blank()
+	label := r.pick("DO NEXT", "다음 조치")
+	for i, s := range todo[:min(len(todo), r.detail.next)] {
+		r.row(label, bold, fmt.Sprintf("%d.", i+1), 3, s)
+		label = ""
+	}
+	if n := len(todo) - r.detail.next; n > 0 {
+		r.more(fmt.Sprintf(r.pick("%d more with -v", "-v로 %d건 더"), n), dim)
+	}
+}
+
+// evidence lists every finding with frames and filters, for -v.
+func (r *text) evidence() {
+	if len(r.d.Findings) == 0 {
+		return
+	}
+	fs := slices.Clone(r.d.Findings)
+	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int { return int(max(min(a.Onset-b.Onset, 1), -1)) })
+	r.blank()
+	r.lines = append(r.lines, r.style(bold, r.pick("EVIDENCE, every finding in the order of its first event", "증거: 모든 발견 사항(최초 발생 순)")))
+	for _, f := range fs {
+		r.blank()
+		word, style := r.severity(f)
+		r.entry(r.short(f.Onset), style, fmt.Sprintf("%s (%s, %s), %s", r.Text(f.Title), word, r.role(f), r.place(f.Subject, "")), bold)
+		if !r.shown[f.ID] || f.Role != analyze.Root {
+			r.more(r.Text(f.Summary), plain)
+		}
+		for _, b := range r.findings(f.Because) {
+			r.entry(r.pick("  because", "  원인"), dim, r.Text(b.Title), plain)
+		}
+		r.entry("  id", dim, f.ID, plain)
+		if f.Filter != "" {
+			r.entry(r.pick("  wireshark", "  필터"), dim, "`"+f.Filter+"`", plain)
+		}
+		for _, e := range f.Evidence {
+			r.entry("  "+r.short(e.At)[3:], dim, r.evidenceLine(e), plain)
+		}
+	}
+}
+
+func (r *text) role(f *analyze.Finding) string {
+	switch f.Role {
+	case analyze.Root:
+		return r.pick("cause", "원인")
+	case analyze.Consequence:
+		return r.pick("consequence", "결과")
+	}
+	return r.pick("by itself", "독립")
+}
+
+func (r *text) evidenceLine(e analyze.Evidence) string {
+	var b strings.Builder
+	if e.Flow != "" {
+		b.WriteString(e.Flow)
+	}
+	if e.Note != "" {
+		if b.Len() > 0 {
+			b.WriteString(": ")
+		}
+		b.WriteString(e.Note)
+	}
+	if len(e.Frames) > 0 {
+		fmt.Fprintf(&b, " (%s", r.pick("frame", "프레임"))
+		for i, n := range e.Frames {
+			sep := ", "
+			if i == 0 {
+				sep = " "
+			}
+			fmt.Fprintf(&b, "%s%d", sep, n)
+		}
+		b.WriteByte(')')
+	}
+	return b.String()
+}

@@ -1,0 +1,206 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"jindan/analyze"
+)
+
+// text is a report being written.
+type text struct {
+	page
+	detail
+	Lang
+	clock
+	o     Options
+	in    Input
+	d     *analyze.Diagnosis
+	byID  map[string]*analyze.Finding
+	shown map[string]bool // findings already written
+}
+
+// newText writes the report in the given detail.
+func newText(in Input, d *analyze.Diagnosis, o Options, dt detail) *text {
+	r := &text{page: page{width: o.Width, color: o.Color, gutter: 12}, detail: dt, Lang: o.Lang,
+		clock: clock{o.Zone}, o: o, in: in, d: d, byID: map[string]*analyze.Finding{}, shown: map[string]bool{}}
+	for _, f := range d.Findings {
+		r.byID[f.ID] = f
+	}
+	r.input()
+	roots := r.findings(d.Roots)
+	others := r.others()
+	if len(roots)+len(others) == 0 {
+		r.healthy()
+	} else {
+		r.causes(roots, others)
+	}
+	if !o.Summary && (o.Verbose || len(roots)+len(others) > 0) {
+		r.suspects()
+		r.next(slices.Concat(roots, others))
+	}
+	if o.Verbose && !o.Summary {
+		r.evidence()
+	}
+	return r
+}
+
+func (r *text) findings(ids []string) []*analyze.Finding {
+	var fs []*analyze.Finding
+	for _, id := range ids {
+		if f := r.byID[id]; f != nil {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+// others are the findings above info that are neither a root nor follow from one.
+func (r *text) others() []*analyze.Finding {
+	var fs []*analyze.Finding
+	for _, f := range r.d.Findings {
+		if f.Severity != "info" && !slices.Contains(r.d.Roots, f.ID) && f.Role != analyze.Consequence {
+			fs = append(fs, f)
+		}
+	}
+	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int { return int(max(min(a.Onset-b.Onset, 1), -1)) })
+	return fs
+}
+
+func (r *text) healthy() {
+	c := &r.d.Coverage
+	if c.Packets == 0 || c.Connections+c.DNS == 0 {
+		r.entry(r.pick("Nothing", "진단 불가"), yellow, r.pick("to diagnose: no TCP connection and no DNS query in this input.",
+			"이 입력에는 TCP 연결도 DNS 질의도 없습니다."), plain)
+		return
+	}
+	var info, out, blind int
+	for _, f := range r.d.Findings {
+		if f.Severity == "info" {
+			info++
+		}
+	}
+	for _, s := range r.d.Steps {
+		switch s.Verdict {
+		case analyze.RuledOut:
+			out++
+		case analyze.NotAssessable:
+			blind++
+		}
+	}
+	s := fmt.Sprintf(r.pick("no fault found; %d suspects ruled out, %d not assessable",
+		"장애 징후 없음. 의심 항목 %d개 배제, %d개는 이 입력으로 판정 불가"), out, blind)
+	if info > 0 {
+		s += fmt.Sprintf(r.pick(", %d remarks", ", 참고 사항 %d건"), info)
+	}
+	if !r.o.Verbose {
+		s += r.pick(" (-v lists them).", "(-v로 확인).")
+	} else {
+		s += "."
+	}
+	r.entry(r.pick("Healthy", "정상"), green, s, plain)
+}
+
+// causes writes each root with what follows from it, then what stands by itself.
+func (r *text) causes(roots, others []*analyze.Finding) {
+	if len(roots) == 0 {
+		r.blank()
+		r.entry(r.pick("NO ROOT", "원인 미상"), yellow, r.pick(
+			"No single cause can be told from this input; what was found stands below in the order of its first event.",
+			"이 입력만으로는 하나의 원인을 특정할 수 없습니다. 발견 사항을 최초 발생 순서대로 적습니다."), bold)
+	}
+	for i, f := range roots {
+		if i == r.roots {
+			r.blank()
+			r.entry(r.pick("And", "그 밖에"), plain, fmt.Sprintf(r.pick("%d more causes: %s", "원인 %d건 더: %s"),
+				len(roots)-i, r.titles(roots[i:])), plain)
+			break
+		}
+		label := r.pick("CAUSE", "원인")
+		if len(roots) > 1 {
+			label = fmt.Sprintf("%s %d", label, i+1)
+		}
+		r.cause(label, f)
+		if !r.o.Summary {
+			r.consequencesOf(f)
+		}
+	}
+	if len(others) > 0 && !r.o.Summary {
+		r.blank()
+		label := r.pick("Also", "별도 발견")
+		for i, f := range others {
+			if i >= r.consequences {
+				r.more(fmt.Sprintf(r.pick("and %d more: %s", "외 %d건: %s"), len(others)-i, r.titles(others[i:])), plain)
+				break
+			}
+			when := r.short(f.Onset)
+			r.finding(label, when[:len(when)-4], f)
+			label = ""
+		}
+	}
+}
+
+func (r *text) titles(fs []*analyze.Finding) string {
+	var ts []string
+	for _, f := range fs {
+		if t := r.Text(f.Title); !slices.Contains(ts, t) {
+			ts = append(ts, t)
+		}
+	}
+	return strings.Join(ts, "; ")
+}
+
+func (r *text) severity(f *analyze.Finding) (word, style string) {
+	switch f.Severity {
+	case "error":
+		return r.pick("error", "오류"), red
+	case "warn":
+		return r.pick("warning", "경고"), yellow
+	}
+	return r.pick("info", "정보"), dim
+}
+
+// cause writes one root in full.
+func (r *text) cause(label string, f *analyze.Finding) {
+	r.shown[f.ID] = true
+	r.blank()
+	word, style := r.severity(f)
+	level := map[string]string{"high": r.pick("high", "높음"), "medium": r.pick("medium", "보통"), "low": r.pick("low", "낮음")}[f.Confidence.Level]
+	if level != "" {
+		word += r.pick(", confidence ", ", 확신도 ") + level
+	}
+	r.entry(label, style, r.Text(f.Title)+" ("+word+")", bold)
+	r.entry(r.pick("  where", "  위치"), dim, r.place(f.Subject, r.d.Coverage.Local), plain)
+	r.entry(r.pick("  since", "  시점"), dim, r.since(f), plain)
+	r.entry(r.pick("  what", "  내용"), dim, r.Text(f.Summary), plain)
+	if why := r.tests(f.Confidence.Tests); why != "" {
+		r.entry(r.pick("  why", "  근거"), dim, why, plain)
+	}
+	if r.o.Catalogue == nil || r.o.Summary {
+		return
+	}
+	label = r.pick("  unlike", "  유사 현상")
+	for i, t := range r.o.Catalogue.LookAlikes(f.Rule) {
+		if i >= r.lookAlikes {
+			break
+		}
+		r.entry(label, dim, r.Text(t), plain)
+		label = ""
+	}
+}
+
+// since says when a finding began, on the clock and in the capture, and whether it ended.
+func (r *text) since(f *analyze.Finding) string {
+	c := &r.d.Coverage
+	s := r.full(f.Onset)
+	if into := f.Onset.Sub(c.First); into < atStart {
+		s += r.pick(", when the capture began or earlier", ", 캡처 시작 시점 또는 그 이전")
+	} else {
+		s += fmt.Sprintf(r.pick(", %s into the capture", ", 캡처 시작 %s 뒤"), r.span(into))
+	}
+	if f.State == analyze.Resolved {
+		return s + fmt.Sprintf(r.pick("; last seen %s", ", 마지막 관측 %s"), r.short(min(f.LastSeen, c.Last)))
+	}
+	return s + r.pick("; still so at its end", ", 캡처 끝까지 지속")
+}

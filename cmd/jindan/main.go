@@ -1,0 +1,179 @@
+// Command jindan diagnoses network sessions: it tells what is wrong, where, since
+// when, and what is the cause as opposed to its consequences.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitDone      = 0
+	exitFailOn    = 1   // --fail-on reached
+	exitUnusable  = 2   // arguments, input or output
+	exitInterrupt = 130 // SIGINT
+)
+
+// status ends the program with a code other than 0. err, if there is one, is told on
+// standard error in one line.
+type status struct {
+	code int
+	err  error
+}
+
+func (s *status) Error() string {
+	if s.err == nil {
+		return fmt.Sprintf("exit status %d", s.code)
+	}
+	return s.err.Error()
+}
+
+func (s *status) Unwrap() error { return s.err }
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	a := &app{log: newLog("text", false)}
+	root := newRoot(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var s *status
+	if !errors.As(err, &s) {
+		s = &status{exitUnusable, err}
+	}
+	if s.err != nil {
+		a.log.Error().Msg(oneLine(s.err))
+	}
+	return s.code
+}
+
+// oneLine makes an error one line; errors.Join separates by line breaks.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// app is what the commands share.
+type app struct {
+	log  zerolog.Logger
+	lang string
+	// flags of all commands
+	color     string
+	logFormat string
+}
+
+func newRoot(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "jindan",
+		Short: "Network session diagnostics: from a capture to the cause",
+		Long: `jindan (진단, "diagnosis") reads packet captures and says what is wrong, where, since
+when, and what is the cause as opposed to its consequences. Suspects that it cannot
+confirm are ruled out in numbers, or named as not assessable from the input.
+
+Findings and results go to standard output, everything else to standard error.`,
+		Example: `  jindan analyze server.pcap           diagnose a capture
+  jindan analyze --lang ko DIR         all captures of a directory, in Korean
+  tcpdump -w - | jindan analyze -      from a pipe
+  jindan flows --dns server.pcap       one row per connection and DNS query
+  jindan explain close-wait            what a finding means, and what to do`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := oneOf("--color", a.color, "auto", "always", "never"); err != nil {
+				return err
+			}
+			if err := oneOf("--log-format", a.logFormat, "text", "json"); err != nil {
+				return err
+			}
+			if err := oneOf("--lang", a.lang, "en", "ko"); err != nil {
+				return err
+			}
+			a.log = newLog(a.logFormat, a.wantColor(os.Stderr))
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.PersistentFlags().StringVar(&a.lang, "lang", langFromEnv(os.Getenv), "`language` of texts for people: en or ko")
+	c.PersistentFlags().StringVar(&a.color, "color", "auto", "colours: auto, always or never (`when`)")
+	c.PersistentFlags().StringVar(&a.logFormat, "log-format", "text", "`format` of the program's own messages on standard error: text or json")
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())
+	})
+	c.AddCommand(newAnalyze(a), newFlows(a), newExplain(a), newRules(a), newVersion(), newMan())
+	c.InitDefaultHelpCmd()
+	c.SetHelpCommandGroupID("")
+	return c
+}
+
+// noArgs refuses arguments; for a command with subcommands they are unknown commands.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if !c.HasAvailableSubCommands() {
+		return fmt.Errorf("%q is one argument too many: %s takes none (see '%s --help')", args[0], c.CommandPath(), c.CommandPath())
+	}
+	msg := fmt.Sprintf("there is no command %q", c.CommandPath()+" "+args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		msg += fmt.Sprintf(", did you mean %q?", near[0])
+	}
+	return fmt.Errorf("%s (see '%s --help')", msg, c.CommandPath())
+}
+
+// someArgs wants at least one argument.
+func someArgs(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%s: give %s (see '%s --help')", c.CommandPath(), what, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// oneOf checks the value of a flag.
+func oneOf(flag, value string, allowed ...string) error {
+	for _, s := range allowed {
+		if s == value {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s %q: use %s or %s", flag, value, strings.Join(allowed[:len(allowed)-1], ", "), allowed[len(allowed)-1])
+}
+
+// newLog returns the program's own log on standard error: one line a message,
+// "jindan: …" or JSON.
+func newLog(format string, color bool) zerolog.Logger {
+	if format == "json" {
+		return zerolog.New(os.Stderr).With().Timestamp().Logger()
+	}
+	return zerolog.New(zerolog.ConsoleWriter{
+		Out: os.Stderr, NoColor: true, PartsOrder: []string{zerolog.LevelFieldName, zerolog.MessageFieldName},
+		FormatLevel: func(l any) string {
+			word, style := "", ""
+			switch l {
+			case zerolog.LevelErrorValue:
+				style = "\x1b[1;31m"
+			case zerolog.LevelWarnValue:
+				word, style = " warning:", "\x1b[1;33m"
+			}
+			if !color || style == "" {
+				return "jindan:" + word
+			}
+			return style + "jindan:" + word + "\x1b[0m"
+		},
+		FormatMessage: func(m any) string { return fmt.Sprint(m) },
+	})
+}
+

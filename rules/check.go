@@ -1,0 +1,159 @@
+package rules
+
+import (
+	"maps"
+	"slices"
+)
+
+// compile checks a rule against its features and makes its programs and templates.
+func (d *decoder) compile(r *Rule, features any) {
+	p, err := newPlan(features)
+	if err != nil {
+		d.fail(r.nodes.id.errorf("rule %s: %v", r.ID, err))
+		return
+	}
+	r.features = p
+	r.zero = make(map[string]any)
+	for i, name := range p.names {
+		if _, ok := SubjectFields[name]; ok {
+			d.fail(r.nodes.id.errorf("rule %s: feature %q has the name of a subject's field", r.ID, name))
+		}
+		r.zero[name] = p.zero[i]
+	}
+	for _, t := range r.Thresholds {
+		_, feature := r.zero[t.Name]
+		if _, subject := SubjectFields[t.Name]; feature || subject {
+			d.fail(t.node.errorf("threshold %q has the name of a feature or of a subject's field", t.Name))
+		}
+	}
+	for name, v := range r.Params {
+		r.zero[name] = v
+	}
+	if _, ok := r.zero["class"].(string); ok != (len(r.Classes) > 0) {
+		d.fail(r.nodes.id.errorf("rule %s: classes lists the values of the feature class, and is needed exactly when there is one", r.ID))
+	}
+	env := typesOf(r.zero)
+	if r.nodes.when != nil {
+		r.when = d.program(r.nodes.when, env)
+	}
+	for i := range r.SeverityWhen {
+		w := &r.SeverityWhen[i]
+		w.prog = d.program(w.node, env)
+	}
+	withSubject := maps.Clone(r.zero)
+	maps.Copy(withSubject, SubjectFields)
+	r.texts = make(map[string]*texts)
+	for _, lang := range Languages {
+		t := &texts{one: make(map[string]*text)}
+		n := r.nodes.text[lang]
+		for _, which := range textKeys {
+			names := withSubject
+			if which == "ruled_out" || which == "not_assessable" {
+				names = r.zero // these speak about no particular subject
+			}
+			if which != "next" {
+				t.one[which] = d.text(n.get(which), lang, names)
+				continue
+			}
+			for _, i := range n.get(which).items {
+				t.next = append(t.next, d.text(i, lang, names))
+			}
+		}
+		r.texts[lang] = t
+	}
+	r.zero = withSubject
+}
+
+// checkEdges checks the causal graph: known rules and classes, typed conditions, no cycle.
+func (d *decoder) checkEdges(s *Set) {
+	before := len(d.errs)
+	for _, e := range s.Edges {
+		from, to := d.selected(s, e.From, e.node.get("from")), d.selected(s, e.To, e.node.get("to"))
+		if from == nil || to == nil || from.zero == nil || to.zero == nil {
+			continue
+		}
+		env := typesOf(nil)
+		env["cause"], env["effect"] = typesOf(from.zero), typesOf(to.zero)
+		if n := e.node.get("requires"); n != nil {
+			e.requires = d.program(n, env)
+		}
+		if n := e.node.get("experiment"); n != nil && n.kind == mapping && n.get("when") != nil {
+			e.experiment = d.program(n.get("when"), env)
+		}
+		e.from, e.to = from, to
+	}
+	if len(d.errs) == before {
+		d.checkAcyclic(s)
+	}
+}
+
+func (d *decoder) selected(s *Set, sel Selector, n *node) *Rule {
+	r := s.Rule(sel.Rule)
+	if r == nil {
+		d.fail(n.errorf("unknown rule %q", sel.Rule))
+		return nil
+	}
+	for _, c := range sel.Classes {
+		if !slices.Contains(r.Classes, c) {
+			d.fail(n.errorf("rule %s has no class %q", r.ID, c))
+		}
+	}
+	return r
+}
+
+// checkAcyclic follows the edges from (rule, class) to (rule, class). A selector without
+// classes stands for all of them.
+func (d *decoder) checkAcyclic(s *Set) {
+	type atom struct{ rule, class string }
+	atoms := func(sel Selector) []atom {
+		classes := sel.Classes
+		if len(classes) == 0 {
+			classes = s.Rule(sel.Rule).Classes
+		}
+		if len(classes) == 0 {
+			return []atom{{sel.Rule, ""}}
+		}
+		out := make([]atom, len(classes))
+		for i, c := range classes {
+			out[i] = atom{sel.Rule, c}
+		}
+		return out
+	}
+	out := make(map[atom][]*Edge)
+	for _, e := range s.Edges {
+		for _, a := range atoms(e.From) {
+			out[a] = append(out[a], e)
+		}
+	}
+	const open, done = 1, 2
+	state := make(map[atom]int)
+	var visit func(a atom) *Edge
+	visit = func(a atom) *Edge {
+		state[a] = open
+		for _, e := range out[a] {
+			for _, b := range atoms(e.To) {
+				if state[b] == open {
+					return e
+				}
+				if state[b] == 0 {
+					if e := visit(b); e != nil {
+						return e
+					}
+				}
+			}
+		}
+		state[a] = done
+		return nil
+	}
+	for _, e := range s.Edges {
+		for _, a := range atoms(e.From) {
+			if state[a] != 0 {
+				continue
+			}
+			if e := visit(a); e != nil {
+				d.fail(e.node.errorf("the edge %v to %v closes a cycle", e.From, e.To))
+				return
+			}
+		}
+	}
+}

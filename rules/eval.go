@@ -1,0 +1,221 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync/atomic"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/types"
+	"github.com/expr-lang/expr/vm"
+)
+
+// SubjectFields are the names of a finding's subject in texts and in the conditions of
+// causes, with their zero values.
+var SubjectFields = map[string]any{"host": "", "peer": "", "port": 0, "direction": "", "segment": ""}
+
+// maxExpr bounds a condition, in bytes.
+const maxExpr = 4096
+
+// A plan reads the features of one rule: from a struct by field index, or
+// from a map by name.
+type plan struct {
+	typ    reflect.Type // of the struct; nil for a map
+	names  []string
+	fields []int
+	zero   []any
+}
+
+// newPlan reads the names and types of a zero value.
+func newPlan(features any) (*plan, error) {
+	p := new(plan)
+	if m, ok := features.(map[string]any); ok {
+		for name, v := range m {
+			if err := p.add(name, 0, reflect.TypeOf(v)); err != nil {
+				return nil, err
+			}
+		}
+		return p, nil
+	}
+	t := reflect.TypeOf(features)
+	if t == nil || t.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("the features are %v, not a struct", t)
+	}
+	p.typ = t
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if !f.IsExported() || name == "-" {
+			continue
+		}
+		if name == "" {
+			return nil, fmt.Errorf("feature %s.%s has no JSON name", t.Name(), f.Name)
+		}
+		if err := p.add(name, i, f.Type); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *plan) add(name string, field int, t reflect.Type) error {
+	if t == nil || t.PkgPath() == "time" {
+		return fmt.Errorf("feature %s is a %v; times and durations are float64 seconds", name, t)
+	}
+	v := plainValue(reflect.Zero(t))
+	if v == nil {
+		return fmt.Errorf("feature %s is a %v, not a truth value, text or number", name, t)
+	}
+	p.names, p.fields, p.zero = append(p.names, name), append(p.fields, field), append(p.zero, v)
+	return nil
+}
+
+// plainValue is v as bool, string, int or float64; nil if it is nothing of these.
+func plainValue(v reflect.Value) any {
+	switch {
+	case v.Kind() == reflect.Bool:
+		return v.Bool()
+	case v.Kind() == reflect.String:
+		return v.String()
+	case v.CanInt():
+		return int(v.Int())
+	case v.CanUint():
+		return int(v.Uint())
+	case v.CanFloat():
+		return v.Float()
+	}
+	return nil
+}
+
+// fill writes the features into env. Nil features and, in a map, absent ones are zero.
+func (p *plan) fill(env map[string]any, features any) error {
+	if m, ok := features.(map[string]any); ok || features == nil {
+		for i, name := range p.names {
+			env[name] = p.zero[i]
+			if v, ok := m[name]; ok {
+				plain := plainValue(reflect.ValueOf(v))
+				if reflect.TypeOf(plain) != reflect.TypeOf(p.zero[i]) {
+					return fmt.Errorf("feature %s is %T, not %T", name, v, p.zero[i])
+				}
+				env[name] = plain
+			}
+		}
+		return nil
+	}
+	v := reflect.Indirect(reflect.ValueOf(features))
+	if p.typ == nil || !v.IsValid() || v.Type() != p.typ {
+		return fmt.Errorf("the features are %T, not %v", features, p.typ)
+	}
+	for i, name := range p.names {
+		env[name] = plainValue(v.Field(p.fields[i]))
+	}
+	return nil
+}
+
+// program compiles a condition that stands at n.
+func (d *decoder) program(n *node, env types.Map) *vm.Program {
+	if len(n.text) > maxExpr {
+		d.fail(n.errorf("the condition has %d bytes; at most %d are read", len(n.text), maxExpr))
+		return nil
+	}
+	p, err := expr.Compile(n.text, expr.Env(env), expr.AsBool(),
+		expr.DisableAllBuiltins(), expr.EnableBuiltin("min"), expr.EnableBuiltin("max"), expr.EnableBuiltin("abs"))
+	var fe *file.Error
+	switch {
+	case errors.As(err, &fe):
+		d.fail(n.errorAt(fe.Line, fe.Column+1, "%s", fe.Message))
+	case err != nil:
+		d.fail(n.errorf("%v", err))
+	}
+	return p
+}
+
+// typesOf is the type declaration of values by name.
+func typesOf(zero map[string]any) types.Map {
+	m := make(types.Map, len(zero))
+	for name, v := range zero {
+		m[name] = types.TypeOf(v)
+	}
+	return m
+}
+
+// reportedOnce lets the first failure of a rule be reported and counts all.
+type reportedOnce struct{ n atomic.Uint64 }
+
+func (o *reportedOnce) report(err error) error {
+	if err == nil || o.n.Add(1) > 1 {
+		return nil
+	}
+	return err
+}
+
+// Failures counts evaluations that failed, reported or not.
+func (r *Rule) Failures() uint64 { return r.reported.n.Load() }
+
+// Eval says whether the rule holds for these features and how severe it is. A condition
+// that cannot be computed (a division by zero) does not hold; the first such
+// failure of a rule is returned, later ones are only counted.
+func (r *Rule) Eval(features any) (severity string, holds bool, err error) {
+	if !r.Enabled {
+		return "", false, nil
+	}
+	env := r.env()
+	defer r.envs.Put(env)
+	if err = r.features.fill(*env, features); err == nil {
+		holds, err = run(r.when, *env)
+	}
+	if err != nil || !holds {
+		return "", false, r.reported.report(r.wrap("when", err))
+	}
+	for i, w := range r.SeverityWhen {
+		ok, err := run(w.prog, *env)
+		if err != nil {
+			return r.Severity, true, r.reported.report(r.wrap(fmt.Sprintf("severity_when %d", i+1), err))
+		}
+		if ok {
+			return w.Severity, true, nil
+		}
+	}
+	return r.Severity, true, nil
+}
+
+func (r *Rule) wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("rule %s (%s): evaluate %s: %w", r.ID, r.File, what, err)
+}
+
+// env is a used or new map with the thresholds; filling in the features overwrites the
+// old ones. A pointer, so that the pool does not allocate.
+func (r *Rule) env() *map[string]any {
+	if env, ok := r.envs.Get().(*map[string]any); ok {
+		return env
+	}
+	env := make(map[string]any, len(r.zero))
+	for name, v := range r.Params {
+		env[name] = v
+	}
+	return &env
+}
+
+func run(p *vm.Program, env map[string]any) (bool, error) {
+	out, err := expr.Run(p, env)
+	if err != nil {
+		return false, firstLine(err)
+	}
+	b, ok := out.(bool)
+	if !ok {
+		return false, fmt.Errorf("the condition gave %T", out)
+	}
+	return b, nil
+}
+
+// firstLine cuts the picture off an expr error.
+func firstLine(err error) error {
+	s, _, _ := strings.Cut(err.Error(), "\n")
+	return errors.New(s)
+}

@@ -1,0 +1,179 @@
+package rules
+
+import (
+	"cmp"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+//go:embed *.yaml
+var embedded embed.FS
+
+// Files of the catalogue that are not rules.
+const (
+	stepsFile  = "steps.yaml"
+	causesFile = "causes.yaml"
+)
+
+// Override is a directory of a user's own rule files. A file that names a rule of the
+// catalogue and has only the keys id, enabled, params, severity, severity_when, for and
+// keep_for changes these; a file with more replaces the rule.
+type Override struct {
+	Name string // stands before the file names in errors
+	FS   fs.FS
+}
+
+// Load reads and checks the catalogue. features holds for every rule id a zero value
+// of the struct that its detector measures (or a map of zero values by name). Later
+// overrides win. The error joins every mistake that was found, each an [*Error] in the order
+// of files and lines.
+func Load(features map[string]any, overrides ...Override) (*Set, error) {
+	return load(embedded, features, overrides)
+}
+
+func load(base fs.FS, features map[string]any, overrides []Override) (*Set, error) {
+	var d decoder
+	s := new(Set)
+	for _, n := range d.readDir(Override{FS: base}) {
+		switch path.Base(n.file.name) {
+		case stepsFile:
+			s.Steps = d.steps(n)
+		case causesFile:
+			s.Edges = d.edges(n)
+		default:
+			r := d.rule(n)
+			if r.ID != "" && n.file.name != r.ID+".yaml" {
+				d.fail(n.get("id").errorf("rule %q belongs into %s.yaml", r.ID, r.ID))
+			}
+			s.Rules = append(s.Rules, r)
+		}
+	}
+	for _, o := range overrides {
+		for _, n := range d.readDir(o) {
+			d.override(s, n)
+		}
+	}
+	slices.SortStableFunc(s.Rules, func(a, b *Rule) int {
+		return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.ID, b.ID))
+	})
+	if len(d.errs) == 0 { // what follows would only repeat them
+		d.check(s, features)
+	}
+	if len(d.errs) > 0 {
+		slices.SortStableFunc(d.errs, byPlace)
+		return nil, errors.Join(slices.CompactFunc(d.errs, func(a, b error) bool { return a.Error() == b.Error() })...)
+	}
+	return s, nil
+}
+
+func byPlace(a, b error) int {
+	var x, y *Error
+	if !errors.As(a, &x) || !errors.As(b, &y) {
+		return cmp.Compare(a.Error(), b.Error())
+	}
+	return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Col, y.Col))
+}
+
+// readDir parses the .yaml files at the top of o, by name.
+func (d *decoder) readDir(o Override) []*node {
+	files, err := fs.ReadDir(o.FS, ".")
+	if err != nil {
+		d.fail(fmt.Errorf("read rules in %s: %w", o.Name, err))
+		return nil
+	}
+	var out []*node
+	for _, f := range files {
+		name := path.Join(o.Name, f.Name())
+		switch {
+		case f.IsDir():
+			continue
+		case path.Ext(f.Name()) == ".yml":
+			d.fail(&Error{name, 1, 1, "rule files are named *.yaml"})
+			continue
+		case path.Ext(f.Name()) != ".yaml" || strings.HasPrefix(f.Name(), "."):
+			continue
+		}
+		data, err := fs.ReadFile(o.FS, f.Name())
+		if err != nil {
+			d.fail(fmt.Errorf("read rule %s: %w", name, err))
+			continue
+		}
+		n, err := parseYAML(name, data)
+		if err != nil {
+			d.fail(err)
+			continue
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// override applies a user's file to s.
+func (d *decoder) override(s *Set, n *node) {
+	if b := path.Base(n.file.name); b == stepsFile || b == causesFile {
+		d.fail(n.errorf("%s cannot be overridden", b))
+		return
+	}
+	id := d.need(n, "id")
+	if id == nil {
+		return
+	}
+	i := slices.IndexFunc(s.Rules, func(r *Rule) bool { return r.ID == d.str(id) })
+	if i < 0 {
+		d.fail(id.errorf("no rule %q to override", id.text))
+		return
+	}
+	if slices.ContainsFunc(n.keys, func(k *node) bool { return !slices.Contains(changeable, k.text) }) {
+		s.Rules[i] = d.rule(n)
+		return
+	}
+	d.change(s.Rules[i], n)
+}
+
+// check links the parts of s with each other and with the detectors.
+func (d *decoder) check(s *Set, features map[string]any) {
+	for _, r := range s.Rules {
+		for _, step := range d.list(r.nodes.steps) {
+			if s.Step(step.text) == nil {
+				d.fail(step.errorf("unknown step %q; steps.yaml has %s", step.text, stepIDs(s)))
+			}
+		}
+		f, ok := features[r.ID]
+		if !ok {
+			d.fail(r.nodes.id.errorf("no detector measures for rule %q", r.ID))
+			continue
+		}
+		d.compile(r, f)
+	}
+	for _, t := range s.Steps {
+		for _, r := range s.Rules {
+			if slices.Contains(r.Steps, t.ID) {
+				t.Rules = append(t.Rules, r.ID)
+			}
+		}
+	}
+	known := make([]string, 0, len(features))
+	for id := range features {
+		if s.Rule(id) == nil {
+			known = append(known, id)
+		}
+	}
+	slices.Sort(known)
+	for _, id := range known {
+		d.fail(fmt.Errorf("detector %q has no rule: %s.yaml is missing", id, id))
+	}
+	d.checkEdges(s)
+}
+
+func stepIDs(s *Set) string {
+	ids := make([]string, len(s.Steps))
+	for i, t := range s.Steps {
+		ids[i] = t.ID
+	}
+	return strings.Join(ids, ", ")
+}

@@ -1,0 +1,283 @@
+package rules
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Keys of a rule file, and those that an override may change without replacing the rule.
+var (
+	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "params", "when", "for", "keep_for",
+		"severity", "severity_when", "citation", "look_alikes", "text"}
+	changeable = []string{"id", "enabled", "params", "for", "keep_for", "severity", "severity_when"}
+	textKeys   = []string{"title", "summary", "next", "ruled_out", "not_assessable"}
+)
+
+var identifier = regexp.MustCompile(`^[a-z][a-z0-9]*([-_][a-z0-9]+)*$`)
+
+// ruleNodes are the places that later checks refer to.
+type ruleNodes struct {
+	id, steps, when *node
+	text            map[string]*node // by language
+}
+
+// rule reads a whole rule. What it lacks is a mistake; the rule is returned in any case.
+func (d *decoder) rule(n *node) *Rule {
+	r := &Rule{File: n.file.name, Enabled: true, Params: Params{}}
+	d.fields(n, ruleKeys...)
+	r.nodes.id = d.need(n, "id")
+	r.ID = d.ident(r.nodes.id)
+	if o := n.get("order"); o != nil {
+		v, err := strconv.Atoi(o.text)
+		if err != nil || o.kind != scalar {
+			d.fail(o.errorf("order is a whole number, not %q", o.text))
+		}
+		r.Order = v
+	}
+	r.nodes.steps = d.need(n, "steps")
+	r.Steps = d.strs(r.nodes.steps)
+	if c := n.get("classes"); c != nil {
+		r.Classes = d.strs(c)
+	}
+	if p := n.get("params"); p != nil && d.mapping(p) {
+		for i, k := range p.keys {
+			if t, ok := d.threshold(k, p.items[i]); ok {
+				r.Thresholds = append(r.Thresholds, t)
+				r.Params[t.Name] = t.Value
+			}
+		}
+	}
+	if r.nodes.when = d.need(n, "when"); r.nodes.when != nil {
+		r.When = d.str(r.nodes.when)
+	}
+	d.need(n, "for")
+	d.need(n, "keep_for")
+	d.need(n, "severity")
+	d.common(r, n)
+	r.Citation = d.strs(d.need(n, "citation"))
+	for _, l := range d.list(d.need(n, "look_alikes")) {
+		r.LookAlikes = append(r.LookAlikes, d.both(l))
+	}
+	r.nodes.text = make(map[string]*node)
+	if t := d.need(n, "text"); t != nil && d.fields(t, Languages...) {
+		for _, lang := range Languages {
+			if l := d.need(t, lang); l != nil {
+				r.nodes.text[lang] = l
+				d.ruleText(lang, l)
+			}
+		}
+		d.sameLength(r.nodes.text)
+	}
+	return r
+}
+
+// common reads the keys that a rule and a partial override share, where they are given.
+func (d *decoder) common(r *Rule, n *node) {
+	if v := n.get("enabled"); v != nil {
+		if v.text != "true" && v.text != "false" {
+			d.fail(v.errorf("enabled is true or false, not %q", v.text))
+		}
+		r.Enabled = v.text == "true"
+	}
+	if v := n.get("for"); v != nil {
+		r.For = d.duration(v)
+	}
+	if v := n.get("keep_for"); v != nil {
+		r.KeepFor = d.duration(v)
+	}
+	if v := n.get("severity"); v != nil {
+		r.Severity = d.severity(v)
+	}
+	if v := n.get("severity_when"); v != nil {
+		r.SeverityWhen = nil
+		for _, i := range d.list(v) {
+			if !d.fields(i, "severity", "when") {
+				continue
+			}
+			w := SeverityWhen{node: d.need(i, "when"), Severity: d.severity(d.need(i, "severity"))}
+			w.When = d.str(w.node)
+			r.SeverityWhen = append(r.SeverityWhen, w)
+		}
+	}
+}
+
+// change applies a partial override.
+func (d *decoder) change(r *Rule, n *node) {
+	d.common(r, n)
+	p := n.get("params")
+	if p == nil || !d.mapping(p) {
+		return
+	}
+	r.Thresholds = slices.Clone(r.Thresholds)
+	r.Params = maps.Clone(r.Params)
+	for i, k := range p.keys {
+		at := slices.IndexFunc(r.Thresholds, func(t Threshold) bool { return t.Name == k.text })
+		if at < 0 {
+			d.fail(k.errorf("rule %s has no threshold %q; it has %s", r.ID, k.text, strings.Join(slices.Sorted(maps.Keys(r.Params)), ", ")))
+			continue
+		}
+		old := &r.Thresholds[at]
+		v, source := p.items[i], "override in "+n.file.name
+		if v.kind == mapping {
+			d.fields(v, "value", "source")
+			if s := v.get("source"); s != nil {
+				source = d.str(s)
+			}
+			v = d.need(v, "value")
+		}
+		value, kind, ok := d.number(v)
+		if !ok {
+			continue
+		}
+		if kind != old.kind {
+			d.fail(v.errorf("%s is %v, as %s; %q is %v", k.text, old.kind, old.Text, v.text, kind))
+			continue
+		}
+		old.Value, old.Text, old.Source, old.node = value, v.text, source, k
+		r.Params[k.text] = value
+	}
+}
+
+type thresholdKind uint8
+
+const (
+	plainNumber thresholdKind = iota
+	durationNumber
+	shareNumber
+)
+
+func (k thresholdKind) String() string {
+	return [...]string{"a number", "a duration", "a percentage"}[k]
+}
+
+func (d *decoder) threshold(k, n *node) (Threshold, bool) {
+	t := Threshold{Name: d.ident(k), node: k}
+	if n.kind != mapping {
+		d.fail(n.errorf("threshold %s needs {value, unit, source}", k.text))
+		return t, false
+	}
+	d.fields(n, "value", "unit", "source")
+	v := d.need(n, "value")
+	var ok bool
+	if t.Value, t.kind, ok = d.number(v); !ok {
+		return t, false
+	}
+	t.Text = v.text
+	unit := n.get("unit")
+	switch {
+	case t.kind == plainNumber && unit == nil:
+		d.fail(n.errorf("threshold %s has no unit", k.text))
+	case t.kind == plainNumber:
+		t.Unit = d.str(unit)
+	case unit != nil:
+		d.fail(unit.errorf("the unit of %s stands in its value already: %s", k.text, t.Text))
+	case t.kind == durationNumber:
+		t.Unit = "s"
+	default:
+		t.Unit = "share"
+	}
+	source := n.get("source")
+	if source == nil {
+		d.fail(n.errorf("threshold %s has no source", k.text))
+	}
+	t.Source = d.str(source)
+	return t, true
+}
+
+var decimalNumber = regexp.MustCompile(`^[0-9]{1,15}(\.[0-9]{1,15})?(e-?[0-9]{1,2})?$`)
+
+// number reads 10, 0.5, 3% or 1m30s; durations in seconds, percentages as a share.
+func (d *decoder) number(n *node) (float64, thresholdKind, bool) {
+	if n == nil {
+		return 0, 0, false
+	}
+	if n.kind != scalar {
+		d.fail(n.errorf("expected a number, a duration or a percentage, found %v", n.kind))
+		return 0, 0, false
+	}
+	text, kind := n.text, plainNumber
+	if s, ok := strings.CutSuffix(text, "%"); ok {
+		text, kind = s, shareNumber
+	}
+	if decimalNumber.MatchString(text) {
+		v, err := strconv.ParseFloat(text, 64)
+		if err == nil && kind == shareNumber {
+			v /= 100
+		}
+		return v, kind, err == nil
+	}
+	if t, err := time.ParseDuration(text); err == nil && t >= 0 && kind == plainNumber {
+		return t.Seconds(), durationNumber, true
+	}
+	d.fail(n.errorf("%q is no number (10), duration (10s) or percentage (3%%) of zero or more", n.text))
+	return 0, 0, false
+}
+
+func (d *decoder) duration(n *node) time.Duration {
+	t, err := time.ParseDuration(n.text)
+	if n.kind != scalar || err != nil || t < 0 {
+		d.fail(n.errorf("%q is no duration, such as 5s or 1m30s", n.text))
+	}
+	return t
+}
+
+func (d *decoder) severity(n *node) string {
+	if n == nil {
+		return ""
+	}
+	if !slices.Contains(Severities, n.text) {
+		d.fail(n.errorf("severity is %s, not %q", strings.Join(Severities, ", "), n.text))
+	}
+	return n.text
+}
+
+func (d *decoder) ident(n *node) string {
+	s := d.str(n)
+	if s != "" && !identifier.MatchString(s) {
+		d.fail(n.errorf("%q is no name: lower-case letters, digits, - and _", s))
+	}
+	return s
+}
+
+func (d *decoder) mapping(n *node) bool {
+	if n.kind != mapping {
+		d.fail(n.errorf("expected a mapping, found %v", n.kind))
+	}
+	return n.kind == mapping
+}
+
+// ruleText checks the shape of a language's texts; compile reads them.
+func (d *decoder) ruleText(lang string, n *node) {
+	if !d.fields(n, textKeys...) {
+		return
+	}
+	for _, k := range textKeys {
+		v := d.need(n, k)
+		if v == nil {
+			continue
+		}
+		all := []*node{v}
+		if k == "next" {
+			all = d.list(v)
+		}
+		for _, t := range all {
+			if s := d.str(t); lang == "ko" && s != "" && !hangul.MatchString(s) {
+				d.fail(t.errorf("the Korean text has no Korean in it"))
+			}
+		}
+	}
+}
+
+func (d *decoder) sameLength(langs map[string]*node) {
+	en, ko := langs["en"], langs["ko"]
+	if en == nil || ko == nil || en.get("next") == nil || ko.get("next") == nil {
+		return
+	}
+	if a, b := len(en.get("next").items), len(ko.get("next").items); a != b {
+		d.fail(ko.get("next").errorf("%d next actions in Korean, %d in English; they stand for each other one by one", b, a))
+	}
+}

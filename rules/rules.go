@@ -1,0 +1,138 @@
+// Package rules is jindan's catalogue: one YAML file for each diagnosis with its
+// thresholds, condition, citations and texts; steps.yaml, the diagnostic steps of the
+// cause-analysis team; and causes.yaml, which diagnosis can cause which.
+//
+// [Load] reads the embedded catalogue and a user's overrides and checks everything that
+// can be checked before the first packet: every mistake is an [Error] with file, line
+// and column. What has been loaded does not fail later, except for arithmetic.
+//
+// The package imports nothing of jindan's. Detectors hand it their measurements
+// ("features") as flat structs; a feature's name is its JSON name.
+package rules
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/expr-lang/expr/vm"
+)
+
+// Languages are the languages that every text has.
+var Languages = []string{"en", "ko"}
+
+// Severities, mildest first.
+var Severities = []string{"info", "warn", "error"}
+
+// Text is a sentence in both languages.
+type Text struct {
+	En string `json:"en"`
+	Ko string `json:"ko"`
+}
+
+// Set is a loaded catalogue. It is safe for concurrent use.
+type Set struct {
+	Rules []*Rule // in the order of the catalogue
+	Steps []*Step // in the order of steps.yaml
+	Edges []*Edge // in the order of causes.yaml
+}
+
+// Rule is the rule with this id, nil if there is none.
+func (s *Set) Rule(id string) *Rule {
+	for _, r := range s.Rules {
+		if r.ID == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// Step is the step with this id, nil if there is none.
+func (s *Set) Step(id string) *Step {
+	for _, t := range s.Steps {
+		if t.ID == id {
+			return t
+		}
+	}
+	return nil
+}
+
+// Rule is one diagnosis.
+type Rule struct {
+	ID           string
+	File         string // where it was defined
+	Order        int    // in lists; equal orders by id
+	Enabled      bool
+	Steps        []string // ids of steps.yaml
+	Classes      []string // values of the feature "class"; nil if it has none
+	Thresholds   []Threshold
+	Params       Params // their values, for detectors
+	When         string // the condition, as written
+	For          time.Duration
+	KeepFor      time.Duration
+	Severity     string // unless a condition of SeverityWhen holds
+	SeverityWhen []SeverityWhen
+	Citation     []string
+	LookAlikes   []Text
+
+	nodes    ruleNodes
+	zero     map[string]any // a zero value of every name that texts and conditions may use
+	features *plan
+	when     *vm.Program
+	texts    map[string]*texts // by language
+	envs     sync.Pool         // of *map[string]any
+	reported reportedOnce
+}
+
+// SeverityWhen is a severity and its condition.
+type SeverityWhen struct {
+	Severity string
+	When     string
+	prog     *vm.Program
+	node     *node
+}
+
+// Threshold is a number that a rule compares with, and why it is this number.
+type Threshold struct {
+	Name   string
+	Value  float64 // durations in seconds, percentages as a share
+	Text   string  // as written: 10, 10s, 3%
+	Unit   string
+	Source string
+	kind   thresholdKind
+	node   *node
+}
+
+// Params are the values of a rule's thresholds by name, durations in seconds.
+// A name that the rule has not got is 0; a test of the detectors compares the names that
+// they use with the catalogue.
+type Params map[string]float64
+
+// Float is the threshold name as a number.
+func (p Params) Float(name string) float64 { return p[name] }
+
+// Int is the threshold name, rounded towards zero.
+func (p Params) Int(name string) int { return int(p[name]) }
+
+// Duration is the threshold name, which is in seconds.
+func (p Params) Duration(name string) time.Duration {
+	return time.Duration(p[name] * float64(time.Second))
+}
+
+// Name is the rule's title in a list: the title of a finding without features.
+func (r *Rule) Name(lang string) string {
+	s, err := r.Render(lang, "title", nil, nil)
+	if err != nil {
+		return r.ID
+	}
+	return s
+}
+
+// Threshold is the threshold with this name.
+func (r *Rule) Threshold(name string) (Threshold, bool) {
+	i := slices.IndexFunc(r.Thresholds, func(t Threshold) bool { return t.Name == name })
+	if i < 0 {
+		return Threshold{}, false
+	}
+	return r.Thresholds[i], true
+}
