@@ -87,12 +87,15 @@ fuzz: go ## each fuzz target for FUZZTIME (60s); JINDAN_CORPUS=DIR adds the capt
 fuzz-smoke: go
 	.tools/fuzz 3s
 
+# Packages with benchmarks.
+BENCHES = $(shell grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r -n1 dirname | sort -u)
+
 .PHONY: bench
 bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets; BENCH_TSHARK_PACKETS=N shortens tshark
 	$(GOBUILD) -o bin/bench ./fixtures/bench
 	bin/bench capture -o .bench/bench.pcap
 	bin/bench compare -jindan $(JINDAN) $(if $(BENCH_TSHARK_PACKETS),-tshark-packets $(BENCH_TSHARK_PACKETS)) .bench/bench.pcap
-	go test -run '^$$' -bench . -benchmem ./...
+	JINDAN_BENCH_CAPTURE=$(CURDIR)/.bench/base.pcap go test -run '^$$' -bench . -benchmem $(BENCHES)
 
 .PHONY: cross
 cross: go ## build for every platform of PLATFORMS

@@ -57,6 +57,10 @@ type Window struct {
 	Flows      *flow.Table     // connections and paths; read only
 	Local      Local
 	Params     rules.Params // of the detector's own rule
+	// Packets, Late and Lost are the run's totals so far: packets taken, observations older than their
+	// window, and what is missing by reason.
+	Packets, Late uint64
+	Lost          *[capture.LossReasonCount]uint64
 	// First is the time of the first observation of the run: what began in the first
 	// moments may have begun before.
 	First capture.Instant

@@ -208,6 +208,7 @@ func (e *Engine) seal() error {
 	e.table.Expire(e.w.End)
 	e.w.Local = e.local.get()
 	e.symptoms = e.symptoms[:0]
+	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
 	for i, d := range e.detectors {
 		w := e.w
 		w.Params = e.rules[i].Params
@@ -440,6 +441,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 		}
 	}
 	e.w.Local = e.local.get()
+	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
 	assessed := make(map[string]Assessed)
 	for i, d := range e.detectors {
 		w := e.w

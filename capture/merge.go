@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// DefaultBatch is how many observations a batch has room for where nobody
-// says otherwise: large enough to hide the cost of handing it over, small enough for a
+// DefaultBatch is how many observations a batch has room for where nobody says
+// otherwise: large enough to hide the cost of handing it over, small enough for a
 // second-level cache.
 const DefaultBatch = 512
 
-// firstBatch is how many observations a source may hold while it waits for its
-// turn in a merge.
+// firstBatch is how many observations a source may hold while it waits for its turn
+// in a merge.
 const firstBatch = 64
 
 // SourceError is what made a source end before its end.
@@ -31,27 +31,27 @@ func (e *SourceError) Error() string { return e.Name + ": " + e.Err.Error() }
 // Unwrap returns Err.
 func (e *SourceError) Unwrap() error { return e.Err }
 
-// Merge reads all sources to their end and hands their observations to out in
-// one order: by time, at the same time by the index of the source in srcs, and
-// within a source as the source delivers them. Observations of a source are never reordered against
-// each other: one that goes back in time counts as being as late as the latest before
-// it. A single source hence passes through as it is. Merge sets
+// Merge reads all sources to their end and hands their observations to out in one
+// order: by time, at the same time by the index of the source in srcs, and within a
+// source as the source delivers them. Observations of a source are never reordered
+// against each other: one that goes back in time counts as being as late as the
+// latest before it. A single source hence passes through as it is. Merge sets
 // Observation.Source.
 //
-// The order does not depend on batch, the largest number of observations asked
-// of a source and given to out at once (0: DefaultBatch); where batches begin and end,
-// and Until, do. A Batch given to out, and the Data in it, are valid until out returns.
+// The order does not depend on batch, the largest number of observations asked of a
+// source and given to out at once (0: DefaultBatch); where batches begin and end, and
+// Until, do. A Batch given to out, and the Data in it, are valid until out returns.
 //
 // Each source is read one batch ahead in a goroutine of its own: with batch
-// observations of about 170 bytes a source holds two batches, 170 KiB by default. A source that
-// has not had its first turn holds one of 64 observations, and one that has
-// ended none, so that a directory of files that follow each other costs little.
+// observations of about 170 bytes a source holds two batches, 170 KiB by default. A
+// source that has not had its first turn holds one of 64 observations, and one that
+// has ended none, so that a directory of files that follow each other costs little.
 //
-// A source that fails does not stop the others: Merge goes on with what it
-// delivered, and in the end returns a *SourceError for each, joined in the order of
-// srcs. It stops early when ctx ends, with the error of ctx, or when
-// out fails, with that error. When Merge returns, nothing reads the sources any
-// more, provided that their Read heeds ctx; it does not close them.
+// A source that fails does not stop the others: Merge goes on with what it delivered,
+// and in the end returns a *SourceError for each, joined in the order of srcs. It
+// stops early when ctx ends, with the error of ctx, or when out fails, with that
+// error. When Merge returns, nothing reads the sources any more, provided that their
+// Read heeds ctx; it does not close them.
 func Merge(ctx context.Context, srcs []Source, batch int, out func(*Batch) error) error {
 	if len(srcs) > math.MaxUint16+1 {
 		return fmt.Errorf("%d sources to merge; %d are possible", len(srcs), math.MaxUint16+1)
@@ -130,8 +130,8 @@ func (r *mergeReader) run(ctx context.Context) {
 	}
 }
 
-// give lets the source read a batch of up to n observations into b's memory, or
-// into new memory if that is smaller.
+// give lets the source read a batch of up to n observations into b's memory, or into
+// new memory if that is smaller.
 func (r *mergeReader) give(b *Batch, n int) {
 	if cap(b.Obs) < n {
 		b.Obs = make([]Observation, 0, n)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// fakeSource delivers times in batches of at most size, each observation with
-// Data that it overwrites when the batch is read again.
+// fakeSource delivers times in batches of at most size, each observation with Data
+// that it overwrites when the batch is read again.
 type fakeSource struct {
 	name  string
 	times []Instant
@@ -355,8 +355,8 @@ func TestMergeAllocs(t *testing.T) {
 	}
 }
 
-// BenchmarkMerge measures nanoseconds per observation, with the sources taking
-// turns at every single one.
+// BenchmarkMerge measures nanoseconds per observation, with the sources taking turns
+// at every single one.
 func BenchmarkMerge(b *testing.B) {
 	for _, n := range []int{1, 2, 10, 100} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

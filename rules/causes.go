@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -153,7 +152,9 @@ func (d *decoder) edges(n *node) []*Edge {
 			}
 			e.Proof = d.both(&proof)
 		}
-		if slices.ContainsFunc(out, func(o *Edge) bool { return reflect.DeepEqual(o.From, e.From) && reflect.DeepEqual(o.To, e.To) && o.Identity == e.Identity }) {
+		if slices.ContainsFunc(out, func(o *Edge) bool {
+			return reflect.DeepEqual(o.From, e.From) && reflect.DeepEqual(o.To, e.To) && o.Identity == e.Identity
+		}) {
 			d.fail(i.errorf("the edge %v to %v by %s is given twice", e.From, e.To, e.Identity))
 		}
 		out = append(out, e)
@@ -174,21 +175,4 @@ func (d *decoder) selector(n *node) Selector {
 		d.fail(n.errorf("%q is no rule or rule[class,class]", s))
 	}
 	return Selector{rule, classes}
-}
-
-// Reach is the ids of the rules that can follow from rule, directly or not.
-func (s *Set) Reach(rule string) []string {
-	seen := make(map[string]bool)
-	todo := []string{rule}
-	for len(todo) > 0 {
-		id := todo[0]
-		todo = todo[1:]
-		for _, e := range s.Edges {
-			if e.From.Rule == id && !seen[e.To.Rule] {
-				seen[e.To.Rule] = true
-				todo = append(todo, e.To.Rule)
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(seen))
 }

@@ -66,10 +66,9 @@ func (d *decoder) compile(r *Rule, features any) {
 
 // checkEdges checks the causal graph: known rules and classes, typed conditions, no cycle.
 func (d *decoder) checkEdges(s *Set) {
-	before := len(d.errs)
 	for _, e := range s.Edges {
 		from, to := d.selected(s, e.From, e.node.get("from")), d.selected(s, e.To, e.node.get("to"))
-		if from == nil || to == nil || from.zero == nil || to.zero == nil {
+		if from == nil || to == nil {
 			continue
 		}
 		env := typesOf(nil)
@@ -82,7 +81,7 @@ func (d *decoder) checkEdges(s *Set) {
 		}
 		e.from, e.to = from, to
 	}
-	if len(d.errs) == before {
+	if len(d.errs) == 0 {
 		d.checkAcyclic(s)
 	}
 }

@@ -167,7 +167,9 @@ func (d *decoder) check(s *Set, features map[string]any) {
 	for _, id := range known {
 		d.fail(fmt.Errorf("detector %q has no rule: %s.yaml is missing", id, id))
 	}
-	d.checkEdges(s)
+	if len(d.errs) == 0 { // conditions of edges name what the rules have
+		d.checkEdges(s)
+	}
 }
 
 func stepIDs(s *Set) string {

@@ -21,7 +21,7 @@ import (
 // Languages are the languages that every text has.
 var Languages = []string{"en", "ko"}
 
-// Severities, mildest first.
+// Severities are the levels of a finding, mildest first.
 var Severities = []string{"info", "warn", "error"}
 
 // Text is a sentence in both languages.

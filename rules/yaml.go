@@ -15,7 +15,7 @@ import (
 )
 
 // Bounds on one file of the catalogue; the parser's time grows with the square
-// of its size and nesting. The largest file of ours has 33 kB.
+// of its size and nesting. The largest file of ours has 27 kB.
 const (
 	maxFile     = 64 << 10
 	maxLine     = 2000 // bytes

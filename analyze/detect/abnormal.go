@@ -37,7 +37,9 @@ type AbnormalTermination struct {
 type abnormalTermination struct {
 	services subjects[capture.Endpoint, resetState]
 	resets   int
-	closed   uint64
+	// resetting counts the listeners with resets.
+	resetting int
+	closed    uint64
 }
 
 type resetState struct {
@@ -46,17 +48,21 @@ type resetState struct {
 }
 
 type resetNote struct {
-	at       capture.Instant
-	wait     time.Duration // class-specific: silence, or request to FIN
-	client   capture.Addr
-	class    flow.Class
-	side     flow.Side
-	foreign  bool
-	evidence analyze.Evidence
+	at      capture.Instant
+	wait    time.Duration // class-specific: silence, or request to FIN
+	frame   uint64
+	client  capture.Endpoint
+	class   flow.Class
+	side    flow.Side
+	foreign bool
 }
 
-// maxResets bounds the resets that one listener remembers one by one.
-const maxResets = 512
+// maxResets bounds the resets that one listener remembers one by one, some 300 kB, and maxResetting
+// the listeners.
+const (
+	maxResets    = 4096
+	maxResetting = 256
+)
 
 func newAbnormalTermination() analyze.Detector {
 	return &abnormalTermination{services: newSubjects[capture.Endpoint, resetState](maxPerDetector)}
@@ -87,16 +93,18 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		return
 	}
 	d.resets++
-	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client.Addr, foreign: e.Flag, wait: e.Dur,
-		evidence: analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: "RST: " + e.Class.String()}}
-	if e.Frame != 0 {
-		n.evidence.Frames = []uint64{e.Frame}
-	}
+	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Flag, wait: e.Dur, frame: e.Frame}
 	onset := e.At
 	if e.Class == flow.ResetLateAnswer {
 		n.wait = e.Conn.GaveUpAfter()
 	}
 	st.series.add(1, 0, onset)
+	if len(st.recent) == 0 {
+		if d.resetting == maxResetting {
+			return
+		}
+		d.resetting++
+	}
 	if len(st.recent) == maxResets {
 		copy(st.recent, st.recent[1:])
 		st.recent = st.recent[:maxResets-1]
@@ -136,7 +144,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				continue
 			}
 			byClass[n.class]++
-			clients.get(n.client)
+			clients.get(n.client.Addr)
 			if n.side == flow.Client {
 				f.ByClient++
 			} else {
@@ -152,7 +160,11 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				idle = append(idle, n.wait.Seconds())
 			}
 			if len(evidence) < analyze.MaxEvidence {
-				evidence = append(evidence, n.evidence)
+				ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: "RST: " + n.class.String()}
+				if n.frame != 0 {
+					ev.Frames = []uint64{n.frame}
+				}
+				evidence = append(evidence, ev)
 			}
 		}
 		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]

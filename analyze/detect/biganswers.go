@@ -52,22 +52,25 @@ func (b *bigAnswers) event(e *flow.Event) {
 }
 
 // unanswered counts the questions that k's receiver asked k's sender since shortly before onset and whose
-// answer would have had at least size bytes, and when the first of them was asked.
-func (b *bigAnswers) unanswered(k way, size int, onset capture.Instant) (n int, first capture.Instant) {
+// answer would have had more than size bytes, when the first of them was asked, and the smallest of
+// these sizes.
+func (b *bigAnswers) unanswered(k way, size int, onset capture.Instant) (n int, first capture.Instant, smallest int) {
 	for i := range b.lost {
 		u := &b.lost[i]
 		if u.from != k.to || u.q.server != k.from || u.asked < onset.Add(-bigAnswerLead) {
 			continue
 		}
-		if have := b.sizes.peek(u.q); have == nil || int(*have) < size {
+		if have := b.sizes.peek(u.q); have == nil || int(*have) <= size {
 			continue
+		} else if n == 0 || int(*have) < smallest {
+			smallest = int(*have)
 		}
 		if n == 0 || u.asked < first {
 			first = u.asked
 		}
 		n++
 	}
-	return n, first
+	return n, first, smallest
 }
 
 // bigAnswerLead is how much earlier than the first missing TCP segment an unanswered question may

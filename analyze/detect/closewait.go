@@ -229,7 +229,7 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	switch {
 	case f.NeverAnswered*2 < n:
 		f.Class = classLeak
-	case f.Ended > n:
+	case f.Ended > n && f.OldestAge < 2*old.Seconds():
 		f.Class = classSlowHandler
 	default:
 		f.Class = classStarved

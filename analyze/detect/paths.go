@@ -40,7 +40,8 @@ type wayState struct {
 	newConns                 [seriesLen]uint32
 	tooBig                   int // ICMP: fragmentation needed, packet too big
 	index                    uint32
-	side                     int
+	elseCut                  int               // see elsewhere
+	elseBase                 map[uint32]uint32 // by path
 }
 
 // troubled is a connection with losses.
@@ -53,6 +54,7 @@ type troubled struct {
 	openAt  capture.Instant // a hole is open since
 	note    analyze.Evidence
 	full    bool // lost segments of nearly MSS
+	client  capture.Addr
 	passed  bool // something that was repeated, or missing, arrived in the end
 }
 
@@ -66,9 +68,13 @@ const maxWays = 256
 // loss detectors each own one.
 type ways struct {
 	states subjects[way, wayState]
+	// pathOnly leaves out what was lost behind the capture point inside this host.
+	pathOnly bool
 }
 
-func newWays() ways { return ways{newSubjects[way, wayState](maxWays)} }
+func newWays(pathOnly bool) ways {
+	return ways{states: newSubjects[way, wayState](maxWays), pathOnly: pathOnly}
+}
 
 // lossEvents wake ways.
 var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
@@ -160,7 +166,7 @@ func (ws *ways) event(e *flow.Event) {
 
 // lossy reports whether a repetition speaks of loss on the path.
 func lossy(e *flow.Event) bool {
-	return e.Kind == flow.Retransmit && e.Proven && e.Class != flow.Spurious && e.Class != flow.Unaccepted
+	return e.Kind == flow.Retransmit && e.Proven && e.Class.OfPath()
 }
 
 func (st *wayState) mark(e *flow.Event) {
@@ -173,7 +179,7 @@ func (t *troubled) mark(e *flow.Event, what string) {
 	if t.at != 0 {
 		return
 	}
-	t.at = e.At
+	t.at, t.client = e.At, e.Conn.Client.Addr
 	t.note = analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: what}
 	if e.Frame != 0 {
 		t.note.Frames = []uint64{e.Frame}
@@ -205,9 +211,6 @@ func (st *wayState) count(e *flow.Event) {
 // start takes what the path did before its first loss as the time before.
 func (st *wayState) start(e *flow.Event) {
 	st.index = e.Path.Index
-	if e.Conn.Endpoint(e.Side).Addr != e.Path.A {
-		st.side = 1
-	}
 	st.series.began = e.Path.First
 }
 
@@ -223,9 +226,15 @@ func (ws *ways) roll(w *analyze.Window) {
 			return false // the record was re-used for another pair
 		}
 		var now, delta sizes
+		// What was seen on its way to this host was not lost on the path: it arrived. If it comes again,
+		// the host dropped it (a full accept queue), or its own ACK was lost.
+		arrived := ws.pathOnly && w.Local.Is(k.to)
 		for i := range now.sent {
 			now.sent[i] = ps.Seen[i] + ps.Missing[i]
-			now.lost[i] = ps.Again[i] + ps.Missing[i]
+			now.lost[i] = ps.Missing[i]
+			if !arrived {
+				now.lost[i] += ps.Again[i]
+			}
 		}
 		first := st.series.windowsSeen == 0
 		if first {
@@ -246,7 +255,10 @@ func (ws *ways) roll(w *analyze.Window) {
 			st.series.old.total = sent - in
 			sent = in
 		}
-		mark := max(st.firstMark, w.Start.Add(-markPatience))
+		mark := w.Start
+		if st.firstMark != 0 {
+			mark = max(st.firstMark, w.Start.Add(-markPatience))
+		}
 		st.series.add(lost, sent, mark)
 		st.series.roll()
 		if lost > 0 || w.End.Sub(st.firstMark) > markPatience {
@@ -293,13 +305,14 @@ type flowStats struct {
 	retries, failed uint32
 	repeat          int // connections that lost a segment twice and more
 	passed          int // connections on which something that had been lost arrived in the end
+	byReceiver      int // connections that the receiver of the direction had opened; the others its sender
 	longest         time.Duration
 	evidence        []analyze.Evidence
 }
 
-func (st *wayState) flowStats(since, now capture.Instant, stall time.Duration) (f flowStats) {
-	for _, k := range st.conns.keys {
-		t := st.conns.m[k]
+func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Duration) (f flowStats) {
+	for _, stream := range st.conns.keys {
+		t := st.conns.m[stream]
 		worst := t.worst
 		if t.openAt != 0 {
 			worst = max(worst, now.Sub(t.openAt))
@@ -313,6 +326,9 @@ func (st *wayState) flowStats(since, now capture.Instant, stall time.Duration) (
 		if t.failed > 0 {
 			f.repeat++
 		}
+		if t.client == k.to {
+			f.byReceiver++
+		}
 		if t.passed {
 			f.passed++
 		}
@@ -325,6 +341,14 @@ func (st *wayState) flowStats(since, now capture.Instant, stall time.Duration) (
 		}
 	}
 	return f
+}
+
+// opened is how many of the connections that suffered the subject's host had opened itself.
+func (f *flowStats) opened(s analyze.Subject) int {
+	if s.Direction == "inbound" {
+		return f.byReceiver
+	}
+	return f.flows - f.byReceiver
 }
 
 // pathSubject describes a direction as seen from this host, or from the receiver when this

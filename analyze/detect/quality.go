@@ -8,17 +8,24 @@ import (
 
 // CaptureQuality are the features of capture-quality.
 type CaptureQuality struct {
-	Packets       int     `json:"packets"`
-	Copies        int     `json:"copies"`
-	CopyShare     float64 `json:"copy_share"`
-	CaptureLost   int     `json:"capture_lost"`
-	LostShare     float64 `json:"lost_share"`
-	Connections   int     `json:"connections"`
-	OneWay        int     `json:"one_way"`
-	OneWayShare   float64 `json:"one_way_share"`
-	MidStream     int     `json:"mid_stream"`
-	SuperPackets  int     `json:"super_packets"`
-	TimeBackwards int     `json:"time_backwards"`
+	Packets          int     `json:"packets"`
+	Connections      int     `json:"connections"`
+	Copies           int     `json:"copies"`
+	CopyShare        float64 `json:"copy_share"`
+	CaptureLoss      int     `json:"capture_loss"`
+	CaptureLossShare float64 `json:"capture_loss_share"`
+	Dropped          int     `json:"dropped"`
+	Undecoded        int     `json:"undecoded"`
+	UndecodedShare   float64 `json:"undecoded_share"`
+	OneWay           int     `json:"one_way"`
+	OneWayShare      float64 `json:"one_way_share"`
+	MidStream        int     `json:"mid_stream"`
+	MidStreamShare   float64 `json:"mid_stream_share"`
+	SuperPackets     int     `json:"super_packets"`
+	Cut              int     `json:"cut"`
+	ClockSteps       int     `json:"clock_steps"`
+	Broken           bool    `json:"broken"`
+	Late             int     `json:"late"`
 }
 
 // captureQuality says what in the capture itself lowers the worth of the other verdicts. It
@@ -48,21 +55,26 @@ func (d *captureQuality) Event(e *flow.Event) {
 }
 
 func (d *captureQuality) measure(w *analyze.Window) CaptureQuality {
-	s := &w.Flows.Stats
-	f := CaptureQuality{Packets: int(s.Packets), Copies: int(s.Copies), CaptureLost: int(s.CaptureLost),
-		Connections: int(s.Conns), OneWay: int(s.OneWay), MidStream: int(s.MidStream), SuperPackets: int(s.SuperPackets),
-		TimeBackwards: int(s.Backward)}
+	s, lost := &w.Flows.Stats, w.Lost
+	f := CaptureQuality{Packets: int(w.Packets), Connections: int(s.Conns), Copies: int(s.Copies),
+		CaptureLoss: int(s.CaptureLost), Dropped: int(lost[capture.LossKernelDrop]), MidStream: int(s.MidStream),
+		SuperPackets: int(s.SuperPackets), Cut: int(lost[capture.LossTruncated]), ClockSteps: int(s.Backward),
+		Broken: lost[capture.LossFileDamaged] > 0, Late: int(w.Late), OneWay: int(s.OneWay)}
+	f.Undecoded = int(lost[capture.LossLinkType] + lost[capture.LossMalformed] + lost[capture.LossFragment] + lost[capture.LossNesting])
 	if w.Final {
-		// Connections that are still open count only now: until its end, any of them may hear from its other side.
+		// Connections that are still open count only now: until the end, any of them may hear from
+		// its other side. A SYN without an answer is no one-way capture.
 		w.Flows.Live(func(c *flow.Conn) {
-			if c.OneWay() {
+			if c.OneWay() && c.IsEstablished() {
 				f.OneWay++
 			}
 		})
 	}
 	f.CopyShare = ratio(s.Copies, s.Packets)
-	f.LostShare = ratio(s.CaptureLost, s.Packets+s.CaptureLost)
+	f.CaptureLossShare = ratio(s.CaptureLost, s.Packets+s.CaptureLost)
+	f.UndecodedShare = ratio(f.Undecoded, f.Packets+f.Undecoded)
 	f.OneWayShare = ratio(f.OneWay, f.Connections)
+	f.MidStreamShare = ratio(f.MidStream, f.Connections)
 	return f
 }
 

@@ -28,6 +28,7 @@ type Retransmission struct {
 	Unanswered    int     `json:"unanswered"`
 	OwnListener   bool    `json:"own_listener"`
 	Longest       float64 `json:"longest"`
+	Opened        int     `json:"opened"`
 }
 
 // stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
@@ -64,7 +65,7 @@ type synAgain struct {
 const maxAgain = 1024
 
 func newRetransmission() analyze.Detector {
-	return &retransmission{ways: newWays(), syns: newSubjects[capture.Endpoint, synState](maxPerDetector)}
+	return &retransmission{ways: newWays(false), syns: newSubjects[capture.Endpoint, synState](maxPerDetector)}
 }
 
 func (d *retransmission) Spec() analyze.Spec {
@@ -144,7 +145,7 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		p := w.Flows.PathAt(st.index)
 		ps, _ := p.From(k.from)
 		f.Spurious = int(min(ps.Spurious, ps.Retransmits))
-		fs := st.flowStats(s.onset, w.End, stalledAfter)
+		fs := st.flowStats(k, s.onset, w.End, stalledAfter)
 		f.Flows, f.StalledFlows, f.Longest = fs.flows, fs.stalled, fs.longest.Seconds()
 		recent, conns := st.recent()
 		f.FlowsTotal = max(conns, fs.flows)
@@ -158,7 +159,9 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.Retransmitted > d.best.Retransmitted {
 			d.best = f
 		}
-		emit(analyze.Symptom{Subject: pathSubject(k, w.Local, "data"), Onset: s.onset, Features: f, Evidence: fs.evidence})
+		subject := pathSubject(k, w.Local, "data")
+		f.Opened = fs.opened(subject)
+		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: fs.evidence})
 		return true
 	})
 	d.syns.each(func(k capture.Endpoint, st *synState) bool {
@@ -202,6 +205,9 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		// other requests meanwhile and the unanswered ones are in the capture all the same.
 		f.OwnListener = w.Local.Is(k.Addr)
 		f.SeenOriginal = 1
+		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
+			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
+		}
 		subject.Segment = s.segment
 		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence})
 	}

@@ -81,42 +81,41 @@ func (s *series) roll() {
 			s.old.bad += s.since.bad
 			s.old.total += s.since.total
 			s.n = 0
-		}
-		if s.at > seriesLen/4 {
+		} else if s.at > settled {
+			s.worsen()
 			return
 		}
 	}
 	s.split()
 }
 
-// split looks for the place that best divides the windows into a better and a worse time.
-func (s *series) split() {
-	var all point
-	for i := range s.ring[:s.n] {
-		all.bad += s.ring[i].bad
-		all.total += s.ring[i].total
-	}
-	if all.bad == 0 {
+const (
+	// settled is for how many windows a change is looked for anew with each window; after that it stands.
+	settled = 32
+	// worse: a later, second change counts when the share of failures is this many times as high
+	// as since the first: a fault that begins during a small disturbance has its own onset.
+	worse = 3
+)
+
+// worsen looks for a second change within the time since the first.
+func (s *series) worsen() {
+	from := s.n - min(s.at, s.n)
+	at, before, since := best(s.ring[from:s.n], point{})
+	if at < 0 || since.share() < worse*before.share() {
 		return
 	}
-	bad0, total0 := s.old.bad, s.old.total
-	base := logLik(bad0+all.bad, total0+all.total)
-	best, at := 0.0, -1
-	var cb, ct uint32
-	for i := range s.ring[:s.n] {
-		b := bad0 + cb
-		tt := total0 + ct
-		ab, at2 := all.bad-cb, all.total-ct
-		if s.ring[i].bad > 0 && tt > 0 && uint64(ab)*uint64(tt) > uint64(b)*uint64(at2) {
-			if l := logLik(b, tt) + logLik(ab, at2) - base; l > best {
-				best, at = l, i
-			}
-		}
-		cb += s.ring[i].bad
-		ct += s.ring[i].total
-	}
-	if best < minSplit {
-		at = -1
+	at += from
+	s.before.bad += before.bad
+	s.before.total += before.total
+	s.change(at, since)
+}
+
+// split looks for the place that best divides the windows into a better and a worse time.
+func (s *series) split() {
+	at, before, since := best(s.ring[:s.n], s.old)
+	if before.bad+since.bad == s.old.bad {
+		s.locked, s.since = false, point{} // nothing in living memory
+		return
 	}
 	s.before, s.since = point{}, point{}
 	if at < 0 {
@@ -131,16 +130,17 @@ func (s *series) split() {
 				break
 			}
 		}
-		s.since = point{bad: bad0 + all.bad, total: total0 + all.total}
+		s.since = since
 		s.beforeSpan = 0
 		return
 	}
-	s.before = s.old
-	for i := range s.ring[:at] {
-		s.before.bad += s.ring[i].bad
-		s.before.total += s.ring[i].total
-	}
-	s.since = point{bad: all.bad + bad0 - s.before.bad, total: all.total + total0 - s.before.total}
+	s.before = before
+	s.change(at, since)
+}
+
+// change sets the onset at window at of the ring.
+func (s *series) change(at int, since point) {
+	s.since = since
 	s.onset = s.ring[at].first
 	s.beforeSpan = float64(s.windowsSeen - (s.n - at))
 	s.at = s.n - at
@@ -151,6 +151,33 @@ func (s *series) split() {
 			s.quiet++
 		}
 	}
+}
+
+// best divides windows, which old precedes, where the likelihood gains most. Without a gain of
+// minSplit at is -1, and since holds everything.
+func best(ring []point, old point) (at int, before, since point) {
+	all := old
+	for i := range ring {
+		all.bad += ring[i].bad
+		all.total += ring[i].total
+	}
+	base := logLik(all.bad, all.total)
+	gain, sum := 0.0, old
+	at = -1
+	for i := range ring {
+		rest := point{bad: all.bad - sum.bad, total: all.total - sum.total}
+		if ring[i].bad > 0 && sum.total > 0 && uint64(rest.bad)*uint64(sum.total) > uint64(sum.bad)*uint64(rest.total) {
+			if l := logLik(sum.bad, sum.total) + logLik(rest.bad, rest.total) - base; l > gain {
+				gain, at, before, since = l, i, sum, rest
+			}
+		}
+		sum.bad += ring[i].bad
+		sum.total += ring[i].total
+	}
+	if gain < minSplit {
+		return -1, point{}, all
+	}
+	return at, before, since
 }
 
 // windows is how many of the newest windows belong to the time since the onset, at most seriesLen.

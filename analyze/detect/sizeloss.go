@@ -30,6 +30,9 @@ type SizeLoss struct {
 	Kind             string  `json:"kind"`
 	ICMPTooBig       int     `json:"icmp_too_big"`
 	DNSBigUnanswered int     `json:"dns_big_unanswered"`
+	ElsewherePassed  int     `json:"elsewhere_passed"`
+	ElsewherePeers   int     `json:"elsewhere_peers"`
+	Opened           int     `json:"opened"`
 }
 
 // sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
@@ -44,7 +47,7 @@ type sizeLoss struct {
 	best SizeLoss // of what did not amount to a finding, the one with most large segments
 }
 
-func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(), dns: newBigAnswers()} }
+func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(true), dns: newBigAnswers()} }
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
@@ -80,6 +83,17 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			p.bad += s.lost[i]
 			p.total += s.sent[i]
 		}
+		fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
+		p := w.Flows.PathAt(st.index)
+		ps, _ := p.From(k.from)
+		if ps.Retransmits > ps.Lost {
+			f.Side = "sender"
+		} else if big.bad > small.bad {
+			// The receiver's side sees a repetition only when it arrives. Those that time-outs tell of
+			// were lost, too, and were as large as what they repeated.
+			big.bad += fs.failed
+			big.total += fs.failed
+		}
 		f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.total), int(big.bad), int(small.total), int(small.bad)
 		f.BigLoss, f.SmallLoss = big.share(), small.share()
 		f.PValue = fisher(big.bad, big.total, small.bad, small.total)
@@ -97,32 +111,72 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 		}
 		f.Cliff = f.SmallestLost
-		fs := st.flowStats(st.series.onset, w.End, w.Params.Duration("stall_age"))
 		f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
 		f.StalledShare = ratio(f.StalledFlows, f.Flows)
 		f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
 		f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
-		p := w.Flows.PathAt(st.index)
-		ps, _ := p.From(k.from)
-		if ps.Retransmits > ps.Lost {
-			f.Side = "sender"
-		}
 		if fs.passed == 0 && f.RetryLost >= 6 && f.BigLoss > 0.5 {
 			f.Kind = "black-hole"
 		}
 		onset := st.series.onset
-		n, first := d.dns.unanswered(k, f.Cliff, onset)
+		if f.PValue < 0.001 {
+			f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
+		}
+		n, first, smallest := d.dns.unanswered(k, f.LargestPassed, onset)
 		f.DNSBigUnanswered = n
+		if n > 0 && smallest < f.Cliff {
+			f.Cliff = smallest
+		}
 		if n > 0 && first < onset && first >= onset.Add(-bigAnswerLead) {
 			onset = first // big answers of the same peer were lost a little before the first segment
 		}
 		if f.BigSent > d.best.BigSent {
 			d.best = f
 		}
-		emit(analyze.Symptom{Subject: pathSubject(k, w.Local, ""), Onset: onset, Features: f, Evidence: fs.evidence})
+		subject := pathSubject(k, w.Local, "")
+		f.Opened = fs.opened(subject)
+		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
 		return true
 	})
 }
+
+// elsewhere counts the large segments that went the same way, to or from the same end, between it and other
+// peers since the loss was recognised, and was not lost: opportunities to fail that were not taken.
+func (st *wayState) elsewhere(w *analyze.Window, k way, cut int) (passed, peers int) {
+	if st.elseCut != cut {
+		st.elseCut, st.elseBase = cut, make(map[uint32]uint32)
+	}
+	w.Flows.Paths(func(p *flow.Path) {
+		if p.Index == st.index {
+			return
+		}
+		for i := range p.Side {
+			from, to := p.Host(i), p.Host(1-i)
+			if (to != k.to || !w.Local.Is(k.to)) && (from != k.from || !w.Local.Is(k.from)) {
+				continue
+			}
+			var n uint32
+			for b := cut; b < flow.Bins; b++ {
+				n += p.Side[i].Seen[b] - min(p.Side[i].Again[b], p.Side[i].Seen[b])
+			}
+			base, ok := st.elseBase[p.Index]
+			if !ok {
+				if len(st.elseBase) < maxElsewhere {
+					st.elseBase[p.Index] = n
+				}
+				return
+			}
+			if n > base {
+				passed += int(n - base)
+				peers++
+			}
+		}
+	})
+	return passed, peers
+}
+
+// maxElsewhere bounds the other paths that serve as comparison.
+const maxElsewhere = 256
 
 func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 	// Paths without any loss have no state of their own: take the largest classes of the busiest one.

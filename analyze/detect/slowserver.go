@@ -14,6 +14,7 @@ type SlowServer struct {
 	Answered        int     `json:"answered"`
 	Unanswered      int     `json:"unanswered"`
 	UnansweredShare float64 `json:"unanswered_share"`
+	Slow            int     `json:"slow"`
 	GaveUp          int     `json:"gave_up"`
 	P50             float64 `json:"p50"`
 	P95             float64 `json:"p95"`
@@ -21,8 +22,11 @@ type SlowServer struct {
 	P95Before       float64 `json:"p95_before"`
 	Factor          float64 `json:"factor"`
 	Baseline        float64 `json:"baseline"`
+	Stage           string  `json:"stage"`
+	StageShare      float64 `json:"stage_share"`
+	Stalled         int     `json:"stalled"`
 	Clients         int     `json:"clients"`
-	Called          bool    `json:"called"`
+	Class           string  `json:"class"`
 }
 
 // slowServer measures, per listener, the time from a request to the first byte of its
@@ -40,6 +44,8 @@ type serverState struct {
 	clients subjects[capture.Addr, struct{}]
 	gaveUp  series
 	served  latencies // all, for the assessment
+	holes   subjects[flow.Ref, capture.Instant]
+	stages  [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
 }
 
 type pendingRequest struct {
@@ -63,7 +69,7 @@ func newSlowServer() analyze.Detector {
 
 func (d *slowServer) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "slow-server", Features: SlowServer{},
-		Events: flow.Of(flow.Request, flow.Response, flow.Abandoned, flow.Closed)}
+		Events: flow.Of(flow.Established, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HoleOpened)}
 }
 
 func (d *slowServer) Event(e *flow.Event) {
@@ -74,8 +80,17 @@ func (d *slowServer) Event(e *flow.Event) {
 	if st.pending.m == nil {
 		st.pending = newSubjects[flow.Ref, pendingRequest](maxPending)
 		st.clients = newSubjects[capture.Addr, struct{}](maxPending)
+		st.holes = newSubjects[flow.Ref, capture.Instant](maxPending)
 	}
 	switch e.Kind {
+	case flow.Established:
+		if st.series.locked {
+			st.stages[0] += e.At.Sub(e.Conn.SynAt())
+		}
+	case flow.HoleOpened:
+		if at := st.holes.get(e.Conn.Ref()); at != nil && *at == 0 && e.Side == flow.Server {
+			*at = e.At
+		}
 	case flow.Request:
 		if p := st.pending.get(e.Conn.Ref()); p != nil {
 			*p = pendingRequest{at: e.At}
@@ -109,6 +124,7 @@ func (st *serverState) finish(r flow.Ref, at capture.Instant, wait time.Duration
 		return // closed by the server without a word: abnormal-termination's business
 	}
 	st.served.add(wait)
+	st.stages[1] += wait
 	bad := uint32(0)
 	if wait >= slowAnswer || p.gaveUp {
 		bad = 1
@@ -151,14 +167,33 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 			return true
 		})
+		stalled := 0
+		st.holes.each(func(r flow.Ref, at *capture.Instant) bool {
+			c := w.Flows.Lookup(r)
+			if c == nil || *at == 0 || !w.Flows.HasHole(c) {
+				return false
+			}
+			if c.Closed() {
+				return true
+			}
+			st.stages[2] += analyze.WindowLength
+			if w.End.Sub(*at) >= slowAfter {
+				stalled++
+			}
+			return true
+		})
 		s := &st.series
 		s.roll()
 		st.gaveUp.roll()
-		f := SlowServer{Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5),
-			P95Before: st.before.quantile(0.95), Clients: len(st.clients.keys), Called: w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr)}
-		if s.since.bad == 0 {
+		f := SlowServer{Class: "served", Stalled: stalled, Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5),
+			P95Before: st.before.quantile(0.95), Clients: len(st.clients.keys)}
+		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
+			f.Class = "called"
+		}
+		if s.since.bad == 0 && stalled == 0 {
+			st.stages = [3]time.Duration{}
 			if int(st.served.n) > d.best.Answered {
-				d.best = SlowServer{Requests: int(st.served.n), Answered: int(st.served.n), P50: st.served.quantile(0.5), P95: st.served.quantile(0.95)}
+				d.best = SlowServer{Class: "served", Requests: int(st.served.n), Answered: int(st.served.n), P50: st.served.quantile(0.5), P95: st.served.quantile(0.95)}
 			}
 			return true
 		}
@@ -167,12 +202,24 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.P95Before > 0 {
 			f.Factor = f.P95 / f.P95Before
 		}
+		f.Slow = int(s.since.bad)
 		f.GaveUp = int(st.gaveUp.since.bad)
 		f.Unanswered = open
 		f.Answered = max(f.Requests-f.GaveUp, 0)
 		f.UnansweredShare = ratio(f.GaveUp, f.Requests)
+		var all time.Duration
+		most := 0
+		for i, d := range st.stages {
+			if all += d; d > st.stages[most] {
+				most = i
+			}
+		}
+		if all > 0 {
+			f.Stage = [...]string{"connect", "first-byte", "transfer"}[most]
+			f.StageShare = st.stages[most].Seconds() / all.Seconds()
+		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		if f.Called {
+		if f.Class == "called" {
 			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f})

@@ -27,6 +27,7 @@ const (
 	wsSeen                      // its SYN offered window scaling
 	zeroWin                     // it announces a window of 0 since zeroAt
 	probed                      // next was advanced by a one-byte window probe
+	shut                        // it announced a window of 0, and has not taken all that was sent until then
 	sackSeen                    // it reported a gap by SACK since its last cumulative ACK moved
 )
 
@@ -44,6 +45,7 @@ type side struct {
 	packets uint32
 	dataPk  uint32 // segments with new data, super-packets counted as what they stand for
 	finSeq  uint32 // sequence number after the FIN
+	shutSeq uint32 // what the other side had sent when this one shut its window
 	maxLen  uint32 // largest payload of one packet that fits a frame
 	flags   uint16
 	window  uint16
@@ -207,11 +209,11 @@ const maxHoles = 4
 
 // trouble holds what only connections with losses need, for one sender's data.
 type trouble struct {
-	Retransmits [Unaccepted + 1]uint32 // segments, by Class
-	Unproven    uint32                 // segments of them that may be copies
-	Holes       uint32                 // holes opened
-	Filled      uint32                 // segments that filled holes: lost before the capture point
-	Missing     uint32                 // segments in holes that stayed open
+	Retransmits [ClosedWindow + 1]uint32 // segments, by Class
+	Unproven    uint32                   // segments of them that may be copies
+	Holes       uint32                   // holes opened
+	Filled      uint32                   // segments that filled holes: lost before the capture point
+	Missing     uint32                   // segments in holes that stayed open
 	Reordered   uint32
 	CaptureLost uint32 // segments acknowledged but never seen
 	Copies      uint32
@@ -223,6 +225,7 @@ type trouble struct {
 	heldIP      uint32 // IP length, payload and number of repeated first segments that may be Unaccepted
 	heldLen     uint32
 	held        uint32
+	lastFill    capture.Instant // when missing data last arrived
 	n           uint8
 	holes       [maxHoles]hole
 }

@@ -72,7 +72,10 @@ func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant,
 		return false // duplicate ACKs look alike
 	}
 	blind := copyBlind
-	if c.HandshakeRTT > 0 {
+	switch {
+	case p.Flags&capture.SYN != 0:
+		blind = minRTO // only a time-out repeats a SYN
+	case c.HandshakeRTT > 0:
 		blind = c.HandshakeRTT / 2
 	}
 	if gap < blind {

@@ -171,13 +171,15 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	switch {
 	case r.flags&ackKnown != 0 && !before(r.acked, end):
 		class = Spurious
+	case r.flags&shut != 0 && before(p.Seq, r.shutSeq):
+		class = ClosedWindow
 	case p.Seq == r.acked && r.dup >= 2 || r.flags&sackSeen != 0:
 		class = Fast
 	case end == d.next && at.Sub(d.nextAt) < minRTO:
 		class = TailLoss
 	}
 	n := segments(p.Len, mss)
-	if class != Spurious && t.unaccepted(c, s, at) {
+	if class.OfPath() && t.unaccepted(c, s, p, at) {
 		class = Unaccepted
 		x.held += n
 		x.heldLen = min(p.Len, mss)
@@ -196,7 +198,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 		x.againSeq, x.again = p.Seq, 1
 	}
 	x.againAt = at
-	if path != nil && proven && class != Spurious && class != Unaccepted {
+	if path != nil && proven && class.OfPath() {
 		ps := &path.Side[t.dir(path, c, s)]
 		ps.Retransmits += n
 		eachSize(p.Len, header, mss, func(ip, n uint32) { ps.lost(&ps.Again, ip, n) })
@@ -215,12 +217,12 @@ const acceptPatience = 2 * time.Second
 
 // unaccepted reports whether a repetition of s may be due to a full accept queue: first data
 // of the client, nothing of it acknowledged, and the SYN-ACK came again or may still do so.
-func (t *Table) unaccepted(c *Conn, s Side, at capture.Instant) bool {
+func (t *Table) unaccepted(c *Conn, s Side, p *capture.Packet, at capture.Instant) bool {
 	d, r := &c.side[s], &c.side[s.Other()]
 	if s != Client || c.estAt == 0 || c.synAckAt == 0 || r.acked != d.isn+1 {
 		return false
 	}
-	return c.saTries > 0 || at.Sub(c.estAt) < acceptPatience
+	return c.saTries > 0 || at.Sub(c.estAt) < acceptPatience || p.Len*5 < c.MSS(s)*4
 }
 
 // release counts repetitions held back as lost after all: the listener had the connection.
@@ -230,7 +232,9 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 	}
 	n := x.held
 	x.held = 0
-	if c.saTries > 0 {
+	// With SYN cookies no SYN-ACK comes again. Then only a soon recovery, or a segment so large that
+	// it may be lost for its size, speaks for loss.
+	if c.saTries > 0 || at.Sub(c.estAt) >= acceptPatience && x.heldLen*5 < c.MSS(s)*4 {
 		return
 	}
 	x.Retransmits[Unaccepted] -= n
@@ -283,8 +287,11 @@ func (t *Table) fill(c *Conn, s Side, x *trouble, p *capture.Packet, at capture.
 		}
 		if t.wants(kind) {
 			t.ev = Event{Kind: kind, Conn: c, Side: s, At: at, Len: to - from, N: n, Proven: true,
-				IPLen: header + min(p.Len, mss), Since: h.at, Dur: at.Sub(h.at), Frame: p.Frame}
+				IPLen: header + min(p.Len, mss), Since: h.at, Dur: at.Sub(max(h.at, x.lastFill)), Frame: p.Frame}
 			t.send(&t.ev)
+		}
+		if !late {
+			x.lastFill = at
 		}
 		switch {
 		case from == h.from && to == h.to:

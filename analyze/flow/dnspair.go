@@ -8,7 +8,7 @@ import (
 
 // observe takes a packet with payload of a DNS port.
 func (t *dnsTable) observe(p *capture.Packet, at capture.Instant, emit func(*Event)) {
-	if multicastDNS(p.Src.Port) || multicastDNS(p.Dst.Port) {
+	if multicastDNS(p) {
 		return
 	}
 	if p.Proto == capture.ProtoUDP {
@@ -25,9 +25,19 @@ func (t *dnsTable) observe(p *capture.Packet, at capture.Instant, emit func(*Eve
 	}
 }
 
-// multicastDNS reports the ports of LLMNR (RFC 4795) and mDNS (RFC 6762). They are left
-// out: a question to everybody that nobody answers is no failure.
-func multicastDNS(port uint16) bool { return port == 5353 || port == 5355 }
+// multicastDNS reports LLMNR (RFC 4795) and mDNS (RFC 6762) between their own ports, which
+// are left out: a question to everybody that nobody answers is no failure.
+func multicastDNS(p *capture.Packet) bool {
+	return p.Src.Port != portDNS && p.Dst.Port != portDNS &&
+		(p.Dst.Port == portMDNS || p.Dst.Port == portLLMNR || p.Src.Port == portMDNS || p.Src.Port == portLLMNR)
+}
+
+// IANA service names and port numbers.
+const (
+	portDNS   = 53
+	portMDNS  = 5353
+	portLLMNR = 5355
+)
 
 // message takes one DNS message of size bytes, of which b was captured.
 func (t *dnsTable) message(p *capture.Packet, b []byte, size uint32, at capture.Instant, emit func(*Event)) {

@@ -78,18 +78,12 @@ func (s *dnsStream) next(b []byte, n int) (msg []byte, size, used int) {
 	return msg, size, used
 }
 
-// resumes reports whether a segment may begin with a message. Two bytes alone are the
-// length, sent by itself. Otherwise a header follows it with an opcode in use (IANA
-// dns-parameters: 0 to 6) and at most one question; a message that is longer than the
-// segment must also have a question in a class in use (IN, CH, HS, NONE, ANY).
+// resumes reports whether a segment may begin with a message: after its length comes a
+// header with an opcode in use (IANA dns-parameters: 0 to 6) and at most one question; a
+// message that is longer than the segment must also have a question in a class in use (IN,
+// CH, HS, NONE, ANY).
 func resumes(b []byte, n int) bool {
-	if len(b) < 2 || be16(b) < dnsHeader {
-		return false
-	}
-	if n == 2 {
-		return true
-	}
-	if len(b) < 2+dnsHeader || b[4]>>3&0x0f > 6 || be16(b[6:]) > 1 {
+	if len(b) < 2+dnsHeader || be16(b) < dnsHeader || b[4]>>3&0x0f > 6 || be16(b[6:]) > 1 {
 		return false
 	}
 	if int(be16(b))+2 <= n {
@@ -157,7 +151,9 @@ func (f *dnsFlow) place(p *capture.Packet, stats *DNSStats) (b []byte, n int) {
 	b, n = p.Data, int(p.Len)
 	if !f.known {
 		f.known, f.seq = true, p.Seq
-		f.stream.lose() // it may not be the first segment; a message at its start will be found
+		if n > 2 {
+			f.stream.lose() // it may not be the first segment; a message at its start will be found
+		} // else some server sends the length, or its first byte, by itself
 	}
 	switch off := int32(p.Seq - f.seq); {
 	case off > 0:

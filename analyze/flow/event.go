@@ -63,7 +63,8 @@ const (
 	// N the segments that they stand for.
 	HoleOpened
 	// HoleFilled: missing data arrived as a retransmission (the original was lost before
-	// the capture point). Dur is how long it was missing.
+	// the capture point). Dur is how long the sender tried: since the data was found missing, or
+	// since other missing data last arrived.
 	HoleFilled
 	// Reordered: missing data arrived late but was sent before what overtook it.
 	Reordered
@@ -136,6 +137,9 @@ const (
 	// over because its accept queue is full: it drops the handshake's last ACK and the data with it,
 	// and repeats its SYN-ACK. No loss on the path.
 	Unaccepted
+	// ClosedWindow: data again that the receiver had no room for: it had announced a window of 0
+	// since. No loss on the path.
+	ClosedWindow
 	// Of Reset.
 	ResetRefused    // answer to a SYN
 	ResetLateAnswer // client closed first, the server answered, the client's host rejects the answer
@@ -147,7 +151,7 @@ const (
 	classes
 )
 
-var classNames = [classes]string{"", "fast", "rto", "tail_loss_probe", "spurious", "unaccepted",
+var classNames = [classes]string{"", "fast", "rto", "tail_loss_probe", "spurious", "unaccepted", "closed_window",
 	"refused", "late_answer", "abort", "idle", "overflow", "timeout", "complete"}
 
 // String is the class's name in findings and flow rows.
@@ -157,6 +161,9 @@ func (c Class) String() string {
 	}
 	return "unknown"
 }
+
+// OfPath reports whether a repetition of class c speaks of loss on the path.
+func (c Class) OfPath() bool { return c == Fast || c == RTO || c == TailLoss }
 
 // Event is one thing that happened to a connection or DNS transaction. It is
 // borrowed: valid during the call only.

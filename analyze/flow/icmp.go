@@ -30,7 +30,7 @@ func (t *Table) icmp(p *capture.Packet, at capture.Instant) {
 }
 
 // quoted reads addresses and ports of the packet that an ICMP error quotes: at least its IP
-// header and 8 bytes.
+// header and 8 bytes. Fragments without the ports are refused.
 func quoted(b []byte, q *capture.Packet) bool {
 	if len(b) < 28 {
 		return false
@@ -39,22 +39,36 @@ func quoted(b []byte, q *capture.Packet) bool {
 	switch b[0] >> 4 {
 	case 4:
 		n = int(b[0]&15) * 4
+		if n < 20 || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+			return false
+		}
 		q.Proto = b[9]
 		q.Src.Addr = v4(b[12:16])
 		q.Dst.Addr = v4(b[16:20])
 	case 6:
-		n = 40
-		q.Proto = b[6]
 		if len(b) < 48 {
 			return false
 		}
+		q.Proto, n = b[6], 40
 		copy(q.Src.Addr[:], b[8:24])
 		copy(q.Dst.Addr[:], b[24:40])
 		q.IPv6 = true
+		// Hop-by-hop, routing, destination options and fragment headers (RFC 8200 §4).
+		for hops := 0; hops < 8 && (q.Proto == 0 || q.Proto == 43 || q.Proto == 60 || q.Proto == 44); hops++ {
+			if len(b) < n+8 || q.Proto == 44 && binary.BigEndian.Uint16(b[n+2:])>>3 != 0 {
+				return false
+			}
+			length := 8 * (1 + int(b[n+1]))
+			if q.Proto == 44 {
+				length = 8
+			}
+			q.Proto = b[n]
+			n += length
+		}
 	default:
 		return false
 	}
-	if n < 20 || len(b) < n+8 {
+	if len(b) < n+8 {
 		return false
 	}
 	q.Src.Port = binary.BigEndian.Uint16(b[n:])

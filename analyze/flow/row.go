@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"encoding/json"
 	"strconv"
 	"time"
 
@@ -46,6 +45,9 @@ func seconds(d time.Duration) Seconds {
 // Time is an Instant that JSON shows as RFC 3339 with nanoseconds, in UTC.
 type Time capture.Instant
 
+// Instant is t without the way it is shown.
+func (t Time) Instant() capture.Instant { return capture.Instant(t) }
+
 // MarshalText implements encoding.TextMarshaler.
 func (t Time) MarshalText() ([]byte, error) { return []byte(capture.Instant(t).String()), nil }
 
@@ -54,11 +56,11 @@ func (t Time) String() string { return capture.Instant(t).String() }
 
 // Ways in which a connection ends, as Row.Ended names them.
 const (
-	EndedFIN        = "fin"        // both sides sent a FIN
-	EndedRST        = "rst"        // a reset
-	EndedHalf       = "half_open"  // one side sent a FIN, the other never did
-	EndedUnanswered = "unanswered" // the SYN got no answer
-	EndedOpen       = "open"       // still open when the capture, or its record, ended
+	EndedFIN        = "fin"         // both sides sent a FIN
+	EndedRST        = "rst"         // a reset
+	EndedHalf       = "half_closed" // one side sent a FIN, the other never did
+	EndedUnanswered = "unanswered"  // the SYN got no answer
+	EndedOpen       = "open"        // still open when the capture, or its record, ended
 )
 
 // Row is what `jindan flows` tells of one TCP connection. Counts ending in _client and
@@ -78,7 +80,7 @@ type Row struct {
 	Start    Time    `json:"start"`
 	End      Time    `json:"end"`
 	Duration Seconds `json:"duration"`
-	Ended    string  `json:"ended"`    // fin, rst, half_open, unanswered or open
+	Ended    string  `json:"ended"`    // fin, rst, half_closed, unanswered or open
 	EndedBy  string  `json:"ended_by"` // who sent the first FIN, or the RST: client, server or empty
 	Reset    string  `json:"reset"`    // class of the reset: refused, late_answer, abort, idle, overflow, timeout, complete
 
@@ -94,40 +96,43 @@ type Row struct {
 	Requests      uint32  `json:"requests"`
 	Answers       uint32  `json:"answers"`
 
-	RetransmitClient   uint32 `json:"retransmit_client"` // all classes
-	RetransmitServer   uint32 `json:"retransmit_server"`
-	FastClient         uint32 `json:"retransmit_fast_client"`
-	FastServer         uint32 `json:"retransmit_fast_server"`
-	RTOClient          uint32 `json:"retransmit_rto_client"`
-	RTOServer          uint32 `json:"retransmit_rto_server"`
-	TailLossClient     uint32 `json:"retransmit_tail_loss_probe_client"`
-	TailLossServer     uint32 `json:"retransmit_tail_loss_probe_server"`
-	SpuriousClient     uint32 `json:"retransmit_spurious_client"`
-	SpuriousServer     uint32 `json:"retransmit_spurious_server"`
-	UnprovenClient     uint32 `json:"retransmit_unproven_client"` // of all: may be copies
-	UnprovenServer     uint32 `json:"retransmit_unproven_server"`
-	HolesClient        uint32 `json:"holes_client"` // gaps in the sequence
-	HolesServer        uint32 `json:"holes_server"`
-	FilledClient       uint32 `json:"filled_client"` // segments that filled them: lost before the capture point
-	FilledServer       uint32 `json:"filled_server"`
-	MissingClient      uint32 `json:"missing_client"` // segments that never came
-	MissingServer      uint32 `json:"missing_server"`
-	ReorderedClient    uint32 `json:"reordered_client"`
-	ReorderedServer    uint32 `json:"reordered_server"`
-	CaptureLossClient  uint32 `json:"capture_loss_client"` // acknowledged but never seen
-	CaptureLossServer  uint32 `json:"capture_loss_server"`
-	CopiesClient       uint32 `json:"copies_client"`
-	CopiesServer       uint32 `json:"copies_server"`
-	DSACKClient        uint32 `json:"dsack_client"` // repeats that the other side reports as unneeded
-	DSACKServer        uint32 `json:"dsack_server"`
-	ZeroWindowsClient  uint32 `json:"zero_windows_client"`
-	ZeroWindowsServer  uint32 `json:"zero_windows_server"`
+	RetransmitClient  uint32 `json:"retransmit_client"` // all classes
+	RetransmitServer  uint32 `json:"retransmit_server"`
+	FastClient        uint32 `json:"retransmit_fast_client"`
+	FastServer        uint32 `json:"retransmit_fast_server"`
+	RTOClient         uint32 `json:"retransmit_rto_client"`
+	RTOServer         uint32 `json:"retransmit_rto_server"`
+	TailLossClient    uint32 `json:"retransmit_tail_loss_probe_client"`
+	TailLossServer    uint32 `json:"retransmit_tail_loss_probe_server"`
+	SpuriousClient    uint32 `json:"retransmit_spurious_client"`
+	SpuriousServer    uint32 `json:"retransmit_spurious_server"`
+	UnprovenClient    uint32 `json:"retransmit_unproven_client"` // of all: may be copies
+	UnprovenServer    uint32 `json:"retransmit_unproven_server"`
+	HolesClient       uint32 `json:"holes_client"` // gaps in the sequence
+	HolesServer       uint32 `json:"holes_server"`
+	FilledClient      uint32 `json:"filled_client"` // segments that filled them: lost before the capture point
+	FilledServer      uint32 `json:"filled_server"`
+	MissingClient     uint32 `json:"missing_client"` // segments that never came
+	MissingServer     uint32 `json:"missing_server"`
+	ReorderedClient   uint32 `json:"reordered_client"`
+	ReorderedServer   uint32 `json:"reordered_server"`
+	CaptureLossClient uint32 `json:"capture_loss_client"` // acknowledged but never seen
+	CaptureLossServer uint32 `json:"capture_loss_server"`
+	CopiesClient      uint32 `json:"copies_client"`
+	CopiesServer      uint32 `json:"copies_server"`
+	DSACKClient       uint32 `json:"dsack_client"` // repeats that the other side reports as unneeded
+	DSACKServer       uint32 `json:"dsack_server"`
+	ZeroWindowsClient uint32 `json:"zero_windows_client"`
+	ZeroWindowsServer uint32 `json:"zero_windows_server"`
 
 	// HalfCloseAge is the time from the first FIN to the other side's, or to the RST, or to the end of
 	// the capture: how long that other side was in CLOSE_WAIT.
 	HalfCloseAge Seconds `json:"half_close_age"`
 
-	Wireshark WiresharkCounts `json:"wireshark"`
+	// Wireshark are Wireshark's own counts; WiresharkClient is which side of this row it takes for
+	// the client in the counts that end in _c and _s.
+	Wireshark       WiresharkCounts `json:"wireshark"`
+	WiresharkClient string          `json:"wireshark_client"`
 }
 
 var (
@@ -148,7 +153,7 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		BytesClient: c.side[Client].bytes, BytesServer: c.side[Server].bytes,
 		HandshakeRTT: seconds(c.HandshakeRTT), FirstByte: seconds(c.FirstResponse),
 		SynRepeats: c.synTries, SynAckRepeats: c.saTries, Requests: c.requests, Answers: c.answers,
-		HalfCloseAge: Unknown,
+		HalfCloseAge: Unknown, WiresharkClient: sideNames[Client],
 	}
 	if local != nil {
 		r.Local = c.localSide(*local)
@@ -173,7 +178,7 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		r.ZeroWindowsClient, r.ZeroWindowsServer = a.ZeroWindows, b.ZeroWindows
 	}
 	if w != nil {
-		r.Wireshark = *w
+		r.Wireshark, r.WiresharkClient = *w, sideNames[w.Client&1]
 	}
 }
 
@@ -219,4 +224,93 @@ func (c *Conn) ending(r *Row, now capture.Instant) {
 	}
 }
 
-var _ json.Marshaler = Seconds(0)
+// DNSRow is what `jindan flows --dns` tells of one DNS transaction, of a repeat within one, or
+// of an answer without a query.
+type DNSRow struct {
+	Kind       string `json:"kind"` // dns
+	Frame      uint64 `json:"frame"`
+	Client     string `json:"client"`
+	ClientPort uint16 `json:"client_port"`
+	Server     string `json:"server"`
+	ServerPort uint16 `json:"server_port"`
+	Proto      string `json:"proto"` // udp or tcp
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	ID         uint16 `json:"id"`
+	Local      string `json:"local"` // as in Row
+
+	Start   Time    `json:"start"`
+	State   string  `json:"state"`   // answered, late, unanswered, pending, repeat or orphan
+	Tries   uint16  `json:"tries"`   // how often the client has asked, under other ids and ports, too
+	Latency Seconds `json:"latency"` // from the query to its first answer
+	Waited  Seconds `json:"waited"`  // from the first try to the answer
+
+	Answered     bool   `json:"answered"`
+	Rcode        string `json:"rcode"`
+	Records      uint16 `json:"records"` // in the answer section
+	Truncated    bool   `json:"truncated"`
+	EDNSSize     uint16 `json:"edns_size"` // offered by the query; 0: no EDNS
+	QueryBytes   uint32 `json:"query_bytes"`
+	AnswerBytes  uint32 `json:"answer_bytes"`
+	AnswerFrame  uint64 `json:"answer_frame"`
+	RetransmitOf uint64 `json:"retransmit_of"` // frame of the query that this one repeats, 0: none
+	Unreachable  bool   `json:"unreachable"`   // ICMP said that the query could not be delivered
+	OverTCPAfter bool   `json:"after_truncated"`
+}
+
+// DNSRow fills r from a record that the table has handed out. local is as in Conn.Row.
+func (t *Table) DNSRow(r *DNSRow, d *DNS, local *capture.Addr) {
+	*r = DNSRow{
+		Kind: "dns", Frame: d.QueryFrame, Client: d.Client.Addr.String(), ClientPort: d.Client.Port,
+		Server: d.Server.Addr.String(), ServerPort: d.Server.Port, Proto: "udp", Name: t.DNSName(d),
+		Type: code(dnsTypes, d.QType, "TYPE"), ID: d.ID, Start: Time(d.First), State: d.state(), Tries: d.Tries,
+		Latency: Unknown, Waited: Unknown, Answered: d.Answered, Truncated: d.Truncated, EDNSSize: d.EDNSSize,
+		QueryBytes: d.QueryLen, AnswerBytes: d.AnswerLen, AnswerFrame: d.AnswerFrame, Records: d.Records,
+		RetransmitOf: d.RetransmitOf, Unreachable: d.Unreachable, OverTCPAfter: d.AfterTruncated,
+	}
+	if d.Proto == capture.ProtoTCP {
+		r.Proto = "tcp"
+	}
+	if d.Answered {
+		r.Latency, r.Waited = Seconds(max(d.Latency, 0)), Seconds(max(d.Waited(), 0))
+	}
+	if d.Answered || d.Orphan {
+		r.Rcode = code(dnsRcodes, uint16(d.Rcode), "RCODE")
+	}
+	if local != nil {
+		c := Conn{Client: d.Client, Server: d.Server}
+		r.Local = c.localSide(*local)
+	}
+}
+
+func (d *DNS) state() string {
+	switch {
+	case d.Orphan:
+		return "orphan"
+	case d.Repeat:
+		return "repeat"
+	case d.Late:
+		return "late"
+	case d.Answered:
+		return "answered"
+	case d.Unanswered:
+		return "unanswered"
+	}
+	return "pending"
+}
+
+// Names of the types and response codes that are met (IANA dns-parameters).
+var (
+	dnsTypes = map[uint16]string{1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA",
+		33: "SRV", 35: "NAPTR", 43: "DS", 46: "RRSIG", 48: "DNSKEY", 64: "SVCB", 65: "HTTPS", 251: "IXFR", 252: "AXFR", 255: "ANY"}
+	dnsRcodes = map[uint16]string{0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED",
+		6: "YXDOMAIN", 7: "YXRRSET", 8: "NXRRSET", 9: "NOTAUTH", 10: "NOTZONE"}
+)
+
+// code names a value; one without a name is written as RFC 3597 §5 does.
+func code(names map[uint16]string, v uint16, prefix string) string {
+	if s, ok := names[v]; ok {
+		return s
+	}
+	return prefix + strconv.Itoa(int(v))
+}

@@ -51,7 +51,7 @@ type Stats struct {
 	Packets      uint64 // TCP segments
 	Conns        uint64
 	MidStream    uint64 // connections whose SYN and SYN-ACK were not seen
-	OneWay       uint64 // finished connections of which one side only was seen
+	OneWay       uint64 // connections that left the table and of which one side only was seen
 	Copies       uint64 // packets captured twice
 	CaptureLost  uint64 // segments acknowledged but never seen
 	Backward     uint64 // packets older than the one before them in their connection
@@ -492,7 +492,7 @@ func (t *Table) evict(now capture.Instant) {
 // drop ends a connection's record: closes what is open in it, hands out its row, frees it.
 func (t *Table) drop(c *Conn, at capture.Instant) {
 	t.finish(c, at, false)
-	if c.OneWay() {
+	if c.OneWay() && c.IsEstablished() {
 		t.Stats.OneWay++
 	}
 	if t.o.Row != nil {
@@ -543,9 +543,6 @@ func (t *Table) Close() {
 	slices.SortFunc(idx, func(a, b uint32) int { return int(t.conns.at(a).Stream) - int(t.conns.at(b).Stream) })
 	for _, i := range idx {
 		c := t.conns.at(i)
-		if c.OneWay() {
-			t.Stats.OneWay++
-		}
 		if t.o.Row != nil {
 			t.row(c)
 		}

@@ -200,6 +200,9 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		d.acked = p.Ack
 		d.flags |= ackKnown
 		d.flags &^= sackSeen
+		if d.flags&shut != 0 && p.Window != 0 && !before(p.Ack, d.shutSeq) {
+			d.flags &^= shut
+		}
 		d.dup = 0
 		if c.trouble != 0 {
 			t.recovered(c, o, p.Ack, at)
@@ -268,7 +271,8 @@ func (t *Table) window(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	d.window = p.Window
 	switch {
 	case p.Window == 0 && d.flags&zeroWin == 0 && p.Flags&capture.FIN == 0:
-		d.flags |= zeroWin
+		d.flags |= zeroWin | shut
+		d.shutSeq = c.side[s.Other()].next
 		d.zeroAt = at
 		t.trouble(c).side[s].ZeroWindows++
 		t.event(ZeroWindow, c, s, at)

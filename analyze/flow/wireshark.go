@@ -42,9 +42,14 @@ type WiresharkCounts struct {
 
 	Client Side `json:"-"`
 	// HandshakeRTT is tcp.analysis.initial_rtt: from the newest SYN to the first segment
-	// of either side that has ACK and no SYN. HasRTT tells a measured 0 from an unknown one.
+	// of either side that has ACK and no SYN. HasRTT: Wireshark shows it. It can be negative
+	// where the clock of the capture went back.
 	HandshakeRTT time.Duration `json:"-"`
 	HasRTT       bool          `json:"-"`
+	// Packets and Bytes (payload) of the client and the server; unlike those of Conn they
+	// include copies and repeats.
+	Packets [2]uint32 `json:"-"`
+	Bytes   [2]uint64 `json:"-"`
 }
 
 // Verdicts of one segment. A segment can have several.
@@ -73,6 +78,15 @@ const (
 	// wsReorderWindow replaces the handshake RTT when that is unknown (User's Guide
 	// §7.5, "3ms by default").
 	wsReorderWindow = 3 * time.Millisecond
+	// wsMaxOpen is how many unacknowledged segments Wireshark remembers of a sender. The
+	// SYN or FIN of a segment beyond that does not count as a sequence number, so its
+	// acknowledgement is of something never seen. Wireshark counts them one by one; here any
+	// progress of the acknowledgements starts the count anew, which is the same where it
+	// matters: when the receiver's direction was not captured.
+	wsMaxOpen = 10_000
+	// wsNoDup in place of a count of duplicate ACKs keeps ack_lost_segment from being reported
+	// again and again. Being unsigned, it also passes for "two or more" of them.
+	wsNoDup = 1<<32 - 1
 )
 
 // Window scaling as far as it is known (RFC 7323 §2.2).
@@ -84,26 +98,27 @@ const (
 
 // Flags of a wiresharkSide.
 const (
-	wsHi       uint8 = 1 << iota // hi is valid
-	wsContig                     // contig is valid
-	wsStarted                    // win and at are valid
-	wsAck                        // ack is valid
+	wsStarted  uint8 = 1 << iota // win and at are valid
 	wsFirstACK                   // from its SYN until its first ACK: windows are not scaled yet
 )
 
 // wiresharkSide is one sender as Wireshark sees it. It is kept apart from side: the
 // point of the counts is that they follow Wireshark's rules where ours differ.
 type wiresharkSide struct {
-	hi     uint32 // highest sequence number seen, plus one
-	contig uint32 // highest sequence number reached without a gap, plus one
-	ack    uint32
-	hiAt   capture.Instant
-	at     capture.Instant // its last packet
-	last   uint16          // verdicts of its last packet
-	win    uint16          // as sent
-	dup    int32           // duplicate ACKs in a row; -1 after an ack_lost_segment
-	shift  int8
-	flags  uint8
+	// A sequence number of 0 means "not known" where Wireshark asks whether it is known.
+	hi      uint32 // highest sequence number seen, plus one
+	contig  uint32 // highest sequence number reached without a gap, plus one
+	ack     uint32
+	hiAt    capture.Instant
+	at      capture.Instant // its last packet
+	last    uint16          // verdicts of its last packet
+	win     uint16          // as sent
+	dup     uint32          // duplicate ACKs in a row; wsNoDup after an ack_lost_segment
+	packets uint32
+	bytes   uint64 // payload
+	open    uint16 // segments since the other side's last new acknowledgement, see wsMaxOpen
+	shift   int8
+	flags   uint8
 }
 
 // wiresharkConn computes Wireshark's counts for one connection. The zero value is a
@@ -127,7 +142,7 @@ type wiresharkConn struct {
 
 const (
 	wsSynAt uint8 = 1 << iota // synAt is valid
-	wsIRTT                    // irtt is valid
+	wsShown                   // a segment shows irtt: one with data, a verdict, or a new acknowledgement
 )
 
 // observe takes a segment that s sent.
@@ -137,17 +152,27 @@ func (w *wiresharkConn) observe(p *capture.Packet, at capture.Instant, s Side) {
 	w.handshake(p, at, s)
 	v := d.state(p, r, ctl)
 	if v&wsDuplicateACK != 0 {
-		d.dup = max(d.dup, 0) + 1
+		if d.dup++; d.dup == 0 {
+			d.dup = 1
+		}
 	}
+	fresh := d.acksNew(p, r)
 	v |= d.acknowledge(p, r)
 	if (p.Len > 0 || p.Flags&(capture.SYN|capture.FIN) != 0) && v&wsKeepAlive == 0 {
 		v |= d.repeat(p, at, r, w.irtt)
+	}
+	// A time of 0, of a coarse clock, counts as not measured.
+	if p.Flags&(capture.SYN|capture.ACK) == capture.ACK && w.flags&wsSynAt != 0 && w.irtt == 0 {
+		w.irtt = at.Sub(w.synAt)
+	}
+	if w.irtt != 0 && (v != 0 || p.Len > 0 || fresh) {
+		w.flags |= wsShown
 	}
 	d.update(p, at, v)
 	w.count(v, s)
 }
 
-// handshake follows SYN, SYN-ACK and the first ACK.
+// handshake follows SYN and SYN-ACK.
 func (w *wiresharkConn) handshake(p *capture.Packet, at capture.Instant, s Side) {
 	d, r := &w.side[s], &w.side[s.Other()]
 	by := uint8(1)
@@ -156,17 +181,12 @@ func (w *wiresharkConn) handshake(p *capture.Packet, at capture.Instant, s Side)
 	case capture.SYN:
 		w.synAt = at
 		w.flags |= wsSynAt
-		if d.flags&wsHi != 0 && d.flags&wsContig != 0 {
+		if d.hi != 0 {
 			d.hi = d.contig
 		}
 		by = 3
 	case capture.SYN | capture.ACK:
 		by, client = 2, s.Other()
-	case capture.ACK:
-		if w.flags == wsSynAt {
-			w.irtt = at.Sub(w.synAt)
-			w.flags |= wsIRTT
-		}
 	}
 	if by > w.by {
 		w.by, w.client = by, client
@@ -175,31 +195,32 @@ func (w *wiresharkConn) handshake(p *capture.Packet, at capture.Instant, s Side)
 		return
 	}
 	d.flags |= wsFirstACK
-	d.shift = wsShiftUnused
-	if p.Opts&capture.OptWScale != 0 {
+	// The option counts only when both SYNs have it (RFC 7323 §2.2); what the first SYN
+	// of a side says stands.
+	switch {
+	case p.Opts&capture.OptWScale == 0:
+		if d.shift == wsShiftUnknown {
+			d.shift, r.shift = wsShiftUnused, wsShiftUnused
+		}
+	case p.Flags&capture.ACK == 0 || r.shift != wsShiftUnused:
 		d.shift = wsShiftBase + int8(min(p.WScale, 14)) // RFC 7323 §2.3: at most 14
-	}
-	// The option counts only when both SYNs have it (RFC 7323 §2.2).
-	if r.shift != wsShiftUnknown && (d.shift == wsShiftUnused || r.shift == wsShiftUnused) {
-		d.shift, r.shift = wsShiftUnused, wsShiftUnused
 	}
 }
 
 // state gives the verdicts that depend on windows and on the expected sequence number.
 func (d *wiresharkSide) state(p *capture.Packet, r *wiresharkSide, ctl bool) uint16 {
 	var v uint16
-	hi := d.flags&wsHi != 0
-	same := hi && p.Seq == d.hi && p.Ack == d.ack
-	if p.Len == 1 && hi && p.Seq == d.hi && r.flags&wsStarted != 0 && r.win == 0 {
+	same := p.Seq == d.hi && p.Ack == d.ack
+	if p.Len == 1 && p.Seq == d.hi && r.flags&wsStarted != 0 && r.win == 0 {
 		return wsZeroProbe
 	}
 	if p.Window == 0 && !ctl {
 		v |= wsZeroWindow
 	}
-	if hi && before(d.hi, p.Seq) && p.Flags&capture.RST == 0 {
+	if d.hi != 0 && before(d.hi, p.Seq) && p.Flags&capture.RST == 0 {
 		v |= wsLostSegment
 	}
-	if p.Len <= 1 && hi && p.Seq == d.hi-1 && !ctl {
+	if p.Len <= 1 && p.Seq == d.hi-1 && !ctl {
 		v |= wsKeepAlive
 	}
 	if p.Len == 0 && p.Window != 0 && p.Window != d.win && same && !ctl {
@@ -227,33 +248,46 @@ func (d *wiresharkSide) state(p *capture.Packet, r *wiresharkSide, ctl bool) uin
 	return v
 }
 
+// acksNew reports whether the segment acknowledges something for the first time.
+func (d *wiresharkSide) acksNew(p *capture.Packet, r *wiresharkSide) bool {
+	if p.Flags&capture.ACK == 0 || r.hi == 0 {
+		return false
+	}
+	if d.ack == 0 {
+		return !before(p.Ack, r.hi)
+	}
+	return before(d.ack, p.Ack)
+}
+
 // acknowledge judges the acknowledgement number.
 func (d *wiresharkSide) acknowledge(p *capture.Packet, r *wiresharkSide) uint16 {
 	if p.Ack != d.ack {
 		d.dup = 0
+		r.open = 0
 	}
-	if p.Flags&capture.ACK == 0 || r.flags&wsContig == 0 || !before(r.contig, p.Ack) {
+	if p.Flags&capture.ACK == 0 || r.contig == 0 || !before(r.contig, p.Ack) {
 		return 0
 	}
 	if before(r.contig, r.hi) {
 		r.contig = r.hi
 		return wsACKLost
 	}
-	if r.dup != 0 {
+	reported := r.dup != 0
+	r.dup = wsNoDup
+	if reported {
 		return 0
 	}
-	r.dup = -1
 	return wsACKLost
 }
 
 // repeat tells whether the segment was sent again, or late.
 func (d *wiresharkSide) repeat(p *capture.Packet, at capture.Instant, r *wiresharkSide, irtt time.Duration) uint16 {
 	end := p.Seq + p.Len
-	if p.Len > 0 && r.flags&wsAck != 0 && !before(r.ack, end) {
+	if p.Len > 0 && r.ack != 0 && !before(r.ack, end) {
 		return wsRetransmission | wsSpurious
 	}
 	// A byte behind hi is where a window probe was: data after it is new.
-	if d.flags&wsHi == 0 || !before(p.Seq, d.hi) || p.Len > 1 && p.Seq == d.hi-1 {
+	if d.hi == 0 || !before(p.Seq, d.hi) || p.Len > 1 && p.Seq == d.hi-1 {
 		return 0
 	}
 	if r.dup >= 2 && p.Seq == r.ack && within(at, r.at, wsFastWindow) {
@@ -271,32 +305,35 @@ func (d *wiresharkSide) repeat(p *capture.Packet, at capture.Instant, r *wiresha
 	return wsRetransmission
 }
 
-// within reports at−since < limit. A step back in time counts as very long.
+// within reports at−since < limit, unsigned: a step back in time counts as very long, and so
+// does a handshake RTT that was measured across one.
 func within(at, since capture.Instant, limit time.Duration) bool {
-	return at >= since && at.Sub(since) < limit
+	return uint64(at.Sub(since)) < uint64(limit)
 }
 
 // update makes the segment the newest one of its sender.
 func (d *wiresharkSide) update(p *capture.Packet, at capture.Instant, v uint16) {
 	next := p.Seq + p.Len
-	if p.Flags&(capture.SYN|capture.FIN) != 0 {
-		next++
+	if p.Len > 0 || p.Flags&(capture.SYN|capture.FIN) != 0 {
+		if d.open < wsMaxOpen {
+			d.open++
+			if p.Flags&(capture.SYN|capture.FIN) != 0 {
+				next++
+			}
+		}
 	}
-	if v&wsZeroProbe == 0 && (d.flags&wsHi == 0 || before(d.hi, next)) {
+	d.packets++
+	d.bytes += uint64(p.Len)
+	if v&wsZeroProbe == 0 && (d.hi == 0 || before(d.hi, next)) {
 		d.hi, d.hiAt = next, at
-		d.flags |= wsHi
 	}
-	if d.flags&wsContig == 0 || p.Seq == d.contig {
+	if d.contig == 0 || p.Seq == d.contig {
 		d.contig = d.hi
-		d.flags |= wsContig
 	}
 	d.win, d.ack, d.at, d.last = p.Window, p.Ack, at, v
-	d.flags = d.flags&^wsAck | wsStarted
-	if p.Flags&capture.ACK != 0 {
-		d.flags |= wsAck
-		if p.Flags&capture.SYN == 0 {
-			d.flags &^= wsFirstACK
-		}
+	d.flags |= wsStarted
+	if p.Flags&(capture.ACK|capture.SYN) == capture.ACK {
+		d.flags &^= wsFirstACK
 	}
 }
 
@@ -331,7 +368,7 @@ func (w *wiresharkConn) counts() WiresharkCounts {
 		ZeroWindowProbe: n(wsZeroProbe), WindowFull: n(wsWindowFull),
 		WindowUpdate: n(wsWindowUpdate), KeepAlive: n(wsKeepAlive),
 		KeepAliveACK: n(wsKeepAliveACK),
-		Client:       w.client, HandshakeRTT: w.irtt, HasRTT: w.flags&wsIRTT != 0,
+		Client:       w.client, HandshakeRTT: w.irtt, HasRTT: w.flags&wsShown != 0,
 	}
 	for i, to := range [5][2]*uint32{
 		{&c.RetransmissionC, &c.RetransmissionS},
@@ -346,6 +383,10 @@ func (w *wiresharkConn) counts() WiresharkCounts {
 			ofClient, ofServer = ofServer, ofClient
 		}
 		*to[0], *to[1] = ofClient, ofServer
+	}
+	for i := range w.side {
+		d := &w.side[Side(i)^w.client]
+		c.Packets[i], c.Bytes[i] = d.packets, d.bytes
 	}
 	return c
 }

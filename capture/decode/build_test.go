@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -114,4 +115,13 @@ func equal(t testing.TB, name string, got, want *capture.Packet) {
 	if !reflect.DeepEqual(a, b) || string(got.Data) != string(want.Data) {
 		t.Errorf("%s:\n got %+v\nwant %+v", name, *got, *want)
 	}
+}
+
+// dnsQuery is a query message for name and type (RFC 1035 §4.1).
+func dnsQuery(name string, qtype uint16) []byte {
+	b := []byte{0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	for label := range strings.SplitSeq(name, ".") {
+		b = append(append(b, byte(len(label))), label...)
+	}
+	return append(b, 0, byte(qtype>>8), byte(qtype), 0, 1)
 }

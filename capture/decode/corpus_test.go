@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -101,12 +102,38 @@ func readFile(t *testing.T, name string, d pcapfile.Decoder, packet func(*captur
 		}
 		if err != nil {
 			var damage *pcapfile.DamageError
-			if err != io.EOF && !errors.As(err, &damage) {
+			if !errors.Is(err, io.EOF) && !errors.As(err, &damage) {
 				t.Errorf("%s: %v", name, err)
 			}
 			return
 		}
 	}
+}
+
+// differs lists the captures where Wireshark 4.0.17 sees other TCP packets, by the last
+// parts of their path, and why.
+var differs = map[string]string{
+	"ajp.pcap":                                "takes the last 4 bytes of FabricPath frames for a check sequence, and so misses the end of the packets",
+	"bigtcp-ipv4-geneve-ipv6.pcap":            "does not know BIG TCP",
+	"bigtcp-ipv4-vxlan-ipv4.pcap":             "does not know BIG TCP",
+	"bigtcp-ipv4-vxlan-ipv6.pcap":             "does not know BIG TCP",
+	"bigtcp-ipv6-geneve-ipv4.pcap":            "does not know BIG TCP",
+	"bigtcp-ipv6-geneve-ipv6.pcap":            "does not know BIG TCP",
+	"bgp-bgp_capabilities_print-oobr-2.pcap":  "does not reassemble fragments cut by the snap length, and reports a first fragment without the others",
+	"bgp_pmsi_tunnel-oobr.pcap":               "the same",
+	"gtp9_unknown_or_too_short_payload.pcap":  "accepts an inner packet longer than the outer one",
+	"filestore-5408/input.pcap":               "takes a header quoted in an sFlow report for a packet",
+	"default/pcap/ip_fragmented_garbage.pcap": "accepts TCP headers of 8 and 16 bytes (RFC 9293 §3.1: 20 or more)",
+	"default/pcap/kerberos_fuzz.pcapng":       "accepts a TCP header of 8 bytes",
+}
+
+func explained(path string) bool {
+	for suffix := range differs {
+		if strings.HasSuffix(path, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestCorpusTruth compares, for every capture, the number of TCP packets, and packets
@@ -135,30 +162,28 @@ func TestCorpusTruth(t *testing.T) {
 			k := p.Src.Addr.String() + " " + portString(p.Src.Port) + " > " + p.Dst.Addr.String() + " " + portString(p.Dst.Port)
 			flows[k] = traffic{flows[k].packets + 1, flows[k].bytes + int(p.Len)}
 		})
-		same := got == want
-		if !same {
-			t.Logf("%s: %d TCP packets, Wireshark has %d; losses %v", path, got, want, losses)
+		var diffs []string
+		if got != want {
+			diffs = append(diffs, fmt.Sprintf("%d TCP packets, Wireshark has %d; losses %v", got, want, losses))
 		}
-		n := 0
 		for k, v := range wantFlows {
 			if flows[k] != v {
-				if n++; n <= 3 {
-					t.Logf("%s: %s: %+v, Wireshark has %+v", path, k, flows[k], v)
-				}
-				same = false
+				diffs = append(diffs, fmt.Sprintf("%s: %+v, Wireshark has %+v", k, flows[k], v))
 			}
 		}
 		for k, v := range flows {
 			if _, ok := wantFlows[k]; !ok {
-				if n++; n <= 3 {
-					t.Logf("%s: %s: %+v, Wireshark has none", path, k, v)
-				}
-				same = false
+				diffs = append(diffs, fmt.Sprintf("%s: %+v, Wireshark has none", k, v))
 			}
 		}
-		if same {
+		switch {
+		case len(diffs) == 0:
 			equal++
+		case explained(path):
+			t.Logf("%s: explained: %s", path, diffs[0])
+		default:
+			t.Errorf("%s: %d differences:\n%s", path, len(diffs), strings.Join(diffs[:min(3, len(diffs))], "\n"))
 		}
 	}
-	t.Logf("%d of %d captures equal", equal, len(paths))
+	t.Logf("%d of %d captures equal, %d explained", equal, len(paths), len(differs))
 }

@@ -15,7 +15,7 @@
 // Ports, sequence numbers and options are those of the transport header. For
 // ICMP and ICMPv6, Len is the message without its first 8 bytes, Seq holds bytes 4
 // to 7 of the message (identifier and sequence of an echo, MTU, gateway) and, for
-// errors, Data is the quoted packet, which [Quoted] reads. A quoted TCP or UDP
+// errors, Data is the quoted packet. A quoted TCP or UDP
 // header is never a Packet of its own.
 //
 // # Fragments

@@ -102,6 +102,10 @@ func (d *Decoder) Flush() Stats {
 	return t.stats
 }
 
+// Orphans gives up all incomplete datagrams and returns how many fragments came without the
+// first fragment of theirs, since New. Sources call it at their end.
+func (d *Decoder) Orphans() uint64 { return d.Flush().Orphans }
+
 // reassemble adds a fragment whose captured payload is b. When it completes its
 // datagram, the transport header is read and p describes the whole.
 func (d *Decoder) reassemble(f *fragment, b []byte, p *capture.Packet) capture.LossReason {

@@ -154,6 +154,7 @@ func (d *Decoder) pflog(b []byte, wire int, p *capture.Packet) capture.LossReaso
 		p.Dir = capture.DirInbound
 	case layers.PFDirectionOut:
 		p.Dir = capture.DirOutbound
+	case layers.PFDirectionInOut: // not known
 	}
 	return d.family(uint32(f.Family), f.Payload, wire-len(f.Contents), p)
 }
@@ -236,7 +237,9 @@ func (d *Decoder) wifiPadded(b []byte, wire int, padded bool, p *capture.Packet)
 	if qos := hl - 2; m.Type.QOS() && !m.Flags.Order() && qos >= 0 && b[qos]&0x80 != 0 {
 		return capture.LossLinkType // A-MSDU: several packets in one frame
 	}
-	d.setMACs(b[4:], p) // receiver and transmitter
+	if d.ips == 0 {
+		d.setMACs(b[4:], p) // receiver and transmitter
+	}
 	if padded {
 		hl = (hl + 3) &^ 3
 		if hl > len(b) {

@@ -11,9 +11,9 @@ import (
 const (
 	LinkNull      = 0   // BSD loopback: address family in the writer's byte order
 	LinkEthernet  = 1   // IEEE 802.3
+	LinkPPP       = 9   // PPP, with or without address and control
 	LinkRawBSD    = 12  // IP without a link header, as DLT_RAW on most systems
 	LinkRawOBSD   = 14  // the same on OpenBSD
-	LinkPPP       = 9   // PPP, with or without address and control
 	LinkPPPSerial = 50  // PPP or Cisco HDLC
 	LinkPPPoE     = 51  // PPPoE session header first
 	LinkATM       = 100 // RFC 2684 LLC encapsulation

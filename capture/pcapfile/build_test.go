@@ -123,8 +123,8 @@ func (d *rawDecoder) Decode(at capture.Instant, link uint16, data []byte, wire i
 	return capture.LossNone
 }
 
-// readAll reads r to its end in batches of n and checks what every batch
-// promises. Data is copied, so observations can be compared.
+// readAll reads r to its end in batches of n and checks what every batch promises.
+// Data is copied, so observations can be compared.
 func readAll(t testing.TB, r io.Reader, n int, d Decoder) (obs []capture.Observation, s Stats, err error) {
 	t.Helper()
 	f, err := NewReader("test", r, d)

@@ -6,17 +6,17 @@ import (
 	"jindan/capture"
 )
 
-// clock converts the time units of a pcapng interface (if_tsresol, if_tsoffset)
-// to nanoseconds since the epoch: time × mul / div >> shift + offset, rounded
-// down.
+// clock converts the time units of a pcapng interface (if_tsresol, if_tsoffset) to
+// nanoseconds since the epoch: time × mul / div >> shift + offset, rounded down.
 type clock struct {
 	mul, div uint64
 	shift    uint
-	offset   int64 // seconds
+	offset   int64  // seconds
+	easy     uint64 // times below it need nothing but mul
 }
 
-// newClock takes the octet of if_tsresol: a negative power of 10, or of 2 if its
-// top bit is set; and if_tsoffset in seconds.
+// newClock takes the octet of if_tsresol: a negative power of 10, or of 2 if its top
+// bit is set; and if_tsoffset in seconds.
 func newClock(resolution byte, offset int64) clock {
 	c := clock{mul: 1, div: 1, offset: offset}
 	exp := uint(resolution & 0x7f)
@@ -34,11 +34,21 @@ func newClock(resolution byte, offset int64) clock {
 	default: // a whole uint64 of such units is less than a nanosecond
 		c.mul = 0
 	}
+	if c.div == 1 && c.shift == 0 && c.offset == 0 && c.mul > 0 {
+		c.easy = maxInstant / c.mul
+	}
 	return c
 }
 
 // instant converts t, clamping to ±maxInstant.
 func (c *clock) instant(t uint64) capture.Instant {
+	if t < c.easy {
+		return capture.Instant(t * c.mul)
+	}
+	return c.convert(t)
+}
+
+func (c *clock) convert(t uint64) capture.Instant {
 	hi, lo := bits.Mul64(t, c.mul)
 	if c.div != 1 {
 		lo /= c.div // then mul is 1, hence hi 0
@@ -53,9 +63,6 @@ func (c *clock) instant(t uint64) capture.Instant {
 	}
 	if hi != 0 || lo > maxInstant {
 		lo = maxInstant
-	}
-	if c.offset == 0 {
-		return capture.Instant(lo)
 	}
 	const most = maxInstant / 1_000_000_000
 	ns := int64(lo) + min(max(c.offset, -most), most)*1e9 // both within ±2^62

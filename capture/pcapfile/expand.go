@@ -9,15 +9,17 @@ import (
 	"slices"
 )
 
-// Expand turns the arguments of a command into the names of the captures to
-// read, sorted, so that the order of arguments never matters: a file stands for
-// itself, unopened; a directory for the captures in it and below it, recognised by their content
-// and not by their names; "-" for standard input. A file that is reached twice
-// (also through symbolic links) is listed once, under the name that sorts first. In directories,
-// links to directories are not followed, and what is not a regular file is passed over.
+// Expand turns the arguments of a command into the names of the captures to read,
+// sorted, so that the order of arguments never matters: a file stands for itself,
+// unopened; a directory for the captures in it and below it, recognised by their
+// content and not by their names; "-" for standard input. A file that is reached
+// twice (also through symbolic links) is listed once, under the name that sorts
+// first. In directories, links to directories are not followed, and what is not a
+// regular file is passed over.
 //
-// The error joins what is wrong with each argument: not there, a directory without captures, or
-// files in a directory that cannot be read. The names are valid even then.
+// The error joins what is wrong with each argument: not there, a directory without
+// captures, or files in a directory that cannot be read. The names are valid even
+// then.
 func Expand(args []string) ([]string, error) {
 	var names []string
 	var errs []error

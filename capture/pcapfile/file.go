@@ -1,17 +1,17 @@
-// Package pcapfile reads capture files as a [capture.Source]: pcap (both byte
-// orders, microseconds and nanoseconds, the "modified" variant of A. Kuznetzov,
-// and the old 2.0–2.3 headers), pcapng, and snoop; plain, gzip or zstd, from a file
-// or from standard input. What a file is, its content decides, not its name.
+// Package pcapfile reads capture files as a [capture.Source]: pcap (both byte orders,
+// microseconds and nanoseconds, the "modified" variant of A. Kuznetzov, and the old
+// 2.0–2.3 headers), pcapng, and snoop; plain, gzip or zstd, from a file or from
+// standard input. What a file is, its content decides, not its name.
 //
-// A file is data from strangers: every length is checked before anything is
-// allocated or read by it. A damaged file delivers what stands before the damage
-// and then fails with a [*DamageError]; a file that merely ends too early delivers
-// everything, ends with io.EOF, and says so in [Stats].
+// A file is data from strangers: every length is checked before anything is allocated
+// or read by it. A damaged file delivers what stands before the damage and then fails
+// with a [*DamageError]; a file that merely ends too early delivers everything, ends
+// with io.EOF, and says so in [Stats].
 //
-// Memory per open file: a read buffer of 64 KiB, 1 MiB from its second filling
-// on, and up to 17 MiB once a record of that size is really there; nothing after
-// the end of the file. gzip adds about 110 KiB, zstd the window of
-// the frame (8 MiB at level 19, never more than 128 MiB).
+// Memory per open file: a read buffer of 64 KiB, 1 MiB from its second filling on,
+// and up to 17 MiB once a record of that size is really there; nothing after the end
+// of the file. gzip adds about 110 KiB, zstd the window of the frame (8 MiB at level
+// 19, never more than 128 MiB).
 package pcapfile
 
 import (
@@ -21,24 +21,24 @@ import (
 	"io"
 	"math"
 	"os"
-	"sync/atomic"
 
 	"jindan/capture"
 )
 
 // Decoder turns the bytes of one captured packet into a Packet.
 type Decoder interface {
-	// Decode reads data, the captured bytes of a packet of wireLen bytes
-	// (wireLen ≥ len(data)) with the given LINKTYPE_ value
+	// Decode reads data, the captured bytes of a packet of wireLen bytes (wireLen ≥
+	// len(data)) with the given LINKTYPE_ value
 	// (https://www.tcpdump.org/linktypes.html), seen at at. It returns
-	// capture.LossNone when *p holds the packet, else why it does not; *p then
-	// means nothing.
+	// capture.LossNone when *p holds the packet, else why it does not; *p then means
+	// nothing.
 	//
 	// *p comes with what an earlier packet left in it: Decode sets every field but
 	// Frame. p.Data may point into data or into memory of the decoder; the caller
-	// copies it before the next call. Decode must not keep data. A method
-	// Recycle(), if there is one, is called now and then, when no Data handed out
-	// before is needed any more.
+	// copies it before the next call. Decode must not keep data. A method Recycle(),
+	// if there is one, is called now and then, when no Data handed out before is
+	// needed any more. A method Orphans() uint64, if there is one, is called at the end of
+	// the file and says how many fragments waited in vain for the rest of their datagram.
 	Decode(at capture.Instant, linkType uint16, data []byte, wireLen int, p *capture.Packet) capture.LossReason
 }
 
@@ -47,7 +47,7 @@ type Stats struct {
 	Format      string          // "pcap", "pcapng" or "snoop"
 	Compression string          // "gzip", "zstd", or empty
 	Packets     uint64          // packet records
-	Frames      uint64          // Packets and what else Wireshark numbers as frames (pcapng custom, journal and sysdig blocks)
+	Frames      uint64          // Packets, and other pcapng blocks that Wireshark numbers as frames
 	Bytes       uint64          // captured bytes in them
 	First, Last capture.Instant // earliest and latest time; meaningless if Packets == NoTime
 	Interfaces  int             // interfaces described, over all sections; 1 for pcap and snoop
@@ -56,9 +56,9 @@ type Stats struct {
 	Backward    uint64          // packets with a time before that of their predecessor
 	NoTime      uint64          // packets without a time of their own (pcapng simple packet blocks)
 
-	// Unread counts, by reason, what is missing or could not be used: packets that the decoder
-	// refused, packets that the file says were dropped (LossKernelDrop), and 1 for
-	// LossFileCut or LossFileDamaged.
+	// Unread counts, by reason, what is missing or could not be used: packets that
+	// the decoder refused, packets that the file says were dropped (LossKernelDrop),
+	// and 1 for LossFileCut or LossFileDamaged.
 	Unread [capture.LossReasonCount]uint64
 
 	Cut       bool  // the file ends inside a record, or its compressed stream ends early
@@ -82,8 +82,8 @@ type DamageError struct {
 // Error returns What; whoever prints it puts the name of the file before it.
 func (e *DamageError) Error() string { return e.What }
 
-// File is an open capture file. It is a [capture.Source] for one reader; only
-// Name and Progress may be called while a Read is under way.
+// File is an open capture file. It is a [capture.Source] for one reader; only Name
+// and Progress may be called while a Read is under way.
 type File struct {
 	name    string
 	d       Decoder
@@ -112,8 +112,8 @@ type loss struct {
 
 var _ capture.Source = (*File)(nil)
 
-// Open opens a capture file; "-" is standard input. It reads the file's header,
-// and fails when the file cannot be opened, is empty, or is no capture that this package
+// Open opens a capture file; "-" is standard input. It reads the file's header, and
+// fails when the file cannot be opened, is empty, or is no capture that this package
 // reads; those errors name the file. d belongs to the File from then on.
 func Open(name string, d Decoder) (*File, error) {
 	if name == "-" {
@@ -140,8 +140,8 @@ func Open(name string, d Decoder) (*File, error) {
 	return open(name, fd, fd.Close, st.Size(), d)
 }
 
-// NewReader reads a capture from r. name serves messages. A Read of the File
-// ends no sooner than the Read of r that it waits for. Closing the File leaves r open.
+// NewReader reads a capture from r. name serves messages. A Read of the File ends no
+// sooner than the Read of r that it waits for. Closing the File leaves r open.
 func NewReader(name string, r io.Reader, d Decoder) (*File, error) {
 	return open(name, r, func() error { return nil }, 0, d)
 }
@@ -171,8 +171,8 @@ func open(name string, r io.Reader, closer func() error, size int64, d Decoder) 
 // Name returns the name given to Open, or "standard input".
 func (f *File) Name() string { return f.name }
 
-// Progress returns how many bytes of the file have been read and how many it
-// has, 0 if that is unknown. It may be called at any time.
+// Progress returns how many bytes of the file have been read and how many it has, 0
+// if that is unknown. It may be called at any time.
 func (f *File) Progress() (read, size int64) { return f.raw.n.Load(), f.size }
 
 // Stats returns what has been read until now.
@@ -183,8 +183,8 @@ func (f *File) Stats() Stats {
 	return s
 }
 
-// Close releases the file. It is not needed after Read has returned an error,
-// but does no harm.
+// Close releases the file. It is not needed after Read has returned an error, but
+// does no harm.
 func (f *File) Close() error {
 	f.win.close()
 	if f.closer == nil {
@@ -198,20 +198,20 @@ func (f *File) Close() error {
 	return c()
 }
 
-// Read fills b with the next packets, decoded in place. Packets that the
-// decoder refuses become KindLoss observations with Lost 1, but for LossNotIP and
-// LossReassembling, where nothing is missing; the observations do not depend on the size of batches. Frame
-// numbers count from 1 every record that Wireshark counts. Packets that the capturing side
-// says it dropped come as KindLoss before the packet that follows them; a cut or
-// damaged file ends with one KindLoss.
+// Read fills b with the next packets, decoded in place. Packets that the decoder
+// refuses become KindLoss observations with Lost 1, but for LossNotIP and
+// LossReassembling, where nothing is missing; the observations do not depend on the
+// size of batches. Frame numbers count from 1 every record that Wireshark counts.
+// Packets that the capturing side says it dropped come as KindLoss before the packet
+// that follows them; a cut or damaged file ends with one KindLoss.
 //
-// A batch ends early rather than wait for input while it has something to
-// deliver. Payload (Packet.Data) is copied out of the read buffer into memory
-// that belongs to b, so that it lasts until b, this very Batch, is read again, even when
-// other batches are read meanwhile.
+// A batch ends early rather than wait for input while it has something to deliver.
+// Payload (Packet.Data) is copied out of the read buffer into memory that belongs to
+// b, so that it lasts until b, this very Batch, is read again, even when other
+// batches are read meanwhile.
 //
-// The error is io.EOF at the end, also of a file that is cut short; a
-// *DamageError; the error of the underlying reader; or that of ctx.
+// The error is io.EOF at the end, also of a file that is cut short; a *DamageError;
+// the error of the underlying reader; or that of ctx.
 func (f *File) Read(ctx context.Context, b *capture.Batch) error {
 	if cap(b.Obs) == 0 {
 		b.Obs = make([]capture.Observation, 0, capture.DefaultBatch)
@@ -335,6 +335,12 @@ func (f *File) end(err error) {
 		f.losses = append(f.losses, loss{last, 1})
 		f.stats.Unread[last]++
 	}
+	if d, ok := f.d.(interface{ Orphans() uint64 }); ok {
+		if n := d.Orphans(); n > 0 {
+			f.losses = append(f.losses, loss{capture.LossFragment, n})
+			f.stats.Unread[capture.LossFragment] += n
+		}
+	}
 	if f.stats.Packets == 0 {
 		f.losses = nil // no time to report them at
 	}
@@ -346,61 +352,4 @@ func (f *File) end(err error) {
 func (f *File) lose(o *capture.Observation, at capture.Instant, l loss) {
 	*o = capture.Observation{At: at, Kind: capture.KindLoss, Reason: l.reason, Lost: l.n}
 	f.until = max(f.until, at)
-}
-
-// arenaCount is how many batches a File remembers; [capture.Merge] uses two.
-const arenaCount = 4
-
-// arena holds the payload of the packets in one batch. It is overwritten when
-// that batch is read again. A batch beyond arenaCount takes the place of another one:
-// that one loses the reuse of its memory, never its content, which stays as long as
-// observations point to it.
-type arena struct {
-	of  *capture.Batch
-	buf []byte
-}
-
-func (f *File) arena(b *capture.Batch) *arena {
-	for i := range f.arenas {
-		if a := &f.arenas[i]; a.of == b {
-			a.buf = a.buf[:0]
-			return a
-		}
-	}
-	a := &f.arenas[f.turn]
-	f.turn = (f.turn + 1) % arenaCount
-	*a = arena{of: b}
-	return a
-}
-
-// keep copies data. When the arena grows, what was kept earlier stays in the
-// old memory, which its observations keep alive.
-func (a *arena) keep(data []byte) []byte {
-	n := len(a.buf)
-	a.buf = append(a.buf, data...)
-	return a.buf[n:len(a.buf):len(a.buf)]
-}
-
-// rawReader counts what is read from the file and keeps its error apart from
-// those of a decompressor above it.
-type rawReader struct {
-	r   io.Reader
-	ctx context.Context
-	n   atomic.Int64
-	err error // other than io.EOF
-}
-
-func (r *rawReader) Read(p []byte) (int, error) {
-	var n int
-	var err error
-	if c, ok := r.r.(*pump); ok && r.ctx != nil {
-		n, err = c.read(r.ctx, p)
-	} else {
-		n, err = r.r.Read(p)
-	}
-	r.n.Add(int64(n))
-	if err != nil && err != io.EOF {
-		r.err = err
-	}
-	return n, err
 }

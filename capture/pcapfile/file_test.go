@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,8 +16,8 @@ import (
 	"jindan/capture"
 )
 
-// sample is a small file of each format, with the offsets at which it may end
-// cleanly and how many packets it has up to there.
+// sample is a small file of each format, with the offsets at which it may end cleanly
+// and how many packets it has up to there.
 func sample(format string) (file []byte, ends map[int]int) {
 	ends = map[int]int{}
 	add := func(packets int, b []byte) {
@@ -117,8 +116,8 @@ func TestCompressedStreamCut(t *testing.T) {
 	}
 }
 
-// TestBatchSizes: observations depend neither on the size of batches nor on how
-// the input is chopped.
+// TestBatchSizes: observations depend neither on the size of batches nor on how the
+// input is chopped.
 func TestBatchSizes(t *testing.T) {
 	file := join(section(little), describe(little, 1, 0))
 	for i := range 3000 {
@@ -188,8 +187,8 @@ func TestDataLasts(t *testing.T) {
 	}
 }
 
-// TestPipe: what a pipe has delivered is handed over at once, and waiting for
-// more ends with the context.
+// TestPipe: what a pipe has delivered is handed over at once, and waiting for more
+// ends with the context.
 func TestPipe(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -292,92 +291,36 @@ func TestOpenFile(t *testing.T) {
 	}
 }
 
-// repeat delivers head once and then body for ever.
-type repeat struct {
-	rest, body []byte
-}
-
-func (r *repeat) Read(p []byte) (n int, err error) {
-	for n < len(p) {
-		if len(r.rest) == 0 {
-			r.rest = r.body
-		}
-		m := copy(p[n:], r.rest)
-		r.rest = r.rest[m:]
-		n += m
+// TestMemory: a length is believed only as far as there are bytes, and what unpacks to
+// a lot is read piece by piece.
+func TestMemory(t *testing.T) {
+	head := join(section(little), describe(little, 1, 0))
+	zeros := append(bytes.Clone(head), make([]byte, 0, 64<<20)...)
+	for len(zeros) < 60<<20 {
+		zeros = append(zeros, enhanced(little, 0, 0, make([]byte, 4<<20), 0)...)
 	}
-	return n, nil
-}
-
-func endless(format string, size int) *repeat {
-	var head, body []byte
-	switch format {
-	case "pcap":
-		head = pcapHead(little, magicMicro, 4, 65535, 1)
-		body = pcapRecord(little, 1, 0, payload(size, 0), 1500)
-	case "pcapng":
-		head = join(section(little), describe(little, 1, 0))
-		body = enhanced(little, 0, 1, payload(size, 0), 1500)
-	case "pcapng-flags":
-		head = join(section(little), describe(little, 1, 0))
-		body = enhanced(little, 0, 1, payload(size, 0), 1500, option(little, 2, words(little, 1)), option(little, 0, nil))
-	}
-	return &repeat{rest: head, body: bytes.Repeat(body, 1000)}
-}
-
-func TestAllocs(t *testing.T) {
-	for _, format := range []string{"pcap", "pcapng", "pcapng-flags"} {
-		f, err := NewReader("test", endless(format, 100), &rawDecoder{data: true, verdict: func([]byte) capture.LossReason { return 0 }})
+	for _, tt := range []struct {
+		name   string
+		file   []byte
+		buffer int
+	}{
+		{"block claims 16 MiB", join(head, words(little, blockEnhanced, maxRecord, 0)), firstBuffer},
+		{"packet claims 16 MiB", join(pcapHead(little, magicMicro, 4, maxRecord, 1), words(little, 0, 0, maxRecord, 0)), firstBuffer},
+		{"60 MiB in gzip", gzipped(t, zeros), 8 << 20},
+		{"60 MiB in zstd", zstandard(t, zeros), 8 << 20},
+	} {
+		f, err := NewReader("test", bytes.NewReader(tt.file), nothing{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var b [2]capture.Batch
-		i := 0
-		read := func() {
-			if err := f.Read(t.Context(), &b[i%2]); err != nil {
-				t.Fatal(err)
-			}
-			i++
+		var b capture.Batch
+		largest := 0
+		for err == nil {
+			largest = max(largest, len(f.win.buf))
+			err = f.Read(t.Context(), &b)
 		}
-		for range 100 { // buffers and arenas grow
-			read()
-		}
-		if n := testing.AllocsPerRun(200, read); n != 0 {
-			t.Errorf("%s: %v allocations per batch", format, n)
-		}
-	}
-}
-
-// nothing is the cheapest decoder.
-type nothing struct{}
-
-func (nothing) Decode(capture.Instant, uint16, []byte, int, *capture.Packet) capture.LossReason {
-	return capture.LossNone
-}
-
-// BenchmarkRead measures the cost per packet of everything but decoding.
-func BenchmarkRead(b *testing.B) {
-	for _, format := range []string{"pcap", "pcapng", "pcapng-flags"} {
-		for _, size := range []int{78, 351} {
-			b.Run(fmt.Sprintf("%s/%d", format, size), func(b *testing.B) {
-				f, err := NewReader("test", endless(format, size), nothing{})
-				if err != nil {
-					b.Fatal(err)
-				}
-				var batch capture.Batch
-				n := 0
-				b.SetBytes(int64(size))
-				b.ReportAllocs()
-				for b.Loop() {
-					if n == 0 {
-						if err := f.Read(b.Context(), &batch); err != nil {
-							b.Fatal(err)
-						}
-						n = len(batch.Obs)
-					}
-					n--
-				}
-			})
+		if err != io.EOF || largest > tt.buffer {
+			t.Errorf("%s: %v, buffer of %d bytes", tt.name, err, largest)
 		}
 	}
 }

@@ -100,8 +100,8 @@ func unknown(head []byte) error {
 		head[:min(4, len(head))], readable)
 }
 
-// Instants from files are kept within ±2^62 ns (years 1823 to 2116), so that
-// whoever adds a duration to one cannot overflow.
+// Instants from files are kept within ±2^62 ns (years 1823 to 2116), so that whoever
+// adds a duration to one cannot overflow.
 const maxInstant = 1 << 62
 
 // counts tallies packets by link type.

@@ -15,13 +15,12 @@ const (
 	magicModified = 0xa1b2cd34 // microseconds, and 8 bytes more in every record header
 
 	pcapHeader = 24
-	// pcapLimit is the longest packet accepted, unless the header's snap length
-	// is above it: what tcpdump and Wireshark write at most.
+	// pcapLimit is the longest packet accepted, unless the header's snap length is
+	// above it: what tcpdump and Wireshark write at most.
 	pcapLimit = 262144
 )
 
 type pcap struct {
-	order   binary.ByteOrder
 	big     bool
 	header  int    // bytes of a record header
 	unit    int64  // nanoseconds in a unit of the second time field
@@ -36,7 +35,7 @@ func openPcap(w *window, order binary.ByteOrder) (format, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pcap{order: order, big: order == binary.ByteOrder(binary.BigEndian), header: 16, unit: 1000, limit: pcapLimit}
+	p := &pcap{big: order == binary.ByteOrder(binary.BigEndian), header: 16, unit: 1000, limit: pcapLimit}
 	switch order.Uint32(h) {
 	case magicNano:
 		p.unit = 1

@@ -16,6 +16,7 @@ const (
 	blockStats     = 5
 	blockEnhanced  = 6
 
+	// Not packets, but numbered as frames by Wireshark.
 	blockJournal     = 9
 	blockCustom      = 0xbad
 	blockCustomKeep  = 0x40000bad
@@ -137,7 +138,7 @@ func (p *pcapng) next(w *window, r *record) error {
 		case blockStats:
 			p.statistics(body, r)
 		case blockJournal, blockCustom, blockCustomKeep, blockSysdig, blockSysdig2, blockSysdigLarge:
-			r.frame++ // Wireshark shows them as frames
+			r.frame++
 		}
 		if err != nil {
 			return err
@@ -257,8 +258,8 @@ func (p *pcapng) obsolete(w *window, body []byte, r *record) (bool, error) {
 	return true, nil
 }
 
-// packet checks what all packet blocks share, and sets the fields that do not
-// differ between them. rest starts with the captured bytes.
+// packet checks what all packet blocks share, and sets the fields that do not differ
+// between them. rest starts with the captured bytes.
 func (p *pcapng) packet(w *window, r *record, id uint32, rest []byte, n uint32) (*iface, error) {
 	if int64(id) >= int64(len(p.ifaces)) {
 		return nil, w.damage(r.next(), "belongs to interface %d, but the section describes %d", id, len(p.ifaces))
@@ -274,9 +275,9 @@ func (p *pcapng) packet(w *window, r *record, id uint32, rest []byte, n uint32) 
 	return i, nil
 }
 
-// statistics takes from an Interface Statistics Block the packets dropped since
-// the capture began, as far as the packet blocks have not reported them yet. Its
-// time is not used: the packets around it have better ones.
+// statistics takes from an Interface Statistics Block the packets dropped since the
+// capture began, as far as the packet blocks have not reported them yet. Its time is
+// not used: the packets around it have better ones.
 func (p *pcapng) statistics(body []byte, r *record) {
 	if len(body) < 12 || int64(p.u32(body)) >= int64(len(p.ifaces)) {
 		return
@@ -304,8 +305,8 @@ func (p *pcapng) dropped(r *record, i *iface, n uint64) {
 	r.drops += n
 }
 
-// options calls f for each option in b (§3.5). If w is given, options
-// that do not fit are damage of subject; else they end the list.
+// options calls f for each option in b (§3.5). If w is given, options that do not fit
+// are damage of subject; else they end the list.
 func (p *pcapng) options(b []byte, w *window, subject string, f func(code uint16, value []byte)) error {
 	for len(b) >= 4 {
 		code, n := p.u16(b), int(p.u16(b[2:]))

@@ -3,7 +3,6 @@ package pcapfile
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,8 +23,8 @@ var (
 	errCut  = errors.New("input ends inside a record")
 )
 
-// window is the read buffer: buf[lo:hi] has been read from the input, and not
-// yet been consumed.
+// window is the read buffer: buf[lo:hi] has been read from the input, and not yet
+// been consumed.
 type window struct {
 	buf     []byte
 	lo, hi  int
@@ -92,8 +91,8 @@ func isZstd(b []byte) bool {
 		b[0]&0xf0 == 0x50 && b[1] == 0x2a && b[2] == 0x4d && b[3] == 0x18
 }
 
-// peek returns what is buffered, at least n bytes of it, without consuming any.
-// Its errors are those of need.
+// peek returns what is buffered, at least n bytes of it, without consuming any. Its
+// errors are those of need.
 func (w *window) peek(n int) ([]byte, error) {
 	if err := w.need(n); err != nil {
 		return nil, err
@@ -102,9 +101,8 @@ func (w *window) peek(n int) ([]byte, error) {
 }
 
 // need sees to it that n bytes are buffered. At the end of the input it returns
-// io.EOF if nothing is left, else errCut or what is wrong with the compressed
-// stream; errMore if n bytes would take a read that w.wait forbids. Errors consume
-// nothing.
+// io.EOF if nothing is left, else errCut or what is wrong with the compressed stream;
+// errMore if n bytes would take a read that w.wait forbids. Errors consume nothing.
 func (w *window) need(n int) error {
 	if w.hi-w.lo >= n {
 		return nil
@@ -155,8 +153,8 @@ func (w *window) fill(n int) error {
 	return fmt.Errorf("reading at byte %d: %w", w.base+int64(w.hi), w.err)
 }
 
-// grow makes room in the buffer. It doubles only when the bytes before are
-// really there, so a record that only claims to be long costs nothing.
+// grow makes room in the buffer. It doubles only when the bytes before are really
+// there, so a record that only claims to be long costs nothing.
 func (w *window) grow() {
 	size := len(w.buf)
 	switch {
@@ -174,8 +172,8 @@ func (w *window) grow() {
 	w.buf = buf
 }
 
-// packed tells apart what a decompressor's error means: the file could not be
-// read, the stream ends early, or it is broken.
+// packed tells apart what a decompressor's error means: the file could not be read,
+// the stream ends early, or it is broken.
 func (w *window) packed(err error) error {
 	switch {
 	case w.raw.err != nil:
@@ -211,102 +209,9 @@ func (w *window) place() string {
 	return fmt.Sprintf("byte %d", w.offset())
 }
 
-// damage returns a DamageError for the next record: "packet 7 at byte 1234
-// <what>: the file is damaged from there on".
+// damage returns a DamageError for the next record: "packet 7 at byte 1234 <what>:
+// the file is damaged from there on".
 func (w *window) damage(subject, format string, args ...any) error {
 	return &DamageError{Offset: w.offset(), What: fmt.Sprintf("%s at %s %s: the file is damaged from there on",
 		subject, w.place(), fmt.Sprintf(format, args...))}
-}
-
-// errReader delivers an error that was met before, or reads on.
-type errReader struct {
-	r   io.Reader
-	err error
-}
-
-func (r *errReader) Read(p []byte) (int, error) {
-	if r.err != nil {
-		return 0, r.err
-	}
-	return r.r.Read(p)
-}
-
-// pump reads from a pipe or a terminal in a goroutine of its own, because such
-// a read cannot be interrupted: with it, a Read returns when its context ends. The
-// goroutine starts with the first read and ends with the input; after Close it ends with the read
-// that is under way, which may be as late as the end of the process.
-type pump struct {
-	r     io.Reader
-	full  chan []byte
-	free  chan []byte
-	done  chan struct{}
-	cur   []byte // rest of the piece being read
-	piece []byte // all of it
-	err   error  // valid once full is closed
-}
-
-func newPump(r io.Reader) *pump {
-	return &pump{r: r, done: make(chan struct{})}
-}
-
-func (p *pump) run() {
-	defer close(p.full)
-	for {
-		select {
-		case b := <-p.free:
-			n, err := p.r.Read(b[:cap(b)])
-			p.err = err
-			if n > 0 || err == nil {
-				p.full <- b[:n] // has room for every piece
-			}
-			if err != nil {
-				return
-			}
-		case <-p.done:
-			return
-		}
-	}
-}
-
-func (p *pump) Read(b []byte) (int, error) { return p.read(context.Background(), b) }
-
-func (p *pump) read(ctx context.Context, b []byte) (int, error) {
-	if p.full == nil {
-		p.full, p.free = make(chan []byte, 2), make(chan []byte, 2)
-		for range 2 {
-			p.free <- make([]byte, firstBuffer)
-		}
-		go p.run()
-	}
-	for len(p.cur) == 0 {
-		if p.piece != nil {
-			p.free <- p.piece // has room for every piece
-			p.piece = nil
-		}
-		select {
-		case piece, ok := <-p.full:
-			if !ok {
-				if p.err == nil {
-					return 0, io.ErrClosedPipe
-				}
-				return 0, p.err
-			}
-			p.cur, p.piece = piece, piece
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	n := copy(b, p.cur)
-	p.cur = p.cur[n:]
-	return n, nil
-}
-
-// Close lets the goroutine end.
-func (p *pump) Close() error {
-	select {
-	case <-p.done:
-	default:
-		close(p.done)
-	}
-	return nil
 }

@@ -126,6 +126,7 @@ func noArgs(c *cobra.Command, args []string) error {
 		return fmt.Errorf("%q is one argument too many: %s takes none (see '%s --help')", args[0], c.CommandPath(), c.CommandPath())
 	}
 	msg := fmt.Sprintf("there is no command %q", c.CommandPath()+" "+args[0])
+	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		msg += fmt.Sprintf(", did you mean %q?", near[0])
 	}
@@ -136,7 +137,7 @@ func noArgs(c *cobra.Command, args []string) error {
 func someArgs(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return fmt.Errorf("%s: give %s (see '%s --help')", c.CommandPath(), what, c.CommandPath())
+			return fmt.Errorf("give %s (see '%s --help')", what, c.CommandPath())
 		}
 		return nil
 	}
@@ -176,4 +177,3 @@ func newLog(format string, color bool) zerolog.Logger {
 		FormatMessage: func(m any) string { return fmt.Sprint(m) },
 	})
 }
-

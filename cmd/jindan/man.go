@@ -17,7 +17,7 @@ func newMan() *cobra.Command {
 		Hidden: true,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("jindan man: give one directory, which must exist")
+				return fmt.Errorf("give one directory, which must exist")
 			}
 			return nil
 		},

@@ -108,12 +108,12 @@ func timestamp(at capture.Instant) string { return at.Time().Format(time.RFC3339
 // ECSFinding maps a finding.
 func ECSFinding(f *analyze.Finding) *ECS {
 	e := &ECS{
-		Timestamp: timestamp(f.Time), Level: f.Severity, Message: clean(f.Title.En) + ": " + English.place(f.Subject, ""),
+		Timestamp: timestamp(f.Time), Level: f.Severity, Message: Clean(f.Title.En) + ": " + English.place(f.Subject, ""),
 		Log: ecsLog{f.Severity}, ECS: ecsVer{ecsVersion}, Agent: agent(f.Agent),
 		Event: ecsEvent{Kind: "alert", Category: []string{"network"}, Type: eventTypes(f), Action: f.Rule,
-			Reason: clean(f.Summary.En), Severity: ecsSeverity[f.Severity], ID: f.ID, Dataset: "jindan.finding",
+			Reason: Clean(f.Summary.En), Severity: ecsSeverity[f.Severity], ID: f.ID, Dataset: "jindan.finding",
 			Module: "jindan", Start: timestamp(f.Onset), Sequence: f.Seq},
-		Rule: &ecsRule{ID: f.Rule, Name: clean(f.Title.En), Category: strings.Join(f.Steps, ","), Ruleset: "jindan"},
+		Rule: &ecsRule{ID: f.Rule, Name: Clean(f.Title.En), Category: strings.Join(f.Steps, ","), Ruleset: "jindan"},
 		Jindan: ecsFinding{Schema: f.Schema, State: f.State, Role: f.Role, Because: f.Because, Steps: f.Steps, Subject: f.Subject,
 			Detected: timestamp(f.Detected), LastSeen: timestamp(f.LastSeen), Confidence: f.Confidence, Features: f.Features,
 			Evidence: f.Evidence, Coverage: f.Coverage, Title: f.Title, Summary: f.Summary, Next: f.Next, Filter: f.Filter},
@@ -208,10 +208,10 @@ func ECSDiagnosis(d *analyze.Diagnosis) *ECS {
 		who = f.Agent
 	}
 	return &ECS{
-		Timestamp: timestamp(d.Time), Level: level, Message: clean(d.Summary.En), Log: ecsLog{level}, ECS: ecsVer{ecsVersion},
+		Timestamp: timestamp(d.Time), Level: level, Message: Clean(d.Summary.En), Log: ecsLog{level}, ECS: ecsVer{ecsVersion},
 		Agent: agent(who),
 		Event: ecsEvent{Kind: "state", Category: []string{"network"}, Type: []string{"info"}, Action: "diagnosis",
-			Reason: clean(d.Summary.En), Severity: ecsSeverity[level], Dataset: "jindan.diagnosis", Module: "jindan",
+			Reason: Clean(d.Summary.En), Severity: ecsSeverity[level], Dataset: "jindan.diagnosis", Module: "jindan",
 			Start: timestamp(d.Coverage.First), End: timestamp(d.Coverage.Last)},
 		Jindan: d,
 	}

@@ -1,6 +1,8 @@
 package report
 
 import (
+	"fmt"
+	"io"
 	"strings"
 	"unicode"
 
@@ -34,9 +36,9 @@ func runeWidth(r rune) int {
 	return 1
 }
 
-// clean makes s harmless to print: names of files and hosts come from strangers, and must not
+// Clean makes s harmless to print: names of files and hosts come from strangers, and must not
 // move the cursor or turn the text around. White space becomes single spaces.
-func clean(s string) string {
+func Clean(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar {
@@ -53,7 +55,7 @@ func Wrap(s string, w int) []string {
 	w = max(w, 8)
 	var lines []string
 	line, n := "", 0
-	for _, word := range words(clean(s), w) {
+	for _, word := range words(Clean(s), w) {
 		k := Width(word)
 		if n > 0 && n+1+k <= w {
 			line, n = line+" "+word, n+1+k
@@ -100,13 +102,27 @@ func words(s string, w int) []string {
 			ticks += strings.Count(s[n:m], "`")
 			n = m
 		}
-		if n > 0 {
+		switch {
+		case n == 0:
+		case len(out) > 0 && isUnit(s[:n]) && endsInDigit(out[len(out)-1]):
+			out[len(out)-1] += " " + s[:n] // a number and its unit are one word
+		default:
 			out = append(out, s[:n])
 		}
 		s = strings.TrimPrefix(s[n:], " ")
 	}
 	return out
 }
+
+func isUnit(s string) bool {
+	switch strings.TrimRight(s, ".,;:)") {
+	case "%", "s", "ms", "µs", "bytes", "MB":
+		return true
+	}
+	return false
+}
+
+func endsInDigit(s string) bool { return s[len(s)-1] >= '0' && s[len(s)-1] <= '9' }
 
 // cut splits s after at most w columns, but after one character at least.
 func cut(s string, w int) (head, tail string) {
@@ -123,7 +139,7 @@ func cut(s string, w int) (head, tail string) {
 
 // clip shortens s to w columns; an ellipsis marks that it did.
 func clip(s string, w int) string {
-	s = clean(s)
+	s = Clean(s)
 	if Width(s) <= w {
 		return s
 	}
@@ -159,7 +175,7 @@ func padLeft(s string, w int) string {
 
 // firstSentence returns s up to the end of its first sentence.
 func firstSentence(s string) string {
-	s = clean(s)
+	s = Clean(s)
 	for i := 0; i+1 < len(s); i++ {
 		if s[i] == '.' && s[i+1] == ' ' && (i+2 == len(s) || !isLower(s[i+2])) {
 			return s[:i+1]
@@ -169,3 +185,26 @@ func firstSentence(s string) string {
 }
 
 func isLower(b byte) bool { return b >= 'a' && b <= 'z' }
+
+// Table writes rows with columns as wide as their widest cell; the last one is open.
+func Table(w io.Writer, rows [][]string) {
+	var widths []int
+	for _, r := range rows {
+		for i, c := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], Width(c))
+		}
+	}
+	for _, r := range rows {
+		var b strings.Builder
+		for i, c := range r {
+			if i < len(r)-1 {
+				c = pad(c, widths[i]+2)
+			}
+			b.WriteString(c)
+		}
+		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
+	}
+}

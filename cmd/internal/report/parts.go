@@ -15,12 +15,16 @@ const atStart = 500 * time.Millisecond
 // input writes what was read, how good it is, and which address is this host.
 func (r *text) input() {
 	c := &r.d.Coverage
-	s := r.files()
+	s := ""
 	if c.Packets > 0 {
-		s += fmt.Sprintf(r.pick(", %s in %s (%s)", ", 패킷 %s개, %s (%s)"), r.packets(c.Packets),
-			r.span(c.Last.Sub(c.First)), r.period(c.First, c.Last))
+		s = fmt.Sprintf(r.pick(", %s in %s from %s", ", 패킷 %s개, %s (%s부터)"), r.packets(c.Packets),
+			r.span(c.Last.Sub(c.First)), r.second(c.First))
 	}
-	r.entry(r.pick("Read", "입력"), bold, s, plain)
+	names := r.files(false)
+	if Width(names)+Width(s) > r.width-r.gutter {
+		names = r.files(true)
+	}
+	r.entry(r.pick("Read", "입력"), bold, names+s, plain)
 	s = r.quality()
 	if c.Packets > 0 {
 		s = fmt.Sprintf("%s, %s; %s; %s", r.plural(c.Connections, "connection", "connections", "연결 %s개"),
@@ -28,6 +32,9 @@ func (r *text) input() {
 	}
 	r.more(s, plain)
 	for _, n := range r.notes() {
+		if !r.o.Verbose {
+			n = clip(n, r.width-r.gutter)
+		}
 		r.entry(r.pick("  note", "  주의"), yellow, n, plain)
 	}
 }
@@ -39,18 +46,25 @@ func (r *text) packets(n uint64) string {
 	return r.plural(n, "packet", "packets", "")
 }
 
-func (r *text) files() string {
+// files names what was read, in short without the directories.
+func (r *text) files(short bool) string {
 	fs := r.in.Files
+	name := func(i int) string {
+		n := Clean(fs[i].Name)
+		if i := strings.LastIndexAny(n, `/\\`); short && i > 0 {
+			n = "…" + n[i:]
+		}
+		return n
+	}
 	switch len(fs) {
 	case 0:
 		return strings.Join(r.d.Coverage.Sources, ", ")
 	case 1:
-		return fs[0].Name
+		return name(0)
 	}
-	names := []string{fs[0].Name, fs[1].Name}
-	s := strings.Join(names, ", ")
+	s := name(0) + ", " + name(1)
 	if len(fs) > 2 {
-		s += " …"
+		s += ", …"
 	}
 	return fmt.Sprintf(r.pick("%d files (%s)", "파일 %d개(%s)"), len(fs), s)
 }
@@ -93,7 +107,11 @@ func (r *text) quality() string {
 	if undecoded > 0 {
 		bad = append(bad, fmt.Sprintf("%s (%s)", r.plural(undecoded, "packet not decodable", "packets not decodable", "해독 불가 %s개"), strings.Join(reasons, ", ")))
 	}
+	add(c.Late, "packet far out of order", "packets far out of order", "순서가 크게 뒤바뀐 패킷 %s개")
 	add(c.Evicted, "connection dropped from the full table", "connections dropped from the full table", "표가 가득 차 버린 연결 %s개")
+	for _, k := range sortedKeys(c.Refused) {
+		bad = append(bad, fmt.Sprintf(r.pick("limit reached: %s (%s)", "한도 도달: %s(%s)"), k, count(c.Refused[k])))
+	}
 	if len(bad) == 0 {
 		return r.pick("quality good", "품질 양호")
 	}
@@ -131,6 +149,8 @@ func (r *text) notes() []string {
 	var ns []string
 	for _, f := range r.in.Files {
 		switch {
+		case f.Unread:
+			ns = append(ns, fmt.Sprintf(r.pick("%s could not be read at all.", "%s 파일은 전혀 읽지 못했습니다."), f.Name))
 		case f.Damage != "":
 			ns = append(ns, fmt.Sprintf(r.pick("%s is damaged: %s. Diagnosed up to there.", "%s 파일 손상: %s. 그 앞까지만 진단했습니다."), f.Name, strings.TrimSuffix(f.Damage, ".")))
 		case f.Cut:
@@ -160,6 +180,8 @@ func (r *text) tests(tests []string) string {
 		switch kind {
 		case "order":
 			out = append(out, r.pick("nothing else began before it", "이보다 먼저 시작된 이상이 없음"))
+		case "explains":
+			out = append(out, fmt.Sprintf(r.pick("explains %s of the other findings", "다른 발견 사항 %s건을 설명함"), arg))
 		case "identity":
 			out = append(out, fmt.Sprintf(r.pick("shares its place with what followed (%s)", "뒤따른 현상과 위치가 같음(%s)"), arg))
 		case "experiment":

@@ -48,20 +48,18 @@ type Input struct {
 	Interrupted bool
 }
 
-// File is one capture file that was read.
+// File is one capture file of the input.
 type File struct {
 	Name      string
 	Packets   uint64
-	Cut       bool   // ends inside its last packet
-	Damage    string // why it could not be read to its end, empty: it could
-	SnapCut   uint64 // packets of which less was captured than was on the wire
-	NoTime    uint64 // packets without a time of their own
-	Backward  uint64 // packets with a time before that of their predecessor
+	Unread    bool   // could not be opened
+	Damage    string // why it could not be read to its end; empty: it could
+	Cut       bool   // it ends inside its last packet
 	CutOffset int64
+	NoTime    uint64 // packets without a time of their own
 }
 
-// Text writes the diagnosis for people. Without Options.Verbose it fits on one screen.
-func Text(w io.Writer, in Input, d *analyze.Diagnosis, o Options) error {
+func (o Options) withDefaults() Options {
 	if o.Zone == nil {
 		o.Zone = time.UTC
 	}
@@ -72,6 +70,12 @@ func Text(w io.Writer, in Input, d *analyze.Diagnosis, o Options) error {
 	if o.Lang == "" {
 		o.Lang = English
 	}
+	return o
+}
+
+// Text writes the diagnosis for people. Without Options.Verbose it fits on one screen.
+func Text(w io.Writer, in Input, d *analyze.Diagnosis, o Options) error {
+	o = o.withDefaults()
 	var s string
 	for _, dt := range details {
 		r := newText(in, d, o, dt)
@@ -102,9 +106,11 @@ var details = []detail{
 	{4, 4, all, 2, all, 5},
 	{4, 3, 16, 2, 6, 4},
 	{3, 3, 12, 2, 5, 3},
-	{3, 2, 10, 1, 4, 3},
-	{3, 2, 10, 1, 2, 2},
-	{2, 1, 8, 1, 2, 2},
-	{2, 0, 6, 1, 0, 2},
-	{1, 0, 5, 1, 0, 1},
+	{3, 2, 10, 2, 4, 2},
+	{3, 1, 10, 2, 2, 2},
+	{3, 1, 10, 1, 2, 2},
+	{3, 1, 8, 1, 1, 2},
+	{3, 0, 6, 1, 0, 2},
+	{3, 0, 5, 1, 0, 1},
+	{2, 0, 4, 1, 0, 1},
 }

@@ -45,10 +45,13 @@ func (r *text) stepTitle(step string) string {
 	return step
 }
 
+// qualityStep is told by the first lines of the report.
+const qualityStep = "capture-quality"
+
 func (r *text) ruledOutSteps() {
 	var steps []analyze.StepVerdict
 	for _, s := range r.d.Steps {
-		if s.Verdict == analyze.RuledOut {
+		if s.Verdict == analyze.RuledOut && (r.o.Verbose || s.Step != qualityStep) {
 			steps = append(steps, s)
 		}
 	}
@@ -78,7 +81,7 @@ func (r *text) ruledOutSteps() {
 		if n > 0 {
 			also = r.pick("also: ", "그 밖에: ")
 		}
-		r.entry(label, bold, also+strings.Join(names, ", "), plain)
+		r.entry(label, bold, r.list(also, names), plain)
 	}
 }
 
@@ -113,28 +116,41 @@ func (r *text) blindSteps() {
 	}
 	r.blank()
 	label := r.pick("NOT JUDGED", "판정 불가")
-	slices.SortStableFunc(groups, func(a, b group) int { return len(b.need) - len(a.need) })
-	w := r.width - r.gutter
-	var unclear []string
+	slices.SortStableFunc(groups, func(a, b group) int { return len(b.steps) - len(a.steps) })
+	var few []string
 	for _, g := range groups {
-		if g.need == "" && !r.o.Verbose {
+		switch {
+		case g.need != "":
+			r.entry(label, bold, r.list(fmt.Sprintf(r.pick("needs %s: ", "%s 필요: "), g.need), g.steps), plain)
+		case r.o.Verbose:
+			r.entry(label, bold, g.steps[0], plain)
+		default:
 			name, _, _ := strings.Cut(g.steps[0], ": ")
-			unclear = append(unclear, name)
+			few = append(few, name)
 			continue
 		}
-		line := strings.Join(g.steps, ", ")
-		if g.need != "" {
-			line += fmt.Sprintf(r.pick(": needs %s", ": %s 필요"), g.need)
-		}
-		if !r.o.Verbose {
-			line = clipLines(line, w, 2)
-		}
-		r.entry(label, bold, line, plain)
 		label = ""
 	}
-	if len(unclear) > 0 {
-		r.entry(label, bold, clipLines(r.pick("too little of it in this input: ", "이 입력에 표본이 부족: ")+strings.Join(unclear, ", "), w, 2), plain)
+	if len(few) > 0 {
+		r.entry(label, bold, r.list(r.pick("too little of it here: ", "이 입력에 표본 부족: "), few), plain)
 	}
+}
+
+// list writes names after head, as many as fit on one line, and the number of the others.
+func (r *text) list(head string, names []string) string {
+	for n := len(names); n > 1; n-- {
+		s := head + strings.Join(names[:n], ", ")
+		if n < len(names) {
+			s += fmt.Sprintf(r.pick(" and %d more", " 외 %d건"), len(names)-n)
+		}
+		if Width(s) <= r.width-r.gutter || r.o.Verbose {
+			return s
+		}
+	}
+	if len(names) == 1 {
+		return head + names[0]
+	}
+	return head + names[0] + fmt.Sprintf(r.pick(" and %d more", " 외 %d건"), len(names)-1)
 }
 
 // next writes what to do: the commands of the first cause, then of the others.
@@ -182,10 +198,10 @@ func (r *text) evidence() {
 		}
 		r.entry("  id", dim, f.ID, plain)
 		if f.Filter != "" {
-			r.entry(r.pick("  wireshark", "  필터"), dim, "`"+f.Filter+"`", plain)
+			r.entry(r.pick("  wireshark", "  필터"), dim, f.Filter, cyan)
 		}
 		for _, e := range f.Evidence {
-			r.entry("  "+r.short(e.At)[3:], dim, r.evidenceLine(e), plain)
+			r.entry("  "+r.offset(e.At.Sub(f.Onset)), dim, r.evidenceLine(e), plain)
 		}
 	}
 }
@@ -212,7 +228,11 @@ func (r *text) evidenceLine(e analyze.Evidence) string {
 		b.WriteString(e.Note)
 	}
 	if len(e.Frames) > 0 {
-		fmt.Fprintf(&b, " (%s", r.pick("frame", "프레임"))
+		frame := r.pick("frame", "프레임")
+		if len(e.Frames) > 1 {
+			frame = r.pick("frames", "프레임")
+		}
+		b.WriteString(" (" + frame)
 		for i, n := range e.Frames {
 			sep := ", "
 			if i == 0 {

@@ -110,21 +110,21 @@ func (r *text) causes(roots, others []*analyze.Finding) {
 			"No single cause can be told from this input; what was found stands below in the order of its first event.",
 			"이 입력만으로는 하나의 원인을 특정할 수 없습니다. 발견 사항을 최초 발생 순서대로 적습니다."), bold)
 	}
-	for i, f := range roots {
-		if i == r.roots {
-			r.blank()
-			r.entry(r.pick("And", "그 밖에"), plain, fmt.Sprintf(r.pick("%d more causes: %s", "원인 %d건 더: %s"),
-				len(roots)-i, r.titles(roots[i:])), plain)
-			break
-		}
+	shown, hidden := r.foremost(roots)
+	for i, f := range shown {
 		label := r.pick("CAUSE", "원인")
-		if len(roots) > 1 {
+		if len(shown) > 1 {
 			label = fmt.Sprintf("%s %d", label, i+1)
 		}
 		r.cause(label, f)
 		if !r.o.Summary {
 			r.consequencesOf(f)
 		}
+	}
+	if len(hidden) > 0 {
+		r.blank()
+		r.entry(r.pick("And", "그 밖에"), plain, fmt.Sprintf(r.pick("%s (-v tells more): %s", "%s(-v로 확인): %s"),
+			r.plural(uint64(len(hidden)), "more cause", "more causes", "원인 %s건 더"), r.titles(hidden)), plain)
 	}
 	if len(others) > 0 && !r.o.Summary {
 		r.blank()
@@ -139,6 +139,30 @@ func (r *text) causes(roots, others []*analyze.Finding) {
 			label = ""
 		}
 	}
+}
+
+// foremost picks the roots that are written in full, those with most consequences, in
+// the order of their onsets.
+func (r *text) foremost(roots []*analyze.Finding) (shown, hidden []*analyze.Finding) {
+	weight := func(f *analyze.Finding) int {
+		n := 0
+		for _, g := range r.d.Findings {
+			if g.Role == analyze.Consequence && r.follows(g, f.ID, 0) {
+				n++
+			}
+		}
+		return n
+	}
+	ranked := slices.Clone(roots)
+	slices.SortStableFunc(ranked, func(a, b *analyze.Finding) int { return weight(b) - weight(a) })
+	for _, f := range roots {
+		if slices.Index(ranked, f) < r.roots {
+			shown = append(shown, f)
+		} else {
+			hidden = append(hidden, f)
+		}
+	}
+	return shown, hidden
 }
 
 func (r *text) titles(fs []*analyze.Finding) string {
@@ -174,7 +198,7 @@ func (r *text) cause(label string, f *analyze.Finding) {
 	r.entry(r.pick("  where", "  위치"), dim, r.place(f.Subject, r.d.Coverage.Local), plain)
 	r.entry(r.pick("  since", "  시점"), dim, r.since(f), plain)
 	r.entry(r.pick("  what", "  내용"), dim, r.Text(f.Summary), plain)
-	if why := r.tests(f.Confidence.Tests); why != "" {
+	if why := r.tests(f.Confidence.Tests); why != "" && r.lookAlikes > 0 {
 		r.entry(r.pick("  why", "  근거"), dim, why, plain)
 	}
 	if r.o.Catalogue == nil || r.o.Summary {

@@ -28,7 +28,7 @@ func (l Lang) pick(en, ko string) string {
 }
 
 // Text returns t in l, on one line.
-func (l Lang) Text(t analyze.Text) string { return clean(l.pick(t.En, t.Ko)) }
+func (l Lang) Text(t analyze.Text) string { return Clean(l.pick(t.En, t.Ko)) }
 
 // count writes n with separators between the thousands.
 func count[T int | uint64 | uint32](n T) string {
@@ -114,14 +114,9 @@ func (c clock) short(at capture.Instant) string {
 	return at.Time().In(c.zone).Format("15:04:05.000")
 }
 
-// period is a stretch of time to the second: the date stands once when both ends share it.
-func (c clock) period(from, to capture.Instant) string {
-	a, b := from.Time().In(c.zone), to.Time().In(c.zone)
-	layout := "15:04:05"
-	if a.Format(time.DateOnly) != b.Format(time.DateOnly) {
-		layout = time.DateTime
-	}
-	return a.Format(time.DateTime) + " – " + b.Format(layout) + " " + c.zoneAt(from)
+// second is the date and time to the second, and the zone.
+func (c clock) second(at capture.Instant) string {
+	return at.Time().In(c.zone).Format(time.DateTime) + " " + c.zoneAt(at)
 }
 
 // place says where a finding is.

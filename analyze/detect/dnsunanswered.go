@@ -1,0 +1,315 @@
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// DNSUnanswered are the features of dns-unanswered.
+type DNSUnanswered struct {
+	Queries         int     `json:"queries"`
+	Unanswered      int     `json:"unanswered"`
+	Share           float64 `json:"share"`
+	ShareBefore     float64 `json:"share_before"`
+	Baseline        float64 `json:"baseline"`
+	Retried         int     `json:"retried"`
+	Names           int     `json:"names"`
+	Answered        int     `json:"answered"`
+	LargestAnswered int     `json:"largest_answered"`
+	ExpectedSize    int     `json:"expected_size"`
+	BigUnanswered   int     `json:"big_unanswered"`
+	TCPAnswered     int     `json:"tcp_answered"`
+	Unreachable     int     `json:"unreachable"`
+	Elsewhere       int     `json:"elsewhere"`
+	ElsewhereAfter  float64 `json:"elsewhere_after"`
+	OneWay          bool    `json:"one_way"`
+	CaptureLoss     float64 `json:"capture_loss"`
+	Silence         float64 `json:"silence"`
+}
+
+// dnsUnanswered counts, per asking host and server, the questions that nobody answers. A question
+// counts in the second in which it was first asked, once all of that second are decided.
+type dnsUnanswered struct {
+	lookups  lookups
+	states   subjects[resolverKey, unansweredState]
+	sizes    subjects[question, uint32] // IP length of the largest answer over UDP
+	answered subjects[capture.Addr, struct{}]
+	queries  int
+	lost     int
+}
+
+type unansweredState struct {
+	series   series
+	bins     []dnsBin        // seconds that are not settled, and the settled ones of the series
+	notes    []unansweredQ   // newest unanswered
+	answers  []answerSize    // newest answers over UDP
+	asking   capture.Instant // first question since the last answer
+	silence  time.Duration   // longest such time since the onset
+	lastAt   capture.Instant
+	answered bool // ever
+}
+
+// dnsBin is a second, by the time of the question.
+type dnsBin struct {
+	start capture.Instant
+	point
+	retried, tcp, unreachable, late uint32
+	rolled                          bool
+}
+
+type unansweredQ struct {
+	at        capture.Instant
+	name      uint64
+	expected  uint32
+	elsewhere time.Duration
+	evidence  analyze.Evidence
+}
+
+type answerSize struct {
+	at   capture.Instant
+	size uint32
+}
+
+// maxDNSNotes bounds the questions and answers that one subject remembers one by one.
+const maxDNSNotes = 512
+
+func newDNSUnanswered() analyze.Detector {
+	return &dnsUnanswered{lookups: newLookups(), states: newSubjects[resolverKey, unansweredState](maxPerDetector),
+		sizes: newSubjects[question, uint32](maxPerDetector), answered: newSubjects[capture.Addr, struct{}](maxPerDetector)}
+}
+
+func (d *dnsUnanswered) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "dns-unanswered", Features: DNSUnanswered{}, Events: lookupEvents}
+}
+
+func (d *dnsUnanswered) Event(e *flow.Event) {
+	if e.DNS == nil {
+		return
+	}
+	k, l := d.lookups.event(e)
+	st := d.states.get(k.resolverKey)
+	if st == nil {
+		return
+	}
+	st.lastAt = max(st.lastAt, e.At)
+	switch e.Kind {
+	case flow.DNSQuery:
+		if st.asking == 0 {
+			st.asking = e.At
+		}
+		if l != nil && l.tries == 1 {
+			d.queries++
+		}
+	case flow.DNSAnswer, flow.DNSLate:
+		st.answered = true
+		d.answered.get(k.client)
+		if st.asking != 0 {
+			st.silence = max(st.silence, e.At.Sub(st.asking))
+			st.asking = 0
+		}
+		if e.DNS.Proto == capture.ProtoUDP && !e.DNS.Truncated {
+			if n := d.sizes.get(question{k.server.Addr, k.name, k.qtype}); n != nil {
+				*n = max(*n, e.DNS.AnswerIPLen)
+			}
+			st.answers = appendBounded(st.answers, answerSize{k.at, e.DNS.AnswerIPLen}, maxDNSNotes)
+		}
+		switch {
+		case l == nil && e.Kind == flow.DNSLate && !e.Flag:
+			st.bin(k.at).late++
+		case l != nil && l.over && !l.again:
+			b := st.bin(k.at)
+			b.total++
+			if l.tries > 1 {
+				b.retried++
+			}
+			if e.DNS.Proto == capture.ProtoTCP {
+				b.tcp++
+			}
+		}
+	}
+}
+
+// bin is the bin of the second of at; what is older than all of them belongs to the oldest.
+func (st *unansweredState) bin(at capture.Instant) *dnsBin {
+	start := at - at%capture.Instant(analyze.WindowLength)
+	i := len(st.bins)
+	for i > 0 && st.bins[i-1].start > start {
+		i--
+	}
+	switch {
+	case i > 0 && st.bins[i-1].start == start:
+		return &st.bins[i-1]
+	case i == 0 && len(st.bins) > 0 && st.bins[0].rolled:
+		return &st.bins[0]
+	}
+	st.bins = slices.Insert(st.bins, i, dnsBin{start: start})
+	return &st.bins[i]
+}
+
+// roll moves the seconds that are settled into the series.
+func (st *unansweredState) roll(now capture.Instant) {
+	s := &st.series
+	for i := range st.bins {
+		b := &st.bins[i]
+		switch {
+		case b.rolled && b.point != point{}: // a lookup of many tries, decided late
+			s.add(b.bad, b.total, b.first)
+			b.point = point{}
+		case !b.rolled && now.Sub(b.start) >= dnsSettled:
+			s.add(b.bad, b.total, b.first)
+			b.point, b.rolled = point{}, true
+		}
+	}
+	s.roll()
+	for len(st.bins) > 0 && now.Sub(st.bins[0].start) > seriesLen*analyze.WindowLength {
+		st.bins = st.bins[1:]
+	}
+}
+
+func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.lookups.judge(w.End, func(k lookupKey, l *lookup) {
+		st := d.states.get(k.resolverKey)
+		if st == nil {
+			return
+		}
+		d.lost++
+		b := st.bin(k.at)
+		b.total++
+		b.bad++
+		if b.first == 0 || k.at < b.first {
+			b.first = k.at
+		}
+		if l.tries > 1 {
+			b.retried++
+		}
+		if l.unreachable {
+			b.unreachable++
+		}
+		q := unansweredQ{at: k.at, name: k.name, elsewhere: l.elsewhere, evidence: k.evidence(l, "no answer")}
+		if n := d.sizes.peek(question{k.server.Addr, k.name, k.qtype}); n != nil {
+			q.expected = *n
+		}
+		st.notes = appendBounded(st.notes, q, maxDNSNotes)
+	})
+	lossy := ratio(w.Flows.Stats.CaptureLost, w.Flows.Stats.Packets)
+	d.states.each(func(k resolverKey, st *unansweredState) bool {
+		st.roll(w.End)
+		s := &st.series
+		if s.since.bad == 0 {
+			st.silence = 0
+			return w.End.Sub(st.lastAt) < idleState
+		}
+		f := DNSUnanswered{Queries: int(s.since.total), Unanswered: int(s.since.bad), Share: s.since.share(),
+			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: lossy}
+		// Without any answer in the capture, nothing tells silence from a direction that was not
+		// captured, unless the host is seen to receive something else.
+		f.OneWay = !st.answered && d.answered.peek(k.client) == nil && !hears(w, k.client)
+		silence := st.silence
+		if st.asking != 0 {
+			silence = max(silence, w.End.Sub(max(st.asking, s.onset)))
+		}
+		f.Silence = silence.Seconds()
+		st.since(s.onset, &f)
+		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
+		return true
+	})
+}
+
+// since fills in what is counted question by question.
+func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) {
+	from := onset - onset%capture.Instant(analyze.WindowLength)
+	late := 0
+	for i := range st.bins {
+		if b := &st.bins[i]; b.start >= from && b.rolled {
+			f.Retried += int(b.retried)
+			f.TCPAnswered += int(b.tcp)
+			f.Unreachable += int(b.unreachable)
+			late += int(b.late)
+		}
+	}
+	// What was answered after all, but too late to wait for, is dns-delay's.
+	late = min(late, f.Unanswered)
+	f.Unanswered -= late
+	f.Answered = f.Queries - f.Unanswered
+	f.Share = ratio(f.Unanswered, f.Queries)
+	var bySize sizes
+	var expected, elsewhere []float64
+	names := newSubjects[uint64, struct{}](maxDNSNotes)
+	for i := range st.notes {
+		q := &st.notes[i]
+		if q.at < onset {
+			continue
+		}
+		names.get(q.name)
+		if q.elsewhere > 0 {
+			elsewhere = append(elsewhere, q.elsewhere.Seconds())
+		}
+		if q.expected > 0 {
+			expected = append(expected, float64(q.expected))
+			bySize.sent[flow.Bin(q.expected)]++
+			bySize.lost[flow.Bin(q.expected)]++
+		}
+	}
+	for _, a := range st.answers {
+		if a.at >= onset {
+			bySize.sent[flow.Bin(a.size)]++
+			f.LargestAnswered = max(f.LargestAnswered, int(a.size))
+		}
+	}
+	f.Names, f.ExpectedSize = len(names.keys), int(median(expected))
+	f.Elsewhere, f.ElsewhereAfter = len(elsewhere), median(elsewhere)
+	// Names whose answers are large: split where the unanswered share changes most, as for segments.
+	cut := cliff(&bySize)
+	if cut == 0 {
+		return
+	}
+	f.LargestAnswered = 0
+	for _, a := range st.answers {
+		if a.at >= onset && flow.Bin(a.size) < cut {
+			f.LargestAnswered = max(f.LargestAnswered, int(a.size))
+		}
+	}
+	for i := cut; i < flow.Bins; i++ {
+		f.BigUnanswered += int(bySize.lost[i])
+	}
+}
+
+func (st *unansweredState) evidence(onset capture.Instant) (out []analyze.Evidence) {
+	for i := range st.notes {
+		if q := &st.notes[i]; q.at >= onset && len(out) < analyze.MaxEvidence {
+			out = append(out, q.evidence)
+		}
+	}
+	return out
+}
+
+// hears reports whether a is seen to receive data over TCP from a host to which it sends: then the
+// capture shows both of its directions.
+func hears(w *analyze.Window, a capture.Addr) bool {
+	found := false
+	w.Flows.Paths(func(p *flow.Path) {
+		if p.A == a || p.B == a {
+			found = found || p.Side[0].Segments > 0 && p.Side[1].Segments > 0
+		}
+	})
+	return found
+}
+
+// appendBounded appends x and drops the oldest when there are more than limit.
+func appendBounded[T any](v []T, x T, limit int) []T {
+	if len(v) >= limit {
+		copy(v, v[1:])
+		v = v[:limit-1]
+	}
+	return append(v, x)
+}
+
+func (d *dnsUnanswered) Assess(w *analyze.Window) analyze.Assessment {
+	one := w.Flows.DNSStats().OneWay()
+	return analyze.Assessment{Assessable: d.queries > 0 && !one, Features: DNSUnanswered{Queries: d.queries,
+		Unanswered: d.lost, Share: ratio(d.lost, d.queries), OneWay: one}}
+}

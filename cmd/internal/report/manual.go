@@ -1,0 +1,247 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"jindan/rules"
+)
+
+// manual is a manual page being written.
+type manual struct {
+	page
+	Lang
+	set *rules.Set
+}
+
+// FindPage returns the rule or the step that name means: an id, or the number of a step such
+// as T1. One of the two is nil, or both.
+func FindPage(set *rules.Set, name string) (*rules.Rule, *rules.Step) {
+	name = strings.ToLower(strings.ReplaceAll(strings.TrimSpace(name), "_", "-"))
+	if r := set.Rule(name); r != nil {
+		return r, nil
+	}
+	name = strings.TrimPrefix(name, "jd-")
+	for _, s := range set.Steps {
+		if s.ID == name || strings.EqualFold(s.Ref, name) {
+			return nil, s
+		}
+	}
+	return nil, nil
+}
+
+// RulePage writes the manual page of a rule.
+func RulePage(w io.Writer, set *rules.Set, r *rules.Rule, o Options) error {
+	m := newManual(set, o)
+	m.title(r.ID, r.Name(string(m.Lang)))
+	for _, id := range r.Steps {
+		s := set.Step(id)
+		if s == nil {
+			continue
+		}
+		m.section(m.pick("STEP", "진단 단계"))
+		m.para(m.text(s.Title) + " (" + s.ID + ", " + s.Ref + ")")
+		m.team(s)
+		m.section(m.pick("CONFIRMED BY", "확인 근거"))
+		m.para(m.text(s.Confirms))
+		m.section(m.pick("RULED OUT BY", "배제 근거"))
+		m.para(m.text(s.RulesOut))
+	}
+	m.section(m.pick("LOOK-ALIKES", "유사 현상"))
+	for _, t := range r.LookAlikes {
+		m.bullet(m.text(t))
+	}
+	m.decision(r)
+	m.links(r)
+	m.todo(r)
+	m.section(m.pick("SOURCES", "출처"))
+	for _, c := range r.Citation {
+		m.bullet(c)
+	}
+	_, err := io.WriteString(w, m.String())
+	return err
+}
+
+// StepPage writes the manual page of a step.
+func StepPage(w io.Writer, set *rules.Set, s *rules.Step, o Options) error {
+	m := newManual(set, o)
+	m.title(s.ID+" ("+s.Ref+")", m.text(s.Title))
+	m.section(m.pick("WHERE IT COMES FROM", "유래"))
+	m.team(s)
+	m.section(m.pick("CONFIRMED BY", "확인 근거"))
+	m.para(m.text(s.Confirms))
+	m.section(m.pick("RULED OUT BY", "배제 근거"))
+	m.para(m.text(s.RulesOut))
+	m.section(m.pick("LOOK-ALIKES", "유사 현상"))
+	m.para(m.text(s.LookAlikes))
+	m.section(m.pick("WHAT TO DO", "다음 조치"))
+	m.para(m.text(s.Next))
+	m.section(m.pick("NEEDS", "필요한 입력"))
+	var needs []string
+	for _, n := range s.Needs {
+		needs = append(needs, strings.Join(n, " or "))
+	}
+	if len(needs) > 0 {
+		m.para(inputList(needs, m.Lang) + ". " + m.pick("Without: ", "없으면: ") + m.text(s.NotAssessable))
+	} else {
+		m.para(m.text(s.NotAssessable))
+	}
+	if len(s.Rules) > 0 {
+		m.section(m.pick("RULES", "규칙"))
+		for _, id := range s.Rules {
+			if r := m.set.Rule(id); r != nil {
+				m.bullet(r.ID + ": " + r.Name(string(m.Lang)))
+			}
+		}
+	}
+	_, err := io.WriteString(w, m.String())
+	return err
+}
+
+func newManual(set *rules.Set, o Options) *manual {
+	o = o.withDefaults()
+	return &manual{page: page{width: o.Width, gutter: 4, color: o.Color}, Lang: o.Lang, set: set}
+}
+
+// text is t as a sentence of its own: with a capital at its start.
+func (m *manual) text(t rules.Text) string {
+	s := Clean(m.pick(t.En, t.Ko))
+	if s != "" && isLower(s[0]) {
+		s = strings.ToUpper(s[:1]) + s[1:]
+	}
+	return s
+}
+
+func (m *manual) title(id, title string) {
+	m.lines = append(m.lines, m.style(bold, id)+" — "+m.style(bold, Clean(title)))
+}
+
+func (m *manual) section(s string) {
+	m.blank()
+	m.lines = append(m.lines, m.style(bold, s))
+}
+
+func (m *manual) para(s string) {
+	if s != "" {
+		m.put("", 0, m.gutter, s, plain)
+	}
+}
+
+func (m *manual) bullet(s string) { m.put("  -", 3, m.gutter, s, plain) }
+
+// team tells what the cause-analysis team did, in its own words where there are any.
+func (m *manual) team(s *rules.Step) {
+	m.para(m.text(s.Team))
+	if s.Quote != "" {
+		m.para("“" + Clean(s.Quote) + "”")
+	}
+	if s.Source != "" {
+		m.para(m.pick("Source: ", "출처: ") + Clean(s.Source))
+	}
+}
+
+// decision writes when the rule finds something, and where its numbers come from.
+func (m *manual) decision(r *rules.Rule) {
+	m.section(m.pick("DECISION", "판정"))
+	m.para(m.pick("Found when:", "발견 조건:"))
+	m.put("", 0, m.gutter+4, r.When, plain)
+	held := m.pick("at once", "즉시")
+	if r.For > 0 {
+		held = fmt.Sprintf(m.pick("once it has held for %s", "%s 동안 지속되면"), r.For)
+	}
+	held = fmt.Sprintf(m.pick("Severity %s, %s; over when it has not held for %s.", "심각도 %s, %s 발견. %s 동안 해당하지 않으면 해소."),
+		r.Severity, held, r.KeepFor)
+	m.para(held)
+	for _, w := range r.SeverityWhen {
+		m.para(fmt.Sprintf(m.pick("Severity %s when: %s", "심각도 %s: %s"), w.Severity, w.When))
+	}
+	if len(r.Thresholds) == 0 {
+		return
+	}
+	m.section(m.pick("THRESHOLDS", "임계값"))
+	for _, t := range r.Thresholds {
+		v := t.Text
+		if t.Unit != "" && t.Unit != "s" && t.Unit != "share" {
+			v += " " + t.Unit
+		}
+		m.bullet(fmt.Sprintf("%s = %s. %s", t.Name, v, t.Source))
+	}
+}
+
+// links writes what can cause what the rule finds, and what it can cause.
+func (m *manual) links(r *rules.Rule) {
+	var from, to []string
+	for _, e := range m.set.Edges {
+		if e.To.Rule == r.ID {
+			from = append(from, e.From.String()+": "+m.text(e.Why))
+		}
+		if e.From.Rule == r.ID {
+			to = append(to, e.To.String()+": "+m.text(e.Why))
+		}
+	}
+	for i, list := range [][]string{from, to} {
+		if len(list) == 0 {
+			continue
+		}
+		m.section([]string{m.pick("CAN FOLLOW FROM", "원인이 될 수 있는 것"), m.pick("CAN LEAD TO", "결과가 될 수 있는 것")}[i])
+		for _, s := range slices.Compact(list) {
+			m.bullet(s)
+		}
+	}
+}
+
+// examples stand in for measurements in the commands of a manual page.
+var examples = map[string]any{"cliff": 1400, "largest_passed": 1300, "big_loss": 0.9, "dns_big_unanswered": 1,
+	"idle_age": 300.0, "foreign_ttl": 1, "own_listener": true}
+
+// todo writes the next actions as a finding would, with words in the place of addresses.
+// What differs between the rule's classes says for which it is.
+func (m *manual) todo(r *rules.Rule) {
+	classes := r.Classes
+	if len(classes) == 0 {
+		classes = []string{""}
+	}
+	type action struct {
+		text    string
+		classes []string
+	}
+	var all []action
+	for _, class := range classes {
+		features := map[string]any{}
+		for k, v := range examples {
+			features[k] = v
+		}
+		if class != "" {
+			features["class"] = class
+		}
+		subject := map[string]any{"host": "HOST", "peer": "PEER", "direction": "inbound", "segment": class}
+		next, err := r.Next(features, subject)
+		if err != nil { // an example of another type than the rule's feature
+			if next, err = r.Next(map[string]any{}, subject); err != nil {
+				return
+			}
+		}
+		for _, t := range next {
+			s := m.text(t)
+			i := slices.IndexFunc(all, func(a action) bool { return a.text == s })
+			if i < 0 {
+				all = append(all, action{text: s})
+				i = len(all) - 1
+			}
+			all[i].classes = append(all[i].classes, class)
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	m.section(m.pick("WHAT TO DO (numbers are examples)", "다음 조치(수치는 예)"))
+	for i, a := range all {
+		s := a.text
+		if len(a.classes) < len(classes) {
+			s = "(" + strings.Join(a.classes, ", ") + ") " + s
+		}
+		m.put(fmt.Sprintf("  %d.", i+1), Width(fmt.Sprint(i+1))+3, m.gutter+1, s, plain)
+	}
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"jindan/analyze"
+	"jindan/cmd/internal/report"
+)
+
+// analyzeFlags are the flags of `jindan analyze`.
+type analyzeFlags struct {
+	output  string
+	local   string
+	failOn  string
+	rules   string
+	zone    string
+	verbose bool
+	summary bool
+}
+
+func newAnalyze(a *app) *cobra.Command {
+	var f analyzeFlags
+	c := &cobra.Command{
+		Use:   "analyze FILE|DIR|-…",
+		Short: "Diagnose captures: the cause, its consequences, and what it is not",
+		Long: `Reads captures (pcap, pcapng, snoop; plain, gzip or zstd), several of them merged in
+the order of time, and diagnoses them. A directory stands for all captures in it, "-" for standard
+input. The order of the arguments makes no difference.
+
+On a terminal the result is a text of one screen: what was read, the cause, what followed from
+it, what it is not, what cannot be told from this input, and what to do. Otherwise it is NDJSON: a
+finding on each line, as it opens, changes or ends (schema jindan.finding/v1), and one
+diagnosis at the end (jindan.diagnosis/v1). "ecs" gives the same in the fields of the
+Elastic Common Schema.
+
+"This host" is the address given by --local, else the one that the capture marks as sending or
+receiving, else the one that nearly all connections have in common; the text says which.
+
+Exit status: 0 done, whatever was found; 1 a finding reached --fail-on; 2 unusable arguments or
+input, or a damaged file (diagnosed up to the damage all the same); 130 interrupted (diagnosed up
+to there). A file that merely ends in its last packet is no error.`,
+		Example: `  jindan analyze server.pcap
+  jindan analyze --lang ko -v --tz +09:00 server.pcap
+  jindan analyze --local 10.77.2.2 --fail-on error -o ndjson captures/ >findings.ndjson
+  ssh host tcpdump -U -s 256 -w - | jindan analyze -`,
+		Args: someArgs("capture files, directories, or - for standard input"),
+		RunE: func(c *cobra.Command, args []string) error { return a.analyze(c.Context(), args, f) },
+	}
+	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: text, ndjson or ecs (default text on a terminal, else ndjson)")
+	c.Flags().StringVar(&f.local, "local", "", "`address` of the host that the capture was made on")
+	c.Flags().StringVar(&f.failOn, "fail-on", "", "exit with 1 if a finding has this `severity` or a higher one: warn or error")
+	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own (see 'jindan rules check --help')")
+	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of the times in the text: UTC, local, +09:00 or Asia/Seoul")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "text: add evidence with frame numbers and Wireshark filters, remarks, all steps")
+	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
+	fixed(c, "output", "text", "ndjson", "ecs")
+	fixed(c, "fail-on", "warn", "error")
+	return c
+}
+
+// fixed offers the values of a flag to the shell's completion.
+func fixed(c *cobra.Command, flag string, values ...string) {
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// severities in rising order.
+var severities = []string{"info", "warn", "error"}
+
+func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error {
+	if f.output == "" {
+		f.output = "ndjson"
+		if isTerminal(os.Stdout) {
+			f.output = "text"
+		}
+	}
+	if err := oneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
+		return err
+	}
+	if f.failOn != "" {
+		if err := oneOf("--fail-on", f.failOn, severities...); err != nil {
+			return err
+		}
+	}
+	local, err := address(f.local)
+	if err != nil {
+		return err
+	}
+	tz, err := zone(f.zone)
+	if err != nil {
+		return err
+	}
+	set, err := catalogue(f.rules)
+	if err != nil {
+		return a.failEach(err)
+	}
+	in, err := openInput(args)
+	defer in.close()
+	if err != nil {
+		return a.failEach(err)
+	}
+
+	out := bufio.NewWriter(os.Stdout)
+	records := report.NewRecords(out, f.output == "ecs")
+	reached := false
+	p := startProgress(in)
+	defer p.stop()
+	d, inErr, err := diagnose(ctx, in, set, local, func(x *analyze.Finding) error {
+		reached = reached || f.failOn != "" && slices.Index(severities, x.Severity) >= slices.Index(severities, f.failOn)
+		if f.output == "text" || f.summary {
+			return nil
+		}
+		if err := records.Finding(x); err != nil {
+			return err
+		}
+		return out.Flush() // findings stream
+	})
+	p.stop()
+	if err != nil {
+		return err
+	}
+	got := in.report(inErr)
+	if f.output == "text" {
+		err = report.Text(out, got, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout),
+			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set)})
+	} else {
+		err = records.Diagnosis(d)
+	}
+	if err = errors.Join(err, out.Flush()); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	code := a.complain(in, got, inErr)
+	if code == exitDone && reached {
+		code = exitFailOn
+	}
+	if code != exitDone {
+		return &status{code: code}
+	}
+	return nil
+}
+
+// failEach tells each of several joined errors on a line of its own.
+func (a *app) failEach(err error) error {
+	es := splitErrors(err)
+	for _, e := range es[:len(es)-1] {
+		a.log.Error().Msg(oneLine(e))
+	}
+	return es[len(es)-1]
+}
+
+// complain tells what was wrong with the input, and returns the exit code for it.
+func (a *app) complain(in *input, got report.Input, inErr error) int {
+	code := exitDone
+	for _, err := range in.unusable {
+		a.log.Error().Msg(oneLine(err))
+		code = exitUnusable
+	}
+	for _, f := range got.Files {
+		switch {
+		case f.Damage != "":
+			a.log.Error().Msgf("%s: %s; what stands before that was read", f.Name, f.Damage)
+			code = exitUnusable
+		case f.Cut:
+			a.log.Warn().Msgf("%s: is cut short in its last packet, at byte %d; what stands before that was read", f.Name, f.CutOffset)
+		}
+	}
+	if got.Interrupted {
+		a.log.Warn().Msg("interrupted: the result is about what was read so far")
+		return exitInterrupt
+	}
+	if inErr != nil && code == exitDone { // nothing of the above
+		a.log.Error().Msg(oneLine(inErr))
+		code = exitUnusable
+	}
+	return code
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"jindan/analyze"
+	"jindan/analyze/cause"
+	"jindan/analyze/detect"
+	"jindan/capture"
+	"jindan/rules"
+)
+
+// catalogue loads the rules, with a user's own directory over them if there is one.
+func catalogue(dir string) (*rules.Set, error) {
+	var over []rules.Override
+	if dir != "" {
+		if st, err := os.Stat(dir); err != nil {
+			return nil, err
+		} else if !st.IsDir() {
+			return nil, fmt.Errorf("%s: is no directory; --rules wants one that holds *.yaml files", dir)
+		}
+		over = append(over, rules.Override{Name: dir, FS: os.DirFS(dir)})
+	}
+	return rules.Load(detect.Features(), over...)
+}
+
+// diagnose reads in to its end, or to the end of ctx, and diagnoses what it got. The findings go
+// to emit as they come. The second error is what was wrong with the input: the diagnosis is there in
+// spite of it.
+func diagnose(ctx context.Context, in *input, set *rules.Set, local *capture.Addr, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
+	e, err := analyze.New(set, detect.All(), analyze.Options{
+		Local: local, Sources: in.names, Agent: "jindan/" + version, Causes: cause.New(set),
+	}, emit)
+	if err != nil {
+		return nil, nil, err
+	}
+	var failed error
+	inErr = in.read(ctx, func(b *capture.Batch) error {
+		failed = e.Observe(b)
+		return failed
+	})
+	if failed != nil {
+		return nil, nil, failed
+	}
+	d, err = e.Close()
+	return d, inErr, err
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"jindan/cmd/internal/report"
+	"jindan/rules"
+)
+
+func newExplain(a *app) *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "explain STEP|RULE",
+		Short: "Print the manual page of a diagnosis",
+		Long: `Prints what a rule or a diagnostic step means: what confirms it and what rules it out, its
+thresholds and where they come from, what it can be confused with, what can cause it and follow
+from it, what to do, and the sources. Names are those of 'jindan rules list', of the findings
+("rule", "steps"), or the steps' numbers, such as T1.`,
+		Example: `  jindan explain close-wait
+  jindan explain --lang ko T11`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("give one rule or step ('jindan rules list' lists them)")
+			}
+			return nil
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			set, err := catalogue(dir)
+			if err != nil || len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return pageNames(set), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			set, err := catalogue(dir)
+			if err != nil {
+				return a.failEach(err)
+			}
+			o := report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Color: a.wantColor(os.Stdout)}
+			switch r, s := report.FindPage(set, args[0]); {
+			case r != nil:
+				return report.RulePage(os.Stdout, set, r, o)
+			case s != nil:
+				return report.StepPage(os.Stdout, set, s, o)
+			}
+			return fmt.Errorf("there is no rule or step %q; there are %s", args[0], strings.Join(pageNames(set), ", "))
+		},
+	}
+	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")
+	return c
+}
+
+// pageNames are the rules and those steps that have another name.
+func pageNames(set *rules.Set) []string {
+	var names []string
+	for _, r := range set.Rules {
+		names = append(names, r.ID)
+	}
+	for _, s := range set.Steps {
+		if set.Rule(s.ID) == nil {
+			names = append(names, s.ID)
+		}
+	}
+	return names
+}

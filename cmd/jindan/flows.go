@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+type flowsFlags struct {
+	output string
+	local  string
+	dns    bool
+}
+
+func newFlows(a *app) *cobra.Command {
+	var f flowsFlags
+	c := &cobra.Command{
+		Use:   "flows FILE|DIR|-…",
+		Short: "List connections and DNS transactions, one row each",
+		Long: `Lists every TCP connection: who, when, how it ended and who ended it, packets, bytes,
+handshake round trip, time to the first byte, what was sent again and why, what is missing,
+zero windows, half-close age. --dns adds the DNS transactions.
+
+NDJSON rows have a "kind", tcp or dns; times are RFC 3339 in UTC, durations are in seconds, null
+where unknown. Names ending in _client and _server are about what that side sent. Beside jindan's own classes, "wireshark" holds the counts that Wireshark gives
+(tcp.analysis.*, 4.0, default preferences), so that the two can be held against each other: jindan leaves out copies,
+tells reordering from loss, and counts super-packets as what they stand for.
+
+Rows come in the order in which the connections began, but for those whose addresses and ports
+were used again and those dropped from a full table (500,000 connections): these come at once.
+CSV and text hold one kind of rows: DNS if --dns is given, else TCP.`,
+		Example: `  jindan flows server.pcap
+  jindan flows -o ndjson server.pcap | jq 'select(.retransmit_server > 0)'
+  jindan flows -o csv --dns server.pcap >dns.csv`,
+		Args: someArgs("capture files, directories, or - for standard input"),
+		RunE: func(c *cobra.Command, args []string) error { return a.flows(c.Context(), args, f) },
+	}
+	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: ndjson, csv or text (default text on a terminal, else ndjson)")
+	c.Flags().StringVar(&f.local, "local", "", "`address` of the host that the capture was made on; says which side it is")
+	c.Flags().BoolVar(&f.dns, "dns", false, "also list DNS transactions (csv and text: instead)")
+	fixed(c, "output", "ndjson", "csv", "text")
+	return c
+}
+
+func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
+	if f.output == "" {
+		f.output = "ndjson"
+		if isTerminal(os.Stdout) {
+			f.output = "text"
+		}
+	}
+	if err := oneOf("--output", f.output, "ndjson", "csv", "text"); err != nil {
+		return err
+	}
+	local, err := address(f.local)
+	if err != nil {
+		return err
+	}
+	in, err := openInput(args)
+	defer in.close()
+	if err != nil {
+		return a.failEach(err)
+	}
+	p := startProgress(in)
+	defer p.stop()
+
+	out := bufio.NewWriterSize(os.Stdout, 64<<10)
+	w := newRows(out, f.output, f.dns)
+	t := newTracker(w, f, local)
+	inErr := in.read(ctx, t.observe)
+	if w.err == nil {
+		t.table.Close()
+	}
+	p.stop()
+	if err := errors.Join(w.err, out.Flush()); err != nil {
+		return fmt.Errorf("write the rows: %w", err)
+	}
+	if code := a.complain(in, in.report(inErr), inErr); code != exitDone {
+		return &status{code: code}
+	}
+	return nil
+}
+
+// tracker is a flow table outside of the engine: it seals its windows by the packets' time.
+type tracker struct {
+	table *flow.Table
+	rows  *rows
+	now   capture.Instant
+	end   capture.Instant // of the open window
+	row   flow.Row
+	dns   flow.DNSRow
+}
+
+func newTracker(w *rows, f flowsFlags, local *capture.Addr) *tracker {
+	t := &tracker{rows: w}
+	o := flow.Options{Wireshark: true, KeepClosed: true}
+	if f.output == "ndjson" || !f.dns {
+		o.Row = func(c *flow.Conn, tr *flow.Trouble, ws *flow.WiresharkCounts) {
+			c.Row(&t.row, tr, ws, t.now, local)
+			w.write(&t.row)
+		}
+	}
+	if f.dns {
+		o.DNSRow = func(d *flow.DNS) {
+			t.table.DNSRow(&t.dns, d, local)
+			w.write(&t.dns)
+		}
+	}
+	t.table = flow.New(o)
+	return t
+}
+
+func (t *tracker) observe(b *capture.Batch) error {
+	for i := range b.Obs {
+		o := &b.Obs[i]
+		if o.At >= t.end {
+			if t.end != 0 {
+				t.table.Expire(t.end)
+				t.table.Seal(t.end)
+			}
+			const n = capture.Instant(analyze.WindowLength)
+			t.end = o.At - (o.At%n+n)%n + n
+		}
+		t.now = max(t.now, o.At)
+		t.table.Observe(o)
+	}
+	return t.rows.err
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"jindan/capture"
+	"jindan/capture/decode"
+	"jindan/capture/pcapfile"
+	"jindan/cmd/internal/report"
+)
+
+// input is a set of capture files that are read as one.
+type input struct {
+	files []*pcapfile.File
+	names []string
+	// unusable are the arguments and files that could not be opened, with the reason.
+	unusable []error
+	refused  []report.File
+}
+
+// openInput opens what args name. What cannot be opened is noted, not fatal, as long as
+// something can.
+func openInput(args []string) (*input, error) {
+	in := &input{}
+	names, err := pcapfile.Expand(args)
+	in.unusable = splitErrors(err)
+	for _, name := range names {
+		f, err := pcapfile.Open(name, decode.New())
+		if err != nil {
+			in.unusable = append(in.unusable, err)
+			in.refused = append(in.refused, report.File{Name: name, Unread: true})
+			continue
+		}
+		in.files = append(in.files, f)
+		in.names = append(in.names, f.Name())
+	}
+	if len(in.files) == 0 {
+		return in, errors.Join(in.unusable...)
+	}
+	return in, nil
+}
+
+// splitErrors undoes errors.Join.
+func splitErrors(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return []error{err}
+}
+
+func (in *input) close() {
+	for _, f := range in.files {
+		f.Close()
+	}
+}
+
+// read gives everything to out in the order of time. Files that break off do not end
+// it; their errors come back joined.
+func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error {
+	srcs := make([]capture.Source, len(in.files))
+	for i, f := range in.files {
+		srcs[i] = f
+	}
+	return capture.Merge(ctx, srcs, 0, out)
+}
+
+// report says what was read. err is what read returned.
+func (in *input) report(err error) report.Input {
+	damage := map[string]string{}
+	for _, e := range splitErrors(err) {
+		var s *capture.SourceError
+		if errors.As(e, &s) {
+			damage[s.Name] = broken(s.Err)
+		}
+	}
+	r := report.Input{Interrupted: errors.Is(err, context.Canceled)}
+	for _, f := range in.files {
+		s := f.Stats()
+		r.Files = append(r.Files, report.File{Name: f.Name(), Packets: s.Packets, Cut: s.Cut, CutOffset: s.CutOffset,
+			Damage: damage[f.Name()], NoTime: s.NoTime})
+	}
+	r.Files = append(r.Files, in.refused...)
+	return r
+}
+
+// broken says why and where a file cannot be read further.
+func broken(err error) string {
+	var d *pcapfile.DamageError
+	if errors.As(err, &d) {
+		return fmt.Sprintf("%s, at byte %d", d.What, d.Offset)
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// address reads the value of --local.
+func address(s string) (*capture.Addr, error) {
+	if s == "" {
+		return nil, nil
+	}
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return nil, fmt.Errorf("--local %q: use an IP address such as 10.0.0.1 or 2001:db8::1", s)
+	}
+	a := capture.AddrFrom(ip)
+	return &a, nil
+}
