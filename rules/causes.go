@@ -153,7 +153,7 @@ func (d *decoder) edges(n *node) []*Edge {
 			e.Proof = d.both(&proof)
 		}
 		if slices.ContainsFunc(out, func(o *Edge) bool {
-			return reflect.DeepEqual(o.From, e.From) && reflect.DeepEqual(o.To, e.To) && o.Identity == e.Identity
+			return reflect.DeepEqual(o.From, e.From) && reflect.DeepEqual(o.To, e.To) && o.Identity == e.Identity && o.Requires == e.Requires
 		}) {
 			d.fail(i.errorf("the edge %v to %v by %s is given twice", e.From, e.To, e.Identity))
 		}

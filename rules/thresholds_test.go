@@ -31,11 +31,12 @@ func TestThresholds(t *testing.T) {
 		{"close-wait", f{"class": "LEAK", "waiting": 130, "older": 100, "share": 0.6, "median_age": 20.0, "growth": 3.0, "clients_succeed": 1.0}, "warn"},
 		{"close-wait", f{"class": "LEAK", "waiting": 3, "older": 3, "share": 0.5, "median_age": 7200.0, "plateau": 7200.0}, ""},            // two or three immortal ones
 		{"close-wait", f{"class": "SLOW-HANDLER", "waiting": 20, "share": 0.5, "median_age": 2.5, "growth": 1.0, "never_answered": 0}, ""}, // uploads still written to disk
-		{"pool-exhausted", f{"level": 16, "spread": 1, "plateau": 10.0, "outstanding": 81, "queued": 65, "outstanding_before": 2}, "error"},
-		{"pool-exhausted", f{"level": 500, "outstanding": 0, "plateau": 60.0}, ""}, // idle keep-alive
+		{"pool-exhausted", f{"level": 16, "spread": 1, "plateau": 10.0, "outstanding": 81, "queued": 65, "outstanding_before": 2, "abandoned": 40}, "error"},
+		{"pool-exhausted", f{"level": 16, "spread": 1, "plateau": 10.0, "outstanding": 81, "queued": 65, "outstanding_before": 2}, ""}, // nobody lost patience
+		{"pool-exhausted", f{"level": 500, "outstanding": 0, "plateau": 60.0}, ""},                                                     // idle keep-alive
 		{"abnormal-termination", f{"class": "LATE-ANSWER", "resets": 72, "connections": 600, "share": 0.12}, "warn"},
 		{"abnormal-termination", f{"class": "ABORT", "resets": 72, "connections": 600, "share": 0.12, "share_before": 0.1}, ""},
-		{"abnormal-termination", f{"class": "REFUSED", "resets": 72, "share": 0.9}, "info"},
+		{"abnormal-termination", f{"class": "LB-IDLE", "resets": 9, "connections": 20, "share": 0.45}, ""},
 		{"dead-upstream", f{"class": "silent", "attempts": 60, "failed": 60, "share": 1.0, "syn_unanswered": 60, "syn_repeats": 144}, "error"},
 		{"dead-upstream", f{"class": "refused", "attempts": 229, "failed": 229, "refused": 229, "share": 1.0}, "error"},
 		{"dead-upstream", f{"class": "hung", "attempts": 1000, "failed": 6, "share": 0.006}, ""},
@@ -49,7 +50,7 @@ func TestThresholds(t *testing.T) {
 		{"surge", f{"class": "single", "rate": 20.0, "share": 1.0, "baseline": 30.0}, ""},
 		{"slow-receiver", f{"zero_windows": 5, "longest": 4.0, "flows": 1, "flows_total": 20, "closed_share": 0.5}, "info"},
 		{"slow-receiver", f{"zero_windows": 50, "longest": 4.0, "flows": 10, "flows_total": 20, "closed_share": 0.5}, "warn"},
-		{"slow-server", f{"class": "called", "baseline": 20.0, "requests": 300, "answered": 300, "slow": 280, "p95": 2.6, "p95_before": 0.02}, "warn"},
+		{"slow-server", f{"class": "called", "baseline": 20.0, "requests": 300, "answered": 300, "slow": 280, "flows": 280, "p95": 2.6, "p95_before": 0.02}, "warn"},
 		{"slow-server", f{"class": "served", "baseline": 20.0, "requests": 300, "answered": 300, "p95": 30.0, "p95_before": 30.0}, ""}, // long poll
 		{"backend-skew", f{"members": 4, "connections": 2000, "p_value": 1e-9, "ratio": 2.5, "failed_share": 0.4}, "warn"},
 		{"backend-skew", f{"members": 4, "connections": 2000, "p_value": 1e-9, "ratio": 2.5, "clients": 3}, ""}, // pinned clients

@@ -1,15 +1,17 @@
 package detect
 
 import (
+	"time"
+
 	"jindan/analyze/flow"
 	"jindan/capture"
 )
 
 // bigAnswers learns how large the answers to a DNS question are, so that an answer that never came has a
-// size: the largest that the same server gave to the same question.
+// size: the largest that the same server gave to the same question over UDP.
 type bigAnswers struct {
-	sizes subjects[question, uint32] // IP length in bytes
-	lost  []lostAnswer
+	sizes  subjects[question, uint32] // IP length in bytes
+	recent []answer
 }
 
 type question struct {
@@ -18,61 +20,74 @@ type question struct {
 	qtype  uint16
 }
 
-type lostAnswer struct {
+// answer is one that came, or was waited for in vain.
+type answer struct {
 	q     question
 	asked capture.Instant
 	from  capture.Addr // the asking host
+	lost  bool
 }
 
-// maxLostAnswers bounds the unanswered questions that are remembered.
-const maxLostAnswers = 1024
+// maxAnswers bounds the answers that are remembered one by one.
+const maxAnswers = 2048
 
-func newBigAnswers() bigAnswers {
-	return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector)}
-}
+func newBigAnswers() bigAnswers { return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector)} }
 
 func (b *bigAnswers) event(e *flow.Event) {
 	d := e.DNS
+	if d.Proto != capture.ProtoUDP {
+		return
+	}
 	q := question{d.Server.Addr, d.NameHash, d.QType}
-	switch e.Kind {
-	case flow.DNSAnswer:
-		if n := b.sizes.get(q); n != nil && d.Proto == capture.ProtoUDP {
+	if e.Kind == flow.DNSAnswer {
+		if n := b.sizes.get(q); n != nil {
 			*n = max(*n, d.AnswerIPLen)
 		}
-	case flow.DNSUnanswered:
-		if d.Proto != capture.ProtoUDP {
-			return
-		}
-		if len(b.lost) == maxLostAnswers {
-			copy(b.lost, b.lost[1:])
-			b.lost = b.lost[:maxLostAnswers-1]
-		}
-		b.lost = append(b.lost, lostAnswer{q, d.First, d.Client.Addr})
 	}
+	if len(b.recent) == maxAnswers {
+		copy(b.recent, b.recent[1:])
+		b.recent = b.recent[:maxAnswers-1]
+	}
+	b.recent = append(b.recent, answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered})
 }
 
-// unanswered counts the questions that k's receiver asked k's sender since shortly before onset and whose
-// answer would have had more than size bytes, when the first of them was asked, and the smallest of
-// these sizes.
-func (b *bigAnswers) unanswered(k way, size int, onset capture.Instant) (n int, first capture.Instant, smallest int) {
-	for i := range b.lost {
-		u := &b.lost[i]
-		if u.from != k.to || u.q.server != k.from || u.asked < onset.Add(-bigAnswerLead) {
-			continue
-		}
-		if have := b.sizes.peek(u.q); have == nil || int(*have) <= size {
-			continue
-		} else if n == 0 || int(*have) < smallest {
-			smallest = int(*have)
-		}
-		if n == 0 || u.asked < first {
-			first = u.asked
-		}
-		n++
-	}
-	return n, first, smallest
+// bigLoss counts big answers.
+type bigLoss struct {
+	lost     point
+	first    capture.Instant // first question whose answer was lost
+	smallest int             // smallest of the sizes lost, IP length in bytes
 }
 
-// bigAnswerLead is how much earlier than the first missing TCP segment an unanswered question may
+// since counts the answers of more than size bytes that k's sender gave, or should have given, to
+// k's receiver since shortly before onset.
+func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
+	for i := range b.recent {
+		a := &b.recent[i]
+		if a.from != k.to || a.q.server != k.from || a.asked < onset.Add(-bigAnswerLead) {
+			continue
+		}
+		have := b.sizes.peek(a.q)
+		if have == nil || int(*have) <= size {
+			continue
+		}
+		if !a.lost {
+			if a.asked >= onset {
+				l.lost.total++
+			}
+			continue
+		}
+		if l.lost.bad == 0 || a.asked < l.first {
+			l.first = a.asked
+		}
+		if l.lost.bad == 0 || int(*have) < l.smallest {
+			l.smallest = int(*have)
+		}
+		l.lost.bad++
+		l.lost.total++
+	}
+	return l
+}
+
+// bigAnswerLead is how much earlier than the first missing TCP segment a lost answer may
 // belong to the same fault: TCP shows a missing segment only when a later one gets through.
-const bigAnswerLead = 5e9 // ns
+const bigAnswerLead = 5 * time.Second

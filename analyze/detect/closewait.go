@@ -60,6 +60,8 @@ type closeKey struct {
 
 type halfClosed struct {
 	key      closeKey
+	ref      flow.Ref
+	side     flow.Side // who does not close
 	since    capture.Instant
 	finDelay time.Duration
 	note     analyze.Evidence
@@ -129,7 +131,7 @@ func (d *closeWait) Event(e *flow.Event) {
 		if h == nil {
 			return
 		}
-		*h = halfClosed{key: k, since: e.At, starved: e.Flag,
+		*h = halfClosed{key: k, ref: c.Ref(), side: e.Side.Other(), since: e.At, starved: e.Flag,
 			note: analyze.Evidence{At: e.At, Flow: c.String(), Note: "FIN acknowledged, not answered by a FIN"}}
 		if e.Frame != 0 {
 			h.note.Frames = []uint64{e.Frame}
@@ -152,7 +154,12 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if h.over {
 			return false
 		}
-		if st := d.services.peek(h.key); st != nil {
+		// With its last data unacknowledged, a socket may be closed by its program and wait for the network.
+		c := w.Flows.Lookup(h.ref)
+		if c == nil {
+			return false
+		}
+		if st := d.services.peek(h.key); st != nil && !c.Unacked(h.side) {
 			st.list = append(st.list, h)
 		}
 		return true

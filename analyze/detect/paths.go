@@ -38,7 +38,10 @@ type wayState struct {
 	firstMark                capture.Instant // first sign of loss that no window has counted yet
 	conns0                   uint32          // connections of the path at the last roll
 	newConns                 [seriesLen]uint32
-	tooBig                   int // ICMP: fragmentation needed, packet too big
+	acks                     [seriesLen]point // small packets whose fate only the other side's repeats tell
+	acks0                    uint32
+	unheard                  uint32 // of this window: repeats of the other side, for want of an answer
+	tooBig                   int    // ICMP: fragmentation needed, packet too big
 	index                    uint32
 	elseCut                  int               // see elsewhere
 	elseBase                 map[uint32]uint32 // by path
@@ -78,7 +81,7 @@ func newWays(pathOnly bool) ways {
 
 // lossEvents wake ways.
 var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
-	flow.Recovered, flow.Closed, flow.ICMPError)
+	flow.Recovered, flow.Closed, flow.ICMPError, flow.SynRepeat)
 
 func (ws *ways) event(e *flow.Event) {
 	if e.Conn == nil || e.Path == nil {
@@ -101,6 +104,15 @@ func (ws *ways) event(e *flow.Event) {
 			st.tooBig++
 		}
 		return
+	}
+	if e.Kind == flow.SynRepeat || lossy(e) {
+		// Repeated for want of an answer: an ACK or SYN-ACK may have been lost on the way back.
+		if st := ws.states.peek(way{k.to, k.from}); st != nil {
+			st.unheard++
+		}
+		if e.Kind == flow.SynRepeat {
+			return
+		}
 	}
 	var st *wayState
 	if lossy(e) || e.Kind == flow.HoleOpened {
@@ -267,16 +279,22 @@ func (ws *ways) roll(w *analyze.Window) {
 		if st.n == seriesLen {
 			copy(st.ring[:], st.ring[1:])
 			copy(st.newConns[:], st.newConns[1:])
+			copy(st.acks[:], st.acks[1:])
 			st.n--
 		}
 		fresh := p.Conns - st.conns0
-		st.conns0 = p.Conns
+		heard := point{bad: st.unheard, total: ps.Acks - st.acks0 + st.unheard}
+		if first || w.Local.Is(k.from) {
+			heard = point{} // of the past; or this host did not answer, and nothing was lost
+		}
+		st.conns0, st.acks0, st.unheard = p.Conns, ps.Acks, 0
 		if first {
-			// Losses of the window against the mix of sizes so far would be unfair to
-			// neither class; keep the whole mix.
-			st.ring[0], st.newConns[0], st.n = delta, 1, 1
+			for i := range delta.sent {
+				delta.sent[i] = delta.lost[i] + (delta.sent[i]-delta.lost[i])/uint32(st.series.windowsSeen)
+			}
+			st.ring[0], st.newConns[0], st.acks[0], st.n = delta, 1, point{}, 1
 		} else {
-			st.ring[st.n], st.newConns[st.n] = delta, fresh
+			st.ring[st.n], st.newConns[st.n], st.acks[st.n] = delta, fresh, heard
 			st.n++
 		}
 		st.total = now
@@ -291,12 +309,14 @@ func (ws *ways) roll(w *analyze.Window) {
 const markPatience = 3 * time.Second
 
 // recent sums the sizes since the onset.
-func (st *wayState) recent() (s sizes, conns int) {
+func (st *wayState) recent() (s sizes, acks point, conns int) {
 	for i := st.n - min(st.series.windows(), st.n); i < st.n; i++ {
 		s.add(&st.ring[i])
 		conns += int(st.newConns[i])
+		acks.bad += st.acks[i].bad
+		acks.total += st.acks[i].total
 	}
-	return s, conns
+	return s, acks, conns
 }
 
 // flowStats sums up the connections that suffered since onset.
@@ -349,6 +369,12 @@ func (f *flowStats) opened(s analyze.Subject) int {
 		return f.byReceiver
 	}
 	return f.flows - f.byReceiver
+}
+
+// copyShare is the share of p's packets that were captured twice. Where the network itself makes copies, their
+// duplicate ACKs make senders repeat what was not lost.
+func copyShare(p *flow.Path) float64 {
+	return ratio(p.Side[0].Copies+p.Side[1].Copies, p.Side[0].Segments+p.Side[1].Segments)
 }
 
 // pathSubject describes a direction as seen from this host, or from the receiver when this

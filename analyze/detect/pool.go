@@ -138,7 +138,7 @@ func (d *poolExhausted) Event(e *flow.Event) {
 			p.end(c.Ref())
 		}
 	case flow.Abandoned:
-		if p != nil && (e.Dur >= minGiveUp || e.Flag) {
+		if p != nil && (e.Dur >= flow.GiveUp || e.Flag) {
 			p.curAband++
 		}
 	case flow.Closed:

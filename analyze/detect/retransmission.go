@@ -29,6 +29,7 @@ type Retransmission struct {
 	OwnListener   bool    `json:"own_listener"`
 	Longest       float64 `json:"longest"`
 	Opened        int     `json:"opened"`
+	CopyShare     float64 `json:"copy_share"`
 }
 
 // stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
@@ -78,6 +79,9 @@ func (d *retransmission) Event(e *flow.Event) {
 	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat:
 		d.syn(e)
 	default:
+		d.ways.event(e)
+	}
+	if e.Kind == flow.SynRepeat {
 		d.ways.event(e)
 	}
 }
@@ -145,9 +149,10 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		p := w.Flows.PathAt(st.index)
 		ps, _ := p.From(k.from)
 		f.Spurious = int(min(ps.Spurious, ps.Retransmits))
+		f.CopyShare = copyShare(p)
 		fs := st.flowStats(k, s.onset, w.End, stalledAfter)
 		f.Flows, f.StalledFlows, f.Longest = fs.flows, fs.stalled, fs.longest.Seconds()
-		recent, conns := st.recent()
+		recent, _, conns := st.recent()
 		f.FlowsTotal = max(conns, fs.flows)
 		f.MeanSize = meanLost(&recent)
 		f.SeenOriginal = ratio(ps.Retransmits, ps.Retransmits+ps.Lost)

@@ -1,8 +1,10 @@
 package detect
 
 import (
+	"fmt"
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"os"
 )
 
 // SizeLoss are the features of size-dependent-loss. Sizes are IP lengths in bytes.
@@ -33,6 +35,8 @@ type SizeLoss struct {
 	ElsewherePassed  int     `json:"elsewhere_passed"`
 	ElsewherePeers   int     `json:"elsewhere_peers"`
 	Opened           int     `json:"opened"`
+	Hit              int     `json:"hit"`
+	CopyShare        float64 `json:"copy_share"`
 }
 
 // sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
@@ -68,7 +72,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if st.series.since.bad == 0 {
 			return true
 		}
-		s, conns := st.recent()
+		s, acks, conns := st.recent()
 		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
 		cut := cliff(&s)
 		if cut == 0 {
@@ -83,6 +87,8 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			p.bad += s.lost[i]
 			p.total += s.sent[i]
 		}
+		small.bad += acks.bad
+		small.total += acks.total
 		fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
 		p := w.Flows.PathAt(st.index)
 		ps, _ := p.From(k.from)
@@ -94,6 +100,16 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			big.bad += fs.failed
 			big.total += fs.failed
 		}
+		for i := cut - 1; i >= 0; i-- {
+			if s.sent[i] > s.lost[i] {
+				f.LargestPassed = int(st.maxSeen[i])
+				break
+			}
+		}
+		onset := st.series.onset
+		dns := d.dns.since(k, f.LargestPassed, onset)
+		big.bad += dns.lost.bad
+		big.total += dns.lost.total
 		f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.total), int(big.bad), int(small.total), int(small.bad)
 		f.BigLoss, f.SmallLoss = big.share(), small.share()
 		f.PValue = fisher(big.bad, big.total, small.bad, small.total)
@@ -104,13 +120,8 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				break
 			}
 		}
-		for i := cut - 1; i >= 0; i-- {
-			if s.sent[i] > s.lost[i] {
-				f.LargestPassed = int(st.maxSeen[i])
-				break
-			}
-		}
 		f.Cliff = f.SmallestLost
+		f.Hit, f.CopyShare = fs.flows, copyShare(p)
 		f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
 		f.StalledShare = ratio(f.StalledFlows, f.Flows)
 		f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
@@ -118,17 +129,14 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if fs.passed == 0 && f.RetryLost >= 6 && f.BigLoss > 0.5 {
 			f.Kind = "black-hole"
 		}
-		onset := st.series.onset
 		if f.PValue < 0.001 {
 			f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
 		}
-		n, first, smallest := d.dns.unanswered(k, f.LargestPassed, onset)
-		f.DNSBigUnanswered = n
-		if n > 0 && smallest < f.Cliff {
-			f.Cliff = smallest
-		}
-		if n > 0 && first < onset && first >= onset.Add(-bigAnswerLead) {
-			onset = first // big answers of the same peer were lost a little before the first segment
+		f.DNSBigUnanswered = int(dns.lost.bad)
+		if dns.lost.bad > 0 {
+			f.Cliff = min(f.Cliff, dns.smallest)
+			// Big answers of the same peer are lost a little before the first segment.
+			onset = min(onset, dns.first)
 		}
 		if f.BigSent > d.best.BigSent {
 			d.best = f

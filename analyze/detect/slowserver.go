@@ -16,6 +16,7 @@ type SlowServer struct {
 	UnansweredShare float64 `json:"unanswered_share"`
 	Slow            int     `json:"slow"`
 	GaveUp          int     `json:"gave_up"`
+	Flows           int     `json:"flows"`
 	P50             float64 `json:"p50"`
 	P95             float64 `json:"p95"`
 	P50Before       float64 `json:"p50_before"`
@@ -43,9 +44,38 @@ type serverState struct {
 	pending subjects[flow.Ref, pendingRequest]
 	clients subjects[capture.Addr, struct{}]
 	gaveUp  series
+	slow    timedRefs // connections with slow answers
 	served  latencies // all, for the assessment
 	holes   subjects[flow.Ref, capture.Instant]
 	stages  [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
+}
+
+// timedRefs are connections with a time, the newest maxTimings.
+type timedRefs []struct {
+	at  capture.Instant
+	ref flow.Ref
+}
+
+func (t *timedRefs) add(at capture.Instant, r flow.Ref) {
+	if len(*t) == maxTimings {
+		copy(*t, (*t)[1:])
+		*t = (*t)[:maxTimings-1]
+	}
+	*t = append(*t, struct {
+		at  capture.Instant
+		ref flow.Ref
+	}{at, r})
+}
+
+// since counts the distinct connections not older than at.
+func (t timedRefs) since(at capture.Instant) int {
+	seen := make(map[flow.Ref]struct{})
+	for _, x := range t {
+		if x.at >= at {
+			seen[x.ref] = struct{}{}
+		}
+	}
+	return len(seen)
 }
 
 type pendingRequest struct {
@@ -101,7 +131,7 @@ func (d *slowServer) Event(e *flow.Event) {
 	case flow.Abandoned:
 		if p := st.pending.peek(e.Conn.Ref()); p != nil && !p.done {
 			// A client that half-closes at once and waits did not give up.
-			p.gaveUp = e.Dur >= minGiveUp || e.Flag
+			p.gaveUp = e.Dur >= flow.GiveUp || e.Flag
 		}
 	case flow.Closed:
 		if p := st.pending.peek(e.Conn.Ref()); p != nil && !p.done {
@@ -109,10 +139,6 @@ func (d *slowServer) Event(e *flow.Event) {
 		}
 	}
 }
-
-// minGiveUp: a FIN sooner after the request than this is part of it (shutdown for writing), not
-// a client that lost patience.
-const minGiveUp = 500 * time.Millisecond
 
 func (st *serverState) finish(r flow.Ref, at capture.Instant, wait time.Duration, answered bool) {
 	p := st.pending.peek(r)
@@ -128,6 +154,7 @@ func (st *serverState) finish(r flow.Ref, at capture.Instant, wait time.Duration
 	bad := uint32(0)
 	if wait >= slowAnswer || p.gaveUp {
 		bad = 1
+		st.slow.add(p.at, r)
 	}
 	switch {
 	case p.slow:
@@ -149,7 +176,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	slowAfter := w.Params.Duration("slow_after")
 	d.services.each(func(k capture.Endpoint, st *serverState) bool {
 		open := 0
-		st.pending.each(func(_ flow.Ref, p *pendingRequest) bool {
+		st.pending.each(func(r flow.Ref, p *pendingRequest) bool {
 			if p.done {
 				return false
 			}
@@ -157,6 +184,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			if age >= slowAfter && p.gaveUp {
 				if !p.slow {
 					p.slow = true
+					st.slow.add(p.at, r)
 					st.series.add(1, 1, p.at)
 					st.gaveUp.add(1, 0, p.at)
 					st.recent.add(p.at, age)
@@ -202,6 +230,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.P95Before > 0 {
 			f.Factor = f.P95 / f.P95Before
 		}
+		f.Flows = st.slow.since(s.onset)
 		f.Slow = int(s.since.bad)
 		f.GaveUp = int(st.gaveUp.since.bad)
 		f.Unanswered = open

@@ -138,6 +138,12 @@ func (c *Conn) Outstanding() capture.Instant { return c.reqAt }
 // RequestLast is when the last byte of the newest request was sent; 0 if there was none.
 func (c *Conn) RequestLast() capture.Instant { return c.reqLast }
 
+// Unacked reports whether the other side has not acknowledged all that s sent, its FIN aside.
+func (c *Conn) Unacked(s Side) bool {
+	d, r := &c.side[s], &c.side[s.Other()]
+	return d.flags&known != 0 && r.flags&ackKnown != 0 && before(r.acked, d.next) && d.bytes > 0
+}
+
 // GaveUpAfter is how long the client waited for an answer before it closed; 0 if it got one.
 func (c *Conn) GaveUpAfter() time.Duration {
 	d := &c.side[Client]
@@ -202,6 +208,7 @@ type hole struct {
 	id       uint16          // and IP-ID
 	hasTS    bool
 	counted  bool // already counted as missing, because it stayed open
+	asked    bool // the receiver acknowledged up to it since: it lacks the data, not only the capture
 }
 
 // maxHoles bounds the list of open holes of a sender; more are merged into the last.

@@ -187,7 +187,9 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	} else {
 		t.release(c, s, x, path, at)
 	}
-	proven := class == Spurious || !t.copies.doubtful
+	// Nobody can know of a loss before a round trip is over.
+	soon := end == d.next && at.Sub(d.nextAt) < c.HandshakeRTT/2
+	proven := class == Spurious || !t.copies.doubtful && !soon
 	x.Retransmits[class] += n
 	if !proven {
 		x.Unproven += n
@@ -338,6 +340,7 @@ func (t *Table) ackHoles(c *Conn, s Side, ack uint32, at capture.Instant, path *
 	for i := 0; i < int(x.n); i++ {
 		h := &x.holes[i]
 		if !before(h.from, ack) {
+			h.asked = h.asked || h.from == ack
 			continue
 		}
 		to := h.to
@@ -374,9 +377,13 @@ func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, 
 	x := &tr.side[s]
 	mss := c.MSS(s)
 	path := t.Path(c)
+	asked := false
+	for i := range x.holes[:x.n] {
+		asked = asked || x.holes[i].asked // of the lowest; what lies above cannot be asked for yet
+	}
 	for i := range x.holes[:x.n] {
 		h := &x.holes[i]
-		if h.counted || now-h.at < age {
+		if !asked || h.counted || now-h.at < age {
 			continue
 		}
 		h.counted = true

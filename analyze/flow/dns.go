@@ -79,16 +79,12 @@ type DNS struct {
 	OriginalAnswered bool
 	Orphan           bool
 
-	nameLen  uint8
-	decided  bool // answered, reported unanswered, or never a transaction
-	retried  bool // a later transaction is its next try
-	waiting  bool // in the chain of pending
-	indexed  bool // in the chain of transactions
-	nameOff  uint32
-	next     uint32 // chains: record number + 1
-	waitNext uint32
-	waitPrev uint32
-	repeat   uint32 // newest repeat of this transaction, and from there the one before
+	nameLen uint8
+	decided bool // answered, reported unanswered, or never a transaction
+	indexed [indexes]bool
+	next    [indexes]uint32 // chains of the indexes: record number + 1
+	nameOff uint32
+	repeat  uint32 // newest repeat of this transaction, and from there the one before
 }
 
 // Waited is how long the caller has waited for the answer, over all tries.

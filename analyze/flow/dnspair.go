@@ -1,10 +1,6 @@
 package flow
 
-import (
-	"encoding/binary"
-
-	"jindan/capture"
-)
+import "jindan/capture"
 
 // observe takes a packet with payload of a DNS port.
 func (t *dnsTable) observe(p *capture.Packet, at capture.Instant, emit func(*Event)) {
@@ -47,7 +43,7 @@ func (t *dnsTable) message(p *capture.Packet, b []byte, size uint32, at capture.
 		return
 	}
 	t.stats.Messages++
-	d := t.find(&p.Src, &p.Dst, p.Proto, t.msg.ID)
+	d := t.find(byID, &DNS{Client: p.Src, Server: p.Dst, Proto: p.Proto, ID: t.msg.ID})
 	if t.msg.Response {
 		t.stats.Responses++
 		if d == nil || d.Answered {
@@ -62,35 +58,37 @@ func (t *dnsTable) message(p *capture.Packet, b []byte, size uint32, at capture.
 		t.again(d, p, size, at, emit)
 		return
 	}
-	t.query(d, p, size, at, emit)
+	t.query(p, size, at, emit)
 }
 
-// query opens a transaction; old is the one before it between the same endpoints with the same id.
-func (t *dnsTable) query(old *DNS, p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
-	if old != nil {
-		t.unindex(old)
-	}
+// query opens a transaction.
+func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
 	n, d := t.add()
 	d.Client, d.Server, d.Proto = p.Src, p.Dst, p.Proto
 	d.First, d.Last, d.LookupAt = at, at, at
 	d.QueryFrame, d.QueryLen, d.EDNSSize, d.Tries = p.Frame, size, t.msg.EDNSSize, 1
-	t.index(n, d)
 	t.stats.Transactions++
-	e := t.earlier(d)
-	if e != nil {
-		d.LookupAt = e.LookupAt
-		d.Tries = e.Tries
-		e.retried, d.AfterTruncated = true, e.Truncated
-		if !e.Truncated && d.Tries < 1<<16-1 {
+	old, before := t.find(byID, d), t.find(byName, d)
+	again := repeats(d, before)
+	if !again && old != before && repeats(d, old) {
+		again, before = true, old
+	}
+	switch {
+	case again:
+		d.LookupAt, d.Tries = before.LookupAt, before.Tries
+		if d.Tries < 1<<16-1 {
 			d.Tries++
 		}
-		t.unwait(e)
+	case before != nil && before.Truncated && before.Proto == capture.ProtoUDP && d.Proto == capture.ProtoTCP &&
+		at.Sub(before.First) <= dnsRetryMax:
+		d.LookupAt, d.Tries, d.AfterTruncated = before.LookupAt, before.Tries, true
 	}
-	t.wait(n, d)
+	t.enter(byID, n, d, old)
+	t.enter(byName, n, d, t.find(byName, d))
 	t.ev = Event{Kind: DNSQuery, Side: Client, At: at, Since: d.LookupAt, Dur: at.Sub(d.LookupAt),
 		Len: size, IPLen: p.IPLen, N: uint32(d.Tries), Frame: p.Frame, DNS: d}
 	emit(&t.ev)
-	if e != nil && !d.AfterTruncated {
+	if again {
 		t.ev.Kind, t.ev.Flag = DNSRepeat, true
 		emit(&t.ev)
 	}
@@ -109,7 +107,7 @@ func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Inst
 	r.First, r.Last, r.LookupAt = at, at, of.LookupAt
 	r.QueryFrame, r.QueryLen, r.EDNSSize, r.Tries = p.Frame, size, t.msg.EDNSSize, of.Tries
 	r.Repeat, r.RetransmitOf, r.decided = true, of.QueryFrame, true
-	if d.indexed { // else the new record pushed it out
+	if d.indexed[byID] { // else the new record pushed it out
 		r.repeat, d.repeat = d.repeat, t.ref(n)
 	} else {
 		d = r
@@ -127,9 +125,6 @@ func (t *dnsTable) answer(d *DNS, p *capture.Packet, size uint32, at capture.Ins
 	t.stats.Answered++
 	for r := t.deref(d.repeat); r != nil; r = t.deref(r.repeat) {
 		r.OriginalAnswered = true
-	}
-	if d.waiting && !d.Truncated {
-		t.unwait(d)
 	}
 	kind := DNSAnswer
 	if d.Unanswered {
@@ -164,11 +159,11 @@ func (t *dnsTable) orphan(d *DNS, p *capture.Packet, size uint32, at capture.Ins
 // means that the server cannot be reached; about an answer, that the client had
 // closed its port: it no longer waited (RFC 1122 §4.1.3.1).
 func (t *dnsTable) icmp(p, q *capture.Packet, at capture.Instant, emit func(*Event)) {
-	id, ok := quotedID(p.Data)
+	id, ok := quotedID(p.Data, q)
 	if !ok {
 		return
 	}
-	d := t.find(&q.Src, &q.Dst, capture.ProtoUDP, id)
+	d := t.find(byID, &DNS{Client: q.Src, Server: q.Dst, Proto: capture.ProtoUDP, ID: id})
 	if d == nil {
 		return
 	}
@@ -184,7 +179,7 @@ func (t *dnsTable) icmp(p, q *capture.Packet, at capture.Instant, emit func(*Eve
 	}
 	d.Late = true
 	t.stats.Late++
-	t.ev.Kind, t.ev.Flag = DNSLate, true
+	t.ev.Kind, t.ev.Flag, t.ev.N = DNSLate, true, uint32(d.Tries)
 	emit(&t.ev)
 }
 
@@ -196,14 +191,15 @@ func portUnreachable(p *capture.Packet) bool {
 	return p.ICMPType == 3 && p.ICMPCode == 3
 }
 
-// quotedID reads the DNS id of the UDP datagram that an ICMP error quotes, if it quotes that far.
-func quotedID(b []byte) (uint16, bool) {
-	n := 40
+// quotedID reads the DNS id of the UDP datagram q that an ICMP error quotes, if it quotes
+// that far.
+func quotedID(b []byte, q *capture.Packet) (uint16, bool) {
+	n := 40 // RFC 8200 §3; with extension headers the ports are not there
 	if len(b) > 0 && b[0]>>4 == 4 {
 		n = int(b[0]&15) * 4
 	}
-	if len(b) < n+10 {
+	if len(b) < n+10 || be16(b[n:]) != q.Src.Port || be16(b[n+2:]) != q.Dst.Port {
 		return 0, false
 	}
-	return binary.BigEndian.Uint16(b[n+8:]), true
+	return be16(b[n+8:]), true
 }

@@ -11,21 +11,20 @@ import (
 // arrival; a new one pushes out the oldest, so what is in the table depends on the messages
 // alone. The zero value is empty; memory is taken when the first message comes.
 type dnsTable struct {
-	chunks [][]DNS
-	names  []byte
-	head   uint64 // number of the next record
-	tail   uint64 // number of the oldest record
-	first  uint64 // all records before this one are decided
-	nameAt uint32 // end of the newest name, see room
-	byID   []uint32
-	asked  []uint32
-	seed   uint64
-	stats  DNSStats
-	row    func(*DNS)
-	tcp    dnsStreams
-	msg    dnsMessage
-	ev     Event
-	maxRec uint64 // MaxDNS; less in tests
+	chunks  [][]DNS
+	names   []byte
+	head    uint64 // number of the next record
+	tail    uint64 // number of the oldest record
+	first   uint64 // all records before this one are decided
+	nameAt  uint32 // end of the newest name, see room
+	buckets [indexes][]uint32
+	seed    uint64
+	stats   DNSStats
+	row     func(*DNS)
+	tcp     dnsStreams
+	msg     dnsMessage
+	ev      Event
+	maxRec  uint64 // MaxDNS; less in tests
 }
 
 func (t *dnsTable) init(o *Options) {
@@ -36,8 +35,9 @@ func (t *dnsTable) init(o *Options) {
 
 // grow takes the table's fixed memory.
 func (t *dnsTable) grow() {
-	t.byID = make([]uint32, MaxDNS)
-	t.asked = make([]uint32, MaxDNS)
+	for i := range t.buckets {
+		t.buckets[i] = make([]uint32, 1<<16) // bucket takes the top 16 bits
+	}
 	t.names = make([]byte, 64<<10)
 	t.chunks = make([][]DNS, 0, MaxDNS/chunkLen)
 }
@@ -60,7 +60,7 @@ func (t *dnsTable) deref(r uint32) *DNS {
 // add makes a record with the name of the message at hand. It pushes out the oldest
 // when the table is full.
 func (t *dnsTable) add() (uint64, *DNS) {
-	if t.byID == nil {
+	if t.chunks == nil {
 		t.grow()
 	}
 	if t.head-t.tail == t.maxRec {
@@ -141,120 +141,84 @@ func (t *dnsTable) drop(d *DNS) {
 	if t.row != nil {
 		t.row(d)
 	}
-	if d.waiting {
-		t.unwait(d)
-	}
-	if d.indexed {
-		t.unindex(d)
-	}
+	t.leave(byID, d)
+	t.leave(byName, d)
 	t.tail++
 	t.first = max(t.first, t.tail)
 }
 
-// bucket of the transactions between two endpoints with an id. It is commutative: an answer
-// finds its query.
-func (t *dnsTable) bucket(a, b *capture.Endpoint, proto uint8, id uint16) *uint32 {
-	x := (mixEnd(t.seed, a) + mixEnd(t.seed, b) + uint64(proto)<<16 + uint64(id)) * 0x9e3779b97f4a7c15
-	return &t.byID[x>>48]
+// The two indexes. Each finds one transaction for a key: the newest.
+const (
+	byID   = iota // two endpoints, transport, id: what an answer belongs to
+	byName        // host, server, name, type: what a resolver may be asking again
+	indexes
+)
+
+// bucket is where the chain of d's key begins.
+func (t *dnsTable) bucket(index int, d *DNS) *uint32 {
+	x := mixEnd(t.seed, &d.Server)
+	if index == byID { // commutative: an answer finds its query
+		x += mixEnd(t.seed, &d.Client) + uint64(d.Proto)<<16 + uint64(d.ID)
+	} else {
+		x ^= mixEnd(t.seed, &capture.Endpoint{Addr: d.Client.Addr, Port: d.QType}) + d.NameHash
+	}
+	return &t.buckets[index][x*0x9e3779b97f4a7c15>>48]
 }
 
-// find returns the newest transaction between a and b with that id, nil if there is none.
-func (t *dnsTable) find(a, b *capture.Endpoint, proto uint8, id uint16) *DNS {
-	if t.byID == nil {
+// sameKey reports whether a and b have the same key.
+func sameKey(index int, a, b *DNS) bool {
+	if index == byID {
+		return a.ID == b.ID && a.Proto == b.Proto &&
+			(a.Client == b.Client && a.Server == b.Server || a.Client == b.Server && a.Server == b.Client)
+	}
+	return a.NameHash == b.NameHash && a.QType == b.QType && a.Client.Addr == b.Client.Addr && a.Server == b.Server
+}
+
+// find returns the transaction with the key of d, nil if there is none.
+func (t *dnsTable) find(index int, d *DNS) *DNS {
+	if t.chunks == nil {
 		return nil
 	}
-	for r := *t.bucket(a, b, proto, id); r != 0; {
-		d := t.deref(r)
-		if d.ID == id && d.Proto == proto &&
-			(d.Client == *a && d.Server == *b || d.Client == *b && d.Server == *a) {
-			return d
+	for e := t.deref(*t.bucket(index, d)); e != nil; e = t.deref(e.next[index]) {
+		if sameKey(index, e, d) {
+			return e
 		}
-		r = d.next
 	}
 	return nil
 }
 
-// index makes d the newest transaction of its endpoints and id.
-func (t *dnsTable) index(n uint64, d *DNS) {
-	b := t.bucket(&d.Client, &d.Server, d.Proto, d.ID)
-	d.next, d.indexed = *b, true
+// enter makes d, record n, the transaction of its key in place of old.
+func (t *dnsTable) enter(index int, n uint64, d, old *DNS) {
+	if old != nil {
+		t.leave(index, old)
+	}
+	b := t.bucket(index, d)
+	d.next[index], d.indexed[index] = *b, true
 	*b = t.ref(n)
 }
 
-func (t *dnsTable) unindex(d *DNS) {
-	at := t.bucket(&d.Client, &d.Server, d.Proto, d.ID)
-	for {
-		e := t.deref(*at)
-		if e == d {
-			*at, d.next, d.indexed = d.next, 0, false
-			return
-		}
-		at = &e.next
+func (t *dnsTable) leave(index int, d *DNS) {
+	if !d.indexed[index] {
+		return
 	}
+	at := t.bucket(index, d)
+	for e := t.deref(*at); e != d; e = t.deref(*at) {
+		at = &e.next[index]
+	}
+	*at, d.next[index], d.indexed[index] = d.next[index], 0, false
 }
 
-// waiters is the bucket of the unanswered questions of a host for a name, newest first.
-func (t *dnsTable) waiters(d *DNS) *uint32 {
-	x := mixEnd(t.seed, &capture.Endpoint{Addr: d.Client.Addr, Port: d.QType}) + mixEnd(t.seed, &d.Server) ^ d.NameHash
-	return &t.asked[x*0x9e3779b97f4a7c15>>48]
-}
-
-func (t *dnsTable) wait(n uint64, d *DNS) {
-	b := t.waiters(d)
-	if h := t.deref(*b); h != nil {
-		h.waitPrev = t.ref(n)
+// repeats reports whether d is a resolver's next try of e: e is the question that its host last
+// asked this server for this name, or asked with the same id from the same port, is
+// unanswered, and of an age at which resolvers try again. Of a host that asks for the same name all the
+// time, in several threads, only the question before can be a try of the same
+// caller; to link older ones would make waits out of nothing.
+func repeats(d, e *DNS) bool {
+	if e == nil || e.Answered || !sameKey(byName, d, e) {
+		return false
 	}
-	d.waitNext, d.waitPrev, d.waiting = *b, 0, true
-	*b = t.ref(n)
-}
-
-func (t *dnsTable) unwait(d *DNS) {
-	if p := t.deref(d.waitPrev); p != nil {
-		p.waitNext = d.waitNext
-	} else {
-		*t.waiters(d) = d.waitNext
-	}
-	if x := t.deref(d.waitNext); x != nil {
-		x.waitPrev = d.waitPrev
-	}
-	d.waitNext, d.waitPrev, d.waiting = 0, 0, false
-}
-
-// dnsWalk bounds how many waiting questions are looked at for one that the new query
-// repeats: who asks the same more often at a time is many callers, not one resolver.
-const dnsWalk = 64
-
-// earlier finds the question that d asks again under a new id or port: the oldest of the same
-// host, server, name and type that is unanswered, of an age at which resolvers try
-// again, and not already followed by another try. With truncated, it
-// finds the newest one whose answer was truncated instead.
-func (t *dnsTable) earlier(d *DNS) (found *DNS) {
-	r := *t.waiters(d)
-	for range dnsWalk {
-		e := t.deref(r)
-		if e == nil {
-			break
-		}
-		r = e.waitNext
-		age := d.First.Sub(e.First)
-		if age > dnsRetryMax {
-			t.unwait(e)
-			continue
-		}
-		if e.Client.Addr != d.Client.Addr || e.Server != d.Server || e.NameHash != d.NameHash || e.QType != d.QType {
-			continue
-		}
-		if e.Truncated {
-			if d.Proto == capture.ProtoTCP {
-				return e
-			}
-			continue
-		}
-		if d.First.Sub(e.Last) >= dnsRetryMin {
-			found = e
-		}
-	}
-	return found
+	age := d.First.Sub(e.Last)
+	return age >= dnsRetryMin && age <= dnsRetryMax
 }
 
 // seal reports the queries whose time-out has passed. The table calls it when a window

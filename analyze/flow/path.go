@@ -51,7 +51,10 @@ type PathSide struct {
 	Copies      uint32
 	CaptureLost uint32
 	Reordered   uint32
-	Bytes       uint64 // payload
+	// Acks are pure ACKs for all that the other side had sent so far. Had one been lost, the other
+	// side would have repeated its data: small packets whose fate is known.
+	Acks  uint32
+	Bytes uint64 // payload
 }
 
 // Path is a pair of hosts, with A < B. Side[0] is what A sends, Side[1] what B sends.

@@ -25,6 +25,10 @@ const (
 	overflowWithin = 100 * time.Millisecond
 )
 
+// GiveUp: a client that closes sooner than this after its request did not lose patience: it
+// half-closes by design (RFC 9293 §3.6), or the user cancelled. The shortest time-outs in use are 1 s.
+const GiveUp = 500 * time.Millisecond
+
 // segment advances c by one packet of side s.
 func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	d, r := &c.side[s], &c.side[s.Other()]
@@ -197,6 +201,9 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	}
 	switch {
 	case d.flags&ackKnown == 0 || before(d.acked, p.Ack):
+		if path != nil && p.Len == 0 && p.Ack == r.next && r.bytes > 0 {
+			path.Side[t.dir(path, c, s)].Acks++
+		}
 		d.acked = p.Ack
 		d.flags |= ackKnown
 		d.flags &^= sackSeen
@@ -369,11 +376,12 @@ func resetClass(c *Conn, s Side, at capture.Instant) Class {
 	switch {
 	case c.synAckAt == 0 && c.synAt != 0 && s == Server && r.bytes == 0:
 		return ResetRefused
-	case d.flags&finSent != 0 && r.lastAt > d.finAt && r.nextAt > d.finAt && r.bytes > 0 && s == Client:
-		// The other side went on sending after this one had closed.
+	case s == Client && c.GaveUpAfter() >= GiveUp && r.nextAt > d.finAt && r.bytes > 0:
+		// The client had lost patience and closed; then its answer came.
 		return ResetLateAnswer
 	case d.flags&finSent != 0:
-		// Both had closed, or a server that had closed rejects what crossed its FIN.
+		// Both had closed, or one that had closed rejects what crossed its FIN: a TLS close alert,
+		// the rest of an answer that nobody wants any more, a request that came too late.
 		return ResetComplete
 	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho:
 		return ResetIdle

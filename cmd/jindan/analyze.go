@@ -57,6 +57,7 @@ to there). A file that merely ends in its last packet is no error.`,
 	c.Flags().StringVar(&f.local, "local", "", "`address` of the host that the capture was made on")
 	c.Flags().StringVar(&f.failOn, "fail-on", "", "exit with 1 if a finding has this `severity` or a higher one: warn or error")
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own (see 'jindan rules check --help')")
+	_ = c.MarkFlagDirname("rules")
 	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of the times in the text: UTC, local, +09:00 or Asia/Seoul")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "text: add evidence with frame numbers and Wireshark filters, remarks, all steps")
 	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
@@ -172,7 +173,7 @@ func (a *app) complain(in *input, got report.Input, inErr error) int {
 	}
 	if got.Interrupted {
 		a.log.Warn().Msg("interrupted: the result is about what was read so far")
-		return exitInterrupt
+		return int(a.interrupted.Load())
 	}
 	if inErr != nil && code == exitDone { // nothing of the above
 		a.log.Error().Msg(oneLine(inErr))

@@ -51,6 +51,7 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 		},
 	}
 	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")
+	_ = c.MarkFlagDirname("rules")
 	return c
 }
 

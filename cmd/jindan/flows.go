@@ -26,13 +26,14 @@ func newFlows(a *app) *cobra.Command {
 		Use:   "flows FILE|DIR|-…",
 		Short: "List connections and DNS transactions, one row each",
 		Long: `Lists every TCP connection: who, when, how it ended and who ended it, packets, bytes,
-handshake round trip, time to the first byte, what was sent again and why, what is missing,
-zero windows, half-close age. --dns adds the DNS transactions.
+handshake round trip, time to the first byte, what was sent again and why, what is missing, zero
+windows, half-close age. --dns adds the DNS transactions.
 
-NDJSON rows have a "kind", tcp or dns; times are RFC 3339 in UTC, durations are in seconds, null
-where unknown. Names ending in _client and _server are about what that side sent. Beside jindan's own classes, "wireshark" holds the counts that Wireshark gives
-(tcp.analysis.*, 4.0, default preferences), so that the two can be held against each other: jindan leaves out copies,
-tells reordering from loss, and counts super-packets as what they stand for.
+NDJSON rows have a "kind", tcp or dns. Times are RFC 3339 in UTC, durations in seconds, null where
+unknown. Names ending in _client and _server are about what that side sent. Beside jindan's own
+classes, "wireshark" holds the counts that Wireshark gives (tcp.analysis.*, 4.0, default
+preferences), so that the two can be held against each other: jindan leaves out copies, tells
+reordering from loss, and counts super-packets as what they stand for.
 
 Rows come in the order in which the connections began, but for those whose addresses and ports
 were used again and those dropped from a full table (500,000 connections): these come at once.

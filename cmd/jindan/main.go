@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/rs/zerolog"
@@ -21,6 +22,7 @@ const (
 	exitFailOn    = 1   // --fail-on reached
 	exitUnusable  = 2   // arguments, input or output
 	exitInterrupt = 130 // SIGINT
+	exitTerminate = 143 // SIGTERM
 )
 
 // status ends the program with a code other than 0. err, if there is one, is told on
@@ -42,9 +44,20 @@ func (s *status) Unwrap() error { return s.err }
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal kills
 	a := &app{log: newLog("text", false)}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		code := int32(exitInterrupt)
+		if <-signals == syscall.SIGTERM {
+			code = exitTerminate
+		}
+		a.interrupted.Store(code)
+		cancel()
+		signal.Stop(signals) // a second signal kills
+	}()
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -66,9 +79,11 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // app is what the commands share.
 type app struct {
-	log  zerolog.Logger
-	lang string
+	log zerolog.Logger
+	// interrupted is the exit code for the signal that came; 0: none did.
+	interrupted atomic.Int32
 	// flags of all commands
+	lang      string
 	color     string
 	logFormat string
 }
@@ -106,7 +121,7 @@ Findings and results go to standard output, everything else to standard error.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVar(&a.lang, "lang", langFromEnv(os.Getenv), "`language` of texts for people: en or ko")
-	c.PersistentFlags().StringVar(&a.color, "color", "auto", "colours: auto, always or never (`when`)")
+	c.PersistentFlags().StringVar(&a.color, "color", "auto", "`when` to use colours: auto, always or never")
 	c.PersistentFlags().StringVar(&a.logFormat, "log-format", "text", "`format` of the program's own messages on standard error: text or json")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())

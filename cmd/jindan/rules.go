@@ -50,6 +50,7 @@ func newRulesList(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")
+	_ = c.MarkFlagDirname("rules")
 	return c
 }
 

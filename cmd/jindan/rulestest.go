@@ -54,6 +54,7 @@ fails, 2 if one cannot be run.`,
 		},
 	}
 	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")
+	_ = c.MarkFlagDirname("rules")
 	c.Flags().BoolVar(&update, "update", false, "write want.ndjson from the result")
 	return c
 }
@@ -66,7 +67,7 @@ func (a *app) testCases(ctx context.Context, set *rules.Set, cases []testCase, u
 		begin := time.Now()
 		d, err := c.run(ctx, set)
 		if ctx.Err() != nil {
-			return &status{exitInterrupt, fmt.Errorf("interrupted after %d of %d cases", i, len(cases))}
+			return &status{int(a.interrupted.Load()), fmt.Errorf("interrupted after %d of %d cases", i, len(cases))}
 		}
 		if err != nil {
 			a.log.Error().Msg(oneLine(err))

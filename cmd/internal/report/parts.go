@@ -110,6 +110,9 @@ func (r *text) quality() string {
 	add(c.Late, "packet far out of order", "packets far out of order", "순서가 크게 뒤바뀐 패킷 %s개")
 	add(c.Evicted, "connection dropped from the full table", "connections dropped from the full table", "표가 가득 차 버린 연결 %s개")
 	for _, k := range sortedKeys(c.Refused) {
+		if k == "holes" && !r.o.Verbose {
+			continue // gaps of one connection that were merged: nothing is lost by it
+		}
 		bad = append(bad, fmt.Sprintf(r.pick("limit reached: %s (%s)", "한도 도달: %s(%s)"), k, count(c.Refused[k])))
 	}
 	if len(bad) == 0 {
@@ -193,26 +196,41 @@ func (r *text) tests(tests []string) string {
 	return strings.Join(out, "; ")
 }
 
-// consequencesOf writes what follows from a root as a chain in time order.
-func (r *text) consequencesOf(root *analyze.Finding) {
+// chainOf is what follows from a root, in the order of the first affected events, without what has
+// been told with another root.
+func (r *text) chainOf(root *analyze.Finding) []*analyze.Finding {
 	var fs []*analyze.Finding
 	for _, id := range r.d.Chain {
 		if f := r.byID[id]; f != nil && f != root && !r.shown[id] && f.Role == analyze.Consequence && r.follows(f, root.ID, 0) {
 			fs = append(fs, f)
+			r.shown[id] = true
 		}
 	}
+	return fs
+}
+
+// chain names what follows from a root, in one paragraph.
+func (r *text) chain(root *analyze.Finding) {
+	var steps []string
+	for _, f := range r.chainOf(root) {
+		steps = append(steps, r.Text(f.Title)+" ("+r.offset(f.Onset.Sub(root.Onset))+")")
+	}
+	if len(steps) > 0 {
+		r.entry(r.pick("  then", "  파급"), dim, strings.Join(steps, ", "), plain)
+	}
+}
+
+// consequencesOf writes what follows from a root as a chain in time order.
+func (r *text) consequencesOf(root *analyze.Finding) {
+	fs := r.chainOf(root)
 	if len(fs) == 0 {
 		return
 	}
 	r.blank()
 	label := r.pick("THEN", "파급 순서")
 	for i, f := range fs {
-		r.shown[f.ID] = true
 		if i >= r.consequences {
 			r.entry(label, bold, fmt.Sprintf(r.pick("and %d more: %s", "외 %d건: %s"), len(fs)-i, r.titles(fs[i:])), plain)
-			for _, f := range fs[i:] {
-				r.shown[f.ID] = true
-			}
 			break
 		}
 		r.finding(label, r.offset(f.Onset.Sub(root.Onset)), f)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"jindan/analyze"
 )
@@ -117,7 +118,9 @@ func (r *text) causes(roots, others []*analyze.Finding) {
 			label = fmt.Sprintf("%s %d", label, i+1)
 		}
 		r.cause(label, f)
-		if !r.o.Summary {
+		if r.o.Summary {
+			r.chain(f)
+		} else {
 			r.consequencesOf(f)
 		}
 	}
@@ -214,6 +217,9 @@ func (r *text) cause(label string, f *analyze.Finding) {
 	}
 }
 
+// overAfter: what was not seen for this long before the end of the capture is not called lasting.
+const overAfter = 5 * time.Second
+
 // since says when a finding began, on the clock and in the capture, and whether it ended.
 func (r *text) since(f *analyze.Finding) string {
 	c := &r.d.Coverage
@@ -223,7 +229,7 @@ func (r *text) since(f *analyze.Finding) string {
 	} else {
 		s += fmt.Sprintf(r.pick(", %s into the capture", ", 캡처 시작 %s 뒤"), r.span(into))
 	}
-	if f.State == analyze.Resolved {
+	if f.State == analyze.Resolved || c.Last.Sub(f.LastSeen) > overAfter {
 		return s + fmt.Sprintf(r.pick("; last seen %s", ", 마지막 관측 %s"), r.short(min(f.LastSeen, c.Last)))
 	}
 	return s + r.pick("; still so at its end", ", 캡처 끝까지 지속")
