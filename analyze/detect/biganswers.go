@@ -31,7 +31,9 @@ type answer struct {
 // maxAnswers bounds the answers that are remembered one by one.
 const maxAnswers = 2048
 
-func newBigAnswers() bigAnswers { return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector)} }
+func newBigAnswers() bigAnswers {
+	return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector)}
+}
 
 func (b *bigAnswers) event(e *flow.Event) {
 	d := e.DNS

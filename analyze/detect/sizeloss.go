@@ -1,10 +1,8 @@
 package detect
 
 import (
-	"fmt"
 	"jindan/analyze"
 	"jindan/analyze/flow"
-	"os"
 )
 
 // SizeLoss are the features of size-dependent-loss. Sizes are IP lengths in bytes.

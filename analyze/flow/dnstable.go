@@ -2,6 +2,7 @@ package flow
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"time"
 
 	"jindan/capture"
@@ -33,13 +34,14 @@ func (t *dnsTable) init(o *Options) {
 	t.maxRec = MaxDNS
 }
 
-// grow takes the table's fixed memory.
+// grow takes the table's fixed memory. maxRec is a power of two.
 func (t *dnsTable) grow() {
+	t.shift = uint8(64 - bits.TrailingZeros64(t.maxRec))
 	for i := range t.buckets {
-		t.buckets[i] = make([]uint32, 1<<16) // bucket takes the top 16 bits
+		t.buckets[i] = make([]uint32, t.maxRec)
 	}
-	t.names = make([]byte, 64<<10)
-	t.chunks = make([][]DNS, 0, MaxDNS/chunkLen)
+	t.names = make([]byte, min(64<<10, 256*t.maxRec)) // a power of two, and more than a name
+	t.chunks = make([][]DNS, 0, (t.maxRec+chunkLen-1)/chunkLen)
 }
 
 func (t *dnsTable) at(n uint64) *DNS {
@@ -70,7 +72,7 @@ func (t *dnsTable) add() (uint64, *DNS) {
 	off := t.room(len(name))
 	n := t.head
 	if i := n % t.maxRec; i%chunkLen == 0 && int(i/chunkLen) == len(t.chunks) {
-		t.chunks = append(t.chunks, make([]DNS, chunkLen))
+		t.chunks = append(t.chunks, make([]DNS, min(chunkLen, t.maxRec)))
 	}
 	t.head++
 	d := t.at(n)
@@ -162,7 +164,7 @@ func (t *dnsTable) bucket(index int, d *DNS) *uint32 {
 	} else {
 		x ^= mixEnd(t.seed, &capture.Endpoint{Addr: d.Client.Addr, Port: d.QType}) + d.NameHash
 	}
-	return &t.buckets[index][x*0x9e3779b97f4a7c15>>48]
+	return &t.buckets[index][x*0x9e3779b97f4a7c15>>t.shift] // Fibonacci hashing takes the top bits
 }
 
 // sameKey reports whether a and b have the same key.

@@ -344,8 +344,8 @@ func (w *wiresharkConn) count(v uint16, s Side) {
 	if v == 0 {
 		return
 	}
-	for i := range w.n {
-		w.n[i] += uint32(v >> i & 1)
+	for rest := v; rest != 0; rest &= rest - 1 {
+		w.n[bits.TrailingZeros16(rest)]++
 	}
 	if s == Client {
 		return

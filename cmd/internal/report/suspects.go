@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -102,7 +103,8 @@ func (r *text) blindSteps() {
 		}
 		title := r.stepTitle(s.Step)
 		if r.o.Verbose || need == "" {
-			need, title = "", title+": "+r.Text(s.Reason)
+			reason := strings.TrimPrefix(r.Text(s.Reason), r.pick("Not judged: ", "판정 불가: "))
+			need, title = "", title+": "+reason
 		}
 		i := slices.IndexFunc(groups, func(g group) bool { return need != "" && g.need == need })
 		if i < 0 {
@@ -183,7 +185,15 @@ func (r *text) evidence() {
 		return
 	}
 	fs := slices.Clone(r.d.Findings)
-	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int { return int(max(min(a.Onset-b.Onset, 1), -1)) })
+	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int {
+		first := func(f *analyze.Finding) int { // of those that begin together
+			if f.Role == analyze.Root {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.Onset, b.Onset), first(a)-first(b))
+	})
 	r.blank()
 	r.lines = append(r.lines, r.style(bold, r.pick("EVIDENCE, every finding in the order of its first event", "증거: 모든 발견 사항(최초 발생 순)")))
 	for _, f := range fs {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func (r *text) others() []*analyze.Finding {
 			fs = append(fs, f)
 		}
 	}
-	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int { return int(max(min(a.Onset-b.Onset, 1), -1)) })
+	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int { return cmp.Compare(a.Onset, b.Onset) })
 	return fs
 }
 
