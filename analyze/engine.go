@@ -436,6 +436,7 @@ func (e *Engine) render(f *Finding, r *rules.Rule) {
 func (e *Engine) Close() (*Diagnosis, error) {
 	if e.began {
 		e.w.Final = true
+		e.table.End()
 		if err := e.seal(); err != nil {
 			return nil, err
 		}

@@ -189,12 +189,16 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	d.most = max(d.most, n)
 	// A capture that loses packets loses FINs, too: each closing is seen as open with about that
 	// probability. Three times as many may be its fault.
-	if n == 0 || float64(n) < 3*lossy*float64(st.closings) {
+	listener := st
+	if l := d.services.peek(closeKey{server: k.server}); l != nil {
+		listener = l
+	}
+	if n == 0 || float64(n) < 3*lossy*float64(listener.closings) {
 		return
 	}
 	list := st.list
 	slices.SortStableFunc(list, func(a, b *halfClosed) int { return int(max(min(a.since-b.since, 1), -1)) })
-	f := CloseWait{Waiting: n, Connections: max(st.open, n)}
+	f := CloseWait{Waiting: n, Connections: max(listener.open, n)}
 	usual := slices.Min(st.counts[:st.n])
 	f.WaitingBefore = int(usual)
 	first := list[min(int(usual), n-1)].since

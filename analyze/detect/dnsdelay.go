@@ -21,6 +21,7 @@ type DNSDelay struct {
 	Baseline  float64 `json:"baseline"`
 	Slow      int     `json:"slow"`
 	Cold      int     `json:"cold"`
+	Lasting   float64 `json:"lasting"`
 	Late      int     `json:"late"`
 	Retried   int     `json:"retried"`
 	Quantised float64 `json:"quantised"`
@@ -161,6 +162,7 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 	coldCounts := st.cold.locked && st.cold.before.total >= coldBaseline || median(all) >= slowAnswer.Seconds()
 	names := newSubjects[uint64, struct{}](maxDNSNotes)
 	repeated := 0
+	var first, last capture.Instant // slow ones
 	before := st.before
 	for i := range st.recent {
 		a := &st.recent[i]
@@ -183,6 +185,10 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 			continue
 		}
 		f.Slow++
+		if first == 0 || a.at < first {
+			first = a.at
+		}
+		last = max(last, a.at)
 		names.get(a.name)
 		if a.repeated {
 			repeated++
@@ -194,6 +200,7 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 	f.P50, f.P95, f.P99 = quantile(waits, 0.5), quantile(waits, 0.95), quantile(waits, 0.99)
 	f.P50Before, f.P95Before = before.quantile(0.5), before.quantile(0.95)
 	f.Names, f.Quantised = len(names.keys), ratio(repeated, f.Slow)
+	f.Lasting = last.Sub(first).Seconds()
 	f.Late, f.Noise = countSince(st.late, s.onset), countSince(st.noise, s.onset)
 	return f, evidence
 }

@@ -21,6 +21,7 @@ type DNSErrors struct {
 	NotImp      int     `json:"notimp"`
 	NXDomain    int     `json:"nxdomain"`
 	Names       int     `json:"names"`
+	NamesOK     int     `json:"names_ok"`
 	P95         float64 `json:"p95"`
 }
 
@@ -35,6 +36,9 @@ type errorState struct {
 	series series // bad: errors; total: answers
 	notes  []errorAnswer
 	nx     []capture.Instant
+	good   []goodAnswer             // newest answers without error
+	codes  [rcodeRefused + 1]uint32 // errors by code since the onset, while there is a change; else all
+	since  capture.Instant          // that onset
 	lastAt capture.Instant
 }
 
@@ -44,6 +48,11 @@ type errorAnswer struct {
 	name     uint64
 	rcode    uint8
 	evidence analyze.Evidence
+}
+
+type goodAnswer struct {
+	at   capture.Instant
+	name uint64
 }
 
 // Response codes (RFC 1035 §4.1.1) that count as errors. NXDOMAIN is an answer.
@@ -81,12 +90,16 @@ func (d *dnsErrors) Event(e *flow.Event) {
 	case rcodeFormErr, rcodeServFail, rcodeNotImp, rcodeRefused:
 		bad = 1
 		d.total.Errors++
+		st.codes[q.Rcode]++
 		n := errorAnswer{at: q.First, wait: e.Dur, name: q.NameHash, rcode: q.Rcode, evidence: analyze.Evidence{
 			At: e.At, Flow: q.Client.String() + " > " + q.Server.String(), Note: rcodeName(q.Rcode)}}
 		if e.Frame != 0 {
 			n.evidence.Frames = []uint64{e.Frame}
 		}
 		st.notes = appendBounded(st.notes, n, maxDNSNotes)
+	}
+	if bad == 0 {
+		st.good = appendBounded(st.good, goodAnswer{q.First, q.NameHash}, maxDNSNotes)
 	}
 	st.series.add(bad, 1, q.First)
 }
@@ -112,6 +125,17 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f := DNSErrors{Answered: int(s.since.total), Errors: int(s.since.bad), Share: s.since.share(),
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, NXDomain: countSince(st.nx, s.onset)}
+		if s.locked && s.onset != st.since {
+			st.since = s.onset
+			st.codes = [rcodeRefused + 1]uint32{}
+			for i := range st.notes {
+				if n := &st.notes[i]; n.at >= s.onset {
+					st.codes[n.rcode]++
+				}
+			}
+		}
+		f.FormErr, f.ServFail = int(st.codes[rcodeFormErr]), int(st.codes[rcodeServFail])
+		f.NotImp, f.Refused = int(st.codes[rcodeNotImp]), int(st.codes[rcodeRefused])
 		names := newSubjects[uint64, struct{}](maxDNSNotes)
 		var waits []float64
 		var evidence []analyze.Evidence
@@ -120,22 +144,19 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			if n.at < s.onset {
 				continue
 			}
-			switch n.rcode {
-			case rcodeFormErr:
-				f.FormErr++
-			case rcodeServFail:
-				f.ServFail++
-			case rcodeNotImp:
-				f.NotImp++
-			case rcodeRefused:
-				f.Refused++
-			}
 			names.get(n.name)
 			waits = append(waits, n.wait.Seconds())
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, n.evidence)
 			}
 		}
+		fine := newSubjects[uint64, struct{}](maxDNSNotes)
+		for _, g := range st.good {
+			if g.at >= s.onset && names.peek(g.name) == nil {
+				fine.get(g.name)
+			}
+		}
+		f.NamesOK = len(fine.keys)
 		f.Names, f.P95 = len(names.keys), quantile(waits, 0.95)
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence})
 		return true

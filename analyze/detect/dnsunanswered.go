@@ -16,6 +16,7 @@ type DNSUnanswered struct {
 	Share           float64 `json:"share"`
 	ShareBefore     float64 `json:"share_before"`
 	Baseline        float64 `json:"baseline"`
+	Chance          float64 `json:"chance"`
 	Retried         int     `json:"retried"`
 	Names           int     `json:"names"`
 	Answered        int     `json:"answered"`
@@ -214,6 +215,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f.Silence = silence.Seconds()
 		st.since(s.onset, &f)
+		f.Chance = atLeast(f.Unanswered, f.Queries, w.Params.Float("min_share"))
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
 		return true
 	})

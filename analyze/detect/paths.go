@@ -71,13 +71,9 @@ const maxWays = 256
 // loss detectors each own one.
 type ways struct {
 	states subjects[way, wayState]
-	// pathOnly leaves out what was lost behind the capture point inside this host.
-	pathOnly bool
 }
 
-func newWays(pathOnly bool) ways {
-	return ways{states: newSubjects[way, wayState](maxWays), pathOnly: pathOnly}
-}
+func newWays() ways { return ways{newSubjects[way, wayState](maxWays)} }
 
 // lossEvents wake ways.
 var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
@@ -240,7 +236,7 @@ func (ws *ways) roll(w *analyze.Window) {
 		var now, delta sizes
 		// What was seen on its way to this host was not lost on the path: it arrived. If it comes again,
 		// the host dropped it (a full accept queue), or its own ACK was lost.
-		arrived := ws.pathOnly && w.Local.Is(k.to)
+		arrived := w.Local.Is(k.to)
 		for i := range now.sent {
 			now.sent[i] = ps.Seen[i] + ps.Missing[i]
 			now.lost[i] = ps.Missing[i]

@@ -66,7 +66,7 @@ type synAgain struct {
 const maxAgain = 1024
 
 func newRetransmission() analyze.Detector {
-	return &retransmission{ways: newWays(false), syns: newSubjects[capture.Endpoint, synState](maxPerDetector)}
+	return &retransmission{ways: newWays(), syns: newSubjects[capture.Endpoint, synState](maxPerDetector)}
 }
 
 func (d *retransmission) Spec() analyze.Spec {

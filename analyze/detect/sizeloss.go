@@ -49,7 +49,7 @@ type sizeLoss struct {
 	best SizeLoss // of what did not amount to a finding, the one with most large segments
 }
 
-func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(true), dns: newBigAnswers()} }
+func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(), dns: newBigAnswers()} }
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",

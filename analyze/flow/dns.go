@@ -8,15 +8,15 @@ import (
 
 const (
 	// MaxDNS bounds the DNS records: queries, repeats and orphaned answers, pending and
-	// finished. At about 190 bytes each they take 12 MB.
+	// finished. At 168 bytes each they take 11 MB.
 	MaxDNS = 65_536
 	// maxDNSNames bounds the bytes of their names together.
 	maxDNSNames = 4 << 20
 	// dnsTimeout is when a query counts as unanswered (resolv.conf(5): RES_TIMEOUT, 5 s).
 	dnsTimeout = 5 * time.Second
-	// dnsPending is the age below which a query without an answer is not called unanswered when
-	// the capture ends: the answer may have come later. Of the lab's slow server
-	// (2.5 s) it lets the healthy rest through; resolvers that answer at all do so in 2 s.
+	// dnsPending is the age below which a query is not called unanswered when the capture ends:
+	// the answer may have come later. Proposal: healthy resolvers answer in less, and the
+	// lab's slow one takes 2.5 s.
 	dnsPending = 2 * time.Second
 	// dnsSameID is how long the same id between the same ports means the same question;
 	// after that it is a new one (Wireshark's preference dns.retransmission_timer, 5 s).
@@ -32,6 +32,10 @@ const (
 // the two endpoints, transport and id. A repeat within the transaction (same endpoints and id
 // within 5 s) has a record of its own, with RetransmitOf, and so has an answer that
 // belongs to no query or comes twice (Orphan): both only for the rows.
+//
+// Of each transaction there is one DNSQuery, and then one DNSAnswer or one DNSUnanswered, unless the
+// capture ends before; DNSLate may follow either. DNSRepeat tells of a repeat under the same id
+// and, with Flag, after its DNSQuery, of a next try under a new id or port.
 //
 // It is pointer-free; the name is with the table (Table.DNSName).
 type DNS struct {

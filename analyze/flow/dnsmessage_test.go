@@ -153,10 +153,12 @@ func FuzzDNSMessage(f *testing.F) {
 			t.Fatal("two readings differ")
 		}
 		// The same bytes through the table, as query and as answer, in two segments.
-		k := newDNSTalk(t)
-		k.t.dns.maxRec = 64 // the fixed memory of a full table is all that would take time
+		var d dnsTable
+		d.init(&Options{})
+		d.maxRec = 64 // the fixed memory of a full table is all that would take time
+		emit := func(e *Event) {}
 		at := min(int(cut), len(b))
-		p := capture.Packet{Proto: capture.ProtoUDP, Src: k.c, Dst: k.s}
+		p := capture.Packet{Proto: capture.ProtoUDP, Dst: capture.Endpoint{Port: 53}}
 		if tcp {
 			p.Proto = capture.ProtoTCP
 		}
@@ -164,17 +166,17 @@ func FuzzDNSMessage(f *testing.F) {
 			for _, part := range [][]byte{b[:at], b[at:]} {
 				p.Data, p.Len = part, uint32(len(part))
 				if len(part) > 0 {
-					k.t.dns.observe(&p, k.at, k.emit)
+					d.observe(&p, t0, emit)
 				}
 				p.Seq += p.Len
 				p.Src, p.Dst = p.Dst, p.Src
 			}
 			p.Src, p.Dst = p.Dst, p.Src
 		}
-		k.t.dns.icmp(&capture.Packet{Data: b, Proto: capture.ProtoICMP}, &p, k.at, k.emit)
-		k.t.dns.seal(k.at.Add(dnsTimeout), k.emit)
-		k.t.dns.close(k.at.Add(dnsTimeout), k.emit)
-		if s := k.t.DNSStats(); s.Answered+s.Unanswered != s.Transactions || s.Evicted != 0 {
+		d.icmp(&capture.Packet{Data: b, Proto: capture.ProtoICMP}, &p, t0, emit)
+		d.seal(t0.Add(dnsTimeout), emit)
+		d.close(t0.Add(dnsTimeout), emit)
+		if s := &d.stats; s.Answered+s.Unanswered != s.Transactions && s.Evicted == 0 {
 			t.Fatalf("%+v", *s)
 		}
 	})

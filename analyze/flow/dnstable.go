@@ -26,6 +26,7 @@ type dnsTable struct {
 	msg     dnsMessage
 	ev      Event
 	maxRec  uint64 // MaxDNS; less in tests
+	shift   uint8  // of a hash, to the number of its bucket
 }
 
 func (t *dnsTable) init(o *Options) {

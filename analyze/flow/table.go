@@ -260,7 +260,7 @@ func renews(c *Conn, s Side, p *capture.Packet) bool {
 	if d.flags&(synSeen|known) == 0 {
 		// Only the other side has spoken so far: a SYN now is a new start unless that
 		// was its SYN-ACK.
-		return c.ClientBy != BySYNACK && d.packets == 0 && c.side[s.Other()].flags&synSeen == 0
+		return c.ClientBy != BySYNACK && c.side[s.Other()].flags&synSeen == 0
 	}
 	return d.isn != p.Seq
 }
@@ -530,10 +530,13 @@ func (t *Table) row(c *Conn) {
 	t.o.Row(c, tr, w)
 }
 
-// Close ends the run: every connection's row is handed out, in stream order, and
+// End decides at the end of the input what only time would have decided. No packet may follow.
+func (t *Table) End() { t.dns.close(t.now, t.send) }
+
+// Close calls End and ends the run: every connection's row is handed out, in stream order, and
 // connections that are still open stay "open" in it.
 func (t *Table) Close() {
-	t.dns.close(t.now, t.send)
+	t.End()
 	idx := make([]uint32, 0, t.live)
 	for i := range t.conns.n {
 		if t.conns.at(i).inUse {

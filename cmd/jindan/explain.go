@@ -22,7 +22,7 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 ("rule", "steps"), or the steps' numbers, such as T1.`,
 		Example: `  jindan explain close-wait
   jindan explain --lang ko T11`,
-		Args: func(c *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("give one rule or step ('jindan rules list' lists them)")
 			}
@@ -35,7 +35,7 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 			}
 			return pageNames(set), cobra.ShellCompDirectiveNoFileComp
 		},
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			set, err := catalogue(dir)
 			if err != nil {
 				return a.failEach(err)

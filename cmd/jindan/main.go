@@ -105,7 +105,7 @@ Findings and results go to standard output, everything else to standard error.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArgs,
-		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+		PersistentPreRunE: func(_ *cobra.Command, _ []string) error {
 			if err := oneOf("--color", a.color, "auto", "always", "never"); err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ func newRules(a *app) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newRulesList(a), newRulesCheck(a), newRulesTest(a))
+	c.AddCommand(newRulesList(a), newRulesCheck(), newRulesTest(a))
 	return c
 }
 
@@ -28,7 +28,7 @@ func newRulesList(a *app) *cobra.Command {
 		Use:   "list",
 		Short: "List the rules with their severity, steps and titles",
 		Args:  noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(_ *cobra.Command, _ []string) error {
 			set, err := catalogue(dir)
 			if err != nil {
 				return a.failEach(err)
@@ -54,7 +54,7 @@ func newRulesList(a *app) *cobra.Command {
 	return c
 }
 
-func newRulesCheck(a *app) *cobra.Command {
+func newRulesCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [DIR]",
 		Short: "Check a directory with rules of your own, or the built-in ones",
@@ -70,13 +70,13 @@ severity_when, for and keep_for changes these. For example, to tolerate more CLO
 
 A file with more keys replaces the rule; it must be complete. 'jindan explain RULE' shows the
 thresholds.`,
-		Args: func(c *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("give one directory (see 'jindan rules check --help')")
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			dir := ""
 			if len(args) == 1 {
 				dir = args[0]

@@ -168,20 +168,28 @@ func pad(s string, w int) string {
 	return s + strings.Repeat(" ", max(w-Width(s), 0))
 }
 
-// padLeft does so on the left.
-func padLeft(s string, w int) string {
-	return strings.Repeat(" ", max(w-Width(s), 0)) + s
+// sentences returns the first sentence of s, and those after it as long as fits holds.
+func sentences(s string, fits func(string) bool) string {
+	s = Clean(s)
+	n := sentenceEnd(s, 0)
+	for n < len(s) {
+		m := sentenceEnd(s, n)
+		if !fits(s[:m]) {
+			break
+		}
+		n = m
+	}
+	return s[:n]
 }
 
-// firstSentence returns s up to the end of its first sentence.
-func firstSentence(s string) string {
-	s = Clean(s)
-	for i := 0; i+1 < len(s); i++ {
+// sentenceEnd is where the sentence ends that begins at or after from.
+func sentenceEnd(s string, from int) int {
+	for i := from + 1; i+1 < len(s); i++ {
 		if s[i] == '.' && s[i+1] == ' ' && (i+2 == len(s) || !isLower(s[i+2])) {
-			return s[:i+1]
+			return i + 1
 		}
 	}
-	return s
+	return len(s)
 }
 
 func isLower(b byte) bool { return b >= 'a' && b <= 'z' }

@@ -72,12 +72,17 @@ func TestClip(t *testing.T) {
 	}
 }
 
-func TestFirstSentence(t *testing.T) {
-	for in, want := range map[string]string{
-		"One. Two.": "One.", "p95 1.2 s. More": "p95 1.2 s.", "e.g. this": "e.g. this", "끝났습니다. 다음": "끝났습니다.", "none": "none",
+func TestSentences(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		fits int
+		want string
+	}{
+		{"One. Two.", 0, "One."}, {"One. Two. Three.", 9, "One. Two."}, {"p95 1.2 s. More", 0, "p95 1.2 s."},
+		{"e.g. this", 0, "e.g. this"}, {"끝났습니다. 다음", 0, "끝났습니다."}, {"none", 0, "none"}, {"", 9, ""}, {"One. Two.", 99, "One. Two."},
 	} {
-		if got := firstSentence(in); got != want {
-			t.Errorf("firstSentence(%q) = %q, want %q", in, got, want)
+		if got := sentences(c.in, func(s string) bool { return len(s) <= c.fits }); got != c.want {
+			t.Errorf("sentences(%q, %d) = %q, want %q", c.in, c.fits, got, c.want)
 		}
 	}
 }
@@ -91,7 +96,7 @@ func TestSpan(t *testing.T) {
 			t.Errorf("span(%v) = %q, want %q", d, got, want)
 		}
 	}
-	for d, want := range map[time.Duration]string{0: "+0.00 s", 40 * time.Millisecond: "+0.04 s", 14250 * time.Millisecond: "+14.2 s", -time.Second: "−1.0 s"} {
+	for d, want := range map[time.Duration]string{0: "+0.00 s", 40 * time.Millisecond: "+0.04 s", 14250 * time.Millisecond: "+14.2 s", -time.Second: "−1.0 s", -20 * time.Millisecond: "≈0 s"} {
 		if got := English.offset(d); got != want {
 			t.Errorf("offset(%v) = %q, want %q", d, got, want)
 		}

@@ -50,11 +50,6 @@ func (p *page) row(label, labelStyle, head string, headWidth int, text string) {
 	p.put(left, max(p.gutter, Width(label))+Width(head), p.gutter+headWidth, text, plain)
 }
 
-// item writes text that hangs from a head of its own, right of the gutter.
-func (p *page) item(head string, headWidth int, text string) {
-	p.put(strings.Repeat(" ", p.gutter)+head, p.gutter+Width(head), p.gutter+headWidth, text, plain)
-}
-
 // put writes head, which takes n columns, then text from column indent on.
 func (p *page) put(head string, n, indent int, text, textStyle string) {
 	lines := Wrap(text, p.width-indent)

@@ -261,7 +261,8 @@ func (r *text) finding(label, when string, f *analyze.Finding) {
 	case 1:
 		body = clip(title+": "+r.Text(f.Summary), w)
 	case 2:
-		body = clipLines(title+": "+firstSentence(r.Text(f.Summary)), w, 2)
+		fits := func(s string) bool { return len(Wrap(title+": "+s, w)) <= 2 }
+		body = clipLines(title+": "+sentences(r.Text(f.Summary), fits), w, 2)
 	default:
 		body = title + ": " + r.Text(f.Summary)
 	}

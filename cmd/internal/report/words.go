@@ -78,10 +78,13 @@ func (l Lang) span(d time.Duration) string {
 	return sign + fmt.Sprintf(l.pick("%d days %d h", "%d일 %d시간"), int(s)/86400, int(s)/3600%24)
 }
 
-// offset writes a time after another one: "+0.04 s".
+// offset writes a time after another one: "+0.04 s". A consequence that seems to begin within a second
+// before its cause is within the precision of the onsets.
 func (l Lang) offset(d time.Duration) string {
 	s := d.Seconds()
 	switch {
+	case s < -0.005 && s > -1:
+		return "≈0" + l.pick(" s", "초")
 	case s < -0.005 || s >= 3600:
 		if s > 0 {
 			return "+" + l.span(d)

@@ -1,0 +1,234 @@
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// ConnectionRefused are the features of connection-refused. Times in seconds.
+type ConnectionRefused struct {
+	Refused      int     `json:"refused"`
+	Unanswered   int     `json:"unanswered"`
+	Attempts     int     `json:"attempts"`
+	Share        float64 `json:"share"`
+	ShareBefore  float64 `json:"share_before"`
+	Baseline     float64 `json:"baseline"`
+	ServedBefore int     `json:"served_before"`
+	Lasting      float64 `json:"lasting"`
+	Clients      int     `json:"clients"`
+	Insisting    int     `json:"insisting"`
+	RefuseDelay  float64 `json:"refuse_delay"`
+	Class        string  `json:"class"`
+}
+
+// connectionRefused follows, per listener, the connection requests of those for whom it is the service:
+// calls of this host, and of hosts that serve others themselves, are dead-upstream's.
+//
+// A port that refuses is an outage only if it served before, or if many want it and insist.
+// A scanner, which tries a port once or twice, is neither.
+type connectionRefused struct {
+	callers  callers
+	requests requests
+	states   subjects[capture.Endpoint, listenerState]
+	attempts int
+	refused  int
+}
+
+type listenerState struct {
+	series  series // bad: refused or ignored; total: attempts
+	fails   []failedAttempt
+	stretch stretch
+	served  uint32          // connections accepted or served, ever
+	heard   capture.Instant // the listener last sent a packet, other than RST
+	insist  subjects[capture.Addr, insisting]
+	late    []capture.Instant
+	lastAt  capture.Instant
+}
+
+type failedAttempt struct {
+	at       capture.Instant
+	delay    time.Duration
+	client   capture.Addr
+	served   uint32
+	refused  bool
+	evidence analyze.Evidence
+}
+
+// insisting is a client that tries again.
+type insisting struct {
+	first, last capture.Instant
+	tries       uint32
+}
+
+const (
+	// insistTries and insistFor tell a client that wants the service from one that looks whether
+	// there is any: three attempts over more time than a restart takes.
+	insistTries = 3
+	insistFor   = 5 * time.Second
+	// heardSlack is how much later than the first ignored SYN a listener that has gone silent may
+	// still be heard: packets in flight. A listener whose accept queue is full ignores SYNs as well, but goes
+	// on acknowledging on its open connections.
+	heardSlack = time.Second
+	// maxInsisting bounds the clients that are followed per listener.
+	maxInsisting = 256
+)
+
+// heardEvents are signs of life of a listener beside those of requestEvents.
+var heardEvents = flow.Of(flow.SynAckRepeat, flow.Response, flow.HalfClosed, flow.Retransmit)
+
+func newConnectionRefused() analyze.Detector {
+	d := &connectionRefused{callers: newCallers(), states: newSubjects[capture.Endpoint, listenerState](maxPerDetector)}
+	d.requests = newRequests(d.outcome)
+	return d
+}
+
+func (d *connectionRefused) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: requestEvents | heardEvents}
+}
+
+func (d *connectionRefused) Event(e *flow.Event) {
+	c := e.Conn
+	if c == nil {
+		return
+	}
+	alive := false
+	switch e.Kind {
+	case flow.SynAckSent, flow.SynAckRepeat, flow.Response:
+		alive = true
+		d.callers.serving(c.Server.Addr)
+	case flow.HalfClosed:
+		alive = e.Side == flow.Client // the server acknowledged the client's FIN
+	case flow.Retransmit:
+		alive = e.Side == flow.Server
+	}
+	if alive {
+		if st := d.states.get(c.Server); st != nil {
+			st.heard, st.lastAt = max(st.heard, e.At), e.At
+			if e.Kind == flow.Response && !c.SynSeen() && c.Answers() == 1 {
+				st.served++ // a connection from before the capture
+			}
+		}
+	}
+	d.requests.event(e)
+}
+
+func (d *connectionRefused) outcome(k callKey, o outcome, a *attempt, e *flow.Event) {
+	st := d.states.get(k.server)
+	if st == nil {
+		return
+	}
+	st.lastAt = max(st.lastAt, a.at)
+	d.attempts++
+	switch o {
+	case accepted:
+		st.series.add(0, 1, 0)
+		st.stretch.good()
+		st.served++
+		return
+	case answered:
+		st.late = appendBounded(st.late, a.at, maxFails)
+		st.served++
+		return
+	}
+	d.refused++
+	if d.callers.judged && d.callers.is(k.client, k.server.Addr) {
+		return
+	}
+	f := failedAttempt{at: a.at, client: k.client, served: st.served, refused: o == refused}
+	if f.refused {
+		f.delay = e.At.Sub(a.at)
+		f.evidence = a.evidence(e.Frame, "refused")
+	} else {
+		f.evidence = a.evidence(0, "no answer to the SYN")
+	}
+	st.series.add(1, 1, a.at)
+	st.stretch.bad(a.at)
+	st.fails = appendFirst(st.fails, f)
+	if st.insist.m == nil {
+		st.insist = newSubjects[capture.Addr, insisting](maxInsisting)
+	}
+	if n := st.insist.get(k.client); n != nil {
+		if n.tries == 0 {
+			n.first = a.at
+		}
+		n.tries++
+		n.last = max(n.last, a.at)
+	}
+}
+
+func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.callers.judge(w)
+	d.requests.judge(w)
+	d.states.each(func(k capture.Endpoint, st *listenerState) bool {
+		st.series.roll()
+		st.stretch.roll()
+		s := &st.series
+		st.fails = slices.DeleteFunc(st.fails, func(f failedAttempt) bool { return f.at < s.onset || s.since.bad == 0 })
+		if s.since.bad == 0 {
+			st.insist = subjects[capture.Addr, insisting]{}
+			return w.End.Sub(st.lastAt) < idleState
+		}
+		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 {
+			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
+				Onset: s.onset, Features: f, Evidence: evidence})
+		}
+		return true
+	})
+}
+
+func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f ConnectionRefused, evidence []analyze.Evidence) {
+	s := &st.series
+	f = ConnectionRefused{Attempts: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan,
+		ServedBefore: int(st.served)}
+	clients := newSubjects[capture.Addr, struct{}](maxFails)
+	var delays []float64
+	for i := range st.fails {
+		x := &st.fails[i]
+		if x.at < s.onset || d.callers.is(x.client, k.Addr) {
+			continue // or it was not yet known whose call this is
+		}
+		clients.get(x.client)
+		f.ServedBefore = min(f.ServedBefore, int(x.served))
+		if x.refused {
+			f.Refused++
+			delays = append(delays, x.delay.Seconds())
+		} else {
+			f.Unanswered++
+		}
+		if len(evidence) < analyze.MaxEvidence {
+			evidence = append(evidence, x.evidence)
+		}
+	}
+	if n := f.Refused + f.Unanswered; n == maxFails && int(s.since.bad) > n {
+		f.Refused = f.Refused * int(s.since.bad) / n
+		f.Unanswered = int(s.since.bad) - f.Refused
+	}
+	// Unanswered requests count when the listener fell silent altogether. One that is
+	// heard meanwhile has no room for more connections: retransmission's.
+	if f.Unanswered > 0 && (countSince(st.late, s.onset) > 0 || st.heard > s.onset.Add(heardSlack)) {
+		f.Unanswered = 0
+	}
+	f.Share = ratio(f.Refused+f.Unanswered, f.Attempts)
+	f.Clients = len(clients.keys)
+	for _, a := range st.insist.keys {
+		if n := st.insist.m[a]; n.tries >= insistTries && n.last.Sub(n.first) >= insistFor {
+			f.Insisting++
+		}
+	}
+	f.RefuseDelay = median(delays)
+	f.Lasting = st.stretch.longest(s.onset).Seconds()
+	f.Class = classRefused
+	if f.Unanswered > f.Refused {
+		f.Class = classSilent
+	}
+	return f, evidence
+}
+
+func (d *connectionRefused) Assess(*analyze.Window) analyze.Assessment {
+	return analyze.Assessment{Assessable: d.attempts > 0, Features: ConnectionRefused{Refused: d.refused, Attempts: d.attempts,
+		Share: ratio(d.refused, d.attempts), Class: classRefused}}
+}

@@ -1,0 +1,129 @@
+package detect
+
+import (
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// rollSources ends the window for the sources. When a change has just been found, what they
+// asked for since the onset is no longer the time before.
+func (st *demandState) rollSources(found bool) {
+	n := min(st.rate.windows(), sourceWindows)
+	st.sources.each(func(_ capture.Addr, x *sourceState) bool {
+		copy(x.recent[:], x.recent[1:])
+		x.recent[sourceWindows-1] = uint16(min(x.cur, 1<<16-1))
+		if x.idle++; x.cur > 0 {
+			x.idle = 0
+		}
+		switch {
+		case found:
+			x.before += x.since + x.cur
+			x.since, x.failed = 0, min(x.failed, x.cur)
+			for _, k := range x.recent[sourceWindows-n:] {
+				x.since += uint32(k)
+			}
+			// The rise begins within a window; the one before its first full one is neither before nor since.
+			mixed := uint32(0)
+			if n < sourceWindows {
+				mixed = uint32(x.recent[sourceWindows-n-1])
+			}
+			x.before -= min(x.since+mixed, x.before)
+		case st.rate.locked:
+			x.since += x.cur
+		default:
+			x.before += x.since + x.cur
+			x.since, x.failed = 0, 0
+		}
+		x.cur = 0
+		return x.idle < forgetSource || x.since > 0
+	})
+}
+
+// measure compares the time since the onset with the time before; without an onset, everything.
+func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr) {
+	r := &st.rate
+	total := r.since
+	span := max(float64(r.windows()), 1)
+	if !r.locked {
+		total, span = r.total(), max(float64(r.seen), 1)
+	}
+	of := func(x *sourceState) uint32 {
+		if r.locked {
+			return x.since
+		}
+		return x.before
+	}
+	var first, next, active uint32
+	var beforeTotal, failed, others uint32
+	var top *sourceState
+	for _, a := range st.sources.keys {
+		x := st.sources.m[a]
+		n := of(x)
+		beforeTotal += x.before
+		if n > 0 {
+			active++
+		}
+		if n > first {
+			first, next, busiest, top = n, first, a, x
+		} else if n > next {
+			next = n
+		}
+	}
+	if top == nil {
+		return f, busiest
+	}
+	for _, a := range st.sources.keys {
+		if a != busiest {
+			others += of(st.sources.m[a])
+			failed += st.sources.m[a].failed
+		}
+	}
+	f = Surge{SYNs: int(first), TotalSYNs: int(total), Share: ratio(first, max(total, first)), Rate: float64(first) / span,
+		RateNext: float64(next) / span, HalfOpen: int(st.half), Unanswered: int(st.ignored), Sources: int(active),
+		OthersFailed: min(ratio(failed, others), 1), Class: classSingle}
+	if !r.locked {
+		return f, busiest
+	}
+	f.Baseline = r.beforeSpan
+	f.ShareBefore = ratio(top.before, max(beforeTotal, 1))
+	if r.beforeSpan > 0 {
+		f.RateBefore = float64(top.before) / r.beforeSpan
+	}
+	f.SourcesBefore, f.FailedBefore = st.timeBefore()
+	// One source stands out only if its share has grown: the proxy, through which everybody
+	// comes, always had it all.
+	if f.Share < w.Params.Float("min_share") || f.Share < 1.5*f.ShareBefore {
+		f.Class = classSpread
+		f.SYNs, f.Rate, f.RateBefore = int(total), float64(total)/span, r.before
+		f.OthersFailed = min(ratio(failed+top.failed, max(total, 1)), 1)
+	}
+	return f, busiest
+}
+
+// timeBefore looks at the windows before the onset: how many sources asked, in as many windows as have
+// passed since, and the share of attempts that failed. The first window of the rise
+// counts: clients that come back at once after a time-out fail and ask again together, while a
+// surge brings no failure before its first requests have timed out.
+func (st *demandState) timeBefore() (sources int, failedShare float64) {
+	n := st.rate.windows()
+	k := min(n, sourceWindows/2)
+	for _, a := range st.sources.keys {
+		x := st.sources.m[a]
+		if n+k <= sourceWindows {
+			for _, c := range x.recent[sourceWindows-n-k : sourceWindows-n] {
+				if c > 0 {
+					sources++
+					break
+				}
+			}
+		} else if x.before > 0 {
+			sources++
+		}
+	}
+	var failed, all uint32
+	for i := max(n-1, 0); i < min(n+failuresLook, seriesLen); i++ {
+		failed += st.failed[seriesLen-1-i]
+		all += st.rate.back(i)
+	}
+	return sources, min(ratio(failed, max(all, 1)), 1)
+}

@@ -1,0 +1,121 @@
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// hungCalls follows the requests of one caller to one server since the server last said anything: calls
+// that are accepted by the server's kernel and then get no byte.
+//
+// It is careful, because silence is normal in many protocols. A long poll is answered after minutes;
+// a publisher of MQTT (QoS 0) or syslog never is. So the server must have answered this caller before, each
+// time sooner than what counts as hung, and since then nobody. And each call must be a fresh connection
+// without a single byte, or one on which not even an acknowledgement came.
+type hungCalls struct {
+	waiting []hungCall // requests since the last answer, oldest first
+	answers uint32
+	slowest [2]time.Duration // of the answers in this spell of windows and in the one before
+	age     int              // windows of this spell
+	lastOK  capture.Instant
+}
+
+type hungCall struct {
+	ref      flow.Ref
+	at       capture.Instant // request
+	packets  uint32          // of the server, when the request was sent
+	gaveUp   bool            // the caller closed without having got anything
+	spoke    bool            // the server has sent something, or closed
+	evidence analyze.Evidence
+}
+
+// hungEvents wake hungCalls.
+var hungEvents = flow.Of(flow.Request, flow.Response, flow.Abandoned, flow.Closed)
+
+const (
+	// minAnswered is how many answers say how the server usually behaves.
+	minAnswered = 5
+	// answerSpell is for how many windows, at least, a slow answer is remembered.
+	answerSpell = 600
+)
+
+func (h *hungCalls) event(e *flow.Event) {
+	c := e.Conn
+	switch e.Kind {
+	case flow.Request:
+		if len(h.waiting) < maxFails {
+			x := hungCall{ref: c.Ref(), at: e.At, packets: c.Packets(flow.Server),
+				evidence: analyze.Evidence{At: e.At, Flow: c.String(), Note: "request without a byte in answer"}}
+			if e.Frame != 0 {
+				x.evidence.Frames = []uint64{e.Frame}
+			}
+			h.waiting = append(h.waiting, x)
+		}
+	case flow.Response:
+		h.answers++
+		h.slowest[0] = max(h.slowest[0], e.Dur)
+		h.waiting, h.lastOK = h.waiting[:0], e.At
+	case flow.Abandoned, flow.Closed:
+		i := slices.IndexFunc(h.waiting, func(x hungCall) bool { return x.ref == c.Ref() && !x.gaveUp })
+		if i < 0 {
+			return
+		}
+		x := &h.waiting[i]
+		x.gaveUp = e.Kind == flow.Abandoned && e.Dur >= flow.GiveUp
+		x.spoke = x.spoke || spoken(c, x) || e.Kind == flow.Closed && !x.gaveUp
+	}
+}
+
+// spoken reports whether the server has sent what a hung one would not: data on a fresh
+// connection, or a mere acknowledgement on one where it had sent data before.
+func spoken(c *flow.Conn, x *hungCall) bool {
+	return c.Bytes(flow.Server) > 0 && c.Packets(flow.Server) != x.packets
+}
+
+func (h *hungCalls) judge(w *analyze.Window) {
+	h.waiting = slices.DeleteFunc(h.waiting, func(x hungCall) bool { return w.End.Sub(x.at) > idleState })
+	if h.age++; h.age == answerSpell {
+		h.slowest[0], h.slowest[1], h.age = 0, h.slowest[0], 0
+	}
+}
+
+// measure returns nothing unless all calls hang.
+func (h *hungCalls) measure(w *analyze.Window, after time.Duration) (f DeadUpstream, onset capture.Instant, evidence []analyze.Evidence) {
+	if h.answers < minAnswered || max(h.slowest[0], h.slowest[1]) >= after || len(h.waiting) == 0 || w.End.Sub(h.waiting[0].at) < after {
+		return f, 0, nil
+	}
+	f = DeadUpstream{Class: classHung, SucceededBefore: int(h.answers), Baseline: h.lastOK.Sub(w.First).Seconds()}
+	acked := false
+	for i := range h.waiting {
+		x := &h.waiting[i]
+		c := w.Flows.Lookup(x.ref)
+		if x.spoke || c != nil && spoken(c, x) {
+			return DeadUpstream{}, 0, nil
+		}
+		if !x.gaveUp && (c == nil || c.Closed() || w.End.Sub(c.RequestLast()) < after) {
+			continue // or the request is still on its way: an upload
+		}
+		acked = acked || c != nil && c.Packets(flow.Server) != x.packets
+		if onset == 0 {
+			onset = x.at
+		}
+		f.NoAnswer++
+		f.Wait = max(f.Wait, w.End.Sub(x.at).Seconds())
+		if len(evidence) < analyze.MaxEvidence {
+			evidence = append(evidence, x.evidence)
+		}
+	}
+	if f.NoAnswer < minAnswered {
+		return DeadUpstream{}, 0, nil
+	}
+	if !acked {
+		f.Class = classSilent // not even its kernel answers
+	}
+	f.Attempts, f.Failed, f.Share = len(h.waiting), f.NoAnswer, ratio(f.NoAnswer, len(h.waiting))
+	f.Lasting = w.End.Sub(onset).Seconds()
+	return f, onset, evidence
+}

@@ -1,0 +1,304 @@
+package detect
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// PathCut are the features of path-cut. Rates per second, times in seconds.
+type PathCut struct {
+	Peers       int     `json:"peers"`
+	PeersTotal  int     `json:"peers_total"`
+	OthersAlive int     `json:"others_alive"`
+	Silent      float64 `json:"silent"`
+	Sent        int     `json:"sent"`
+	Received    int     `json:"received"`
+	RateBefore  float64 `json:"rate_before"`
+	Flows       int     `json:"flows"`
+	Healed      bool    `json:"healed"`
+	Chance      float64 `json:"chance"`
+}
+
+// pathCut looks for peers of a host that fall silent together while the host goes on asking them.
+type pathCut struct {
+	peers  subjects[peerKey, peerState]
+	groups subjects[capture.Addr, cutGroup] // by host
+}
+
+// cutGroup is an outage in progress: peers of one host that fell silent together.
+type cutGroup struct {
+	onset  capture.Instant
+	peers  []capture.Addr
+	before float64
+	chance float64
+	last   PathCut
+}
+
+const (
+	// together is the tolerance for what counts as the same time: routes converge, and
+	// ports go down, within a second or two.
+	together = 2 * time.Second
+	// lonely is how far back silences of single peers are counted: clients that go away do
+	// so one by one, and two of them within two seconds may be chance.
+	lonely = time.Minute
+)
+
+func newPathCut() analyze.Detector {
+	return &pathCut{peers: newSubjects[peerKey, peerState](maxPerDetector), groups: newSubjects[capture.Addr, cutGroup](64)}
+}
+
+func (d *pathCut) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "path-cut", Features: PathCut{}, Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat,
+		flow.Established, flow.Refused, flow.Request, flow.Response, flow.HalfClosed, flow.Reset, flow.Retransmit,
+		flow.DNSQuery, flow.DNSAnswer, flow.DNSRepeat, flow.DNSUnanswered, flow.DNSLate)}
+}
+
+func (d *pathCut) Event(e *flow.Event) {
+	if e.DNS != nil {
+		d.dns(e)
+		return
+	}
+	c := e.Conn
+	if c == nil {
+		return
+	}
+	from, to := c.Endpoint(e.Side).Addr, c.Endpoint(e.Side.Other()).Addr
+	switch e.Kind {
+	case flow.SynSent, flow.SynRepeat:
+		// A SYN proves nothing about its sender: it may be forged.
+		if st := d.peers.peek(peerKey{from, to}); st != nil {
+			if e.Kind == flow.SynRepeat {
+				st.ask(e.At.Add(-e.Dur), e, 1)
+			} else if st.asked != 0 {
+				st.sent++
+			}
+		}
+	case flow.HalfClosed: // it is the other side that is heard: it acknowledged the FIN
+		d.heardFrom(from, to, e.At)
+	default:
+		d.heardFrom(to, from, e.At)
+		again := e.Kind == flow.SynAckRepeat || e.Kind == flow.Retransmit && e.Class == flow.RTO && e.Proven
+		if st := d.peers.peek(peerKey{from, to}); again && st != nil {
+			st.ask(e.At.Add(-e.Dur), e, e.N)
+		}
+	}
+}
+
+func (d *pathCut) dns(e *flow.Event) {
+	k := peerKey{e.DNS.Client.Addr, e.DNS.Server.Addr}
+	switch e.Kind {
+	case flow.DNSAnswer:
+		d.heardFrom(k.host, k.peer, e.At)
+	case flow.DNSLate:
+		if !e.Flag {
+			d.heardFrom(k.host, k.peer, e.At)
+		}
+	default:
+		st := d.peers.peek(k)
+		if st == nil {
+			return
+		}
+		if e.Kind == flow.DNSQuery {
+			if st.asked != 0 {
+				st.sent++
+			}
+			return
+		}
+		st.askDNS(e)
+	}
+}
+
+// heardFrom notes a packet of peer to host.
+func (d *pathCut) heardFrom(host, peer capture.Addr, at capture.Instant) {
+	if st := d.peers.get(peerKey{host, peer}); st != nil {
+		st.hear(at)
+		st.curHeard++
+	}
+}
+
+func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.roll(w)
+	minSilent, minBefore := w.Params.Duration("min_silent"), w.Params.Float("min_before")
+	var suspects []peerKey
+	for _, k := range d.peers.keys {
+		st := d.peers.m[k]
+		if st.asked != 0 && w.End.Sub(st.asked) >= minSilent && (st.counted || st.rateBefore(w) >= minBefore) {
+			suspects = append(suspects, k)
+			st.fellAt = st.asked
+		}
+	}
+	if len(suspects) > 1 {
+		suspects = d.acknowledged(w, suspects)
+	}
+	for len(suspects) > 0 {
+		host := suspects[0].host
+		var mine, rest []peerKey
+		for _, k := range suspects {
+			if k.host == host {
+				mine = append(mine, k)
+			} else {
+				rest = append(rest, k)
+			}
+		}
+		suspects = rest
+		d.gather(w, host, mine)
+	}
+	d.groups.each(func(host capture.Addr, g *cutGroup) bool { return d.follow(w, host, g, emit) })
+}
+
+// gather opens a group of those of a host's suspects that fell silent together, or adds to
+// the group that there is.
+func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKey) {
+	if g := d.groups.peek(host); g != nil {
+		for _, k := range suspects {
+			if d.peers.m[k].heard <= g.onset.Add(together) && !slices.Contains(g.peers, k.peer) {
+				g.add(w, k.peer, d.peers.m[k])
+			}
+		}
+		return
+	}
+	var best []peerKey
+	for _, k := range suspects {
+		// The moment of a peer's cut lies between its last packet and the first one that it left
+		// unanswered. Take the group whose spans hold the last packet of k.
+		at := d.peers.m[k].heard
+		var group []peerKey
+		tcp := 0
+		for _, o := range suspects {
+			if st := d.peers.m[o]; st.heard <= at.Add(together) && st.asked.Add(together) >= at {
+				group = append(group, o)
+				if st.tcp {
+					tcp++
+				}
+			}
+		}
+		// Name servers that do not answer are no proof that their hosts are out of reach: a
+		// kernel answers SYNs, but not queries.
+		if tcp >= 2 && len(group) > len(best) {
+			best = group
+		}
+	}
+	if len(best) < w.Params.Int("min_peers") {
+		return
+	}
+	if g := d.groups.get(host); g != nil {
+		for _, k := range best {
+			g.add(w, k.peer, d.peers.m[k])
+		}
+		g.chance = d.chance(w, host, g)
+	}
+}
+
+func (g *cutGroup) add(w *analyze.Window, peer capture.Addr, st *peerState) {
+	g.peers = append(g.peers, peer)
+	g.before += st.rateBefore(w)
+	if g.onset == 0 || st.asked < g.onset {
+		g.onset = st.asked
+	}
+}
+
+// chance is the probability that so many of the host's peers fall silent within the
+// tolerance by accident, going by how often others did so lately.
+func (d *pathCut) chance(w *analyze.Window, host capture.Addr, g *cutGroup) float64 {
+	single := 0.5 // none seen in a minute is not never
+	for _, k := range d.peers.keys {
+		st := d.peers.m[k]
+		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && !slices.Contains(g.peers, k.peer) {
+			single++
+		}
+	}
+	mean := single * together.Seconds() / lonely.Seconds()
+	p, term := 1.0, math.Exp(-mean)
+	for i := range g.peers {
+		p -= term
+		term *= mean / float64(i+1)
+	}
+	return max(p, 0)
+}
+
+// follow reports a group until fewer than two of its peers are still silent.
+func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit func(analyze.Symptom)) bool {
+	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance, Silent: w.End.Sub(g.onset).Seconds()}
+	var evidence []analyze.Evidence
+	for _, p := range g.peers {
+		st := d.peers.peek(peerKey{host, p})
+		if st == nil || st.asked == 0 || st.heard > g.onset.Add(together) {
+			f.Received++
+			continue
+		}
+		f.Sent += int(st.sent)
+		f.Flows += int(st.conns)
+		if len(evidence) < analyze.MaxEvidence {
+			evidence = append(evidence, st.note)
+		}
+	}
+	f.PeersTotal, f.OthersAlive = d.alive(w, host, g)
+	s := analyze.Subject{Kind: analyze.SubjectPath, Host: host.String()}
+	if f.Peers-f.Received < 2 {
+		f.Healed = true
+		if f.Sent = g.last.Sent; f.Flows == 0 {
+			f.Flows = g.last.Flows
+		}
+	}
+	if !f.Healed || g.last.Peers > 0 {
+		emit(analyze.Symptom{Subject: s, Onset: g.onset, Features: f, Evidence: evidence, Filter: cutFilter(host, g.peers)})
+	}
+	g.last = f
+	return !f.Healed
+}
+
+// cutFilter is a Wireshark display filter for the traffic between host and peers.
+func cutFilter(host capture.Addr, peers []capture.Addr) string {
+	field := func(a capture.Addr) string {
+		if a.Netip().Is4() {
+			return "ip.addr == " + a.String()
+		}
+		return "ipv6.addr == " + a.String()
+	}
+	s := field(host) + " && ("
+	for i, p := range peers[:min(len(peers), 16)] {
+		if i > 0 {
+			s += " || "
+		}
+		s += field(p)
+	}
+	return s + ")"
+}
+
+// alive counts the peers that the host heard lately, and those of them outside of g, if there is
+// one, that it hears since the group fell silent.
+func (d *pathCut) alive(w *analyze.Window, host capture.Addr, g *cutGroup) (all, others int) {
+	for _, k := range d.peers.keys {
+		if k.host != host {
+			continue
+		}
+		in := g != nil && slices.Contains(g.peers, k.peer)
+		heard := d.peers.m[k].heard
+		if in || w.End.Sub(heard) < lonely {
+			all++
+		}
+		if !in && w.End.Sub(heard) < lonely && (g == nil || heard > g.onset.Add(together)) {
+			others++
+		}
+	}
+	return all, others
+}
+
+func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
+	f := PathCut{}
+	hosts := newSubjects[capture.Addr, struct{}](maxPerDetector)
+	for _, k := range d.peers.keys {
+		if hosts.peek(k.host) != nil || hosts.get(k.host) == nil {
+			continue
+		}
+		if all, alive := d.alive(w, k.host, nil); all > f.PeersTotal && (w.Local.By == analyze.LocalNone || w.Local.Is(k.host)) {
+			f.PeersTotal, f.OthersAlive = all, alive
+		}
+	}
+	return analyze.Assessment{Assessable: f.PeersTotal >= w.Params.Int("min_peers"), Features: f}
+}

@@ -1,0 +1,154 @@
+package detect
+
+import (
+	"slices"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// peerKey is a peer as a host sees it.
+type peerKey struct{ host, peer capture.Addr }
+
+// peerState tells whether a host still hears a peer.
+//
+// A peer is silent when nothing at all comes from it, not even an acknowledgement, although it was
+// sent something that its kernel answers: a SYN, or data. A peer to which nothing is sent may
+// just have nothing to say.
+type peerState struct {
+	heard    capture.Instant // last packet from the peer
+	asked    capture.Instant // first one of those to it that are unanswered since; 0: none
+	fellAt   capture.Instant // asked, of the newest long silence
+	tcp      bool            // one of them over TCP
+	sent     uint32          // packets to it since asked
+	curHeard uint32
+	rate     [rateWindows]uint16 // packets with content from the peer, by window, the newest last
+	segments uint32              // what the path has counted of them, at the last window
+	// All packets of the peer on the connections in the table, and the number of those that are open, when last counted.
+	received uint32
+	conns    uint32
+	counted  bool
+	note     analyze.Evidence
+}
+
+// rateWindows is over how many windows the rate before the silence is measured.
+const rateWindows = 16
+
+func (st *peerState) hear(at capture.Instant) {
+	st.heard = max(st.heard, at)
+	if st.asked != 0 && st.asked <= at {
+		st.asked, st.sent, st.tcp, st.counted = 0, 0, false, false
+	}
+}
+
+// ask notes a repetition over TCP: what was sent at first has no answer yet.
+func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
+	if first <= st.heard {
+		first = e.At // the peer was heard in between; the repetition is a new question
+	}
+	if st.asked == 0 || st.note.At == 0 {
+		st.note = callEvidence(e, "sent again, nothing comes back")
+	}
+	st.demand(first, n)
+	st.tcp = true
+}
+
+// askDNS notes that a query has no answer yet.
+func (st *peerState) askDNS(e *flow.Event) {
+	first := e.DNS.First
+	if e.Kind == flow.DNSRepeat {
+		first = e.At.Add(-e.Dur)
+	}
+	if first <= st.heard {
+		return // one lost query among others
+	}
+	if st.asked == 0 {
+		st.note = analyze.Evidence{At: first, Flow: e.DNS.Client.String() + " > " + e.DNS.Server.String(), Note: "no answer"}
+		if e.DNS.QueryFrame != 0 {
+			st.note.Frames = []uint64{e.DNS.QueryFrame}
+		}
+	}
+	n := uint32(1)
+	if e.Kind == flow.DNSUnanswered {
+		n = 0 // counted when it was sent, or as the first
+	}
+	st.demand(first, n)
+}
+
+func (st *peerState) demand(first capture.Instant, n uint32) {
+	if st.heard == 0 || first <= st.heard {
+		return // never heard at all: nobody says that it is there
+	}
+	if st.asked == 0 {
+		st.sent = 1
+	}
+	if st.asked == 0 || first < st.asked {
+		st.asked = first
+	}
+	st.sent += n
+}
+
+// roll counts what the peers were heard to say in this window, and forgets those long gone.
+func (d *pathCut) roll(w *analyze.Window) {
+	w.Flows.Active(func(p *flow.Path) {
+		for i := range p.Side {
+			// Side[i] is what Host(i) sends: the other one hears it.
+			st := d.peers.peek(peerKey{p.Host(1 - i), p.Host(i)})
+			if st == nil || p.Side[i].Segments == st.segments {
+				continue
+			}
+			if n := p.Side[i].Segments; n > st.segments && st.segments > 0 {
+				st.curHeard = max(st.curHeard, n-st.segments)
+			}
+			st.segments = p.Side[i].Segments
+			st.hear(w.Start)
+		}
+	})
+	d.peers.each(func(k peerKey, st *peerState) bool {
+		copy(st.rate[:], st.rate[1:])
+		st.rate[rateWindows-1] = uint16(min(st.curHeard, 1<<16-1))
+		st.curHeard = 0
+		return w.End.Sub(max(st.heard, st.asked)) < idleState
+	})
+}
+
+// rateBefore is how many packets a second came from the peer in the 10 s before it fell silent.
+func (st *peerState) rateBefore(w *analyze.Window) float64 {
+	silent := min(int(w.End.Sub(st.heard)/analyze.WindowLength), rateWindows-1)
+	n, windows := 0, min(rateWindows-silent, 10)
+	for _, k := range st.rate[rateWindows-silent-windows : rateWindows-silent] {
+		n += int(k)
+	}
+	return float64(n) / (float64(windows) * analyze.WindowLength.Seconds())
+}
+
+// acknowledged leaves out the suspects from which mere acknowledgements come: those make no
+// event, but the connections count them. A suspect passes from its second window on.
+func (d *pathCut) acknowledged(w *analyze.Window, suspects []peerKey) []peerKey {
+	type count struct{ packets, open uint32 }
+	sum := newSubjects[peerKey, count](maxPerDetector)
+	for _, k := range suspects {
+		sum.get(k)
+	}
+	w.Flows.Live(func(c *flow.Conn) {
+		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
+			if v := sum.peek(peerKey{c.Endpoint(side.Other()).Addr, c.Endpoint(side).Addr}); v != nil {
+				v.packets += c.Packets(side)
+				if !c.Closed() {
+					v.open++
+				}
+			}
+		}
+	})
+	return slices.DeleteFunc(suspects, func(k peerKey) bool {
+		st, v := d.peers.m[k], sum.peek(k)
+		fresh, grown := !st.counted, v.packets > st.received
+		st.received, st.conns, st.counted = v.packets, v.open, true
+		if !fresh && grown {
+			st.hear(w.End)
+			return true
+		}
+		return fresh
+	})
+}

@@ -1,0 +1,274 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// SlowReceiver are the features of slow-receiver. Times in seconds.
+type SlowReceiver struct {
+	Receiver    string  `json:"receiver"`
+	ZeroWindows int     `json:"zero_windows"`
+	Flows       int     `json:"flows"`
+	FlowsTotal  int     `json:"flows_total"`
+	Clients     int     `json:"clients"`
+	Closed      float64 `json:"closed"`
+	Longest     float64 `json:"longest"`
+	ClosedShare float64 `json:"closed_share"`
+	ShareBefore float64 `json:"share_before"`
+	Baseline    float64 `json:"baseline"`
+}
+
+// slowReceiver measures, per program that receives, how long its connections stand with a closed
+// window. A program is a listener, or a host as the client of one. Closed for less than a second is how
+// TCP paces a sender; that counts as time closed, but does not begin anything.
+type slowReceiver struct {
+	states subjects[receiverKey, receiverState]
+	long   time.Duration // the rule's min_longest, as of the last window
+	conns  int
+	all    int // windows that closed
+	worst  time.Duration
+}
+
+// receiverKey is a listener that does not read, or with client set the client of one.
+type receiverKey struct {
+	server capture.Endpoint
+	client capture.Addr
+}
+
+type receiverState struct {
+	conns   subjects[flow.Ref, receiverConn]
+	ended   int64           // connections that ended, since the onset
+	life    time.Duration   // of ended connections, since the onset
+	before  stallTime       // until the onset
+	spells  []closedSpell   // newest closings that ended
+	onset   capture.Instant // first long closing of this episode
+	lastBad capture.Instant
+	lastAt  capture.Instant
+	began   capture.Instant
+	live    int // connections of the program, when they were last counted
+}
+
+type stallTime struct{ closed, life time.Duration }
+
+type receiverConn struct {
+	first  capture.Instant
+	zeroAt capture.Instant // the window is closed since; 0: it is open
+	note   analyze.Evidence
+	over   bool
+}
+
+// closedSpell is one closing of a window.
+type closedSpell struct {
+	at       capture.Instant
+	d        time.Duration
+	ref      flow.Ref
+	client   capture.Addr
+	evidence analyze.Evidence
+}
+
+const (
+	// longClosed is the rule's threshold until the first window is judged.
+	longClosed = time.Second
+	// stallPause ends an episode: as long as a finding is kept.
+	stallPause = 60 * time.Second
+	// countEvery is how many windows pass between two counts of connections.
+	countEvery = 8
+	// maxReceiverConns bounds the connections that are followed per receiver.
+	maxReceiverConns = 4096
+)
+
+func newSlowReceiver() analyze.Detector {
+	return &slowReceiver{states: newSubjects[receiverKey, receiverState](1024), long: longClosed}
+}
+
+func (d *slowReceiver) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "slow-receiver", Features: SlowReceiver{},
+		Events: flow.Of(flow.ConnNew, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Closed)}
+}
+
+func (d *slowReceiver) Event(e *flow.Event) {
+	c := e.Conn
+	switch e.Kind {
+	case flow.ConnNew:
+		d.conns++
+	case flow.Closed:
+		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
+			if st := d.states.peek(receiverOf(c, side)); st != nil {
+				if x := st.conns.peek(c.Ref()); x != nil {
+					x.over = true
+				}
+			}
+		}
+	case flow.ZeroWindow:
+		st := d.states.get(receiverOf(c, e.Side))
+		if st == nil {
+			return
+		}
+		if st.conns.m == nil {
+			st.conns = newSubjects[flow.Ref, receiverConn](maxReceiverConns)
+			st.began = c.First
+		}
+		st.lastAt = e.At
+		d.all++
+		x := st.conns.get(c.Ref())
+		if x == nil || x.zeroAt != 0 {
+			return
+		}
+		x.first, x.zeroAt = c.First, e.At
+		x.note = analyze.Evidence{At: e.At, Flow: c.String(), Note: "window closed"}
+	case flow.ZeroWindowEnd:
+		st := d.states.peek(receiverOf(c, e.Side))
+		if st == nil {
+			return
+		}
+		x := st.conns.peek(c.Ref())
+		if x == nil || x.zeroAt == 0 {
+			return
+		}
+		st.spells = appendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.note}, maxFails)
+		x.zeroAt = 0
+		st.lastAt = e.At
+		if e.Dur >= d.long {
+			st.long(e.At.Add(-e.Dur), e.At)
+		}
+		d.worst = max(d.worst, e.Dur)
+	}
+}
+
+func receiverOf(c *flow.Conn, s flow.Side) receiverKey {
+	k := receiverKey{server: c.Server}
+	if s == flow.Client {
+		k.client = c.Client.Addr
+	}
+	return k
+}
+
+// long notes a closing that was long by now.
+func (st *receiverState) long(from, now capture.Instant) {
+	if st.onset == 0 {
+		st.onset = from
+	}
+	st.onset = min(st.onset, from)
+	st.lastBad = max(st.lastBad, now)
+}
+
+func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.long = w.Params.Duration("min_longest")
+	d.count(w)
+	d.states.each(func(k receiverKey, st *receiverState) bool {
+		for _, ref := range st.conns.keys {
+			if x := st.conns.m[ref]; x.zeroAt != 0 && !x.over && w.End.Sub(x.zeroAt) >= d.long {
+				st.long(x.zeroAt, w.End)
+			}
+		}
+		if st.onset == 0 || w.End.Sub(st.lastBad) >= stallPause {
+			st.calm(w)
+			return w.End.Sub(st.lastAt) < idleState
+		}
+		f, evidence := st.measure(w, k, d.long)
+		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
+		if k.client != (capture.Addr{}) {
+			s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+		}
+		emit(analyze.Symptom{Subject: s, Onset: st.onset, Features: f, Evidence: evidence,
+			Filter: "tcp.window_size == 0 && " + serviceFilter(k.server)})
+		st.forget(w)
+		return true
+	})
+}
+
+// count counts the connections of the receivers that are in an episode, now and then: it takes a
+// walk through all connections.
+func (d *slowReceiver) count(w *analyze.Window) {
+	due := int64(w.End)/int64(analyze.WindowLength)%countEvery == 0
+	need := false
+	for _, k := range d.states.keys {
+		st := d.states.m[k]
+		need = need || st.onset != 0 && (due || st.live == 0)
+	}
+	if !need {
+		return
+	}
+	for _, k := range d.states.keys {
+		d.states.m[k].live = 0
+	}
+	w.Flows.Live(func(c *flow.Conn) {
+		if c.Closed() {
+			return
+		}
+		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
+			if st := d.states.peek(receiverOf(c, side)); st != nil {
+				st.live++
+			}
+		}
+	})
+}
+
+// calm takes what was seen so far as the time before the next episode.
+func (st *receiverState) calm(w *analyze.Window) {
+	st.onset, st.life = 0, 0
+	for _, x := range st.spells {
+		st.before.closed += x.d
+	}
+	st.spells = st.spells[:0]
+	st.conns.each(func(_ flow.Ref, x *receiverConn) bool {
+		st.before.life += analyze.WindowLength
+		return !x.over && (x.zeroAt != 0 || w.End.Sub(st.lastAt) < stallPause)
+	})
+}
+
+// forget drops connections that have ended, but for what they add to the sum of lives.
+func (st *receiverState) forget(w *analyze.Window) {
+	st.conns.each(func(_ flow.Ref, x *receiverConn) bool {
+		st.life += analyze.WindowLength
+		return !x.over
+	})
+}
+
+func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Duration) (f SlowReceiver, evidence []analyze.Evidence) {
+	f = SlowReceiver{Receiver: k.server.Addr.String(), Baseline: max(st.onset.Sub(st.began), 0).Seconds()}
+	if k.client != (capture.Addr{}) {
+		f.Receiver = k.client.String()
+	}
+	var closed, longest time.Duration
+	stuck := newSubjects[flow.Ref, struct{}](maxReceiverConns)
+	clients := newSubjects[capture.Addr, struct{}](maxReceiverConns)
+	one := func(at capture.Instant, d time.Duration, ref flow.Ref, client capture.Addr, note analyze.Evidence) {
+		if at.Add(d) < st.onset {
+			return
+		}
+		f.ZeroWindows++
+		closed += d
+		longest = max(longest, d)
+		if d >= long && stuck.peek(ref) == nil {
+			stuck.get(ref)
+			clients.get(client)
+			if len(evidence) < analyze.MaxEvidence {
+				evidence = append(evidence, note)
+			}
+		}
+	}
+	for _, x := range st.spells {
+		one(x.at, x.d, x.ref, x.client, x.evidence)
+	}
+	for _, ref := range st.conns.keys {
+		if x := st.conns.m[ref]; x.zeroAt != 0 {
+			if c := w.Flows.Lookup(ref); c != nil {
+				one(x.zeroAt, w.End.Sub(x.zeroAt), ref, c.Client.Addr, x.note)
+			}
+		}
+	}
+	f.Flows, f.Clients, f.FlowsTotal = len(stuck.keys), len(clients.keys), max(st.live, len(stuck.keys))
+	f.Closed, f.Longest = closed.Seconds(), longest.Seconds()
+	f.ClosedShare = min(float64(closed)/float64(max(st.life, analyze.WindowLength)), 1)
+	f.ShareBefore = min(float64(st.before.closed)/float64(max(st.before.life, analyze.WindowLength)), 1)
+	return f, evidence
+}
+
+func (d *slowReceiver) Assess(*analyze.Window) analyze.Assessment {
+	return analyze.Assessment{Assessable: d.conns > 0, Features: SlowReceiver{ZeroWindows: d.all, Longest: d.worst.Seconds()}}
+}
