@@ -46,7 +46,7 @@ run: build ## analyse the bundled recording of the incident of 17 November 2023 
 .PHONY: test
 test: deps go ## everything that this machine allows: lint, cross-builds, tests, race detector, fuzzing; says what it skipped
 	@rm -rf .test && mkdir -p .test
-	@$(MAKE) --no-print-directory tidy lint cross test-race fuzz-smoke test-unit test-integration \
+	@$(MAKE) --no-print-directory --keep-going tidy lint cross test-race fuzz-smoke test-unit test-integration \
 		&& rc=0 || rc=$$?; .tools/skipped $(TESTSUM) .test; exit $$rc
 
 .PHONY: test-unit

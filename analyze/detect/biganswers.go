@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"time"
 
 	"jindan/analyze/flow"
@@ -61,34 +62,50 @@ type bigLoss struct {
 }
 
 // since counts the answers of more than size bytes that k's sender gave, or should have given, to
-// k's receiver since shortly before onset.
+// k's receiver since they began to be lost, not much later than onset.
 func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
+	var big []*answer
 	for i := range b.recent {
 		a := &b.recent[i]
-		if a.from != k.to || a.q.server != k.from || a.asked < onset.Add(-bigAnswerLead) {
+		if a.from != k.to || a.q.server != k.from {
 			continue
 		}
-		have := b.sizes.peek(a.q)
-		if have == nil || int(*have) <= size {
-			continue
+		if have := b.sizes.peek(a.q); have != nil && int(*have) > size {
+			big = append(big, a)
 		}
+	}
+	slices.SortStableFunc(big, func(a, b *answer) int { return int(max(min(a.asked-b.asked, 1), -1)) })
+	begin, answered := len(big), 0
+	for i := len(big) - 1; i >= 0 && answered < bigAnswerRun; i-- {
+		if answered++; big[i].lost {
+			begin, answered = i, 0
+		}
+	}
+	for _, a := range big[begin:] {
+		l.lost.total++
 		if !a.lost {
-			if a.asked >= onset {
-				l.lost.total++
-			}
 			continue
 		}
-		if l.lost.bad == 0 || a.asked < l.first {
-			l.first = a.asked
-		}
-		if l.lost.bad == 0 || int(*have) < l.smallest {
-			l.smallest = int(*have)
+		if n := int(*b.sizes.peek(a.q)); l.lost.bad == 0 || n < l.smallest {
+			l.smallest = n
 		}
 		l.lost.bad++
-		l.lost.total++
+	}
+	if l.lost.bad > 0 {
+		l.first = big[begin].asked
+	}
+	if l.lost.bad < minBigAnswers && l.first < onset.Add(-bigAnswerLead) {
+		return bigLoss{} // an accident long before
 	}
 	return l
 }
+
+const (
+	// bigAnswerRun answers in a row mean that before them nothing was wrong.
+	bigAnswerRun = 10
+	// minBigAnswers lost ones are no accident.
+	minBigAnswers = 3
+)
 
 // bigAnswerLead is how much earlier than the first missing TCP segment a lost answer may
 // belong to the same fault: TCP shows a missing segment only when a later one gets through.

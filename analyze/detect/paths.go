@@ -32,6 +32,7 @@ type wayState struct {
 	// cumulative values of the path at the last roll
 	spurious, again, missing uint32
 	fast, rto, tail          uint32
+	hiddenMin                uint32 // IP length of a segment that only a stall tells of
 	minLost                  [flow.Bins]uint16
 	maxSeen                  [flow.Bins]uint16
 	lastBad                  capture.Instant
@@ -40,6 +41,7 @@ type wayState struct {
 	newConns                 [seriesLen]uint32
 	acks                     [seriesLen]point // small packets whose fate only the other side's repeats tell
 	acks0                    uint32
+	silent                   sizes  // of this window: losses that only a stall tells of
 	unheard                  uint32 // of this window: repeats of the other side, for want of an answer
 	tooBig                   int    // ICMP: fragmentation needed, packet too big
 	index                    uint32
@@ -77,7 +79,7 @@ func newWays() ways { return ways{newSubjects[way, wayState](maxWays)} }
 
 // lossEvents wake ways.
 var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
-	flow.Recovered, flow.Closed, flow.ICMPError, flow.SynRepeat)
+	flow.Recovered, flow.Closed, flow.ICMPError, flow.SynRepeat, flow.Stalled)
 
 func (ws *ways) event(e *flow.Event) {
 	if e.Conn == nil || e.Path == nil {
@@ -111,7 +113,7 @@ func (ws *ways) event(e *flow.Event) {
 		}
 	}
 	var st *wayState
-	if lossy(e) || e.Kind == flow.HoleOpened {
+	if lossy(e) || e.Kind == flow.HoleOpened || e.Kind == flow.Stalled {
 		if st = ws.states.get(k); st == nil {
 			return
 		}
@@ -123,7 +125,7 @@ func (ws *ways) event(e *flow.Event) {
 		return
 	}
 	var t *troubled
-	if e.Kind == flow.Retransmit || e.Kind == flow.HoleOpened {
+	if e.Kind == flow.Retransmit || e.Kind == flow.HoleOpened || e.Kind == flow.Stalled {
 		t = st.conns.get(e.Conn.Stream)
 	} else {
 		t = st.conns.peek(e.Conn.Stream)
@@ -153,6 +155,19 @@ func (ws *ways) event(e *flow.Event) {
 		if t.openAt == 0 {
 			t.openAt = e.At
 		}
+	case flow.Stalled:
+		st.mark(e)
+		t.mark(e, "the sender stands still in the middle of a write")
+		t.full = true
+		t.retries += e.N
+		t.failed += e.N
+		if !e.Flag {
+			t.passed = true
+			t.failed -= min(t.failed, 1) // the last repetition arrived
+		}
+		t.worst = max(t.worst, e.Dur)
+		st.silent.lost[flow.Bin(e.IPLen)] += e.N
+		st.hiddenMin = e.IPLen
 	case flow.HoleFilled:
 		t.passed = true
 		t.retries++
@@ -255,14 +270,29 @@ func (ws *ways) roll(w *analyze.Window) {
 			sent += delta.sent[i]
 			lost += delta.lost[i]
 		}
+		in := sent
 		if first {
-			// Most of what was sent belongs to the time before this window; only its
-			// losses are new. What was sent within the window is at most its share of time.
-			span := st.series.windowsSeen + 1
-			in := max(sent/uint32(span), lost)
+			// What was sent before this window belongs to the time before.
+			i := 0
+			if p.B == k.from {
+				i = 1
+			}
+			in = min(max(p.InWindow(i), lost), sent)
 			st.series.old.total = sent - in
+			for i := range delta.sent {
+				delta.sent[i] = delta.lost[i] + uint32(uint64(delta.sent[i]-delta.lost[i])*uint64(in)/uint64(max(sent, 1)))
+			}
 			sent = in
 		}
+		if !w.Local.Is(k.from) { // else the sender itself stood still: its repetitions would be in the capture
+			for i, n := range st.silent.lost {
+				delta.sent[i] += n
+				delta.lost[i] += n
+				sent += n
+				lost += n
+			}
+		}
+		st.silent = sizes{}
 		mark := w.Start
 		if st.firstMark != 0 {
 			mark = max(st.firstMark, w.Start.Add(-markPatience))
@@ -285,9 +315,6 @@ func (ws *ways) roll(w *analyze.Window) {
 		}
 		st.conns0, st.acks0, st.unheard = p.Conns, ps.Acks, 0
 		if first {
-			for i := range delta.sent {
-				delta.sent[i] = delta.lost[i] + (delta.sent[i]-delta.lost[i])/uint32(st.series.windowsSeen)
-			}
 			st.ring[0], st.newConns[0], st.acks[0], st.n = delta, 1, point{}, 1
 		} else {
 			st.ring[st.n], st.newConns[st.n], st.acks[st.n] = delta, fresh, heard
@@ -295,6 +322,9 @@ func (ws *ways) roll(w *analyze.Window) {
 		}
 		st.total = now
 		st.minLost, st.maxSeen = ps.MinLost, ps.MaxSeen
+		if b := flow.Bin(st.hiddenMin); st.hiddenMin != 0 && (st.minLost[b] == 0 || uint32(st.minLost[b]) > st.hiddenMin) {
+			st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
+		}
 		idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
 		return !idle
 	})

@@ -28,6 +28,7 @@ const (
 	zeroWin                     // it announces a window of 0 since zeroAt
 	probed                      // next was advanced by a one-byte window probe
 	shut                        // it announced a window of 0, and has not taken all that was sent until then
+	midWrite                    // its last data was a full segment without PSH: there is more to come
 	sackSeen                    // it reported a gap by SACK since its last cumulative ACK moved
 )
 
@@ -54,6 +55,7 @@ type side struct {
 	wscale  uint8
 	dup     uint8 // duplicate ACKs in a row
 	ttl     uint8
+	hidden  uint8 // transmissions that the present stall has already been said to have cost
 }
 
 // Conn is one TCP connection. It is pointer-free; at most MaxConns are kept. All
@@ -96,6 +98,7 @@ type Conn struct {
 	oneFIN    bool // closeSide is valid
 	abandoned bool
 	inUse     bool
+	listed    bool // in Table.writing
 }
 
 // Endpoint returns the address of side s.

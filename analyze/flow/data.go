@@ -47,6 +47,9 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	}
 	switch {
 	case p.Seq == d.next:
+		if d.flags&midWrite != 0 {
+			t.stalled(c, s, at, true)
+		}
 	case before(d.next, p.Seq):
 		t.openHole(c, s, p, at)
 	default:
@@ -71,12 +74,66 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 			}
 		}
 		d.next, d.nextAt, d.nextTS, d.nextID = end, at, p.TSVal, p.IPID
+		d.flags &^= midWrite
+		d.hidden = 0
+		if p.Len >= mss && p.Flags&(capture.PSH|capture.FIN) == 0 {
+			d.flags |= midWrite
+			if !c.listed {
+				c.listed = true
+				t.writing = append(t.writing, c.Ref())
+			}
+		}
 	}
 	if path != nil {
 		ps := &path.Side[t.dir(path, c, s)]
 		ps.Bytes += uint64(p.Len)
 		eachSize(p.Len, header, mss, ps.seen)
 	}
+}
+
+// stalled reports that s stood still in the middle of a write, if it did for long enough to have
+// lost a repetition, too.
+func (t *Table) stalled(c *Conn, s Side, now capture.Instant, ended bool) {
+	d, r := &c.side[s], &c.side[s.Other()]
+	gap := now.Sub(d.nextAt)
+	if gap < 3*minRTO || r.flags&(zeroWin|shut) != 0 || r.acked != d.next || c.closed || r.flags&finSent != 0 {
+		return
+	}
+	n := uint8(0)
+	for wait := minRTO + c.HandshakeRTT; gap >= wait && n < 16; wait = 2*wait + minRTO + c.HandshakeRTT {
+		n++
+	}
+	if n <= d.hidden {
+		return
+	}
+	if t.wants(Stalled) {
+		t.ev = Event{Kind: Stalled, Conn: c, Side: s, At: now, Since: d.nextAt, Dur: gap, N: uint32(n - d.hidden),
+			Len: c.MSS(s), IPLen: headerOf(c) + c.MSS(s), Flag: !ended}
+		t.send(&t.ev)
+	}
+	d.hidden = n
+}
+
+// checkWriters looks at the end of a window for writers that stand still.
+func (t *Table) checkWriters(now capture.Instant) {
+	keep := t.writing[:0]
+	for _, ref := range t.writing {
+		c := t.Lookup(ref)
+		if c == nil {
+			continue
+		}
+		if c.closed || (c.side[0].flags|c.side[1].flags)&midWrite == 0 {
+			c.listed = false
+			continue
+		}
+		keep = append(keep, ref)
+		for s := range c.side {
+			if c.side[s].flags&midWrite != 0 && now.Sub(c.side[s].nextAt) >= time.Duration(stallAge) {
+				t.stalled(c, Side(s), now, false)
+			}
+		}
+	}
+	t.writing = keep
 }
 
 // segments is how many segments a payload of n bytes stands for: super-packets of GRO and TSO

@@ -59,6 +59,11 @@ const (
 	// Recovered: the other side acknowledges data that Side had sent again Try times. Dur is the time
 	// since its last repetition.
 	Recovered
+	// Stalled: Side stopped for Dur in the middle of a write: after a full segment without PSH, with
+	// everything acknowledged and the window open. Had the segments in between been seen, there would be
+	// no gap: N transmissions of the next segment were lost before the capture point, as the back-off of the
+	// retransmission time-out tells (RFC 6298 §5.5), unless the sender itself stood still. Flag: it still stands.
+	Stalled
 	// HoleOpened: data of Side is missing before this segment. Len is the bytes missing,
 	// N the segments that they stand for.
 	HoleOpened

@@ -67,8 +67,12 @@ type Path struct {
 	win   uint32 // last window in which it was touched
 	First capture.Instant
 	Last  capture.Instant
+	start [2]uint32 // Segments of the sides when the window began
 	inUse bool
 }
+
+// InWindow is how many segments of Side[i] were seen in the open window, if there were any.
+func (p *Path) InWindow(i int) uint32 { return p.Side[i].Segments - p.start[i] }
 
 // From returns the counts of what a sends, and whether a is a host of p.
 func (p *Path) From(a capture.Addr) (*PathSide, bool) {

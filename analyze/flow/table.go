@@ -104,6 +104,8 @@ type Table struct {
 	paths slab[Path]
 	pairs map[[2]capture.Addr]uint32
 	holed []uint32 // troubles that may have open holes
+	// writing are connections in the middle of a write, at the last packet of a side.
+	writing []Ref
 	// active are the paths touched since the last seal, in order of first touch.
 	active []uint32
 	copies copyTable
@@ -339,6 +341,7 @@ func (t *Table) Path(c *Conn) *Path {
 func (t *Table) touch(p *Path, at capture.Instant) {
 	if p.win != t.win {
 		p.win = t.win
+		p.start = [2]uint32{p.Side[0].Segments, p.Side[1].Segments}
 		t.active = append(t.active, p.Index)
 	}
 	if at > p.Last {
@@ -435,6 +438,7 @@ func (t *Table) Expire(now capture.Instant) {
 		}
 	}
 	t.holed = keep
+	t.checkWriters(now)
 }
 
 // Seal begins a new window: forgets which paths were active, and enforces the caps.

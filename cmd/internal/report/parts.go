@@ -91,11 +91,11 @@ func (r *text) quality() string {
 			bad = append(bad, r.plural(n, one, many, ko))
 		}
 	}
-	add(c.Copies, "packet captured twice", "packets captured twice", "중복 캡처 %s개")
-	add(c.Lost["kernel_drop"], "packet dropped while capturing", "packets dropped while capturing", "캡처 중 버려진 패킷 %s개")
-	add(c.CaptureLoss, "segment missing from the capture only", "segments missing from the capture only", "캡처에서만 빠진 세그먼트 %s개")
-	add(c.OneWay, "connection seen in one direction only", "connections seen in one direction only", "한 방향만 보인 연결 %s개")
-	add(c.MidStream, "connection already open at the start", "connections already open at the start", "시작 전부터 열려 있던 연결 %s개")
+	add(c.Copies, "copy", "copies", "복사본 %s개")
+	add(c.Lost["kernel_drop"], "packet dropped by the capture", "packets dropped by the capture", "캡처 중 버려진 패킷 %s개")
+	add(c.CaptureLoss, "segment not captured", "segments not captured", "캡처되지 않은 세그먼트 %s개")
+	add(c.OneWay, "connection one-way", "connections one-way", "한 방향만 보인 연결 %s개")
+	add(c.MidStream, "connection begun before", "connections begun before", "시작 전에 열린 연결 %s개")
 	var undecoded uint64
 	var reasons []string
 	for _, k := range sortedKeys(c.Lost) {
@@ -118,7 +118,7 @@ func (r *text) quality() string {
 	if len(bad) == 0 {
 		return r.pick("quality good", "품질 양호")
 	}
-	return r.pick("quality: ", "품질: ") + strings.Join(bad, ", ")
+	return strings.Join(bad, ", ")
 }
 
 func sortedKeys[V any](m map[string]V) []string {
