@@ -59,15 +59,10 @@ test-integration: $(TESTSUM) ## the tests in network namespaces (root), one pack
 	@mkdir -p .test
 	$(TESTSUM) --format standard-quiet --hide-summary skipped --jsonfile .test/integration.json -- -p 1 -run '^TestIntegration' ./...
 
-# Packages that start goroutines are the ones that can race.
-RACE = $(shell grep -lE '^\s*go (func|[a-z][A-Za-z0-9_.]*\()' --include='*.go' --exclude='*_test.go' -r capture analyze cmd 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
-
 .PHONY: test-race
 test-race: go ## the unit tests of packages that start goroutines, under the race detector
 	@mkdir -p .test
-	@if ! command -v gcc >/dev/null; then echo 'race detector: needs gcc' | tee -a .test/skipped; \
-	elif [ -z "$(RACE)" ]; then echo 'race detector: no package starts goroutines' | tee -a .test/skipped; \
-	else set -x; CGO_ENABLED=1 go test -race -short -skip '^TestIntegration' $(RACE); fi
+	@.tools/race
 
 .PHONY: lint
 lint: $(LINTER) ## go vet and golangci-lint, which also enforces the import rules

@@ -21,6 +21,16 @@ func (i Instant) Time() time.Time { return time.Unix(0, int64(i)).UTC() }
 // String formats i as RFC 3339 with nanoseconds.
 func (i Instant) String() string { return i.Time().Format(time.RFC3339Nano) }
 
+// MarshalText formats i as String does; JSON shows instants so.
+func (i Instant) MarshalText() ([]byte, error) { return i.Time().AppendFormat(nil, time.RFC3339Nano), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (i *Instant) UnmarshalText(b []byte) error {
+	t, err := time.Parse(time.RFC3339Nano, string(b))
+	*i = Instant(t.UnixNano())
+	return err
+}
+
 // Sub returns i−j.
 func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 

@@ -72,6 +72,8 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		s, acks, conns := st.recent()
 		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
+		s.sent[flow.Bin(ackSize)] += acks.total
+		s.lost[flow.Bin(ackSize)] += acks.bad
 		cut := cliff(&s)
 		if cut == 0 {
 			return true
@@ -85,8 +87,6 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			p.bad += s.lost[i]
 			p.total += s.sent[i]
 		}
-		small.bad += acks.bad
-		small.total += acks.total
 		fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
 		p := w.Flows.PathAt(st.index)
 		ps, _ := p.From(k.from)
@@ -100,7 +100,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		for i := cut - 1; i >= 0; i-- {
 			if s.sent[i] > s.lost[i] {
-				f.LargestPassed = int(st.maxSeen[i])
+				f.LargestPassed = max(int(st.maxSeen[i]), ackSize)
 				break
 			}
 		}
@@ -145,6 +145,9 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 }
+
+// ackSize is the IP length of a pure ACK in bytes: 20 + 20 + 12 of timestamps.
+const ackSize = 52
 
 // elsewhere counts the large segments that went the same way, to or from the same end, between it and other
 // peers since the loss was recognised, and was not lost: opportunities to fail that were not taken.

@@ -42,18 +42,6 @@ func seconds(d time.Duration) Seconds {
 	return Seconds(d)
 }
 
-// Time is an Instant that JSON shows as RFC 3339 with nanoseconds, in UTC.
-type Time capture.Instant
-
-// Instant is t without the way it is shown.
-func (t Time) Instant() capture.Instant { return capture.Instant(t) }
-
-// MarshalText implements encoding.TextMarshaler.
-func (t Time) MarshalText() ([]byte, error) { return []byte(capture.Instant(t).String()), nil }
-
-// String is the time as JSON shows it.
-func (t Time) String() string { return capture.Instant(t).String() }
-
 // Ways in which a connection ends, as Row.Ended names them.
 const (
 	EndedFIN        = "fin"         // both sides sent a FIN
@@ -77,12 +65,12 @@ type Row struct {
 	ClientBy   string `json:"client_by"` // how the two were told apart: syn, syn_ack or port
 	Local      string `json:"local"`     // which side is this host: client, server, both, or empty
 
-	Start    Time    `json:"start"`
-	End      Time    `json:"end"`
-	Duration Seconds `json:"duration"`
-	Ended    string  `json:"ended"`    // fin, rst, half_closed, unanswered or open
-	EndedBy  string  `json:"ended_by"` // who sent the first FIN, or the RST: client, server or empty
-	Reset    string  `json:"reset"`    // class of the reset: refused, late_answer, abort, idle, overflow, timeout, complete
+	Start    capture.Instant `json:"start"`
+	End      capture.Instant `json:"end"`
+	Duration Seconds         `json:"duration"`
+	Ended    string          `json:"ended"`    // fin, rst, half_closed, unanswered or open
+	EndedBy  string          `json:"ended_by"` // who sent the first FIN, or the RST: client, server or empty
+	Reset    string          `json:"reset"`    // class of the reset: refused, late_answer, abort, idle, overflow, timeout, complete
 
 	PacketsClient uint32 `json:"packets_client"`
 	PacketsServer uint32 `json:"packets_server"`
@@ -148,7 +136,7 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		Kind: "tcp", Stream: c.Stream, FirstFrame: c.firstSeen,
 		Client: c.Client.Addr.String(), ClientPort: c.Client.Port,
 		Server: c.Server.Addr.String(), ServerPort: c.Server.Port, ClientBy: clientByNames[c.ClientBy],
-		Start: Time(c.First), End: Time(c.Last), Duration: Seconds(c.Last.Sub(c.First)),
+		Start: c.First, End: c.Last, Duration: Seconds(c.Last.Sub(c.First)),
 		PacketsClient: c.side[Client].packets, PacketsServer: c.side[Server].packets,
 		BytesClient: c.side[Client].bytes, BytesServer: c.side[Server].bytes,
 		HandshakeRTT: seconds(c.HandshakeRTT), FirstByte: seconds(c.FirstResponse),
@@ -239,11 +227,11 @@ type DNSRow struct {
 	ID         uint16 `json:"id"`
 	Local      string `json:"local"` // as in Row
 
-	Start   Time    `json:"start"`
-	State   string  `json:"state"`   // answered, late, unanswered, pending, repeat or orphan
-	Tries   uint16  `json:"tries"`   // how often the client has asked, under other ids and ports, too
-	Latency Seconds `json:"latency"` // from the query to its first answer
-	Waited  Seconds `json:"waited"`  // from the first try to the answer
+	Start   capture.Instant `json:"start"`
+	State   string          `json:"state"`   // answered, late, unanswered, pending, repeat or orphan
+	Tries   uint16          `json:"tries"`   // how often the client has asked, under other ids and ports, too
+	Latency Seconds         `json:"latency"` // from the query to its first answer
+	Waited  Seconds         `json:"waited"`  // from the first try to the answer
 
 	Answered     bool   `json:"answered"`
 	Rcode        string `json:"rcode"`
@@ -263,7 +251,7 @@ func (t *Table) DNSRow(r *DNSRow, d *DNS, local *capture.Addr) {
 	*r = DNSRow{
 		Kind: "dns", Frame: d.QueryFrame, Client: d.Client.Addr.String(), ClientPort: d.Client.Port,
 		Server: d.Server.Addr.String(), ServerPort: d.Server.Port, Proto: "udp", Name: t.DNSName(d),
-		Type: code(dnsTypes, d.QType, "TYPE"), ID: d.ID, Start: Time(d.First), State: d.state(), Tries: d.Tries,
+		Type: code(dnsTypes, d.QType, "TYPE"), ID: d.ID, Start: d.First, State: d.state(), Tries: d.Tries,
 		Latency: Unknown, Waited: Unknown, Answered: d.Answered, Truncated: d.Truncated, EDNSSize: d.EDNSSize,
 		QueryBytes: d.QueryLen, AnswerBytes: d.AnswerLen, AnswerFrame: d.AnswerFrame, Records: d.Records,
 		RetransmitOf: d.RetransmitOf, Unreachable: d.Unreachable, OverTCPAfter: d.AfterTruncated,

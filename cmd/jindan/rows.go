@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"jindan/analyze/flow"
+	"jindan/capture"
 	"jindan/cmd/internal/report"
 )
 
@@ -90,7 +91,7 @@ func cells(v reflect.Value, out []string) []string {
 			out = append(out, x)
 		case bool:
 			out = append(out, strconv.FormatBool(x))
-		case fmt.Stringer: // flow.Time, flow.Seconds
+		case fmt.Stringer: // capture.Instant, flow.Seconds
 			out = append(out, x.String())
 		default:
 			if f.Kind() == reflect.Struct {
@@ -143,7 +144,7 @@ func textRows(w io.Writer, dns bool) func(any) error {
 	}
 }
 
-func hour(t flow.Time) string { return t.Instant().Time().Format("15:04:05.000000") }
+func hour(t capture.Instant) string { return t.Time().Format("15:04:05.000000") }
 
 func end(addr string, port uint16) string {
 	if strings.Contains(addr, ":") {
