@@ -32,7 +32,7 @@ type Causes interface {
 	// Link sets Role, Because and Confidence of every finding.
 	Link([]*Finding)
 	// Diagnose gives a verdict on each step of the catalogue.
-	Diagnose(fs []*Finding, assessed map[string]Assessed, cov Coverage) *Diagnosis
+	Diagnose(fs []*Finding, assessed map[string]Assessed) *Diagnosis
 }
 
 // Assessed is a detector's Assessment with its rule.
@@ -262,7 +262,7 @@ func (e *Engine) judge(s *judged) {
 		f := t.f
 		f.LastSeen, f.Features = e.w.End, s.Features
 		f.Onset = min(f.Onset, s.Onset)
-		e.fill(f, r, s)
+		e.fill(f, s)
 		if rank(severity) > rank(f.Severity) {
 			f.Severity = severity
 			e.linked = false
@@ -308,13 +308,13 @@ func (e *Engine) open(t *tracker, id string, r *rules.Rule, s *judged, severity 
 	f := t.f
 	f.State, f.Severity = Open, severity
 	f.Detected, f.LastSeen = e.w.End, e.w.End
-	e.fill(f, r, s)
+	e.fill(f, s)
 	t.role = ""
 	e.linked = false
 }
 
 // fill renders what follows from the symptom.
-func (e *Engine) fill(f *Finding, r *rules.Rule, s *judged) {
+func (e *Engine) fill(f *Finding, s *judged) {
 	f.Features = s.Features
 	if len(s.Evidence) > 0 {
 		f.Evidence = slices.Clone(s.Evidence[:min(len(s.Evidence), MaxEvidence)])
@@ -466,7 +466,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	cov := e.coverage()
 	d := &Diagnosis{Schema: DiagnosisSchema}
 	if e.o.Causes != nil {
-		d = e.o.Causes.Diagnose(e.findings, assessed, cov)
+		d = e.o.Causes.Diagnose(e.findings, assessed)
 	}
 	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.w.End, cov, e.findings
 	return d, nil

@@ -22,7 +22,9 @@ func (i Instant) Time() time.Time { return time.Unix(0, int64(i)).UTC() }
 func (i Instant) String() string { return i.Time().Format(time.RFC3339Nano) }
 
 // MarshalText formats i as String does; JSON shows instants so.
-func (i Instant) MarshalText() ([]byte, error) { return i.Time().AppendFormat(nil, time.RFC3339Nano), nil }
+func (i Instant) MarshalText() ([]byte, error) {
+	return i.Time().AppendFormat(nil, time.RFC3339Nano), nil
+}
 
 // UnmarshalText is the inverse of MarshalText.
 func (i *Instant) UnmarshalText(b []byte) error {

@@ -222,7 +222,7 @@ func sameNet(a, b analyze.Subject) bool {
 }
 
 // Diagnose gives a verdict on each step of the catalogue.
-func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Assessed, cov analyze.Coverage) *analyze.Diagnosis {
+func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Assessed) *analyze.Diagnosis {
 	d := &analyze.Diagnosis{Roots: []string{}, Chain: []string{}}
 	byOnset := slices.Clone(fs)
 	slices.SortStableFunc(byOnset, func(a, b *analyze.Finding) int { return cmp.Compare(a.Onset, b.Onset) })

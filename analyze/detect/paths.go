@@ -24,29 +24,27 @@ func (s *sizes) add(o *sizes) {
 // wayState is a direction that has lost something: what was sent and lost per window, by size,
 // and which connections suffered.
 type wayState struct {
-	series series
-	total  sizes // cumulative at the last roll
-	ring   [seriesLen]sizes
-	n      int
-	conns  subjects[uint32, troubled] // by stream
-	// cumulative values of the path at the last roll
-	spurious, again, missing uint32
-	fast, rto, tail          uint32
-	hiddenMin                uint32 // IP length of a segment that only a stall tells of
-	minLost                  [flow.Bins]uint16
-	maxSeen                  [flow.Bins]uint16
-	lastBad                  capture.Instant
-	firstMark                capture.Instant // first sign of loss that no window has counted yet
-	conns0                   uint32          // connections of the path at the last roll
-	newConns                 [seriesLen]uint32
-	acks                     [seriesLen]point // small packets whose fate only the other side's repeats tell
-	acks0                    uint32
-	silent                   sizes  // of this window: losses that only a stall tells of
-	unheard                  uint32 // of this window: repeats of the other side, for want of an answer
-	tooBig                   int    // ICMP: fragmentation needed, packet too big
-	index                    uint32
-	elseCut                  int               // see elsewhere
-	elseBase                 map[uint32]uint32 // by path
+	series          series
+	total           sizes // cumulative at the last roll
+	ring            [seriesLen]sizes
+	n               int
+	conns           subjects[uint32, troubled] // by stream
+	fast, rto, tail uint32
+	hiddenMin       uint32 // IP length of a segment that only a stall tells of
+	minLost         [flow.Bins]uint16
+	maxSeen         [flow.Bins]uint16
+	lastBad         capture.Instant
+	firstMark       capture.Instant // first sign of loss that no window has counted yet
+	conns0          uint32          // connections of the path at the last roll
+	newConns        [seriesLen]uint32
+	acks            [seriesLen]point // small packets whose fate only the other side's repeats tell
+	acks0           uint32
+	silent          sizes  // of this window: losses that only a stall tells of
+	unheard         uint32 // of this window: repeats of the other side, for want of an answer
+	tooBig          int    // ICMP: fragmentation needed, packet too big
+	index           uint32
+	elseCut         int               // see elsewhere
+	elseBase        map[uint32]uint32 // by path
 }
 
 // troubled is a connection with losses.
@@ -270,14 +268,13 @@ func (ws *ways) roll(w *analyze.Window) {
 			sent += delta.sent[i]
 			lost += delta.lost[i]
 		}
-		in := sent
 		if first {
 			// What was sent before this window belongs to the time before.
-			i := 0
+			side := 0
 			if p.B == k.from {
-				i = 1
+				side = 1
 			}
-			in = min(max(p.InWindow(i), lost), sent)
+			in := min(max(p.InWindow(side), lost), sent)
 			st.series.old.total = sent - in
 			for i := range delta.sent {
 				delta.sent[i] = delta.lost[i] + uint32(uint64(delta.sent[i]-delta.lost[i])*uint64(in)/uint64(max(sent, 1)))

@@ -49,15 +49,14 @@ type poolHost struct {
 
 // poolPort is one listener of the host.
 type poolPort struct {
-	outstanding int
-	abandoned   [seriesLen]uint32
-	answers     [seriesLen]uint32
-	synAgain    [seriesLen]uint32
-	queue       [seriesLen]uint32
-	curAband    uint32
-	curAnswers  uint32
-	curSyn      uint32
-	waiting     subjects[flow.Ref, capture.Instant]
+	abandoned  [seriesLen]uint32
+	answers    [seriesLen]uint32
+	synAgain   [seriesLen]uint32
+	queue      [seriesLen]uint32
+	curAband   uint32
+	curAnswers uint32
+	curSyn     uint32
+	waiting    subjects[flow.Ref, capture.Instant]
 }
 
 // dnsPatience are the time-outs that DNS clients use: how long after a query the caller waits is
@@ -327,7 +326,7 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 // rampUp is how many windows a pool takes to fill (lab run A: +0.84 s at 20 requests/s and 16 workers).
 const rampUp = 2
 
-func (d *poolExhausted) Assess(w *analyze.Window) analyze.Assessment {
+func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
 	calls := false
 	d.hosts.each(func(_ capture.Addr, h *poolHost) bool {
 		calls = calls || len(h.calls.keys)+len(h.asked.keys) > 0

@@ -38,19 +38,15 @@ const stalledAfter = 1400 * time.Millisecond
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {
-	ways  ways
-	syns  subjects[capture.Endpoint, synState]
-	best  Retransmission
-	total uint64 // data segments seen
+	ways ways
+	syns subjects[capture.Endpoint, synState]
+	best Retransmission
 }
 
 // synState is one listener's handshakes.
 type synState struct {
 	requests series // bad: connections whose SYN was repeated; total: connections
 	answers  series // the same for SYN-ACKs
-	repeats  point  // of this window
-	flows    uint32
-	late     int
 	again    subjects[uint32, synAgain]
 }
 
@@ -97,7 +93,6 @@ func (d *retransmission) syn(e *flow.Event) {
 	switch e.Kind {
 	case flow.SynSent:
 		st.requests.add(0, 1, 0)
-		st.flows++
 	case flow.SynAckSent:
 		st.answers.add(0, 1, 0)
 		if a := st.again.peek(e.Conn.Stream); a != nil {

@@ -127,7 +127,7 @@ func (d *slowServer) Event(e *flow.Event) {
 		}
 		st.clients.get(e.Conn.Client.Addr)
 	case flow.Response:
-		st.finish(e.Conn.Ref(), e.At, e.Dur, true)
+		st.finish(e.Conn.Ref(), e.Dur, true)
 	case flow.Abandoned:
 		if p := st.pending.peek(e.Conn.Ref()); p != nil && !p.done {
 			// A client that half-closes at once and waits did not give up.
@@ -135,12 +135,12 @@ func (d *slowServer) Event(e *flow.Event) {
 		}
 	case flow.Closed:
 		if p := st.pending.peek(e.Conn.Ref()); p != nil && !p.done {
-			st.finish(e.Conn.Ref(), e.At, e.At.Sub(p.at), false)
+			st.finish(e.Conn.Ref(), e.At.Sub(p.at), false)
 		}
 	}
 }
 
-func (st *serverState) finish(r flow.Ref, at capture.Instant, wait time.Duration, answered bool) {
+func (st *serverState) finish(r flow.Ref, wait time.Duration, answered bool) {
 	p := st.pending.peek(r)
 	if p == nil || p.done {
 		return

@@ -44,7 +44,7 @@ func (t *copyTable) init() { t.entries = make([]copyEntry, copySlots) }
 // re-uses the ID cannot be told from a copy, so its repeats prove no loss either).
 // IP-ID 0 and IPv6 prove nothing: there another TTL or link-layer address does, or a gap far
 // below the round trip.
-func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant, d *side) bool {
+func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant) bool {
 	t.doubtful = false
 	h := uint64(c.index)<<1 | uint64(s)
 	h = (h ^ uint64(p.Seq)<<32 ^ uint64(p.Ack)) * 0x9e3779b97f4a7c15

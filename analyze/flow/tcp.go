@@ -25,7 +25,7 @@ const (
 	overflowWithin = 100 * time.Millisecond
 )
 
-// GiveUp: a client that closes sooner than this after its request did not lose patience: it
+// GiveUp is the least patience: a client that closes sooner than this after its request did not lose patience: it
 // half-closes by design (RFC 9293 §3.6), or the user cancelled. The shortest time-outs in use are 1 s.
 const GiveUp = 500 * time.Millisecond
 
@@ -36,7 +36,7 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if path != nil {
 		t.touch(path, at)
 	}
-	if t.copies.seen(c, s, p, at, d) || (at < d.lastAt && alreadySeen(d, p)) {
+	if t.copies.seen(c, s, p, at) || (at < d.lastAt && alreadySeen(d, p)) {
 		t.copied(c, s, p, at, path)
 		return
 	}

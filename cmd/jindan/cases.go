@@ -133,6 +133,11 @@ func reduce(d *analyze.Diagnosis) []string {
 	return lines
 }
 
+// save makes got what is wanted.
+func (c *testCase) save(got []string) error {
+	return os.WriteFile(c.want(), []byte(strings.Join(got, "\n")+"\n"), 0o666)
+}
+
 // compare holds lines against want.ndjson, if there is one, and returns those that differ.
 func (c *testCase) compare(got []string) ([]string, error) {
 	data, err := os.ReadFile(c.want())

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,7 +75,7 @@ func (a *app) testCases(ctx context.Context, set *rules.Set, cases []testCase, u
 		wrong := c.Expect.check(set, d)
 		got := reduce(d)
 		if update {
-			err = os.WriteFile(c.want(), []byte(strings.Join(got, "\n")+"\n"), 0o666)
+			err = c.save(got)
 		} else {
 			var diff []string
 			diff, err = c.compare(got)
