@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,7 +145,7 @@ func TestWiresharkVerdicts(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var w wiresharkConn
-			segs := append(tt.shake[:len(tt.shake):len(tt.shake)], tt.segs...)
+			segs := slices.Concat(tt.shake, tt.segs)
 			for i, got := range w.play(segs) {
 				if got != segs[i].want {
 					t.Errorf("segment %d: %q, want %q", i, got, segs[i].want)

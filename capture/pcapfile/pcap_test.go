@@ -88,7 +88,8 @@ func TestPcapDamage(t *testing.T) {
 	file := join(pcapHead(little, magicMicro, 4, 65535, 1), pcapRecord(little, 9, 0, payload(60, 1), 60),
 		words(little, 9, 0, 4325376, 60), payload(1000, 3))
 	const what = "packet 2 at byte 100%s claims 4325376 bytes, more than the 262144 allowed: the file is damaged from there on"
-	for name, f := range map[string][]byte{"": file, " of the unpacked data": gzipped(t, file)} {
+	unpacked := " of the unpacked data"
+	for name, f := range map[string][]byte{"": file, unpacked: gzipped(t, file)} {
 		obs, st, err := readAll(t, bytes.NewReader(f), 10, &rawDecoder{})
 		var damage *DamageError
 		if !errors.As(err, &damage) || *damage != (DamageError{"test", 100, fmt.Sprintf(what, name)}) {
