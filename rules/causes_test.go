@@ -24,7 +24,8 @@ func TestCauses(t *testing.T) {
 	for root, effects := range map[string][]string{
 		"size-dependent-loss": {"dns-unanswered", "dns-delay", "pool-exhausted", "close-wait", "abnormal-termination", "retransmission", "slow-server", "dead-upstream"},
 		"dns-delay":           {"pool-exhausted", "close-wait", "abnormal-termination", "retransmission", "slow-server"},
-		"dead-upstream":       {"pool-exhausted", "close-wait", "abnormal-termination", "retransmission", "connection-refused", "slow-server"},
+		"dead-upstream":       {"pool-exhausted", "close-wait", "abnormal-termination", "retransmission", "slow-server"},
+		"connection-refused":  {"dead-upstream"},
 		"surge":               {"pool-exhausted", "close-wait", "abnormal-termination", "retransmission", "slow-server"},
 		"path-cut":            {"dns-unanswered", "dead-upstream", "pool-exhausted", "close-wait", "retransmission"},
 		"capture-quality":     {},

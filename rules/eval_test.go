@@ -77,7 +77,7 @@ func TestConcurrent(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for range 200 {
-				_, holds, err := r.Eval(map[string]any{"answered": 100, "slow": 50 * (i % 2), "p95": 2.0})
+				_, holds, err := r.Eval(map[string]any{"answered": 100, "slow": 50 * (i % 2), "p95": 2.0, "lasting": 30.0})
 				if holds != (i%2 == 1) || err != nil {
 					t.Errorf("holds %v, %v", holds, err)
 				}

@@ -235,7 +235,7 @@ func TestOverrides(t *testing.T) {
 	if s.Rules[0].ID != "surge" || s.Rules[0].File != "site/surge.yaml" {
 		t.Errorf("surge is not replaced: the first rule is %s of %s", s.Rules[0].ID, s.Rules[0].File)
 	}
-	holding := map[string]any{"answered": 100, "slow": 50, "p95": 2.0}
+	holding := map[string]any{"answered": 100, "slow": 50, "p95": 2.0, "lasting": 30.0}
 	if _, holds, err := s.Rule("dns-delay").Eval(holding); holds || err != nil {
 		t.Errorf("the disabled rule holds: %v %v", holds, err)
 	}

@@ -35,7 +35,7 @@ type AbnormalTermination struct {
 // abnormalTermination counts, per listener, connections that end by a RST in a way that no
 // complete exchange does. Refused connection requests are connection-refused's and dead-upstream's.
 type abnormalTermination struct {
-	services subjects[capture.Endpoint, resetState]
+	services services[resetState]
 	resets   int
 	// resetting counts the listeners with resets.
 	resetting int
@@ -65,7 +65,7 @@ const (
 )
 
 func newAbnormalTermination() analyze.Detector {
-	return &abnormalTermination{services: newSubjects[capture.Endpoint, resetState](maxPerDetector)}
+	return &abnormalTermination{services: newServices[resetState](maxPerDetector)}
 }
 
 func (d *abnormalTermination) Spec() analyze.Spec {
@@ -79,7 +79,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 			return
 		}
 		d.closed++
-		if st := d.services.get(e.Conn.Server); st != nil {
+		if st := d.services.get(e.Conn); st != nil {
 			st.series.add(0, 1, 0)
 		}
 		return
@@ -88,7 +88,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	case flow.ResetComplete, flow.ResetRefused, flow.ClassNone:
 		return
 	}
-	st := d.services.get(e.Conn.Server)
+	st := d.services.get(e.Conn)
 	if st == nil {
 		return
 	}

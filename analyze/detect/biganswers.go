@@ -12,7 +12,7 @@ import (
 // size: the largest that the same server gave to the same question over UDP.
 type bigAnswers struct {
 	sizes  subjects[question, uint32] // IP length in bytes
-	recent []answer
+	recent ring[answer]
 }
 
 type question struct {
@@ -47,11 +47,7 @@ func (b *bigAnswers) event(e *flow.Event) {
 			*n = max(*n, d.AnswerIPLen)
 		}
 	}
-	if len(b.recent) == maxAnswers {
-		copy(b.recent, b.recent[1:])
-		b.recent = b.recent[:maxAnswers-1]
-	}
-	b.recent = append(b.recent, answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered})
+	b.recent.add(answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered}, maxAnswers)
 }
 
 // bigLoss counts big answers.
@@ -65,8 +61,7 @@ type bigLoss struct {
 // k's receiver since they began to be lost, not much later than onset.
 func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 	var big []*answer
-	for i := range b.recent {
-		a := &b.recent[i]
+	for a := range b.recent.all {
 		if a.from != k.to || a.q.server != k.from {
 			continue
 		}

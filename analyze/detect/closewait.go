@@ -46,9 +46,10 @@ const maxWaiting = 1 << 17
 // closeWait infers sockets in CLOSE_WAIT: the peer's FIN is acknowledged and no FIN of
 // the other side follows (RFC 9293 §3.3.2).
 type closeWait struct {
-	waiting  subjects[uint32, halfClosed] // by stream
-	services subjects[closeKey, closeState]
-	most     int // ever, over all subjects
+	waiting  subjects[uint32, halfClosed]   // by stream
+	services services[closeState]           // sockets of listeners
+	callers  subjects[closeKey, closeState] // sockets of those who call them
+	most     int                            // ever, over all subjects
 	conns    uint64
 }
 
@@ -59,7 +60,7 @@ type closeKey struct {
 }
 
 type halfClosed struct {
-	key      closeKey
+	state    *closeState
 	ref      flow.Ref
 	side     flow.Side // who does not close
 	since    capture.Instant
@@ -79,12 +80,14 @@ type closeState struct {
 	n         int
 	windows   int
 	list      []*halfClosed // scratch of one Judge
+	waiting   int           // entries of closeWait.waiting that refer to this
+	listener  *closeState   // of a caller: whom it calls
 	endedRing [seriesLen]uint32
 }
 
 func newCloseWait() analyze.Detector {
 	return &closeWait{waiting: newSubjects[uint32, halfClosed](maxWaiting),
-		services: newSubjects[closeKey, closeState](maxPerDetector)}
+		services: newServices[closeState](maxPerDetector), callers: newSubjects[closeKey, closeState](maxPerDetector)}
 }
 
 func (d *closeWait) Spec() analyze.Spec {
@@ -105,33 +108,40 @@ func (d *closeWait) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.ConnNew:
 		d.conns++
-		if st := d.services.get(closeKey{server: c.Server}); st != nil {
+		if st := d.services.get(c); st != nil {
 			st.open++
 		}
 	case flow.Closed:
-		if st := d.services.peek(closeKey{server: c.Server}); st != nil {
+		if st := d.services.peek(c); st != nil {
 			st.open--
 			st.closings++
 		}
 	case flow.Response:
-		if st := d.services.peek(closeKey{server: c.Server}); st != nil && !e.Flag {
+		if st := d.services.peek(c); st != nil && !e.Flag {
 			st.cur.total++
 		}
 	case flow.Abandoned:
-		if st := d.services.peek(closeKey{server: c.Server}); st != nil {
+		if st := d.services.peek(c); st != nil {
 			st.cur.total++
 			st.cur.bad++
 		}
 	case flow.HalfClosed:
 		k := keyOf(c, e.Side.Other())
-		if d.services.get(k) == nil {
+		st := d.services.get(c)
+		if k.client != (capture.Addr{}) {
+			st = d.callers.get(k)
+		}
+		if st == nil {
 			return
 		}
 		h := d.waiting.get(c.Stream)
 		if h == nil {
 			return
 		}
-		*h = halfClosed{key: k, ref: c.Ref(), side: e.Side.Other(), since: e.At, starved: e.Flag,
+		if h.state == nil {
+			st.waiting++
+		}
+		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, starved: e.Flag,
 			note: analyze.Evidence{At: e.At, Flow: c.String(), Note: "FIN acknowledged, not answered by a FIN"}}
 		if e.Frame != 0 {
 			h.note.Frames = []uint64{e.Frame}
@@ -142,9 +152,7 @@ func (d *closeWait) Event(e *flow.Event) {
 	case flow.HalfCloseEnd:
 		if h := d.waiting.peek(c.Stream); h != nil && !h.over {
 			h.over = true
-			if st := d.services.peek(h.key); st != nil {
-				st.ended++
-			}
+			h.state.ended++
 		}
 	}
 }
@@ -152,29 +160,34 @@ func (d *closeWait) Event(e *flow.Event) {
 func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.waiting.each(func(_ uint32, h *halfClosed) bool {
 		if h.over {
+			h.state.waiting--
 			return false
 		}
 		// With its last data unacknowledged, a socket may be closed by its program and wait for the network.
 		c := w.Flows.Lookup(h.ref)
 		if c == nil {
+			h.state.waiting--
 			return false
 		}
-		if st := d.services.peek(h.key); st != nil && !c.Unacked(h.side) {
-			st.list = append(st.list, h)
+		if !c.Unacked(h.side) {
+			h.state.list = append(h.state.list, h)
 		}
+		h.state.listener = d.services.peek(c)
 		return true
 	})
 	lossy := ratio(w.Flows.Stats.CaptureLost, w.Flows.Stats.Packets)
-	d.services.each(func(k closeKey, st *closeState) bool {
-		d.judge(w, k, st, lossy, emit)
-		keep := len(st.list) > 0 || st.open > 0
-		clear(st.list)
-		st.list = st.list[:0]
-		return keep
+	d.services.each(func(e capture.Endpoint, st *closeState) bool {
+		return d.judge(w, closeKey{server: e}, st, lossy, emit) || st.open > 0
 	})
+	d.callers.each(func(k closeKey, st *closeState) bool { return d.judge(w, k, st, lossy, emit) })
 }
 
-func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy float64, emit func(analyze.Symptom)) {
+// judge measures one subject and reports whether it has sockets that wait.
+func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy float64, emit func(analyze.Symptom)) bool {
+	defer func() {
+		clear(st.list)
+		st.list = st.list[:0]
+	}()
 	if st.n == seriesLen {
 		copy(st.counts[:], st.counts[1:])
 		copy(st.answers[:], st.answers[1:])
@@ -190,11 +203,11 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	// A capture that loses packets loses FINs, too: each closing is seen as open with about that
 	// probability. Three times as many may be its fault.
 	listener := st
-	if l := d.services.peek(closeKey{server: k.server}); l != nil {
-		listener = l
+	if k.client != (capture.Addr{}) && st.listener != nil {
+		listener = st.listener
 	}
 	if n == 0 || float64(n) < 3*lossy*float64(listener.closings) {
-		return
+		return st.waiting > 0
 	}
 	list := st.list
 	slices.SortStableFunc(list, func(a, b *halfClosed) int { return int(max(min(a.since-b.since, 1), -1)) })
@@ -254,6 +267,7 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 		evidence = append(evidence, h.note)
 	}
 	emit(analyze.Symptom{Subject: s, Onset: first, Features: f, Evidence: evidence})
+	return true
 }
 
 func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {

@@ -172,7 +172,7 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 			st.insist = subjects[capture.Addr, insisting]{}
 			return w.End.Sub(st.lastAt) < idleState
 		}
-		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 {
+		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() {
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
 				Onset: s.onset, Features: f, Evidence: evidence})
 		}
@@ -207,9 +207,10 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		f.Refused = f.Refused * int(s.since.bad) / n
 		f.Unanswered = int(s.since.bad) - f.Refused
 	}
-	// Unanswered requests count when the listener fell silent altogether. One that is
+	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
 	// heard meanwhile has no room for more connections: retransmission's.
-	if f.Unanswered > 0 && (countSince(st.late, s.onset) > 0 || st.heard > s.onset.Add(heardSlack)) {
+	f.Lasting = st.stretch.longest(s.onset).Seconds()
+	if f.Unanswered > 0 && (f.Lasting < insistFor.Seconds() || countSince(st.late, s.onset) > 0 || st.heard > s.onset.Add(heardSlack)) {
 		f.Unanswered = 0
 	}
 	f.Share = ratio(f.Refused+f.Unanswered, f.Attempts)
@@ -220,7 +221,6 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		}
 	}
 	f.RefuseDelay = median(delays)
-	f.Lasting = st.stretch.longest(s.onset).Seconds()
 	f.Class = classRefused
 	if f.Unanswered > f.Refused {
 		f.Class = classSilent

@@ -190,7 +190,7 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 	s := &st.connects
 	onset = s.onset
 	st.fails = slices.DeleteFunc(st.fails, func(f failedCall) bool { return f.at < onset || s.since.bad == 0 })
-	if s.since.bad == 0 {
+	if s.since.bad == 0 || s.over() {
 		return f, 0, nil
 	}
 	f = DeadUpstream{Attempts: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan,

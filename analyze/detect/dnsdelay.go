@@ -33,9 +33,10 @@ type DNSDelay struct {
 // name: from its first query to the answer, all tries at that server included.
 type dnsDelay struct {
 	states subjects[resolverKey, delayState]
-	known  subjects[question, struct{}] // names that a server has answered before
-	slow   time.Duration                // the rule's threshold, as of the last window
-	served latencies                    // all answers, for the assessment
+	known  subjects[question, struct{}]         // names that a server has answered before
+	chains subjects[lookupKey, capture.Instant] // lookups that were answered, and when lately
+	slow   time.Duration                        // the rule's threshold, as of the last window
+	served latencies                            // all answers, for the assessment
 }
 
 type delayState struct {
@@ -45,6 +46,8 @@ type delayState struct {
 	recent  []answerTime
 	before  latencies
 	late    []capture.Instant // when those questions were asked
+	lateN   int               // of them, those since onset
+	onset   capture.Instant
 	noise   []capture.Instant
 	lastAt  capture.Instant
 }
@@ -72,7 +75,8 @@ const (
 
 func newDNSDelay() analyze.Detector {
 	return &dnsDelay{states: newSubjects[resolverKey, delayState](maxPerDetector),
-		known: newSubjects[question, struct{}](maxPerDetector), slow: slowDNS}
+		known: newSubjects[question, struct{}](maxPerDetector), chains: newSubjects[lookupKey, capture.Instant](maxLookups),
+		slow: slowDNS}
 }
 
 func (d *dnsDelay) Spec() analyze.Spec {
@@ -91,6 +95,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	st.lastAt = max(st.lastAt, e.At)
 	if e.Kind == flow.DNSLate {
 		st.late = appendBounded(st.late, q.First, maxDNSNotes)
+		st.lateN++
 		if e.Flag {
 			return // its answer is counted; now the asker's host says that nobody waits for it any more
 		}
@@ -98,24 +103,32 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if q.Truncated && q.Proto == capture.ProtoUDP {
 		return // the answer proper comes over TCP
 	}
-	wait := e.At.Sub(q.LookupAt)
+	asked, tries := q.LookupAt, q.Tries
+	if at := d.chains.get(lookupKey{resolverOf(q), q.NameHash, q.QType, q.LookupAt}); at != nil {
+		if *at != 0 {
+			// The lookup has got its answer: what looked like another try was somebody else's question.
+			asked, tries = q.First, q.Repeats+1
+		}
+		*at = e.At
+	}
+	wait := e.At.Sub(asked)
 	slow := wait >= d.slow
 	if !slow && (q.Rcode == rcodeNameError || q.Rcode == 0 && q.Records == 0) {
 		// Names of the search list and types that a name has not got: asked along with
 		// the real question, and fast.
-		st.noise = appendBounded(st.noise, q.LookupAt, maxDNSNotes)
+		st.noise = appendBounded(st.noise, asked, maxDNSNotes)
 		return
 	}
 	name := question{q.Server.Addr, q.NameHash, q.QType}
 	cold := d.known.peek(name) == nil
 	d.known.get(name)
 	d.served.add(wait)
-	a := answerTime{at: q.LookupAt, wait: wait, name: q.NameHash, cold: cold, retried: q.Tries > 1,
-		repeated: q.Tries > 1 && e.At.Sub(q.Last) < d.slow}
+	a := answerTime{at: asked, wait: wait, name: q.NameHash, cold: cold, retried: tries > 1,
+		repeated: tries > 1 && e.At.Sub(q.Last) < d.slow}
 	bad := uint32(0)
 	if slow {
 		bad = 1
-		a.evidence = analyze.Evidence{At: q.LookupAt, Flow: q.Client.String() + " > " + q.Server.String(),
+		a.evidence = analyze.Evidence{At: asked, Flow: q.Client.String() + " > " + q.Server.String(),
 			Note: "answered after " + wait.Round(time.Millisecond).String()}
 		if q.QueryFrame != 0 && e.Frame != 0 {
 			a.evidence.Frames = []uint64{q.QueryFrame, e.Frame}
@@ -126,8 +139,10 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	}
 	st.series.add(bad, 1, a.at)
 	if len(st.recent) == maxDNSNotes {
-		if old := &st.recent[0]; !st.series.locked || old.at < st.series.onset {
-			st.before.add(old.wait)
+		for i := range maxDNSNotes / 4 { // that appendBounded drops
+			if old := &st.recent[i]; !st.series.locked || old.at < st.series.onset {
+				st.before.add(old.wait)
+			}
 		}
 	}
 	st.recent = appendBounded(st.recent, a, maxDNSNotes)
@@ -135,12 +150,16 @@ func (d *dnsDelay) Event(e *flow.Event) {
 
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
+	d.chains.each(func(_ lookupKey, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
 	d.states.each(func(k resolverKey, st *delayState) bool {
 		st.series.roll()
 		st.cold.roll()
 		s := &st.series
 		if s.since.bad == 0 {
 			return w.End.Sub(st.lastAt) < idleState
+		}
+		if s.over() {
+			return true
 		}
 		f, evidence := st.measure(d.slow)
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence})
@@ -161,7 +180,7 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 	}
 	coldCounts := st.cold.locked && st.cold.before.total >= coldBaseline || median(all) >= slowAnswer.Seconds()
 	names := newSubjects[uint64, struct{}](maxDNSNotes)
-	repeated := 0
+	repeated, slowAll := 0, 0
 	var first, last capture.Instant // slow ones
 	before := st.before
 	for i := range st.recent {
@@ -174,8 +193,11 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 		if a.retried {
 			f.Retried++
 		}
-		if a.cold && a.wait >= slow {
-			f.Cold++
+		if a.wait >= slow {
+			slowAll++
+			if a.cold {
+				f.Cold++
+			}
 		}
 		if a.cold && !coldCounts {
 			continue
@@ -199,9 +221,16 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 	}
 	f.P50, f.P95, f.P99 = quantile(waits, 0.5), quantile(waits, 0.95), quantile(waits, 0.99)
 	f.P50Before, f.P95Before = before.quantile(0.5), before.quantile(0.95)
-	f.Names, f.Quantised = len(names.keys), ratio(repeated, f.Slow)
+	f.Names, f.Quantised = len(names.keys), ratio(repeated, f.Slow) // before f.Slow is scaled
 	f.Lasting = last.Sub(first).Seconds()
-	f.Late, f.Noise = countSince(st.late, s.onset), countSince(st.noise, s.onset)
+	if st.onset != s.onset {
+		st.onset, st.lateN = s.onset, countSince(st.late, s.onset)
+	}
+	f.Late, f.Noise = st.lateN, countSince(st.noise, s.onset)
+	// The list is bounded, the series is not.
+	if slowAll > 0 && len(all) < f.Answered {
+		f.Slow = f.Slow * int(s.since.bad) / slowAll
+	}
 	return f, evidence
 }
 

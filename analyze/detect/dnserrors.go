@@ -123,6 +123,9 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if s.since.bad == 0 {
 			return w.End.Sub(st.lastAt) < idleState
 		}
+		if s.over() {
+			return true
+		}
 		f := DNSErrors{Answered: int(s.since.total), Errors: int(s.since.bad), Share: s.since.share(),
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, NXDomain: countSince(st.nx, s.onset)}
 		if s.locked && s.onset != st.since {

@@ -26,15 +26,15 @@ type lookupKey struct {
 	resolverKey
 	name  uint64
 	qtype uint16
-	at    capture.Instant // first query
+	at    capture.Instant // first query, or a later one of an endless lookup
 }
 
 // lookup is a question without an answer so far.
 type lookup struct {
-	last        capture.Instant // newest query
-	frame       uint64          // of the first query
+	first, last capture.Instant // queries
+	frame       uint64          // of the first one
 	port        uint16          // from which it was asked
-	tries       uint16
+	tries       uint16          // of this piece
 	proto       uint8
 	over        bool
 	again       bool // a late try of a lookup that counts as unanswered already
@@ -50,6 +50,11 @@ const (
 	// lookupDecided: a lookup is unanswered when its newest query has waited for 5 s (resolv.conf(5),
 	// RES_TIMEOUT) and a second more, in which a resolver that times out at 5 s asks again.
 	lookupDecided = 6 * time.Second
+	// lookupPiece cuts an endless lookup into pieces: a program that asks for the same name every
+	// second looks like one that tries again. Two attempts of 5 s (resolv.conf(5)) are one piece.
+	lookupPiece = lookupDecided
+	// lookupLongest decides a piece in which trying goes on.
+	lookupLongest = 10 * time.Second
 	// dnsSettled is how old a second must be before its questions are counted: by then each
 	// question is answered or called unanswered, so that the two are counted alike.
 	dnsSettled = lookupDecided + analyze.WindowLength
@@ -82,7 +87,8 @@ var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.D
 // event takes a DNS event and returns the lookup that it belongs to; nil if it is not followed.
 func (ls *lookups) event(e *flow.Event) (lookupKey, *lookup) {
 	d := e.DNS
-	k := lookupKey{resolverOf(d), d.NameHash, d.QType, d.LookupAt}
+	piece := max(d.First.Sub(d.LookupAt)/lookupPiece, 0)
+	k := lookupKey{resolverOf(d), d.NameHash, d.QType, d.LookupAt.Add(piece * lookupPiece)}
 	if e.Kind != flow.DNSQuery && e.Kind != flow.DNSRepeat {
 		l := ls.pending.peek(k)
 		if l == nil || l.over {
@@ -98,15 +104,21 @@ func (ls *lookups) event(e *flow.Event) (lookupKey, *lookup) {
 		}
 		return k, l
 	}
-	l := ls.pending.get(k)
+	l := ls.pending.peek(k)
+	if l == nil && e.Kind == flow.DNSQuery {
+		l = ls.pending.get(k)
+	}
 	if l == nil {
 		return k, nil
 	}
 	if l.tries == 0 {
-		l.frame, l.port, l.again = e.Frame, d.Client.Port, d.Tries > 1
+		l.first, l.frame, l.port, l.again = e.At, e.Frame, d.Client.Port, d.Tries > 1 && piece == 0
 		ls.moved(k, e.At)
 	}
-	l.last, l.tries, l.proto = e.At, d.Tries, d.Proto
+	if l.last != e.At || l.tries == 0 {
+		l.tries++ // DNSQuery and DNSRepeat tell of the same packet
+	}
+	l.last, l.proto = e.At, d.Proto
 	return k, l
 }
 
@@ -130,7 +142,7 @@ func (ls *lookups) judge(now capture.Instant, unanswered func(lookupKey, *lookup
 		if l.over {
 			return false
 		}
-		if now.Sub(l.last) < lookupDecided {
+		if now.Sub(l.last) < lookupDecided && now.Sub(l.first) < lookupLongest {
 			return true
 		}
 		if !l.again && (!l.truncated || l.proto == capture.ProtoTCP) {
@@ -146,7 +158,7 @@ func (ls *lookups) judge(now capture.Instant, unanswered func(lookupKey, *lookup
 
 // evidence of a lookup.
 func (k *lookupKey) evidence(l *lookup, note string) analyze.Evidence {
-	e := analyze.Evidence{At: k.at, Note: note,
+	e := analyze.Evidence{At: l.first, Note: note,
 		Flow: capture.Endpoint{Addr: k.client, Port: l.port}.String() + " > " + k.server.String()}
 	if l.frame != 0 {
 		e.Frames = []uint64{l.frame}

@@ -1,7 +1,7 @@
 package detect
 
 import (
-	"slices"
+	"math"
 	"time"
 
 	"jindan/analyze"
@@ -17,6 +17,7 @@ type DNSUnanswered struct {
 	ShareBefore     float64 `json:"share_before"`
 	Baseline        float64 `json:"baseline"`
 	Chance          float64 `json:"chance"`
+	Tries           int     `json:"tries"`
 	Retried         int     `json:"retried"`
 	Names           int     `json:"names"`
 	Answered        int     `json:"answered"`
@@ -65,6 +66,7 @@ type dnsBin struct {
 type unansweredQ struct {
 	at        capture.Instant
 	name      uint64
+	tries     int
 	expected  uint32
 	elsewhere time.Duration
 	evidence  analyze.Evidence
@@ -102,7 +104,7 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 		if st.asking == 0 {
 			st.asking = e.At
 		}
-		if l != nil && l.tries == 1 {
+		if l != nil && l.first == e.At && !l.again {
 			d.queries++
 		}
 	case flow.DNSAnswer, flow.DNSLate:
@@ -122,7 +124,7 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 		case l == nil && e.Kind == flow.DNSLate && !e.Flag:
 			st.bin(k.at).late++
 		case l != nil && l.over && !l.again:
-			b := st.bin(k.at)
+			b := st.bin(l.first)
 			b.total++
 			if l.tries > 1 {
 				b.retried++
@@ -134,43 +136,6 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 	}
 }
 
-// bin is the bin of the second of at; what is older than all of them belongs to the oldest.
-func (st *unansweredState) bin(at capture.Instant) *dnsBin {
-	start := at - at%capture.Instant(analyze.WindowLength)
-	i := len(st.bins)
-	for i > 0 && st.bins[i-1].start > start {
-		i--
-	}
-	switch {
-	case i > 0 && st.bins[i-1].start == start:
-		return &st.bins[i-1]
-	case i == 0 && len(st.bins) > 0 && st.bins[0].rolled:
-		return &st.bins[0]
-	}
-	st.bins = slices.Insert(st.bins, i, dnsBin{start: start})
-	return &st.bins[i]
-}
-
-// roll moves the seconds that are settled into the series.
-func (st *unansweredState) roll(now capture.Instant) {
-	s := &st.series
-	for i := range st.bins {
-		b := &st.bins[i]
-		switch {
-		case b.rolled && b.point != point{}: // a lookup of many tries, decided late
-			s.add(b.bad, b.total, b.first)
-			b.point = point{}
-		case !b.rolled && now.Sub(b.start) >= dnsSettled:
-			s.add(b.bad, b.total, b.first)
-			b.point, b.rolled = point{}, true
-		}
-	}
-	s.roll()
-	for len(st.bins) > 0 && now.Sub(st.bins[0].start) > seriesLen*analyze.WindowLength {
-		st.bins = st.bins[1:]
-	}
-}
-
 func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.lookups.judge(w.End, func(k lookupKey, l *lookup) {
 		st := d.states.get(k.resolverKey)
@@ -178,11 +143,11 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return
 		}
 		d.lost++
-		b := st.bin(k.at)
+		b := st.bin(l.first)
 		b.total++
 		b.bad++
-		if b.first == 0 || k.at < b.first {
-			b.first = k.at
+		if b.first == 0 || l.first < b.first {
+			b.first = l.first
 		}
 		if l.tries > 1 {
 			b.retried++
@@ -190,7 +155,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if l.unreachable {
 			b.unreachable++
 		}
-		q := unansweredQ{at: k.at, name: k.name, elsewhere: l.elsewhere, evidence: k.evidence(l, "no answer")}
+		q := unansweredQ{at: l.first, name: k.name, tries: int(l.tries), elsewhere: l.elsewhere, evidence: k.evidence(l, "no answer")}
 		if n := d.sizes.peek(question{k.server.Addr, k.name, k.qtype}); n != nil {
 			q.expected = *n
 		}
@@ -204,6 +169,9 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			st.silence = 0
 			return w.End.Sub(st.lastAt) < idleState
 		}
+		if s.over() {
+			return true
+		}
 		f := DNSUnanswered{Queries: int(s.since.total), Unanswered: int(s.since.bad), Share: s.since.share(),
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: lossy}
 		// Without any answer in the capture, nothing tells silence from a direction that was not
@@ -214,70 +182,13 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			silence = max(silence, w.End.Sub(max(st.asking, s.onset)))
 		}
 		f.Silence = silence.Seconds()
-		st.since(s.onset, &f)
-		f.Chance = atLeast(f.Unanswered, f.Queries, w.Params.Float("min_share"))
+		most := st.since(s.onset, &f)
+		// Many tries of one lookup are independent, too.
+		tolerated := w.Params.Float("min_share")
+		f.Chance = min(atLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
 		return true
 	})
-}
-
-// since fills in what is counted question by question.
-func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) {
-	from := onset - onset%capture.Instant(analyze.WindowLength)
-	late := 0
-	for i := range st.bins {
-		if b := &st.bins[i]; b.start >= from && b.rolled {
-			f.Retried += int(b.retried)
-			f.TCPAnswered += int(b.tcp)
-			f.Unreachable += int(b.unreachable)
-			late += int(b.late)
-		}
-	}
-	// What was answered after all, but too late to wait for, is dns-delay's.
-	late = min(late, f.Unanswered)
-	f.Unanswered -= late
-	f.Answered = f.Queries - f.Unanswered
-	f.Share = ratio(f.Unanswered, f.Queries)
-	var bySize sizes
-	var expected, elsewhere []float64
-	names := newSubjects[uint64, struct{}](maxDNSNotes)
-	for i := range st.notes {
-		q := &st.notes[i]
-		if q.at < onset {
-			continue
-		}
-		names.get(q.name)
-		if q.elsewhere > 0 {
-			elsewhere = append(elsewhere, q.elsewhere.Seconds())
-		}
-		if q.expected > 0 {
-			expected = append(expected, float64(q.expected))
-			bySize.sent[flow.Bin(q.expected)]++
-			bySize.lost[flow.Bin(q.expected)]++
-		}
-	}
-	for _, a := range st.answers {
-		if a.at >= onset {
-			bySize.sent[flow.Bin(a.size)]++
-			f.LargestAnswered = max(f.LargestAnswered, int(a.size))
-		}
-	}
-	f.Names, f.ExpectedSize = len(names.keys), int(median(expected))
-	f.Elsewhere, f.ElsewhereAfter = len(elsewhere), median(elsewhere)
-	// Names whose answers are large: split where the unanswered share changes most, as for segments.
-	cut := cliff(&bySize)
-	if cut == 0 {
-		return
-	}
-	f.LargestAnswered = 0
-	for _, a := range st.answers {
-		if a.at >= onset && flow.Bin(a.size) < cut {
-			f.LargestAnswered = max(f.LargestAnswered, int(a.size))
-		}
-	}
-	for i := cut; i < flow.Bins; i++ {
-		f.BigUnanswered += int(bySize.lost[i])
-	}
 }
 
 func (st *unansweredState) evidence(onset capture.Instant) (out []analyze.Evidence) {
@@ -301,11 +212,11 @@ func hears(w *analyze.Window, a capture.Addr) bool {
 	return found
 }
 
-// appendBounded appends x and drops the oldest when there are more than limit.
+// appendBounded appends x. When there are limit, the oldest quarter goes, so that the cost of moving
+// the others is shared.
 func appendBounded[T any](v []T, x T, limit int) []T {
 	if len(v) >= limit {
-		copy(v, v[1:])
-		v = v[:limit-1]
+		v = v[:copy(v, v[limit/4:])]
 	}
 	return append(v, x)
 }

@@ -53,23 +53,17 @@ type timed struct {
 }
 
 // timings keeps the newest measurements one by one, up to a bound.
-type timings struct{ list []timed }
+type timings struct{ ring[timed] }
 
 // maxTimings bounds them; p99 of 512 still rests on five.
 const maxTimings = 512
 
-func (t *timings) add(at capture.Instant, d time.Duration) {
-	if len(t.list) == maxTimings {
-		copy(t.list, t.list[1:])
-		t.list = t.list[:maxTimings-1]
-	}
-	t.list = append(t.list, timed{at, d})
-}
+func (t *timings) add(at capture.Instant, d time.Duration) { t.ring.add(timed{at, d}, maxTimings) }
 
 // since returns those not older than at, in seconds.
 func (t *timings) since(at capture.Instant) []float64 {
 	var v []float64
-	for _, x := range t.list {
+	for x := range t.all {
 		if x.at >= at {
 			v = append(v, x.d.Seconds())
 		}

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -46,6 +45,9 @@ const (
 	// lonely is how far back silences of single peers are counted: clients that go away do
 	// so one by one, and two of them within two seconds may be chance.
 	lonely = time.Minute
+	// unasked ends an outage that nobody tests any more: longer than the pause between the fifth and
+	// sixth SYN of one connection (RFC 6298 §5.5: 1 s doubled).
+	unasked = 35 * time.Second
 )
 
 func newPathCut() analyze.Detector {
@@ -54,7 +56,7 @@ func newPathCut() analyze.Detector {
 
 func (d *pathCut) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "path-cut", Features: PathCut{}, Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat,
-		flow.Established, flow.Refused, flow.Request, flow.Response, flow.HalfClosed, flow.Reset, flow.Retransmit,
+		flow.Established, flow.Refused, flow.HalfClosed, flow.Reset, flow.Retransmit,
 		flow.DNSQuery, flow.DNSAnswer, flow.DNSRepeat, flow.DNSUnanswered, flow.DNSLate)}
 }
 
@@ -73,6 +75,9 @@ func (d *pathCut) Event(e *flow.Event) {
 		// A SYN proves nothing about its sender: it may be forged.
 		if st := d.peers.peek(peerKey{from, to}); st != nil {
 			if e.Kind == flow.SynRepeat {
+				if c.Closed() {
+					return // refused; some stacks try again all the same
+				}
 				st.ask(e.At.Add(-e.Dur), e, 1)
 			} else if st.asked != 0 {
 				st.sent++
@@ -82,7 +87,7 @@ func (d *pathCut) Event(e *flow.Event) {
 		d.heardFrom(from, to, e.At)
 	default:
 		d.heardFrom(to, from, e.At)
-		again := e.Kind == flow.SynAckRepeat || e.Kind == flow.Retransmit && e.Class == flow.RTO && e.Proven
+		again := e.Kind == flow.SynAckRepeat || e.Kind == flow.Retransmit && e.Class == flow.RTO && e.Proven && !c.Closed()
 		if st := d.peers.peek(peerKey{from, to}); again && st != nil {
 			st.ask(e.At.Add(-e.Dur), e, e.N)
 		}
@@ -127,14 +132,20 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	var suspects []peerKey
 	for _, k := range d.peers.keys {
 		st := d.peers.m[k]
+		if st.asked != 0 && w.End.Sub(st.last) > unasked {
+			st.forget() // nobody asks any more
+		}
+		if st.asked != 0 && st.tcp && w.End.Sub(st.asked) >= minSilent {
+			if c := w.Flows.Lookup(st.ref); c != nil && c.Packets(st.side) != st.seen {
+				st.hear(w.End) // a mere acknowledgement
+			}
+		}
 		if st.asked != 0 && w.End.Sub(st.asked) >= minSilent && (st.counted || st.rateBefore(w) >= minBefore) {
 			suspects = append(suspects, k)
 			st.fellAt = st.asked
 		}
 	}
-	if len(suspects) > 1 {
-		suspects = d.acknowledged(w, suspects)
-	}
+	suspects = d.acknowledged(w, d.several(suspects))
 	for len(suspects) > 0 {
 		host := suspects[0].host
 		var mine, rest []peerKey
@@ -151,86 +162,18 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.groups.each(func(host capture.Addr, g *cutGroup) bool { return d.follow(w, host, g, emit) })
 }
 
-// gather opens a group of those of a host's suspects that fell silent together, or adds to
-// the group that there is.
-func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKey) {
-	if g := d.groups.peek(host); g != nil {
-		for _, k := range suspects {
-			if d.peers.m[k].heard <= g.onset.Add(together) && !slices.Contains(g.peers, k.peer) {
-				g.add(w, k.peer, d.peers.m[k])
-			}
-		}
-		return
-	}
-	var best []peerKey
-	for _, k := range suspects {
-		// The moment of a peer's cut lies between its last packet and the first one that it left
-		// unanswered. Take the group whose spans hold the last packet of k.
-		at := d.peers.m[k].heard
-		var group []peerKey
-		tcp := 0
-		for _, o := range suspects {
-			if st := d.peers.m[o]; st.heard <= at.Add(together) && st.asked.Add(together) >= at {
-				group = append(group, o)
-				if st.tcp {
-					tcp++
-				}
-			}
-		}
-		// Name servers that do not answer are no proof that their hosts are out of reach: a
-		// kernel answers SYNs, but not queries.
-		if tcp >= 2 && len(group) > len(best) {
-			best = group
-		}
-	}
-	if len(best) < w.Params.Int("min_peers") {
-		return
-	}
-	if g := d.groups.get(host); g != nil {
-		for _, k := range best {
-			g.add(w, k.peer, d.peers.m[k])
-		}
-		g.chance = d.chance(w, host, g)
-	}
-}
-
-func (g *cutGroup) add(w *analyze.Window, peer capture.Addr, st *peerState) {
-	g.peers = append(g.peers, peer)
-	g.before += st.rateBefore(w)
-	if g.onset == 0 || st.asked < g.onset {
-		g.onset = st.asked
-	}
-}
-
-// chance is the probability that so many of the host's peers fall silent within the
-// tolerance by accident, going by how often others did so lately.
-func (d *pathCut) chance(w *analyze.Window, host capture.Addr, g *cutGroup) float64 {
-	single := 0.5 // none seen in a minute is not never
-	for _, k := range d.peers.keys {
-		st := d.peers.m[k]
-		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && !slices.Contains(g.peers, k.peer) {
-			single++
-		}
-	}
-	mean := single * together.Seconds() / lonely.Seconds()
-	p, term := 1.0, math.Exp(-mean)
-	for i := range g.peers {
-		p -= term
-		term *= mean / float64(i+1)
-	}
-	return max(p, 0)
-}
-
 // follow reports a group until fewer than two of its peers are still silent.
 func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit func(analyze.Symptom)) bool {
-	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance, Silent: w.End.Sub(g.onset).Seconds()}
+	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance}
 	var evidence []analyze.Evidence
+	last := g.onset
 	for _, p := range g.peers {
 		st := d.peers.peek(peerKey{host, p})
 		if st == nil || st.asked == 0 || st.heard > g.onset.Add(together) {
 			f.Received++
 			continue
 		}
+		last = max(last, st.last)
 		f.Sent += int(st.sent)
 		f.Flows += int(st.conns)
 		if len(evidence) < analyze.MaxEvidence {
@@ -244,6 +187,11 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 		if f.Sent = g.last.Sent; f.Flows == 0 {
 			f.Flows = g.last.Flows
 		}
+		last = w.Start
+	}
+	f.Silent = last.Sub(g.onset).Seconds()
+	if w.End.Sub(last) > unasked {
+		return false
 	}
 	if !f.Healed || g.last.Peers > 0 {
 		emit(analyze.Symptom{Subject: s, Onset: g.onset, Features: f, Evidence: evidence, Filter: cutFilter(host, g.peers)})

@@ -56,7 +56,7 @@ type poolPort struct {
 	curAband   uint32
 	curAnswers uint32
 	curSyn     uint32
-	waiting    subjects[flow.Ref, capture.Instant]
+	waiting    cohorts // requests without an answer
 }
 
 // dnsPatience are the time-outs that DNS clients use: how long after a query the caller waits is
@@ -108,9 +108,7 @@ func (d *poolExhausted) Event(e *flow.Event) {
 	var p *poolPort
 	if h := d.hosts.peek(c.Server.Addr); h != nil || e.Kind == flow.Request {
 		if h = d.host(c.Server.Addr); h != nil {
-			if p = h.ports.get(c.Server.Port); p != nil && p.waiting.m == nil {
-				p.waiting = newSubjects[flow.Ref, capture.Instant](maxCalls)
-			}
+			p = h.ports.get(c.Server.Port)
 		}
 	}
 	switch e.Kind {
@@ -123,9 +121,7 @@ func (d *poolExhausted) Event(e *flow.Event) {
 			h.calls.get(c.Ref())
 		}
 		if p != nil {
-			if at := p.waiting.get(c.Ref()); at != nil {
-				*at = e.At
-			}
+			p.waiting.add(e.At)
 		}
 	case flow.SynRepeat:
 		if p != nil && !c.SynAnswered() {
@@ -134,22 +130,16 @@ func (d *poolExhausted) Event(e *flow.Event) {
 	case flow.Response:
 		if p != nil {
 			p.curAnswers++
-			p.end(c.Ref())
+			p.waiting.remove(e.Since)
 		}
 	case flow.Abandoned:
 		if p != nil && (e.Dur >= flow.GiveUp || e.Flag) {
 			p.curAband++
 		}
 	case flow.Closed:
-		if p != nil {
-			p.end(c.Ref())
+		if at := c.Outstanding(); p != nil && at != 0 {
+			p.waiting.remove(at)
 		}
-	}
-}
-
-func (p *poolPort) end(r flow.Ref) {
-	if at := p.waiting.peek(r); at != nil {
-		*at = 0
 	}
 }
 
@@ -250,23 +240,15 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 			copy(r[:], r[1:])
 		}
 	}
-	outstanding := 0
-	oldest := w.End
-	p.waiting.each(func(r flow.Ref, at *capture.Instant) bool {
-		if *at == 0 || w.Flows.Lookup(r) == nil {
-			return false
-		}
-		outstanding++
-		oldest = min(oldest, *at)
-		return true
-	})
+	p.waiting.roll(w.End)
+	outstanding := int(p.waiting.total)
 	i := h.n - 1
 	p.queue[i], p.abandoned[i], p.answers[i], p.synAgain[i] = uint32(outstanding), p.curAband, p.curAnswers, p.curSyn
 	p.curAband, p.curAnswers, p.curSyn = 0, 0, 0
 	if outstanding < 2 {
 		return
 	}
-	f := PoolExhausted{Outstanding: outstanding, OldestWait: w.End.Sub(oldest).Seconds()}
+	f := PoolExhausted{Outstanding: outstanding, OldestWait: p.waiting.oldest(w.End).Seconds()}
 	// The time in which requests wait, up to now; the level must be flat in it once it had
 	// rampUp to fill the pool.
 	start := h.n

@@ -39,7 +39,7 @@ const stalledAfter = 1400 * time.Millisecond
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {
 	ways ways
-	syns subjects[capture.Endpoint, synState]
+	syns services[synState]
 	best Retransmission
 }
 
@@ -62,7 +62,7 @@ type synAgain struct {
 const maxAgain = 1024
 
 func newRetransmission() analyze.Detector {
-	return &retransmission{ways: newWays(), syns: newSubjects[capture.Endpoint, synState](maxPerDetector)}
+	return &retransmission{ways: newWays(), syns: newServices[synState](maxPerDetector)}
 }
 
 func (d *retransmission) Spec() analyze.Spec {
@@ -83,7 +83,7 @@ func (d *retransmission) Event(e *flow.Event) {
 }
 
 func (d *retransmission) syn(e *flow.Event) {
-	st := d.syns.get(e.Conn.Server)
+	st := d.syns.get(e.Conn)
 	if st == nil {
 		return
 	}

@@ -19,6 +19,7 @@ type peerKey struct{ host, peer capture.Addr }
 type peerState struct {
 	heard    capture.Instant // last packet from the peer
 	asked    capture.Instant // first one of those to it that are unanswered since; 0: none
+	last     capture.Instant // newest of these
 	fellAt   capture.Instant // asked, of the newest long silence
 	tcp      bool            // one of them over TCP
 	sent     uint32          // packets to it since asked
@@ -29,7 +30,11 @@ type peerState struct {
 	received uint32
 	conns    uint32
 	counted  bool
-	note     analyze.Evidence
+	// The connection of the first repetition, and how much of the peer it had seen by then.
+	ref  flow.Ref
+	side flow.Side // the peer's
+	seen uint32
+	note analyze.Evidence
 }
 
 // rateWindows is over how many windows the rate before the silence is measured.
@@ -38,20 +43,26 @@ const rateWindows = 16
 func (st *peerState) hear(at capture.Instant) {
 	st.heard = max(st.heard, at)
 	if st.asked != 0 && st.asked <= at {
-		st.asked, st.sent, st.tcp, st.counted = 0, 0, false, false
+		st.forget()
 	}
 }
+
+// forget forgets what is unanswered.
+func (st *peerState) forget() { st.asked, st.sent, st.tcp, st.counted = 0, 0, false, false }
 
 // ask notes a repetition over TCP: what was sent at first has no answer yet.
 func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
 	if first <= st.heard {
 		first = e.At // the peer was heard in between; the repetition is a new question
 	}
-	if st.asked == 0 || st.note.At == 0 {
+	if st.asked == 0 || !st.tcp {
 		st.note = callEvidence(e, "sent again, nothing comes back")
+		st.ref, st.side = e.Conn.Ref(), e.Side.Other()
+		st.seen = e.Conn.Packets(st.side)
 	}
-	st.demand(first, n)
-	st.tcp = true
+	if st.demand(first, e.At, n) {
+		st.tcp = true
+	}
 }
 
 // askDNS notes that a query has no answer yet.
@@ -73,12 +84,13 @@ func (st *peerState) askDNS(e *flow.Event) {
 	if e.Kind == flow.DNSUnanswered {
 		n = 0 // counted when it was sent, or as the first
 	}
-	st.demand(first, n)
+	st.demand(first, e.At, n)
 }
 
-func (st *peerState) demand(first capture.Instant, n uint32) {
+// demand notes n packets without an answer, the first sent at first.
+func (st *peerState) demand(first, at capture.Instant, n uint32) bool {
 	if st.heard == 0 || first <= st.heard {
-		return // never heard at all: nobody says that it is there
+		return false // never heard at all: nobody says that it is there
 	}
 	if st.asked == 0 {
 		st.sent = 1
@@ -87,6 +99,8 @@ func (st *peerState) demand(first capture.Instant, n uint32) {
 		st.asked = first
 	}
 	st.sent += n
+	st.last = max(st.last, at)
+	return true
 }
 
 // roll counts what the peers were heard to say in this window, and forgets those long gone.
@@ -94,7 +108,11 @@ func (d *pathCut) roll(w *analyze.Window) {
 	w.Flows.Active(func(p *flow.Path) {
 		for i := range p.Side {
 			// Side[i] is what Host(i) sends: the other one hears it.
-			st := d.peers.peek(peerKey{p.Host(1 - i), p.Host(i)})
+			k := peerKey{p.Host(1 - i), p.Host(i)}
+			st := d.peers.peek(k)
+			if st == nil && p.Side[i].Segments > 0 {
+				st = d.peers.get(k)
+			}
 			if st == nil || p.Side[i].Segments == st.segments {
 				continue
 			}
@@ -126,6 +144,9 @@ func (st *peerState) rateBefore(w *analyze.Window) float64 {
 // acknowledged leaves out the suspects from which mere acknowledgements come: those make no
 // event, but the connections count them. A suspect passes from its second window on.
 func (d *pathCut) acknowledged(w *analyze.Window, suspects []peerKey) []peerKey {
+	if len(suspects) == 0 {
+		return nil
+	}
 	type count struct{ packets, open uint32 }
 	sum := newSubjects[peerKey, count](maxPerDetector)
 	for _, k := range suspects {

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -49,7 +50,7 @@ type receiverState struct {
 	lastBad capture.Instant
 	lastAt  capture.Instant
 	began   capture.Instant
-	live    int // connections of the program, when they were last counted
+	total   int // connections of the program since the onset: open then, and new since
 }
 
 type stallTime struct{ closed, life time.Duration }
@@ -75,8 +76,6 @@ const (
 	longClosed = time.Second
 	// stallPause ends an episode: as long as a finding is kept.
 	stallPause = 60 * time.Second
-	// countEvery is how many windows pass between two counts of connections.
-	countEvery = 8
 	// maxReceiverConns bounds the connections that are followed per receiver.
 	maxReceiverConns = 4096
 )
@@ -95,6 +94,11 @@ func (d *slowReceiver) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.ConnNew:
 		d.conns++
+		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
+			if st := d.states.peek(receiverOf(c, side)); st != nil && st.total > 0 {
+				st.total++
+			}
+		}
 	case flow.Closed:
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
 			if st := d.states.peek(receiverOf(c, side)); st != nil {
@@ -158,13 +162,16 @@ func (st *receiverState) long(from, now capture.Instant) {
 
 func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.long = w.Params.Duration("min_longest")
-	d.count(w)
-	d.states.each(func(k receiverKey, st *receiverState) bool {
+	for _, k := range d.states.keys {
+		st := d.states.m[k]
 		for _, ref := range st.conns.keys {
 			if x := st.conns.m[ref]; x.zeroAt != 0 && !x.over && w.End.Sub(x.zeroAt) >= d.long {
 				st.long(x.zeroAt, w.End)
 			}
 		}
+	}
+	d.count(w)
+	d.states.each(func(k receiverKey, st *receiverState) bool {
 		if st.onset == 0 || w.End.Sub(st.lastBad) >= stallPause {
 			st.calm(w)
 			return w.End.Sub(st.lastAt) < idleState
@@ -181,36 +188,32 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	})
 }
 
-// count counts the connections of the receivers that are in an episode, now and then: it takes a
-// walk through all connections.
+// count counts the open connections of receivers whose episode begins: it takes a walk through all.
 func (d *slowReceiver) count(w *analyze.Window) {
-	due := int64(w.End)/int64(analyze.WindowLength)%countEvery == 0
-	need := false
-	for _, k := range d.states.keys {
-		st := d.states.m[k]
-		need = need || st.onset != 0 && (due || st.live == 0)
-	}
-	if !need {
+	if !slices.ContainsFunc(d.states.keys, func(k receiverKey) bool { st := d.states.m[k]; return st.onset != 0 && st.total == 0 }) {
 		return
 	}
+	open := newSubjects[receiverKey, int](d.states.limit)
 	for _, k := range d.states.keys {
-		d.states.m[k].live = 0
+		if st := d.states.m[k]; st.onset != 0 && st.total == 0 {
+			open.get(k)
+		}
 	}
 	w.Flows.Live(func(c *flow.Conn) {
-		if c.Closed() {
-			return
-		}
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if st := d.states.peek(receiverOf(c, side)); st != nil {
-				st.live++
+			if n := open.peek(receiverOf(c, side)); n != nil && !c.Closed() {
+				*n++
 			}
 		}
 	})
+	for _, k := range open.keys {
+		d.states.m[k].total = max(*open.m[k], 1)
+	}
 }
 
 // calm takes what was seen so far as the time before the next episode.
 func (st *receiverState) calm(w *analyze.Window) {
-	st.onset, st.life = 0, 0
+	st.onset, st.life, st.total = 0, 0, 0
 	for _, x := range st.spells {
 		st.before.closed += x.d
 	}
@@ -262,7 +265,7 @@ func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Dur
 			}
 		}
 	}
-	f.Flows, f.Clients, f.FlowsTotal = len(stuck.keys), len(clients.keys), max(st.live, len(stuck.keys))
+	f.Flows, f.Clients, f.FlowsTotal = len(stuck.keys), len(clients.keys), max(st.total, len(stuck.keys))
 	f.Closed, f.Longest = closed.Seconds(), longest.Seconds()
 	f.ClosedShare = min(float64(closed)/float64(max(st.life, analyze.WindowLength)), 1)
 	f.ShareBefore = min(float64(st.before.closed)/float64(max(st.before.life, analyze.WindowLength)), 1)

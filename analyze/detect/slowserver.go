@@ -31,70 +31,50 @@ type SlowServer struct {
 }
 
 // slowServer measures, per listener, the time from a request to the first byte of its
-// answer. A request without an answer counts with its age.
+// answer. A request that its client gave up counts with its age.
 type slowServer struct {
-	services subjects[capture.Endpoint, serverState]
+	services services[serverState]
 	best     SlowServer
 }
 
 type serverState struct {
 	series  series // bad: slow or given up; total: requests that were answered or given up
+	gaveUp  series
 	before  latencies
 	recent  timings
-	pending subjects[flow.Ref, pendingRequest]
-	clients subjects[capture.Addr, struct{}]
-	gaveUp  series
-	slow    timedRefs // connections with slow answers
-	served  latencies // all, for the assessment
+	served  latencies                            // all, for the assessment
+	waiting cohorts                              // requests without an answer
+	gone    subjects[flow.Ref, abandonedRequest] // of these, those whose client gave up
+	slow    ring[slowRequest]
 	holes   subjects[flow.Ref, capture.Instant]
 	stages  [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
 }
 
-// timedRefs are connections with a time, the newest maxTimings.
-type timedRefs []struct {
-	at  capture.Instant
-	ref flow.Ref
-}
-
-func (t *timedRefs) add(at capture.Instant, r flow.Ref) {
-	if len(*t) == maxTimings {
-		copy(*t, (*t)[1:])
-		*t = (*t)[:maxTimings-1]
-	}
-	*t = append(*t, struct {
-		at  capture.Instant
-		ref flow.Ref
-	}{at, r})
-}
-
-// since counts the distinct connections not older than at.
-func (t timedRefs) since(at capture.Instant) int {
-	seen := make(map[flow.Ref]struct{})
-	for _, x := range t {
-		if x.at >= at {
-			seen[x.ref] = struct{}{}
-		}
-	}
-	return len(seen)
-}
-
-type pendingRequest struct {
+type slowRequest struct {
 	at     capture.Instant
-	gaveUp bool
-	done   bool
-	slow   bool
+	ref    flow.Ref
+	client capture.Addr
+}
+
+type abandonedRequest struct {
+	at      capture.Instant
+	counted bool // as slow, while it was still open
+	done    bool
 }
 
 const (
-	// maxPending bounds the requests without an answer that one listener remembers.
+	// maxPending bounds the abandoned requests, and the connections with missing data, that one
+	// listener remembers.
 	maxPending = 4096
+	// maxServers bounds the listeners, at some 10 kB each.
+	maxServers = 1024
 	// slowAnswer divides slow from fast before the rule's own thresholds are asked: a third of the
 	// 3 s after which the clients of the rebuilt incident gave up.
 	slowAnswer = time.Second
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{services: newSubjects[capture.Endpoint, serverState](1024)}
+	return &slowServer{services: newServices[serverState](maxServers)}
 }
 
 func (d *slowServer) Spec() analyze.Spec {
@@ -103,13 +83,12 @@ func (d *slowServer) Spec() analyze.Spec {
 }
 
 func (d *slowServer) Event(e *flow.Event) {
-	st := d.services.get(e.Conn.Server)
+	st := d.services.get(e.Conn)
 	if st == nil {
 		return
 	}
-	if st.pending.m == nil {
-		st.pending = newSubjects[flow.Ref, pendingRequest](maxPending)
-		st.clients = newSubjects[capture.Addr, struct{}](maxPending)
+	if st.gone.m == nil {
+		st.gone = newSubjects[flow.Ref, abandonedRequest](maxPending)
 		st.holes = newSubjects[flow.Ref, capture.Instant](maxPending)
 	}
 	switch e.Kind {
@@ -118,83 +97,96 @@ func (d *slowServer) Event(e *flow.Event) {
 			st.stages[0] += e.At.Sub(e.Conn.SynAt())
 		}
 	case flow.HoleOpened:
-		if at := st.holes.get(e.Conn.Ref()); at != nil && *at == 0 && e.Side == flow.Server {
-			*at = e.At
+		if e.Side == flow.Server {
+			if at := st.holes.get(e.Conn.Ref()); at != nil && *at == 0 {
+				*at = e.At
+			}
 		}
 	case flow.Request:
-		if p := st.pending.get(e.Conn.Ref()); p != nil {
-			*p = pendingRequest{at: e.At}
-		}
-		st.clients.get(e.Conn.Client.Addr)
+		st.waiting.add(e.At)
 	case flow.Response:
-		st.finish(e.Conn.Ref(), e.Dur, true)
+		st.waiting.remove(e.Since)
+		st.finish(e.Conn, e.Since, e.Dur)
 	case flow.Abandoned:
-		if p := st.pending.peek(e.Conn.Ref()); p != nil && !p.done {
-			// A client that half-closes at once and waits did not give up.
-			p.gaveUp = e.Dur >= flow.GiveUp || e.Flag
+		// A client that half-closes at once and waits did not give up.
+		if e.Dur >= flow.GiveUp || e.Flag {
+			if a := st.gone.get(e.Conn.Ref()); a != nil {
+				*a = abandonedRequest{at: e.Conn.Outstanding()}
+			}
 		}
 	case flow.Closed:
-		if p := st.pending.peek(e.Conn.Ref()); p != nil && !p.done {
-			st.finish(e.Conn.Ref(), e.At.Sub(p.at), false)
+		if at := e.Conn.Outstanding(); at != 0 {
+			st.waiting.remove(at)
+			if a := st.gone.peek(e.Conn.Ref()); a != nil && !a.done {
+				st.finish(e.Conn, at, e.At.Sub(at))
+			} // else closed by the server without a word: abnormal-termination's business
 		}
 	}
 }
 
-func (st *serverState) finish(r flow.Ref, wait time.Duration, answered bool) {
-	p := st.pending.peek(r)
-	if p == nil || p.done {
-		return
-	}
-	p.done = true
-	if !answered && !p.gaveUp {
-		return // closed by the server without a word: abnormal-termination's business
+// finish counts a request that began at at, once.
+func (st *serverState) finish(c *flow.Conn, at capture.Instant, wait time.Duration) {
+	a := (*abandonedRequest)(nil)
+	if len(st.gone.keys) > 0 {
+		if a = st.gone.peek(c.Ref()); a != nil && a.done {
+			a = nil
+		}
 	}
 	st.served.add(wait)
 	st.stages[1] += wait
 	bad := uint32(0)
-	if wait >= slowAnswer || p.gaveUp {
+	if wait >= slowAnswer || a != nil {
 		bad = 1
-		st.slow.add(p.at, r)
 	}
-	switch {
-	case p.slow:
-		// counted as slow while it was pending
-	default:
-		st.series.add(bad, 1, p.at)
-		if p.gaveUp {
-			st.gaveUp.add(1, 0, p.at)
+	if a == nil || !a.counted {
+		st.series.add(bad, 1, at)
+		if bad == 1 {
+			st.slow.add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
+		}
+		if a != nil {
+			st.gaveUp.add(1, 0, at)
 		}
 	}
+	if a != nil {
+		a.done = true
+	}
 	if st.series.locked || bad == 1 || len(st.recent.list) > 0 {
-		st.recent.add(p.at, wait)
+		st.recent.add(at, wait)
 	} else {
 		st.before.add(wait)
 	}
 }
 
+// slowSince counts the distinct connections and clients with slow requests not older than at.
+func (st *serverState) slowSince(at capture.Instant) (flows, clients int) {
+	conns := make(map[flow.Ref]struct{})
+	addrs := make(map[capture.Addr]struct{})
+	for r := range st.slow.all {
+		if r.at >= at {
+			conns[r.ref], addrs[r.client] = struct{}{}, struct{}{}
+		}
+	}
+	return len(conns), len(addrs)
+}
+
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	slowAfter := w.Params.Duration("slow_after")
 	d.services.each(func(k capture.Endpoint, st *serverState) bool {
-		open := 0
-		st.pending.each(func(r flow.Ref, p *pendingRequest) bool {
-			if p.done {
+		st.gone.each(func(r flow.Ref, a *abandonedRequest) bool {
+			if a.done {
 				return false
 			}
-			age := w.End.Sub(p.at)
-			if age >= slowAfter && p.gaveUp {
-				if !p.slow {
-					p.slow = true
-					st.slow.add(p.at, r)
-					st.series.add(1, 1, p.at)
-					st.gaveUp.add(1, 0, p.at)
-					st.recent.add(p.at, age)
-				}
+			c := w.Flows.Lookup(r)
+			if age := w.End.Sub(a.at); c != nil && age >= slowAfter && !a.counted {
+				a.counted = true
+				st.series.add(1, 1, a.at)
+				st.gaveUp.add(1, 0, a.at)
+				st.recent.add(a.at, age)
+				st.slow.add(slowRequest{a.at, r, c.Client.Addr}, maxTimings)
 			}
-			if age >= slowAfter {
-				open++
-			}
-			return true
+			return c != nil
 		})
+		st.waiting.roll(w.End)
 		stalled := 0
 		st.holes.each(func(r flow.Ref, at *capture.Instant) bool {
 			c := w.Flows.Lookup(r)
@@ -214,7 +206,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s.roll()
 		st.gaveUp.roll()
 		f := SlowServer{Class: "served", Stalled: stalled, Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5),
-			P95Before: st.before.quantile(0.95), Clients: len(st.clients.keys)}
+			P95Before: st.before.quantile(0.95)}
 		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
 			f.Class = "called"
 		}
@@ -230,10 +222,10 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.P95Before > 0 {
 			f.Factor = f.P95 / f.P95Before
 		}
-		f.Flows = st.slow.since(s.onset)
+		f.Flows, f.Clients = st.slowSince(s.onset)
 		f.Slow = int(s.since.bad)
 		f.GaveUp = int(st.gaveUp.since.bad)
-		f.Unanswered = open
+		f.Unanswered = st.waiting.olderThan(w.End, slowAfter)
 		f.Answered = max(f.Requests-f.GaveUp, 0)
 		f.UnansweredShare = ratio(f.GaveUp, f.Requests)
 		var all time.Duration

@@ -53,3 +53,18 @@ func (s *stretch) longest(at capture.Instant) (d time.Duration) {
 	}
 	return d
 }
+
+// over is after how many windows without a failure, or back at the old rate, a fault is over. Its
+// finding is kept for longer, in case that it comes back; its last time is right.
+const over = 5
+
+// over reports whether attempts have gone well for a while, without a failure.
+func (s *series) over() bool {
+	quiet := 0
+	for i := s.n - 1; i >= 0 && s.ring[i].bad == 0; i-- {
+		if s.ring[i].total > 0 {
+			quiet++
+		}
+	}
+	return quiet >= over
+}

@@ -2,6 +2,11 @@
 // flow events and windows. All lists them.
 package detect
 
+import (
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
 // maxPerDetector bounds the subjects that one detector keeps state for: hosts, services,
 // paths in trouble. The busiest servers have some hundred peers at a time; a scan or a flood brings
 // more, and those beyond the cap are counted, not tracked.
@@ -50,4 +55,81 @@ func (s *subjects[K, V]) each(f func(K, *V) bool) {
 	}
 	clear(s.keys[len(keep):])
 	s.keys = keep
+}
+
+// services is a bounded list by listener, found by the number that the flow table gave it.
+type services[V any] struct {
+	list    []*V // by number
+	ids     []uint32
+	keys    []capture.Endpoint
+	refused uint64
+	limit   int
+}
+
+func newServices[V any](limit int) services[V] { return services[V]{limit: limit} }
+
+// get returns the state of c's listener, made if need be; nil when the list is full.
+func (s *services[V]) get(c *flow.Conn) *V {
+	id := int(c.Service())
+	if id < len(s.list) && s.list[id] != nil {
+		return s.list[id]
+	}
+	if id == 0 || len(s.keys) >= s.limit {
+		s.refused++
+		return nil
+	}
+	for id >= len(s.list) {
+		s.list = append(s.list, nil)
+	}
+	v := new(V)
+	s.list[id] = v
+	s.ids, s.keys = append(s.ids, c.Service()), append(s.keys, c.Server)
+	return v
+}
+
+// peek returns the state of c's listener or nil.
+func (s *services[V]) peek(c *flow.Conn) *V {
+	if id := int(c.Service()); id < len(s.list) {
+		return s.list[id]
+	}
+	return nil
+}
+
+// each calls f in order of insertion and forgets those for which it returns false.
+func (s *services[V]) each(f func(capture.Endpoint, *V) bool) {
+	n := 0
+	for i, k := range s.keys {
+		id := s.ids[i]
+		if !f(k, s.list[id]) {
+			s.list[id] = nil
+			continue
+		}
+		s.keys[n], s.ids[n] = k, id
+		n++
+	}
+	s.keys, s.ids = s.keys[:n], s.ids[:n]
+}
+
+// ring keeps the newest n values.
+type ring[T any] struct {
+	list []T
+	at   int // oldest, once it is full
+}
+
+func (r *ring[T]) add(v T, n int) {
+	if len(r.list) < n {
+		r.list = append(r.list, v)
+		return
+	}
+	r.list[r.at] = v
+	r.at = (r.at + 1) % n
+}
+
+// all yields the values, oldest first.
+func (r *ring[T]) all(yield func(*T) bool) {
+	for i := range r.list {
+		if !yield(&r.list[(r.at+i)%len(r.list)]) {
+			return
+		}
+	}
 }

@@ -74,8 +74,6 @@ const (
 	// failuresLook is over how many windows before the onset failures are counted: as long as
 	// the patience of clients that come back after a time-out (3 to 10 s).
 	failuresLook = 10
-	// over is after how many windows at less than half of the rise a surge is over.
-	over = 5
 	// forgetSource is after how many windows without a request a source is dropped.
 	forgetSource = 60
 )

@@ -84,6 +84,7 @@ type Conn struct {
 	Stream    uint32 // counts connections from 0, as Wireshark's tcp.stream
 	index     uint32 // of this record in the slab
 	path      uint32
+	service   uint32
 	trouble   uint32 // index+1 into the trouble slab, 0: none so far
 	requests  uint32
 	answers   uint32
@@ -108,6 +109,9 @@ func (c *Conn) Endpoint(s Side) capture.Endpoint {
 	}
 	return c.Server
 }
+
+// Service is the number of the connection's listener, from 1; 0 if there were too many.
+func (c *Conn) Service() uint32 { return c.service }
 
 // SynSeen reports whether the connection's start was seen.
 func (c *Conn) SynSeen() bool { return (c.side[0].flags|c.side[1].flags)&synSeen != 0 }

@@ -17,12 +17,10 @@ type copyTable struct {
 	doubtful bool
 }
 
+// copyEntry is small, so that the table stays in the second-level cache.
 type copyEntry struct {
-	at   capture.Instant
-	tag  uint32
-	macs uint16
-	ttl  uint8
-	used bool
+	at  uint32 // microseconds, modulo 2^32: 71 minutes
+	sum uint32 // 24 bits of the packet's hash, then 8 bits of the TTL's and link-layer addresses'; 0 is empty
 }
 
 const (
@@ -50,13 +48,17 @@ func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 	h = (h ^ uint64(p.Seq)<<32 ^ uint64(p.Ack)) * 0x9e3779b97f4a7c15
 	h = (h ^ h>>29 ^ uint64(p.IPID)<<48 ^ uint64(p.Len)<<16 ^ uint64(p.Window)<<32 ^ uint64(p.Flags)) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>32 ^ uint64(p.TSVal)<<32 ^ uint64(p.TSEcr)) * 0x94d049bb133111eb
-	tag := uint32(h >> 32)
+	hop := uint32(p.MACs^p.MACs>>8^p.MACs>>16^p.MACs>>24^uint32(p.TTL)) & 0xff
+	sum := uint32(h>>32)&^0xff | hop | 1<<31
 	e := &t.entries[h>>3&(copySlots-1)]
-	twin := e.used && e.tag == tag
-	gap := at.Sub(e.at)
-	ttl, macs := e.ttl, e.macs
-	*e = copyEntry{at, tag, uint16(p.MACs ^ p.MACs>>16), p.TTL, true}
-	if !twin || gap >= copyHorizon {
+	old := *e
+	now := uint32(uint64(at) / 1000)
+	*e = copyEntry{now, sum}
+	if (old.sum^sum)&^0xff != 0 {
+		return false
+	}
+	gap := time.Duration(int32(now-old.at)) * time.Microsecond
+	if gap >= copyHorizon {
 		return false
 	}
 	if gap < 0 {
@@ -65,8 +67,8 @@ func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 	if p.IPID != 0 {
 		return true
 	}
-	if ttl != p.TTL || macs != e.macs {
-		return gap < minRTO
+	if old.sum != sum {
+		return gap < minRTO // another TTL or link-layer address: seen at another place
 	}
 	if p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.RST) == 0 {
 		return false // duplicate ACKs look alike

@@ -1,0 +1,97 @@
+package detect
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func TestBackendSkew(t *testing.T) {
+	const lb = "192.0.2.1"
+	members := []string{"198.51.100.2:8080", "198.51.100.3:8080", "198.51.100.4:8080"}
+	even := func(n *network, from, to time.Duration) {
+		every(from, to, 50*ms, func(at time.Duration, i int) { n.call(at, lb, members[i%3], 5*ms) })
+	}
+	play(t, newBackendSkew, []scene{
+		{name: "one member fails", local: lb, want: "warn host 192.0.2.1 8080", onset: 20100 * ms,
+			make: func(n *network) {
+				even(n, 0, 20*sec)
+				every(20*sec, 40*sec, 50*ms, func(at time.Duration, i int) {
+					if i%3 == 2 {
+						n.refused(at, lb, members[2])
+					} else {
+						n.call(at, lb, members[i%3], 5*ms)
+					}
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(BackendSkew); f.FailedMember != "198.51.100.4" || f.FailedShare < 0.95 || f.FailedOthers != 0 || f.Members != 3 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one member is slow", local: lb, want: "warn host 192.0.2.1 8080", onset: 20002 * ms,
+			make: func(n *network) {
+				even(n, 0, 20*sec)
+				every(20*sec, 40*sec, 50*ms, func(at time.Duration, i int) {
+					wait := 5 * ms
+					if i%3 == 0 {
+						wait = 1500 * ms
+					}
+					n.call(at, lb, members[i%3], wait)
+				})
+			}},
+		{name: "one member gets nearly all", local: lb, want: "info host 192.0.2.1 8080", onset: 20700 * ms,
+			make: func(n *network) {
+				even(n, 0, 20700*ms)
+				every(20700*ms, 50*sec, 50*ms, func(at time.Duration, i int) {
+					k := 0
+					if i%10 == 9 {
+						k = 1 + i/10%2
+					}
+					n.call(at, lb, members[k], 5*ms)
+				})
+			}},
+		{name: "evenly spread", local: lb, make: func(n *network) { even(n, 0, 60*sec) }},
+		{name: "members restart one after the other", local: lb, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
+				if down := int(at/sec) - 20; down >= 0 && down < 30 && down%10 < 2 && down/10 == i%3 {
+					n.refused(at, lb, members[i%3])
+				} else {
+					n.call(at, lb, members[i%3], 5*ms)
+				}
+			})
+		}},
+		{name: "servers for different things: one much, one little", local: lb, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
+				k := 0
+				if i%10 == 9 {
+					k = 1
+				}
+				if k == 1 && at > 20*sec {
+					n.refused(at, lb, members[1])
+				} else {
+					n.call(at, lb, members[k], 5*ms)
+				}
+			})
+		}},
+		{name: "all members fail", local: lb, make: func(n *network) {
+			even(n, 0, 20*sec)
+			every(20*sec, 40*sec, 50*ms, func(at time.Duration, i int) { n.refused(at, lb, members[i%3]) })
+		}},
+	})
+}
+
+// Values of R's pchisq(x, df, lower.tail=FALSE) and pbinom(k-1, n, p, lower.tail=FALSE).
+func TestTails(t *testing.T) {
+	for _, tc := range []struct{ a, x, want float64 }{{0.5, 1.9207294, 0.05}, {1, 4.60517, 0.01}, {5, 2, 0.947347}, {2.5, 10, 0.001249731}} {
+		if got := upperGamma(tc.a, tc.x); math.Abs(got-tc.want) > 1e-5 {
+			t.Errorf("Q(%v, %v) = %v, want %v", tc.a, tc.x, got, tc.want)
+		}
+	}
+	if got := atLeast(5, 100, 0.02); math.Abs(got-0.05083) > 1e-4 {
+		t.Errorf("at least 5 of 100 at 2 %%: %v", got)
+	}
+	if got := evenSpread([]uint32{100, 100, 100}); got != 1 {
+		t.Errorf("an even spread: %v", got)
+	}
+}

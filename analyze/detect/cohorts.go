@@ -1,0 +1,82 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// cohorts counts things that are going on by the second in which they began, so that their number
+// and age are known without a list of them.
+type cohorts struct {
+	counts [64]int32 // by second, of the newest 64
+	older  int32     // begun before
+	total  int32
+	now    int64 // newest second seen
+}
+
+func second(at capture.Instant) int64 { return int64(at) / int64(analyze.WindowLength) }
+
+func (c *cohorts) slot(at capture.Instant) *int32 {
+	s := second(at)
+	c.advance(s)
+	if s <= c.now-int64(len(c.counts)) {
+		return &c.older
+	}
+	return &c.counts[s%int64(len(c.counts))]
+}
+
+// advance makes room for second s: what is 64 seconds old joins the older ones.
+func (c *cohorts) advance(s int64) {
+	if s-c.now >= int64(len(c.counts)) {
+		for i := range c.counts {
+			c.older += c.counts[i]
+			c.counts[i] = 0
+		}
+		c.now = s
+	}
+	for c.now < s {
+		c.now++
+		i := c.now % int64(len(c.counts))
+		c.older += c.counts[i]
+		c.counts[i] = 0
+	}
+}
+
+func (c *cohorts) add(at capture.Instant) {
+	*c.slot(at)++
+	c.total++
+}
+
+func (c *cohorts) remove(at capture.Instant) {
+	*c.slot(at)--
+	c.total--
+}
+
+func (c *cohorts) roll(now capture.Instant) { c.advance(second(now)) }
+
+// olderThan counts those that began at least age before now, to the second.
+func (c *cohorts) olderThan(now capture.Instant, age time.Duration) int {
+	n := c.older
+	last := second(now.Add(-age)) - 1
+	for s := c.now - int64(len(c.counts)) + 1; s <= last; s++ {
+		if s >= 0 {
+			n += c.counts[s%int64(len(c.counts))]
+		}
+	}
+	return int(max(n, 0))
+}
+
+// oldest is the age of the oldest at now, to the second and at most 64 s; 0 if there is none.
+func (c *cohorts) oldest(now capture.Instant) time.Duration {
+	if c.older > 0 {
+		return time.Duration(len(c.counts)) * time.Second
+	}
+	for s := c.now - int64(len(c.counts)) + 1; s <= c.now; s++ {
+		if s >= 0 && c.counts[s%int64(len(c.counts))] > 0 {
+			return now.Sub(capture.Instant(s) * capture.Instant(analyze.WindowLength))
+		}
+	}
+	return 0
+}

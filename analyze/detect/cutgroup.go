@@ -1,0 +1,93 @@
+package detect
+
+import (
+	"math"
+	"slices"
+
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// several keeps the suspects of hosts that have two of them over TCP, or an outage in progress.
+func (d *pathCut) several(suspects []peerKey) []peerKey {
+	hosts := newSubjects[capture.Addr, int](maxPerDetector)
+	for _, k := range suspects {
+		if n := hosts.get(k.host); n != nil && d.peers.m[k].tcp {
+			*n++
+		}
+	}
+	return slices.DeleteFunc(suspects, func(k peerKey) bool {
+		n := hosts.peek(k.host)
+		return d.groups.peek(k.host) == nil && (n == nil || *n < 2)
+	})
+}
+
+// gather opens a group of those of a host's suspects that fell silent together, or adds to
+// the group that there is.
+func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKey) {
+	if g := d.groups.peek(host); g != nil {
+		for _, k := range suspects {
+			if d.peers.m[k].heard <= g.onset.Add(together) && !slices.Contains(g.peers, k.peer) {
+				g.add(w, k.peer, d.peers.m[k])
+			}
+		}
+		return
+	}
+	var best []peerKey
+	for _, k := range suspects {
+		// The moment of a peer's cut lies between its last packet and the first one that it left
+		// unanswered. Take the group whose spans hold the last packet of k.
+		at := d.peers.m[k].heard
+		var group []peerKey
+		tcp := 0
+		for _, o := range suspects {
+			if st := d.peers.m[o]; st.heard <= at.Add(together) && st.asked.Add(together) >= at {
+				group = append(group, o)
+				if st.tcp {
+					tcp++
+				}
+			}
+		}
+		// Name servers that do not answer are no proof that their hosts are out of reach: a
+		// kernel answers SYNs, but not queries.
+		if tcp >= 2 && len(group) > len(best) {
+			best = group
+		}
+	}
+	if len(best) < w.Params.Int("min_peers") {
+		return
+	}
+	if g := d.groups.get(host); g != nil {
+		for _, k := range best {
+			g.add(w, k.peer, d.peers.m[k])
+		}
+		g.chance = d.chance(w, host, g)
+	}
+}
+
+func (g *cutGroup) add(w *analyze.Window, peer capture.Addr, st *peerState) {
+	g.peers = append(g.peers, peer)
+	g.before += st.rateBefore(w)
+	if g.onset == 0 || st.asked < g.onset {
+		g.onset = st.asked
+	}
+}
+
+// chance is the probability that so many of the host's peers fall silent within the
+// tolerance by accident, going by how often others did so lately.
+func (d *pathCut) chance(w *analyze.Window, host capture.Addr, g *cutGroup) float64 {
+	single := 0.5 // none seen in a minute is not never
+	for _, k := range d.peers.keys {
+		st := d.peers.m[k]
+		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && !slices.Contains(g.peers, k.peer) {
+			single++
+		}
+	}
+	mean := single * together.Seconds() / lonely.Seconds()
+	p, term := 1.0, math.Exp(-mean)
+	for i := range g.peers {
+		p -= term
+		term *= mean / float64(i+1)
+	}
+	return max(p, 0)
+}

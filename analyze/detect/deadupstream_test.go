@@ -1,0 +1,126 @@
+package detect
+
+import (
+	"testing"
+	"time"
+)
+
+func TestDeadUpstream(t *testing.T) {
+	const app, up, other = "192.0.2.1", "198.51.100.2:8080", "198.51.100.3:8080"
+	well := func(n *network, from, to time.Duration, server string) {
+		every(from, to, 100*ms, func(at time.Duration, _ int) { n.call(at, app, server, 5*ms) })
+	}
+	class := func(want string) func(*testing.T, any) {
+		return func(t *testing.T, features any) {
+			if f := features.(DeadUpstream); f.Class != want || f.SucceededBefore < 190 || f.OthersOK < 100 || f.OthersPeers != 1 {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	const dead = "error upstream 192.0.2.1 198.51.100.2 8080"
+	play(t, newDeadUpstream, []scene{
+		{name: "silent, and few calls because all workers wait", local: app, want: dead, onset: 20 * sec, check: class("silent"),
+			make: func(n *network) {
+				well(n, 0, 20*sec, up)
+				well(n, 50*ms, 40*sec, other)
+				every(20*sec, 21600*ms, 100*ms, func(at time.Duration, _ int) { n.silent(at, app, up, 4) })
+			}},
+		{name: "refused", local: app, want: dead, onset: 20 * sec, check: class("refused"), make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			well(n, 50*ms, 40*sec, other)
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.refused(at, app, up) })
+		}},
+		{name: "accepted, but not served", local: app, want: dead, onset: 20002 * ms, check: class("hung"), make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			well(n, 50*ms, 40*sec, other)
+			every(20*sec, 40*sec, 500*ms, func(at time.Duration, _ int) { n.hung(at, app, up, 0) })
+		}},
+		{name: "a host that serves others, no address given", want: dead, onset: 20 * sec, make: func(n *network) {
+			every(0, 40*sec, 100*ms, func(at time.Duration, i int) {
+				n.call(at, []string{"203.0.113.7", "203.0.113.8", "203.0.113.9"}[i%3], app+":443", 50*ms)
+			})
+			well(n, 0, 20*sec, up)
+			every(20*sec, 30*sec, 100*ms, func(at time.Duration, _ int) { n.silent(at, app, up, 3) })
+		}},
+		{name: "it restarts", local: app, want: "info upstream 192.0.2.1 198.51.100.2 8080", onset: 20 * sec, make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			every(20*sec, 23*sec, 100*ms, func(at time.Duration, _ int) { n.refused(at, app, up) })
+			well(n, 23*sec, 40*sec, up)
+		}},
+		{name: "long polls", local: app, make: func(n *network) {
+			every(0, 90*sec, 300*ms, func(at time.Duration, _ int) { n.call(at, app, up, 30*sec) })
+		}},
+		{name: "never answers by design", local: app, make: func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, _ int) { n.hung(at, app, up, 8*sec) })
+		}},
+		{name: "a path that loses SYNs", local: app, make: func(n *network) {
+			every(0, 60*sec, 100*ms, func(at time.Duration, i int) {
+				if i%10 == 3 { // lost once, then answered
+					n.lateOpen(at, app, up, sec)
+				} else {
+					n.call(at, app, up, 5*ms)
+				}
+			})
+		}},
+		{name: "its accept queue is full: some are let in after their third SYN", local: app, make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.lateOpen(at, app, up, 3*sec) })
+		}},
+		{name: "this host is the one that refuses", local: "198.51.100.2", make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.refused(at, app, up) })
+		}},
+	})
+}
+
+func TestConnectionRefused(t *testing.T) {
+	const srv, shut = "198.51.100.2:8080", "error service 198.51.100.2 8080"
+	clients := []string{"203.0.113.7", "203.0.113.8", "203.0.113.9"}
+	well := func(n *network, from, to time.Duration) {
+		every(from, to, 100*ms, func(at time.Duration, i int) { n.call(at, clients[i%3], srv, 5*ms) })
+	}
+	play(t, newConnectionRefused, []scene{
+		{name: "the program is gone", local: "198.51.100.2", want: shut, onset: 20 * sec, make: func(n *network) {
+			well(n, 0, 20*sec)
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, i int) { n.refused(at, clients[i%3], srv) })
+		}, check: func(t *testing.T, features any) {
+			if f := features.(ConnectionRefused); f.Class != "refused" || f.ServedBefore != 200 || f.Clients != 3 || f.Lasting < 19 || f.Insisting != 3 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "the host is gone", want: shut, onset: 20 * sec, make: func(n *network) {
+			well(n, 0, 20*sec)
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 3) })
+		}, check: func(t *testing.T, features any) {
+			if f := features.(ConnectionRefused); f.Class != "silent" || f.ServedBefore != 200 || f.Unanswered < 100 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "a restart", want: "info service 198.51.100.2 8080", onset: 20 * sec, make: func(n *network) {
+			well(n, 0, 20*sec)
+			every(20*sec, 23*sec, 100*ms, func(at time.Duration, i int) { n.refused(at, clients[i%3], srv) })
+			well(n, 23*sec, 60*sec)
+		}},
+		{name: "the accept queue is full: ignored, but heard", make: func(n *network) {
+			well(n, 0, 20*sec)
+			every(19*sec, 21*sec, 100*ms, func(at time.Duration, i int) { n.hung(at, clients[i%3], srv, 3*sec) })
+			every(20*sec, 60*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 2) })
+		}},
+		{name: "a scanner", make: func(n *network) {
+			ports := []string{":22", ":23", ":25", ":80", ":110", ":143", ":443", ":445", ":3306", ":8443"}
+			every(0, 40*sec, 25*ms, func(at time.Duration, i int) {
+				n.refused(at, "203.0.113.66", "198.51.100."+itoa(i%250)+ports[i/250%10])
+			})
+		}},
+		{name: "one client insists on a port that never listened", want: "info service 198.51.100.2 113", onset: 0, make: func(n *network) {
+			every(0, 40*sec, 2*sec, func(at time.Duration, _ int) { n.refused(at, clients[0], "198.51.100.2:113") })
+		}},
+		{name: "health checks that end with a reset", make: func(n *network) {
+			every(0, 40*sec, 500*ms, func(at time.Duration, _ int) {
+				c, s := n.from(clients[0]), host(srv)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, 0x14, q, q, 0) // RST, ACK
+			})
+		}},
+	})
+}

@@ -1,0 +1,108 @@
+package detect
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestDNSDelay(t *testing.T) {
+	const app, dns = "192.0.2.1", "198.51.100.53:53"
+	ask := func(n *network, from, to, wait time.Duration) {
+		every(from, to, 50*ms, func(at time.Duration, i int) {
+			n.query(at, app, dns, fmt.Sprintf("n%d.test", i%5), wait, noError, 200)
+		})
+	}
+	play(t, newDNSDelay, []scene{
+		{name: "slow from a moment on", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 20 * sec,
+			make: func(n *network) {
+				ask(n, 0, 20*sec, ms)
+				ask(n, 20*sec, 40*sec, 2500*ms)
+			},
+			check: func(t *testing.T, features any) {
+				f := features.(DNSDelay)
+				if f.P95 < 2.4 || f.P95 > 2.6 || f.P95Before > 0.01 || f.Names != 5 || f.Quantised != 0 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "slow for new names, which used to be fast", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 20 * sec,
+			make: func(n *network) {
+				every(0, 40*sec, 100*ms, func(at time.Duration, i int) {
+					wait := 3 * ms
+					if at >= 20*sec {
+						wait = 1200 * ms
+					}
+					n.query(at, app, dns, fmt.Sprintf("n%d.test", i), wait, noError, 200)
+				})
+			}},
+		{name: "each first query is lost", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 40*sec, 500*ms, func(at time.Duration, i int) {
+					c := n.from(app)
+					n.queryFrom(at, c, dns, fmt.Sprintf("n%d.test", i%5), -1, 0, 0)
+					n.query(at+5*sec, app, dns, fmt.Sprintf("n%d.test", i%5), ms, noError, 200)
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSDelay); f.Quantised < 0.9 || f.Retried < 30 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "slow, and asked for the same name before the answer is there", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 40*sec, 500*ms, func(at time.Duration, _ int) { n.query(at, app, dns, "a.test", 2500*ms, noError, 200) })
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSDelay); f.Max > 3 || f.Quantised > 0.1 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "cold names of a recursive server", make: func(n *network) {
+			every(0, 30*sec, 100*ms, func(at time.Duration, i int) {
+				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), 400*ms, noError, 200)
+				n.query(at+600*ms, app, dns, fmt.Sprintf("n%d.test", i), ms, noError, 200)
+			})
+		}},
+		{name: "a storm of names that do not exist", make: func(n *network) {
+			every(0, 30*sec, 20*ms, func(at time.Duration, i int) {
+				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), ms, nxDomain, 0)
+			})
+		}},
+		{name: "the host stands still for a moment", make: func(n *network) {
+			ask(n, 0, 20*sec, ms)
+			ask(n, 20*sec, 20500*ms, 400*ms)
+			ask(n, 20500*ms, 30*sec, ms)
+		}},
+	})
+}
+
+func TestDNSErrors(t *testing.T) {
+	const app, dns = "192.0.2.1", "198.51.100.53:53"
+	ask := func(n *network, from, to time.Duration, rcode uint8, names int) {
+		every(from, to, 50*ms, func(at time.Duration, i int) {
+			n.query(at, app, dns, fmt.Sprintf("n%d.test", i%names), ms, rcode, 200)
+		})
+	}
+	play(t, newDNSErrors, []scene{
+		{name: "SERVFAIL for all", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 20700 * ms,
+			make: func(n *network) {
+				ask(n, 0, 20700*ms, noError, 5)
+				ask(n, 20700*ms, 40*sec, servFail, 5)
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSErrors); f.ServFail != f.Errors || f.Errors < 300 || f.Share != 1 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "the only name that is asked for", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 20700 * ms,
+			make: func(n *network) {
+				ask(n, 0, 20700*ms, noError, 1)
+				ask(n, 20700*ms, 30*sec, servFail, 1)
+			}},
+		{name: "one broken name of many", make: func(n *network) {
+			ask(n, 0, 40*sec, noError, 5)
+			every(20*sec, 40*sec, 200*ms, func(at time.Duration, _ int) { n.query(at, app, dns, "broken.test", ms, servFail, 0) })
+		}},
+		{name: "names that do not exist", make: func(n *network) { ask(n, 0, 30*sec, nxDomain, 200) }},
+	})
+}

@@ -1,0 +1,45 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"jindan/capture"
+)
+
+// stall is an upload that the server stops to read for d.
+func (n *network) stall(at time.Duration, client, server string, d time.Duration) {
+	c, s := n.from(client), host(server)
+	q := n.open(at, c, s)
+	n.tcp(at+2*ms, c, s, capture.ACK, q, q, 1460)
+	n.tcp(at+3*ms, s, c, capture.ACK, q, q+1460, 0)
+	n.obs[len(n.obs)-1].Packet.Window = 0
+	n.tcp(at+3*ms+d, s, c, capture.ACK, q, q+1460, 0)
+	n.tcp(at+4*ms+d, c, s, capture.ACK|capture.FIN, q+1460, q, 0)
+	n.tcp(at+5*ms+d, s, c, capture.ACK|capture.FIN, q, q+1461, 0)
+	n.tcp(at+6*ms+d, c, s, capture.ACK, q+1461, q+1, 0)
+}
+
+func TestSlowReceiver(t *testing.T) {
+	const srv = "198.51.100.2:443"
+	play(t, newSlowReceiver, []scene{
+		{name: "a service that stops reading", want: "warn service 198.51.100.2 443", onset: 20003 * ms,
+			make: func(n *network) {
+				every(0, 20*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
+				every(20*sec, 50*sec, 500*ms, func(at time.Duration, i int) { n.stall(at, "203.0.113."+itoa(1+i%9), srv, 8*sec) })
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(SlowReceiver); f.Flows < 20 || f.Clients != 9 || f.Longest < 7.9 || f.ClosedShare < 0.5 || f.Receiver != "198.51.100.2" {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one slow reader", want: "info service 198.51.100.2 443", onset: 10003 * ms,
+			make: func(n *network) {
+				every(0, 60*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
+				every(10*sec, 40*sec, 6*sec, func(at time.Duration, _ int) { n.stall(at, "203.0.113.99", srv, 3*sec) })
+			}},
+		{name: "windows that close for a moment", make: func(n *network) {
+			every(0, 40*sec, 200*ms, func(at time.Duration, i int) { n.stall(at, "203.0.113."+itoa(1+i%9), srv, 100*ms) })
+		}},
+	})
+}
