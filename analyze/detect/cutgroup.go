@@ -29,6 +29,7 @@ func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKe
 		for _, k := range suspects {
 			if d.peers.m[k].heard <= g.onset.Add(together) && !slices.Contains(g.peers, k.peer) {
 				g.add(w, k.peer, d.peers.m[k])
+				g.chance = d.chance(w, host, g)
 			}
 		}
 		return
@@ -79,7 +80,7 @@ func (d *pathCut) chance(w *analyze.Window, host capture.Addr, g *cutGroup) floa
 	single := 0.5 // none seen in a minute is not never
 	for _, k := range d.peers.keys {
 		st := d.peers.m[k]
-		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && !slices.Contains(g.peers, k.peer) {
+		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && st.fellAt.Sub(g.onset).Abs() > together && !slices.Contains(g.peers, k.peer) {
 			single++
 		}
 	}

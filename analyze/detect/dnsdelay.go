@@ -21,6 +21,7 @@ type DNSDelay struct {
 	Baseline  float64 `json:"baseline"`
 	Slow      int     `json:"slow"`
 	Cold      int     `json:"cold"`
+	Chance    float64 `json:"chance"`
 	Lasting   float64 `json:"lasting"`
 	Late      int     `json:"late"`
 	Retried   int     `json:"retried"`
@@ -40,16 +41,15 @@ type dnsDelay struct {
 }
 
 type delayState struct {
-	series  series // of all measured answers; bad: slow
-	cold    series // of the answers to names that the server had not answered before
-	queries [2]uint32
-	recent  []answerTime
-	before  latencies
-	late    []capture.Instant // when those questions were asked
-	lateN   int               // of them, those since onset
-	onset   capture.Instant
-	noise   []capture.Instant
-	lastAt  capture.Instant
+	series series // of all measured answers; bad: slow
+	cold   series // of the answers to names that the server had not answered before
+	recent []answerTime
+	before latencies
+	late   []capture.Instant // when those questions were asked
+	lateN  int               // of them, those since onset
+	onset  capture.Instant
+	noise  []capture.Instant
+	lastAt capture.Instant
 }
 
 // answerTime is one answer.
@@ -69,6 +69,8 @@ const (
 	// coldBaseline is how many answers to new names must have been seen before the onset
 	// for slow ones to count: a recursive server is slow with what it does not know.
 	coldBaseline = 10
+	// slowTolerated is the share of slow answers at which p95 is the threshold.
+	slowTolerated = 0.05
 	// rcodeNameError is NXDOMAIN (RFC 1035 §4.1.1).
 	rcodeNameError = 3
 )
@@ -227,9 +229,11 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 		st.onset, st.lateN = s.onset, countSince(st.late, s.onset)
 	}
 	f.Late, f.Noise = st.lateN, countSince(st.noise, s.onset)
+	f.Chance = atLeast(f.Slow, len(waits), slowTolerated)
 	// The list is bounded, the series is not.
-	if slowAll > 0 && len(all) < f.Answered {
+	if slowAll > 0 && len(all) > 0 {
 		f.Slow = f.Slow * int(s.since.bad) / slowAll
+		f.Answered = len(waits) * int(s.since.total) / len(all)
 	}
 	return f, evidence
 }

@@ -21,6 +21,7 @@ type PathCut struct {
 	Flows       int     `json:"flows"`
 	Healed      bool    `json:"healed"`
 	Chance      float64 `json:"chance"`
+	Addresses   string  `json:"addresses"`
 }
 
 // pathCut looks for peers of a host that fall silent together while the host goes on asking them.
@@ -45,6 +46,8 @@ const (
 	// lonely is how far back silences of single peers are counted: clients that go away do
 	// so one by one, and two of them within two seconds may be chance.
 	lonely = time.Minute
+	// maxAddresses bounds how many of the silent peers a finding names.
+	maxAddresses = 64
 	// unasked ends an outage that nobody tests any more: longer than the pause between the fifth and
 	// sixth SYN of one connection (RFC 6298 §5.5: 1 s doubled).
 	unasked = 35 * time.Second
@@ -164,10 +167,13 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 
 // follow reports a group until fewer than two of its peers are still silent.
 func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit func(analyze.Symptom)) bool {
-	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance}
+	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance, Addresses: " "}
 	var evidence []analyze.Evidence
 	last := g.onset
-	for _, p := range g.peers {
+	for i, p := range g.peers {
+		if i < maxAddresses {
+			f.Addresses += p.String() + " "
+		}
 		st := d.peers.peek(peerKey{host, p})
 		if st == nil || st.asked == 0 || st.heard > g.onset.Add(together) {
 			f.Received++

@@ -29,7 +29,7 @@ func TestPathCut(t *testing.T) {
 			make: func(n *network) {
 				well(n, 0, 20*sec, peers...)
 				well(n, 100*ms, 60*sec, near)
-				every(20050*ms, 21*sec, 300*ms, func(at time.Duration, i int) { n.silent(at, app, peers[i%3], 3) })
+				every(20050*ms, 22*sec, 900*ms, func(at time.Duration, i int) { n.silent(at, app, peers[i%3], 3) })
 				well(n, 40*sec, 60*sec, peers...)
 			},
 			check: func(t *testing.T, features any) {

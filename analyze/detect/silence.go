@@ -123,7 +123,7 @@ func (d *pathCut) roll(w *analyze.Window) {
 			st.hear(w.Start)
 		}
 	})
-	d.peers.each(func(k peerKey, st *peerState) bool {
+	d.peers.each(func(_ peerKey, st *peerState) bool {
 		copy(st.rate[:], st.rate[1:])
 		st.rate[rateWindows-1] = uint16(min(st.curHeard, 1<<16-1))
 		st.curHeard = 0

@@ -42,7 +42,6 @@ type receiverKey struct {
 
 type receiverState struct {
 	conns   subjects[flow.Ref, receiverConn]
-	ended   int64           // connections that ended, since the onset
 	life    time.Duration   // of ended connections, since the onset
 	before  stallTime       // until the onset
 	spells  []closedSpell   // newest closings that ended
@@ -183,7 +182,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		emit(analyze.Symptom{Subject: s, Onset: st.onset, Features: f, Evidence: evidence,
 			Filter: "tcp.window_size == 0 && " + serviceFilter(k.server)})
-		st.forget(w)
+		st.forget()
 		return true
 	})
 }
@@ -225,7 +224,7 @@ func (st *receiverState) calm(w *analyze.Window) {
 }
 
 // forget drops connections that have ended, but for what they add to the sum of lives.
-func (st *receiverState) forget(w *analyze.Window) {
+func (st *receiverState) forget() {
 	st.conns.each(func(_ flow.Ref, x *receiverConn) bool {
 		st.life += analyze.WindowLength
 		return !x.over
