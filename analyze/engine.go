@@ -136,7 +136,11 @@ func (e *Engine) event(ev *flow.Event) {
 
 // Observe takes a batch. Windows that it passes are judged.
 func (e *Engine) Observe(b *capture.Batch) error {
+	fetched := 0
 	for i := range b.Obs {
+		if i == fetched {
+			fetched += e.table.Prefetch(b.Obs[i:])
+		}
 		o := &b.Obs[i]
 		if !e.began {
 			e.begin(o.At)

@@ -8,6 +8,9 @@ package capture
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"time"
 )
@@ -143,6 +146,10 @@ type Packet struct {
 	IPv6         bool
 	SACK         [4][2]uint32 // left and right edges, RFC 2018; D-SACK in SACK[0], RFC 2883
 
+	// Hash is FlowHash of Src and Dst for TCP, 0 if it was not computed: the decoder can do it while
+	// the engine is busy with the batch before.
+	Hash uint32
+
 	// Frame is the number of the packet in its file, from 1, as Wireshark
 	// counts; 0 for live packets.
 	Frame uint64
@@ -226,4 +233,21 @@ type Source interface {
 	// until then stays valid.
 	Read(ctx context.Context, b *Batch) error
 	Close() error
+}
+
+// flowSeed is secret, so that nobody can choose addresses that collide; no result depends on it.
+var flowSeed = maphash.String(maphash.MakeSeed(), "jindan") | 1
+
+// FlowHash hashes two endpoints, equal for both directions. It is never 0.
+func FlowHash(a, b *Endpoint) uint32 {
+	x := a.Hash() + b.Hash() // commutative
+	return uint32(x) ^ uint32(x>>32) | 1
+}
+
+// Hash mixes the address and port with a secret of the process.
+func (e *Endpoint) Hash() uint64 {
+	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(e.Addr[0:8])^flowSeed,
+		binary.LittleEndian.Uint64(e.Addr[8:16])^0x9e3779b97f4a7c15^uint64(e.Port)<<16)
+	hi2, lo2 := bits.Mul64(hi^lo^uint64(e.Port), flowSeed^0xd6e8feb86659fd93)
+	return hi2 ^ lo2
 }

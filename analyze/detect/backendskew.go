@@ -151,7 +151,8 @@ func (d *backendSkew) member(k callKey) *member {
 	return g.members.get(k.server.Addr)
 }
 
-func (d *backendSkew) outcome(k callKey, o outcome, a *attempt, e *flow.Event) {
+func (d *backendSkew) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
+	k := a.key
 	if o != refused && o != ignored {
 		return
 	}

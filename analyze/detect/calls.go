@@ -29,32 +29,44 @@ const (
 // a path does not make a server look dead; or the program has given up before.
 const ignoredAfter = 3 * time.Second
 
-// attempt is a connection request without an outcome, or one that was ignored so far.
+// attempt is a connection request.
 type attempt struct {
-	key     callKey
-	at      capture.Instant // first SYN
-	frame   uint64
-	port    uint16
-	over    bool
-	ignored bool
+	key   callKey
+	at    capture.Instant // first SYN
+	frame uint64
+	port  uint16
+	over  bool
 }
 
-// maxAttempts bounds the connection requests that wait for their outcome.
+// maxAttempts bounds the connection requests that wait for their outcome, and those that nothing
+// has answered.
 const maxAttempts = 1 << 15
 
-// requests follows connection requests until it is known what became of them. The rule
-// that each tells to is the same for all detectors that ask "does it answer?".
+// requests finds out what became of connection requests. The rule that each tells to is the
+// same for all detectors that ask "does it answer?". Only those that are not answered are
+// remembered one by one: most are, within a round trip.
 type requests struct {
+	young  []youngRequest // not old enough to be called ignored, in order of time
 	open   subjects[flow.Ref, attempt]
-	report func(k callKey, o outcome, a *attempt, e *flow.Event)
+	report func(c *flow.Conn, o outcome, a *attempt, e *flow.Event)
+	told   attempt // scratch: what report is shown
 }
 
-func newRequests(report func(callKey, outcome, *attempt, *flow.Event)) requests {
-	return requests{newSubjects[flow.Ref, attempt](maxAttempts), report}
+type youngRequest struct {
+	ref flow.Ref
+	at  capture.Instant
+}
+
+func newRequests(report func(*flow.Conn, outcome, *attempt, *flow.Event)) requests {
+	return requests{open: newSubjects[flow.Ref, attempt](maxAttempts), report: report}
 }
 
 // requestEvents wake requests.
-var requestEvents = flow.Of(flow.SynSent, flow.SynAckSent, flow.Established, flow.Refused, flow.ICMPError, flow.Closed)
+var requestEvents = flow.Of(flow.SynSent, flow.SynAckSent, flow.Established, flow.Refused, flow.ICMPError)
+
+func attemptOf(c *flow.Conn) attempt {
+	return attempt{key: callKey{c.Client.Addr, c.Server}, at: c.SynAt(), frame: c.FirstFrame(), port: c.Client.Port}
+}
 
 // event takes an event of requestEvents; others are ignored. e is passed on to report, which gets nil
 // when the passing of time decides.
@@ -63,37 +75,51 @@ func (r *requests) event(e *flow.Event) {
 	if c == nil {
 		return
 	}
+	o := accepted
 	switch e.Kind {
 	case flow.SynSent:
-		if a := r.open.get(c.Ref()); a != nil {
-			*a = attempt{key: callKey{c.Client.Addr, c.Server}, at: e.At, frame: e.Frame, port: c.Client.Port}
+		if len(r.young) < maxAttempts {
+			r.young = append(r.young, youngRequest{c.Ref(), e.At})
+		} else {
+			r.open.refused++
 		}
 		return
-	case flow.SynAckSent, flow.Established, flow.Refused, flow.ICMPError, flow.Closed:
+	case flow.SynAckSent:
+	case flow.Established:
+		// A client that goes on after its SYN has seen the SYN-ACK, even if the capture has not.
+		if c.SynAnswered() {
+			return
+		}
+	case flow.Refused:
+		o = refused
+	case flow.ICMPError:
+		if c.SynAnswered() || c.Closed() || !unreachable(e) {
+			return
+		}
+		o = refused
 	default:
 		return
 	}
 	a := r.open.peek(c.Ref())
-	if a == nil || a.over {
-		return
-	}
 	switch {
-	case e.Kind == flow.SynAckSent || e.Kind == flow.Established:
-		// A client that goes on after its SYN has seen the SYN-ACK, even if the capture has not.
+	case a != nil && a.over:
+		return
+	case a != nil:
 		a.over = true
-		if a.ignored {
-			r.report(a.key, answered, a, e)
-		} else {
-			r.report(a.key, accepted, a, e)
+		if o == accepted {
+			r.report(c, answered, a, e)
 		}
-	case e.Kind == flow.Refused, e.Kind == flow.ICMPError && unreachable(e) && !c.SynAnswered():
-		a.over = true
-		if !a.ignored {
-			r.report(a.key, refused, a, e)
+		return
+	case e.Kind == flow.ICMPError:
+		// The SYN may be repeated and refused again, which is no other request.
+		if a = r.open.get(c.Ref()); a == nil {
+			return
 		}
-	case e.Kind == flow.Closed:
+		*a = attemptOf(c)
 		a.over = true
 	}
+	r.told = attemptOf(c)
+	r.report(c, o, &r.told, e)
 }
 
 // unreachable reports an ICMP error that makes connect() fail: destination unreachable other than
@@ -108,23 +134,22 @@ func unreachable(e *flow.Event) bool {
 
 // judge reports the requests that nothing has answered.
 func (r *requests) judge(w *analyze.Window) {
+	n := 0
+	for ; n < len(r.young) && w.End.Sub(r.young[n].at) >= ignoredAfter; n++ {
+		c := w.Flows.Lookup(r.young[n].ref)
+		if c == nil || c.Closed() || c.SynAnswered() || c.IsEstablished() || r.open.peek(c.Ref()) != nil {
+			continue
+		}
+		if a := r.open.get(c.Ref()); a != nil {
+			*a = attemptOf(c)
+			r.report(c, ignored, a, nil)
+		}
+	}
+	r.young = r.young[:copy(r.young, r.young[n:])]
 	r.open.each(func(ref flow.Ref, a *attempt) bool {
-		if a.over {
-			return false
-		}
 		c := w.Flows.Lookup(ref)
-		if c == nil || c.Closed() {
-			return false
-		}
-		if c.SynAnswered() || c.IsEstablished() {
-			return false
-		}
-		if !a.ignored && w.End.Sub(a.at) >= ignoredAfter {
-			a.ignored = true
-			r.report(a.key, ignored, a, nil)
-		}
 		// tcp_syn_retries 6: connect() fails after 127 s (tcp(7)).
-		return w.End.Sub(a.at) < 130*time.Second
+		return c != nil && !c.Closed() && !c.SynAnswered() && !c.IsEstablished() && w.End.Sub(a.at) < 130*time.Second
 	})
 }
 
@@ -133,7 +158,7 @@ func (r *requests) judge(w *analyze.Window) {
 func (r *requests) repeats(w *analyze.Window, k callKey, since capture.Instant) (n int, wait time.Duration) {
 	for _, ref := range r.open.keys {
 		a := r.open.m[ref]
-		if a.key != k || !a.ignored || a.at < since {
+		if a.key != k || a.over || a.at < since {
 			continue
 		}
 		if c := w.Flows.Lookup(ref); c != nil {

@@ -33,7 +33,7 @@ type ConnectionRefused struct {
 type connectionRefused struct {
 	callers  callers
 	requests requests
-	states   subjects[capture.Endpoint, listenerState]
+	states   services[listenerState]
 	attempts int
 	refused  int
 }
@@ -81,7 +81,7 @@ const (
 var heardEvents = flow.Of(flow.SynAckRepeat, flow.Response, flow.HalfClosed, flow.Retransmit)
 
 func newConnectionRefused() analyze.Detector {
-	d := &connectionRefused{callers: newCallers(), states: newSubjects[capture.Endpoint, listenerState](maxPerDetector)}
+	d := &connectionRefused{callers: newCallers(), states: newServices[listenerState](maxPerDetector)}
 	d.requests = newRequests(d.outcome)
 	return d
 }
@@ -106,7 +106,7 @@ func (d *connectionRefused) Event(e *flow.Event) {
 		alive = e.Side == flow.Server
 	}
 	if alive {
-		if st := d.states.get(c.Server); st != nil {
+		if st := d.states.get(c); st != nil {
 			st.heard, st.lastAt = max(st.heard, e.At), e.At
 			if e.Kind == flow.Response && !c.SynSeen() && c.Answers() == 1 {
 				st.served++ // a connection from before the capture
@@ -116,8 +116,8 @@ func (d *connectionRefused) Event(e *flow.Event) {
 	d.requests.event(e)
 }
 
-func (d *connectionRefused) outcome(k callKey, o outcome, a *attempt, e *flow.Event) {
-	st := d.states.get(k.server)
+func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
+	st := d.states.get(c)
 	if st == nil {
 		return
 	}
@@ -135,10 +135,10 @@ func (d *connectionRefused) outcome(k callKey, o outcome, a *attempt, e *flow.Ev
 		return
 	}
 	d.refused++
-	if d.callers.judged && d.callers.is(k.client, k.server.Addr) {
+	if d.callers.judged && d.callers.is(a.key.client, a.key.server.Addr) {
 		return
 	}
-	f := failedAttempt{at: a.at, client: k.client, served: st.served, refused: o == refused}
+	f := failedAttempt{at: a.at, client: a.key.client, served: st.served, refused: o == refused}
 	if f.refused {
 		f.delay = e.At.Sub(a.at)
 		f.evidence = a.evidence(e.Frame, "refused")
@@ -151,7 +151,7 @@ func (d *connectionRefused) outcome(k callKey, o outcome, a *attempt, e *flow.Ev
 	if st.insist.m == nil {
 		st.insist = newSubjects[capture.Addr, insisting](maxInsisting)
 	}
-	if n := st.insist.get(k.client); n != nil {
+	if n := st.insist.get(a.key.client); n != nil {
 		if n.tries == 0 {
 			n.first = a.at
 		}

@@ -123,7 +123,8 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	}
 }
 
-func (d *deadUpstream) outcome(k callKey, o outcome, a *attempt, e *flow.Event) {
+func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
+	k := a.key
 	st := d.states.get(k)
 	if st == nil {
 		return

@@ -35,7 +35,7 @@ const (
 // all and by source. Repeated SYNs are not new requests: they are an effect of the surge, or of
 // something else.
 type surge struct {
-	states subjects[capture.Endpoint, demandState]
+	states services[demandState]
 	best   Surge // the busiest source seen, for the assessment
 	syns   int
 }
@@ -51,6 +51,21 @@ type demandState struct {
 	curFail uint32
 }
 
+// firstSYN is a connection request; it becomes evidence when it is needed.
+type firstSYN struct {
+	at     capture.Instant
+	client capture.Endpoint
+	frame  uint64
+}
+
+func (f *firstSYN) evidence(server capture.Endpoint) analyze.Evidence {
+	e := analyze.Evidence{At: f.at, Flow: f.client.String() + " > " + server.String(), Note: "new connection"}
+	if f.frame != 0 {
+		e.Frames = []uint64{f.frame}
+	}
+	return e
+}
+
 // sourceState is one source of requests to one listener.
 type sourceState struct {
 	recent [sourceWindows]uint16 // by window, the newest last
@@ -59,7 +74,7 @@ type sourceState struct {
 	since  uint32
 	failed uint32 // since the onset
 	idle   int    // windows without a request
-	note   analyze.Evidence
+	note   firstSYN
 }
 
 const (
@@ -79,7 +94,7 @@ const (
 )
 
 func newSurge() analyze.Detector {
-	return &surge{states: newSubjects[capture.Endpoint, demandState](maxListeners)}
+	return &surge{states: newServices[demandState](maxListeners)}
 }
 
 func (d *surge) Spec() analyze.Spec {
@@ -91,9 +106,9 @@ func (d *surge) Event(e *flow.Event) {
 	c := e.Conn
 	var st *demandState
 	if e.Kind == flow.SynSent {
-		st = d.states.get(c.Server)
+		st = d.states.get(c)
 	} else {
-		st = d.states.peek(c.Server)
+		st = d.states.peek(c)
 	}
 	if st == nil {
 		return
@@ -110,11 +125,8 @@ func (d *surge) Event(e *flow.Event) {
 		if src = st.sources.get(c.Client.Addr); src == nil {
 			return
 		}
-		if src.cur++; src.note.At == 0 || src.cur == 1 {
-			src.note = analyze.Evidence{At: e.At, Flow: c.String(), Note: "new connection"}
-			if e.Frame != 0 {
-				src.note.Frames = []uint64{e.Frame}
-			}
+		if src.cur++; src.note.at == 0 || src.cur == 1 {
+			src.note = firstSYN{e.At, c.Client, e.Frame}
 		}
 	case flow.SynRepeat:
 		fail = e.N == 1 && !c.SynAnswered()
@@ -170,11 +182,11 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		var evidence []analyze.Evidence
 		if f.Class == classSingle {
 			s.Kind, s.Peer = analyze.SubjectSource, busiest.String()
-			evidence = append(evidence, st.sources.peek(busiest).note)
+			evidence = append(evidence, st.sources.peek(busiest).note.evidence(k))
 		} else {
 			for i := 0; i < len(st.sources.keys) && len(evidence) < analyze.MaxEvidence; i++ {
-				if x := st.sources.m[st.sources.keys[i]]; x.since > 0 && x.note.At >= st.rate.onset {
-					evidence = append(evidence, x.note)
+				if x := st.sources.m[st.sources.keys[i]]; x.since > 0 && x.note.at >= st.rate.onset {
+					evidence = append(evidence, x.note.evidence(k))
 				}
 			}
 		}

@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"hash/maphash"
 	"math/bits"
 	"time"
 
@@ -19,7 +18,6 @@ type dnsTable struct {
 	first   uint64 // all records before this one are decided
 	nameAt  uint32 // end of the newest name, see room
 	buckets [indexes][]uint32
-	seed    uint64
 	stats   DNSStats
 	row     func(*DNS)
 	tcp     dnsStreams
@@ -31,7 +29,6 @@ type dnsTable struct {
 
 func (t *dnsTable) init(o *Options) {
 	t.row = o.DNSRow
-	t.seed = maphash.String(maphash.MakeSeed(), "dns") | 1
 	t.maxRec = MaxDNS
 }
 
@@ -159,11 +156,11 @@ const (
 
 // bucket is where the chain of d's key begins.
 func (t *dnsTable) bucket(index int, d *DNS) *uint32 {
-	x := mixEnd(t.seed, &d.Server)
+	x := d.Server.Hash()
 	if index == byID { // commutative: an answer finds its query
-		x += mixEnd(t.seed, &d.Client) + uint64(d.Proto)<<16 + uint64(d.ID)
+		x += d.Client.Hash() + uint64(d.Proto)<<16 + uint64(d.ID)
 	} else {
-		x ^= mixEnd(t.seed, &capture.Endpoint{Addr: d.Client.Addr, Port: d.QType}) + d.NameHash
+		x ^= (&capture.Endpoint{Addr: d.Client.Addr, Port: d.QType}).Hash() + d.NameHash
 	}
 	return &t.buckets[index][x*0x9e3779b97f4a7c15>>t.shift] // Fibonacci hashing takes the top bits
 }

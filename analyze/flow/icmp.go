@@ -15,7 +15,7 @@ func (t *Table) icmp(p *capture.Packet, at capture.Instant) {
 	e := Event{Kind: ICMPError, At: at, N: uint32(p.ICMPType)<<8 | uint32(p.ICMPCode), Frame: p.Frame}
 	switch q.Proto {
 	case capture.ProtoTCP:
-		c, s := t.find(t.hash(&q.Src, &q.Dst), &q)
+		c, s := t.find(capture.FlowHash(&q.Src, &q.Dst), &q)
 		if c == nil {
 			return
 		}

@@ -1,9 +1,6 @@
 package flow
 
 import (
-	"encoding/binary"
-	"hash/maphash"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -96,7 +93,6 @@ type slot struct{ tag, ref uint32 }
 // Table tracks all connections. It is not safe for concurrent use.
 type Table struct {
 	o     Options
-	seed  uint64
 	slots []slot
 	conns slab[Conn]
 	ws    [][]wiresharkConn // parallel to conns, when asked for
@@ -105,7 +101,7 @@ type Table struct {
 	pairs map[[2]capture.Addr]uint32
 	// services numbers the listeners from 1, so that detectors need no map to find theirs.
 	services map[capture.Endpoint]uint32
-	holed []uint32 // troubles that may have open holes
+	holed    []uint32 // troubles that may have open holes
 	// writing are connections in the middle of a write, at the last packet of a side.
 	writing []Ref
 	// active are the paths touched since the last seal, in order of first touch.
@@ -117,6 +113,8 @@ type Table struct {
 	live   int
 	win    uint32
 	now    capture.Instant // newest time seen
+	// fetched keeps the reads of Prefetch from being optimised away.
+	fetched uint32
 }
 
 // New returns an empty table.
@@ -132,23 +130,9 @@ func New(o Options) *Table {
 	}
 	t := &Table{o: o, slots: make([]slot, 1<<12), pairs: make(map[[2]capture.Addr]uint32),
 		services: make(map[capture.Endpoint]uint32), win: 1}
-	// A secret seed keeps an attacker from choosing colliding 5-tuples; no result depends on it.
-	t.seed = maphash.String(maphash.MakeSeed(), "jindan") | 1
 	t.copies.init()
 	t.dns.init(&t.o)
 	return t
-}
-
-func (t *Table) hash(a, b *capture.Endpoint) uint32 {
-	// Commutative, so that both directions find the same slot.
-	x := mixEnd(t.seed, a) + mixEnd(t.seed, b)
-	return uint32(x) ^ uint32(x>>32)
-}
-
-func mixEnd(seed uint64, e *capture.Endpoint) uint64 {
-	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(e.Addr[0:8])^seed, binary.LittleEndian.Uint64(e.Addr[8:16])^0x9e3779b97f4a7c15^uint64(e.Port)<<16)
-	hi2, lo2 := bits.Mul64(hi^lo^uint64(e.Port), seed^0xd6e8feb86659fd93)
-	return hi2 ^ lo2
 }
 
 // find returns the connection between the packet's endpoints, or nil.
@@ -198,7 +182,7 @@ func (t *Table) place(s slot) {
 // remove takes a record out of the index; later entries of the run move up.
 func (t *Table) remove(c *Conn) {
 	mask := uint32(len(t.slots) - 1)
-	i := t.hash(&c.Client, &c.Server) & mask
+	i := capture.FlowHash(&c.Client, &c.Server) & mask
 	for t.slots[i].ref != c.index+1 {
 		i = (i + 1) & mask
 	}
@@ -211,6 +195,34 @@ func (t *Table) remove(c *Conn) {
 	}
 	t.slots[i] = slot{}
 	t.live--
+}
+
+// prefetchLen is how many packets Prefetch looks at: their records fit the first-level cache.
+const prefetchLen = 64
+
+// Prefetch reads the records of the connections that obs are about, so that the processor fetches
+// them at the same time and not one after the other when Observe comes to them. It
+// changes nothing, and returns how many observations it looked at.
+func (t *Table) Prefetch(obs []capture.Observation) int {
+	n := min(len(obs), prefetchLen)
+	mask := uint32(len(t.slots) - 1)
+	var refs [prefetchLen]uint32
+	for i := range obs[:n] {
+		if h := obs[i].Packet.Hash; h != 0 {
+			refs[i] = t.slots[h&mask].ref
+		}
+	}
+	var sum uint32
+	for _, ref := range refs[:n] {
+		if ref == 0 {
+			continue
+		}
+		c := t.conns.at(ref - 1)
+		// One field of each cache line.
+		sum += uint32(c.Client.Port) + uint32(c.Last) + c.side[0].next + c.side[0].dataPk + c.side[1].next + c.side[1].dataPk + c.Stream
+	}
+	t.fetched = sum
+	return n
 }
 
 // Observe takes one observation; those that are no packets are ignored.
@@ -234,7 +246,10 @@ func (t *Table) Observe(o *capture.Observation) {
 
 func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 	t.Stats.Packets++
-	h := t.hash(&p.Src, &p.Dst)
+	h := p.Hash
+	if h == 0 {
+		h = capture.FlowHash(&p.Src, &p.Dst)
+	}
 	c, s := t.find(h, p)
 	if c != nil && renews(c, s, p) {
 		t.drop(c, at)

@@ -43,6 +43,9 @@ func FuzzDecode(f *testing.F) {
 func checkPacket(t *testing.T, p *capture.Packet) {
 	switch p.Proto {
 	case capture.ProtoTCP:
+		if p.Hash != capture.FlowHash(&p.Dst, &p.Src) {
+			t.Fatal("the hash is not that of the endpoints")
+		}
 		if p.IPLen < 40 || p.Len > p.IPLen-40 {
 			t.Fatalf("lengths: %+v", p)
 		}

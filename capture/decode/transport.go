@@ -45,6 +45,7 @@ func (d *Decoder) tcp(b []byte, n int, p *capture.Packet) capture.LossReason {
 	if len(b) > hl && d.isDNS(sport, dport) {
 		p.Data = b[hl:len(b):len(b)]
 	}
+	p.Hash = capture.FlowHash(&p.Src, &p.Dst)
 	return capture.LossNone
 }
 
