@@ -39,7 +39,12 @@ func (st *unansweredState) roll(now capture.Instant) {
 			b.point, b.rolled = point{}, true
 		}
 	}
-	s.roll()
+	if st.began == 0 && len(st.bins) > 0 {
+		st.began = st.bins[0].start
+	}
+	if st.began != 0 && now.Sub(st.began) >= dnsSettled {
+		s.roll() // the series runs behind by dnsSettled
+	}
 	for len(st.bins) > 0 && now.Sub(st.bins[0].start) > seriesLen*analyze.WindowLength {
 		st.bins = st.bins[1:]
 	}

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -61,6 +62,8 @@ const (
 	// askElsewhere: programs that ask several servers at once do so within milliseconds; what
 	// comes later is a second server asked because the first is silent.
 	askElsewhere = 300 * time.Millisecond
+	// maxCallers bounds the callers that wait for one name at a time and are told apart.
+	maxCallers = 64
 	// idleState is after how long without traffic the state of a healthy subject is dropped.
 	idleState = 10 * time.Minute
 )
@@ -68,7 +71,7 @@ const (
 // lookups follows questions until they are answered or given up.
 type lookups struct {
 	pending subjects[lookupKey, lookup]
-	newest  subjects[nameKey, lookupKey] // by asker and name, at whichever server
+	asked   subjects[nameKey, []lookupKey] // by asker and name, at whichever server, oldest first
 }
 
 type nameKey struct {
@@ -78,7 +81,7 @@ type nameKey struct {
 }
 
 func newLookups() lookups {
-	return lookups{newSubjects[lookupKey, lookup](maxLookups), newSubjects[nameKey, lookupKey](maxLookups)}
+	return lookups{newSubjects[lookupKey, lookup](maxLookups), newSubjects[nameKey, []lookupKey](maxLookups)}
 }
 
 // lookupEvents wake lookups.
@@ -122,18 +125,25 @@ func (ls *lookups) event(e *flow.Event) (lookupKey, *lookup) {
 	return k, l
 }
 
-// moved notes that the asker of k turns to another server for a name that it waits for.
+// moved notes that the asker of k turns to another server for a name that it waits for: of several
+// callers that wait, the one that has waited longest.
 func (ls *lookups) moved(k lookupKey, at capture.Instant) {
-	n := ls.newest.get(nameKey{k.client, k.name, k.qtype})
-	if n == nil {
+	list := ls.asked.get(nameKey{k.client, k.name, k.qtype})
+	if list == nil {
 		return
 	}
-	if n.server != k.server && at.Sub(n.at) >= askElsewhere {
-		if l := ls.pending.peek(*n); l != nil && !l.over && l.elsewhere == 0 {
-			l.elsewhere = at.Sub(n.at)
+	for _, o := range *list {
+		if o.server == k.server || at.Sub(o.at) < askElsewhere {
+			continue
+		}
+		if l := ls.pending.peek(o); l != nil && !l.over && l.elsewhere == 0 {
+			l.elsewhere = at.Sub(o.at)
+			break
 		}
 	}
-	*n = k
+	if len(*list) < maxCallers {
+		*list = append(*list, k)
+	}
 }
 
 // judge calls unanswered for each lookup whose time is over, and forgets what is decided.
@@ -150,9 +160,12 @@ func (ls *lookups) judge(now capture.Instant, unanswered func(lookupKey, *lookup
 		}
 		return false
 	})
-	ls.newest.each(func(_ nameKey, k *lookupKey) bool {
-		l := ls.pending.peek(*k)
-		return l != nil && !l.over
+	ls.asked.each(func(_ nameKey, list *[]lookupKey) bool {
+		*list = slices.DeleteFunc(*list, func(k lookupKey) bool {
+			l := ls.pending.peek(k)
+			return l == nil || l.over || l.elsewhere != 0
+		})
+		return len(*list) > 0
 	})
 }
 

@@ -51,6 +51,7 @@ type unansweredState struct {
 	answers  []answerSize    // newest answers over UDP
 	asking   capture.Instant // first question since the last answer
 	silence  time.Duration   // longest such time since the onset
+	began    capture.Instant // second of the first question
 	lastAt   capture.Instant
 	answered bool // ever
 }
