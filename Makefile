@@ -89,8 +89,8 @@ BENCHES = $(shell grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r
 bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets; BENCH_TSHARK_PACKETS=N shortens tshark
 	$(GOBUILD) -o bin/bench ./fixtures/bench
 	bin/bench capture -o .bench/bench.pcap
-	bin/bench compare -jindan $(JINDAN) $(if $(BENCH_TSHARK_PACKETS),-tshark-packets $(BENCH_TSHARK_PACKETS)) .bench/bench.pcap
-	JINDAN_BENCH_CAPTURE=$(CURDIR)/.bench/base.pcap go test -run '^$$' -bench . -benchmem $(BENCHES)
+	bin/bench compare -jindan $(JINDAN) $(if $(BENCH_TSHARK_PACKETS),-tshark-packets $(BENCH_TSHARK_PACKETS)) .bench/bench.pcap && rc=0 || rc=$$?; \
+	JINDAN_BENCH_CAPTURE=$(CURDIR)/.bench/base.pcap go test -run '^$$' -bench . -benchmem $(BENCHES); exit $$rc
 
 .PHONY: cross
 cross: go ## build for every platform of PLATFORMS

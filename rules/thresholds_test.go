@@ -12,7 +12,7 @@ func TestThresholds(t *testing.T) {
 		features f
 		severity string // empty: quiet
 	}{
-		{"size-dependent-loss", f{"p_value": 1e-9, "big_loss": 0.9, "big_sent": 561, "small_sent": 90, "flows": 21, "stalled_flows": 12, "stalled_share": 0.57}, "error"},
+		{"size-dependent-loss", f{"p_value": 1e-9, "big_loss": 0.9, "big_sent": 561, "small_sent": 90, "hit": 12, "flows": 21, "stalled_flows": 12, "stalled_share": 0.57}, "error"},
 		{"size-dependent-loss", f{"p_value": 0.4, "big_loss": 0.006, "small_loss": 0.005, "big_sent": 4500, "small_sent": 700, "flows": 350}, ""}, // 0.5 % uniform loss
 		{"size-dependent-loss", f{"p_value": 1e-9, "big_loss": 0.3, "small_loss": 0.2, "big_sent": 4500, "small_sent": 4500}, ""},                 // heavy, but of all sizes
 		{"retransmission", f{"class": "data", "share": 0.46, "segments": 547, "retransmitted": 252, "flows": 20, "flows_total": 21}, "warn"},

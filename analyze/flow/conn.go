@@ -55,7 +55,8 @@ type side struct {
 	wscale  uint8
 	dup     uint8 // duplicate ACKs in a row
 	ttl     uint8
-	hidden  uint8 // transmissions that the present stall has already been said to have cost
+	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
+	hidden  uint8  // transmissions that the present stall has already been said to have cost
 }
 
 // Conn is one TCP connection. It is pointer-free; at most MaxConns are kept. All

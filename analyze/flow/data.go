@@ -91,6 +91,10 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	}
 }
 
+// stallBurst is the number of segments above which a sender has recovered: after a time-out it begins with
+// one and doubles each round trip (RFC 5681 §3.1).
+const stallBurst = 3
+
 // stalled reports that s stood still in the middle of a write, if it did for long enough to have
 // lost a repetition, too.
 func (t *Table) stalled(c *Conn, s Side, now capture.Instant, ended bool) {
@@ -103,7 +107,13 @@ func (t *Table) stalled(c *Conn, s Side, now capture.Instant, ended bool) {
 	for wait := minRTO + c.HandshakeRTT; gap >= wait && n < 16; wait = 2*wait + minRTO + c.HandshakeRTT {
 		n++
 	}
-	if n <= d.hidden {
+	// A program that pauses (streaming, a slow disk) goes on with a burst. A sender whose segments are lost
+	// gets one or two through and stands still again.
+	again := d.stallPk != 0 && d.dataPk+1-d.stallPk <= stallBurst
+	if ended {
+		d.stallPk = d.dataPk + 1
+	}
+	if n <= d.hidden || !again {
 		return
 	}
 	if t.wants(Stalled) {

@@ -62,7 +62,7 @@ const (
 	// Stalled: Side stopped for Dur in the middle of a write: after a full segment without PSH, with
 	// everything acknowledged and the window open. Had the segments in between been seen, there would be
 	// no gap: N transmissions of the next segment were lost before the capture point, as the back-off of the
-	// retransmission time-out tells (RFC 6298 §5.5), unless the sender itself stood still. Flag: it still stands.
+	// retransmission time-out tells (RFC 6298 §5.5). A first stall is not reported: it may be the sender's own. Flag: it still stands.
 	Stalled
 	// HoleOpened: data of Side is missing before this segment. Len is the bytes missing,
 	// N the segments that they stand for.
