@@ -41,7 +41,7 @@ build: go ## build ./bin/jindan
 
 .PHONY: run
 run: build ## analyse the bundled recording of the incident of 17 November 2023 (INCIDENT=FILE for another)
-	$(JINDAN) analyze $(INCIDENT)
+	$(JINDAN) analyze -o text $(INCIDENT)
 
 .PHONY: test
 test: deps go ## everything that this machine allows: lint, cross-builds, tests, race detector, fuzzing; says what it skipped

@@ -134,7 +134,9 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 		st.served++
 		return
 	}
-	d.refused++
+	if o == refused {
+		d.refused++
+	}
 	if d.callers.judged && d.callers.is(a.key.client, a.key.server.Addr) {
 		return
 	}

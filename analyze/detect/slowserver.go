@@ -226,6 +226,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.Slow = int(s.since.bad)
 		f.GaveUp = int(st.gaveUp.since.bad)
 		f.Unanswered = st.waiting.olderThan(w.End, slowAfter)
+		f.Requests = max(f.Requests, f.Unanswered)
 		f.Answered = max(f.Requests-f.GaveUp, 0)
 		f.UnansweredShare = ratio(f.GaveUp, f.Requests)
 		var all time.Duration
