@@ -58,8 +58,7 @@ func newPathCut() analyze.Detector {
 }
 
 func (d *pathCut) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "path-cut", Features: PathCut{}, Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat,
-		flow.Established, flow.Refused, flow.HalfClosed, flow.Reset, flow.Retransmit,
+	return analyze.Spec{Rule: "path-cut", Features: PathCut{}, Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.Retransmit,
 		flow.DNSQuery, flow.DNSAnswer, flow.DNSRepeat, flow.DNSUnanswered, flow.DNSLate)}
 }
 
@@ -72,26 +71,25 @@ func (d *pathCut) Event(e *flow.Event) {
 	if c == nil {
 		return
 	}
-	from, to := c.Endpoint(e.Side).Addr, c.Endpoint(e.Side.Other()).Addr
+	k := peerKey{c.Endpoint(e.Side).Addr, c.Endpoint(e.Side.Other()).Addr}
+	st := d.peers.peek(k)
+	if st == nil {
+		return
+	}
+	st.heardOn(e.Path, k)
 	switch e.Kind {
-	case flow.SynSent, flow.SynRepeat:
-		// A SYN proves nothing about its sender: it may be forged.
-		if st := d.peers.peek(peerKey{from, to}); st != nil {
-			if e.Kind == flow.SynRepeat {
-				if c.Closed() {
-					return // refused; some stacks try again all the same
-				}
-				st.ask(e.At.Add(-e.Dur), e, 1)
-			} else if st.asked != 0 {
-				st.sent++
-			}
+	case flow.SynSent:
+		if st.asked != 0 {
+			st.sent++
 		}
-	case flow.HalfClosed: // it is the other side that is heard: it acknowledged the FIN
-		d.heardFrom(from, to, e.At)
-	default:
-		d.heardFrom(to, from, e.At)
-		again := e.Kind == flow.SynAckRepeat || e.Kind == flow.Retransmit && e.Class == flow.RTO && e.Proven && !c.Closed()
-		if st := d.peers.peek(peerKey{from, to}); again && st != nil {
+	case flow.SynRepeat:
+		if !c.Closed() { // refused; some stacks try again all the same
+			st.ask(e.At.Add(-e.Dur), e, 1)
+		}
+	case flow.SynAckRepeat:
+		st.ask(e.At.Add(-e.Dur), e, e.N)
+	case flow.Retransmit:
+		if e.Class == flow.RTO && e.Proven && !c.Closed() {
 			st.ask(e.At.Add(-e.Dur), e, e.N)
 		}
 	}

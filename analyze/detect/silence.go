@@ -47,6 +47,20 @@ func (st *peerState) hear(at capture.Instant) {
 	}
 }
 
+// heardOn notes when the peer was last heard over TCP.
+func (st *peerState) heardOn(p *flow.Path, k peerKey) {
+	if p == nil {
+		return
+	}
+	i := 0
+	if p.B == k.peer {
+		i = 1
+	}
+	if at := p.Heard[i]; at > st.heard {
+		st.hear(at)
+	}
+}
+
 // forget forgets what is unanswered.
 func (st *peerState) forget() { st.asked, st.sent, st.tcp, st.counted = 0, 0, false, false }
 
@@ -113,14 +127,17 @@ func (d *pathCut) roll(w *analyze.Window) {
 			if st == nil && p.Side[i].Segments > 0 {
 				st = d.peers.get(k)
 			}
-			if st == nil || p.Side[i].Segments == st.segments {
+			if st == nil {
+				continue
+			}
+			st.heardOn(p, k)
+			if p.Side[i].Segments == st.segments {
 				continue
 			}
 			if n := p.Side[i].Segments; n > st.segments && st.segments > 0 {
 				st.curHeard = max(st.curHeard, n-st.segments)
 			}
 			st.segments = p.Side[i].Segments
-			st.hear(w.Start)
 		}
 	})
 	d.peers.each(func(_ peerKey, st *peerState) bool {

@@ -93,6 +93,7 @@ type Conn struct {
 	saTries   uint16 // SYN-ACK repeats
 	ClientBy  ClientBy
 	firstSide Side
+	aSide     Side // who is Path.A
 	halfSide  Side // who sent the FIN that halfAt is about
 	closeSide Side
 	close     Class

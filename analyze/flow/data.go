@@ -85,7 +85,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		}
 	}
 	if path != nil {
-		ps := &path.Side[t.dir(path, c, s)]
+		ps := &path.Side[c.dir(s)]
 		ps.Bytes += uint64(p.Len)
 		eachSize(p.Len, header, mss, ps.seen)
 	}
@@ -268,7 +268,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	}
 	x.againAt = at
 	if path != nil && proven && class.OfPath() {
-		ps := &path.Side[t.dir(path, c, s)]
+		ps := &path.Side[c.dir(s)]
 		ps.Retransmits += n
 		eachSize(p.Len, header, mss, func(ip, n uint32) { ps.lost(&ps.Again, ip, n) })
 	}
@@ -309,7 +309,7 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 	x.Retransmits[Unaccepted] -= n
 	x.Retransmits[RTO] += n
 	if path != nil {
-		ps := &path.Side[t.dir(path, c, s)]
+		ps := &path.Side[c.dir(s)]
 		ps.Retransmits += n
 		ps.lost(&ps.Again, x.heldIP, n)
 	}
@@ -346,7 +346,7 @@ func (t *Table) fill(c *Conn, s Side, x *trouble, p *capture.Packet, at capture.
 			x.Filled += n
 		}
 		if path != nil {
-			ps := &path.Side[t.dir(path, c, s)]
+			ps := &path.Side[c.dir(s)]
 			if late {
 				ps.Reordered += n
 			} else if !h.counted {
@@ -430,7 +430,7 @@ func (t *Table) captureLost(c *Conn, s Side, n uint32, at capture.Instant, path 
 	t.Stats.CaptureLost += uint64(segs)
 	t.trouble(c).side[s].CaptureLost += segs
 	if path != nil {
-		path.Side[t.dir(path, c, s)].CaptureLost += segs
+		path.Side[c.dir(s)].CaptureLost += segs
 	}
 	if t.wants(HoleAcked) {
 		t.ev = Event{Kind: HoleAcked, Conn: c, Side: s, At: at, Len: n, N: segs}
@@ -458,7 +458,7 @@ func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, 
 		x.Missing += n
 		// What came from a side that never sees an acknowledgement may be the capture's fault.
 		if path != nil && !c.OneWay() {
-			ps := &path.Side[t.dir(path, c, s)]
+			ps := &path.Side[c.dir(s)]
 			ps.Lost += n
 			eachSize(h.to-h.from, headerOf(c), mss, func(ip, n uint32) { ps.lost(&ps.Missing, ip, n) })
 		}

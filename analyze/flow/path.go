@@ -67,7 +67,8 @@ type Path struct {
 	win   uint32 // last window in which it was touched
 	First capture.Instant
 	Last  capture.Instant
-	start [2]uint32 // Segments of the sides when the window began
+	Heard [2]capture.Instant // newest TCP packet of the sides, of any kind but a lone SYN
+	start [2]uint32          // Segments of the sides when the window began
 	inUse bool
 }
 

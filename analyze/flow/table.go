@@ -347,6 +347,9 @@ func (t *Table) attachPath(c *Conn, at capture.Instant) {
 	p.Conns++
 	p.live++
 	c.path = i + 1
+	if c.Client.Addr != p.A {
+		c.aSide = Server
+	}
 }
 
 // maxServices bounds the listeners that get a number. A scan brings more; what is beyond is not

@@ -35,6 +35,10 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	path := t.Path(c)
 	if path != nil {
 		t.touch(path, at)
+		if p.Flags&(capture.SYN|capture.ACK) != capture.SYN { // a lone SYN may be forged
+			i := c.dir(s)
+			path.Heard[i] = max(path.Heard[i], at)
+		}
 	}
 	if t.copies.seen(c, s, p, at) || (at < d.lastAt && alreadySeen(d, p)) {
 		t.copied(c, s, p, at, path)
@@ -115,7 +119,7 @@ func (t *Table) copied(c *Conn, s Side, p *capture.Packet, at capture.Instant, p
 	t.Stats.Copies++
 	t.trouble(c).side[s].Copies++
 	if path != nil {
-		path.Side[t.dir(path, c, s)].Copies++
+		path.Side[c.dir(s)].Copies++
 	}
 	if t.wants(Copy) {
 		t.ev = Event{Kind: Copy, Conn: c, Side: s, At: at, Len: p.Len, N: 1, Frame: p.Frame}
@@ -124,12 +128,7 @@ func (t *Table) copied(c *Conn, s Side, p *capture.Packet, at capture.Instant, p
 }
 
 // dir is the index of the path side that side s of c sends on.
-func (t *Table) dir(path *Path, c *Conn, s Side) int {
-	if c.Endpoint(s).Addr == path.A {
-		return 0
-	}
-	return 1
-}
+func (c *Conn) dir(s Side) int { return int(s ^ c.aSide) }
 
 func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
 	d := &c.side[s]
@@ -169,7 +168,7 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			c.synAckAt = at
 		}
 		if path != nil {
-			ps := &path.Side[t.dir(path, c, s)]
+			ps := &path.Side[c.dir(s)]
 			ps.seen(p.IPLen, 1)
 		}
 	}
@@ -202,7 +201,7 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	switch {
 	case d.flags&ackKnown == 0 || before(d.acked, p.Ack):
 		if path != nil && p.Len == 0 && p.Ack == r.next && r.bytes > 0 {
-			path.Side[t.dir(path, c, s)].Acks++
+			path.Side[c.dir(s)].Acks++
 		}
 		d.acked = p.Ack
 		d.flags |= ackKnown
@@ -265,7 +264,7 @@ func (t *Table) sack(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	o := s.Other()
 	t.trouble(c).side[o].DSACKs++
 	if path != nil {
-		path.Side[t.dir(path, c, o)].Spurious++
+		path.Side[c.dir(o)].Spurious++
 	}
 	if t.wants(SpuriousRepeat) {
 		t.ev = Event{Kind: SpuriousRepeat, Conn: c, Side: o, At: at, Len: b[1] - b[0], N: 1, Frame: p.Frame}
