@@ -149,6 +149,8 @@ type Packet struct {
 	// Hash is FlowHash of Src and Dst for TCP, 0 if it was not computed: the decoder can do it while
 	// the engine is busy with the batch before.
 	Hash uint32
+	// Ident is Packet.Identity for TCP, 0 if it was not computed.
+	Ident uint64
 
 	// Frame is the number of the packet in its file, from 1, as Wireshark
 	// counts; 0 for live packets.
@@ -242,6 +244,16 @@ var flowSeed = maphash.String(maphash.MakeSeed(), "jindan") | 1
 func FlowHash(a, b *Endpoint) uint32 {
 	x := a.Hash() + b.Hash() // commutative
 	return uint32(x) ^ uint32(x>>32) | 1
+}
+
+// Identity hashes what a sender changes between two transmissions of a TCP segment, and where it
+// goes: equal for copies of one packet, wherever they were captured. It is never 0.
+func (p *Packet) Identity() uint64 {
+	h := uint64(p.Hash)<<32 | uint64(p.Src.Port)<<16 | uint64(p.Dst.Port)
+	h = (h ^ uint64(p.Seq)<<32 ^ uint64(p.Ack)) * 0x9e3779b97f4a7c15
+	h = (h ^ h>>29 ^ uint64(p.IPID)<<48 ^ uint64(p.Len)<<16 ^ uint64(p.Window)<<32 ^ uint64(p.Flags)) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>32 ^ uint64(p.TSVal)<<32 ^ uint64(p.TSEcr)) * 0x94d049bb133111eb
+	return h | 1
 }
 
 // Hash mixes the address and port with a secret of the process.

@@ -65,7 +65,8 @@ type halfClosed struct {
 	side     flow.Side // who does not close
 	since    capture.Instant
 	finDelay time.Duration
-	note     analyze.Evidence
+	client   capture.Endpoint
+	frame    uint64
 	starved  bool
 	over     bool
 }
@@ -141,11 +142,7 @@ func (d *closeWait) Event(e *flow.Event) {
 		if h.state == nil {
 			st.waiting++
 		}
-		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, starved: e.Flag,
-			note: analyze.Evidence{At: e.At, Flow: c.String(), Note: "FIN acknowledged, not answered by a FIN"}}
-		if e.Frame != 0 {
-			h.note.Frames = []uint64{e.Frame}
-		}
+		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, starved: e.Flag, client: c.Client, frame: e.Frame}
 		if e.Flag {
 			h.finDelay = e.At.Sub(c.RequestLast())
 		}
@@ -264,7 +261,11 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	}
 	var evidence []analyze.Evidence
 	for _, h := range list[min(int(usual), n-1):min(int(usual)+analyze.MaxEvidence, n)] {
-		evidence = append(evidence, h.note)
+		ev := analyze.Evidence{At: h.since, Flow: h.client.String() + " > " + k.server.String(), Note: "FIN acknowledged, not answered by a FIN"}
+		if h.frame != 0 {
+			ev.Frames = []uint64{h.frame}
+		}
+		evidence = append(evidence, ev)
 	}
 	emit(analyze.Symptom{Subject: s, Onset: first, Features: f, Evidence: evidence})
 	return true

@@ -85,6 +85,9 @@ func (ws *ways) event(e *flow.Event) {
 	}
 	k := way{e.Conn.Endpoint(e.Side).Addr, e.Conn.Endpoint(e.Side.Other()).Addr}
 	if e.Kind == flow.Closed {
+		if !e.Conn.Troubled() {
+			return
+		}
 		for _, k := range [2]way{k, {k.to, k.from}} {
 			if st := ws.states.peek(k); st != nil {
 				if t := st.conns.peek(e.Conn.Stream); t != nil {

@@ -112,6 +112,9 @@ func (c *Conn) Endpoint(s Side) capture.Endpoint {
 	return c.Server
 }
 
+// Troubled reports whether c has a loss record.
+func (c *Conn) Troubled() bool { return c.trouble != 0 }
+
 // Service is the number of the connection's listener, from 1; 0 if there were too many.
 func (c *Conn) Service() uint32 { return c.service }
 

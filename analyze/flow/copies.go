@@ -20,11 +20,12 @@ type copyTable struct {
 // copyEntry is small, so that the table stays in the second-level cache.
 type copyEntry struct {
 	at  uint32 // microseconds, modulo 2^32: 71 minutes
-	sum uint32 // 24 bits of the packet's hash, then 8 bits of the TTL's and link-layer addresses'; 0 is empty
+	sum uint32 // of the packet's identity; with hop 0 is empty
+	hop uint32 // of TTL and link-layer addresses
 }
 
 const (
-	copySlots = 1 << 15
+	copySlots = 1 << 14
 	// A stack that retransmits waits at least for a round trip. An equal packet within half of that, or
 	// within copyBlind when the round trip is unknown, was not sent again.
 	copyBlind = 300 * time.Microsecond
@@ -32,6 +33,8 @@ const (
 	// later than this an equal ID is no evidence.
 	copyHorizon = 30 * time.Second
 )
+
+func copySlot(h uint64) uint64 { return h >> 3 & (copySlots - 1) }
 
 func (t *copyTable) init() { t.entries = make([]copyEntry, copySlots) }
 
@@ -42,19 +45,19 @@ func (t *copyTable) init() { t.entries = make([]copyEntry, copySlots) }
 // re-uses the ID cannot be told from a copy, so its repeats prove no loss either).
 // IP-ID 0 and IPv6 prove nothing: there another TTL or link-layer address does, or a gap far
 // below the round trip.
-func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant) bool {
+func (t *copyTable) seen(c *Conn, p *capture.Packet, at capture.Instant) bool {
 	t.doubtful = false
-	h := uint64(c.index)<<1 | uint64(s)
-	h = (h ^ uint64(p.Seq)<<32 ^ uint64(p.Ack)) * 0x9e3779b97f4a7c15
-	h = (h ^ h>>29 ^ uint64(p.IPID)<<48 ^ uint64(p.Len)<<16 ^ uint64(p.Window)<<32 ^ uint64(p.Flags)) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>32 ^ uint64(p.TSVal)<<32 ^ uint64(p.TSEcr)) * 0x94d049bb133111eb
-	hop := uint32(p.MACs^p.MACs>>8^p.MACs>>16^p.MACs>>24^uint32(p.TTL)) & 0xff
-	sum := uint32(h>>32)&^0xff | hop | 1<<31
-	e := &t.entries[h>>3&(copySlots-1)]
+	h := p.Ident
+	if h == 0 {
+		h = p.Identity()
+	}
+	hop := p.MACs ^ uint32(p.TTL)*0x9e3779b9
+	sum := uint32(h>>32) | 1
+	e := &t.entries[copySlot(h)]
 	old := *e
 	now := uint32(uint64(at) / 1000)
-	*e = copyEntry{now, sum}
-	if (old.sum^sum)&^0xff != 0 {
+	*e = copyEntry{now, sum, hop}
+	if old.sum != sum {
 		return false
 	}
 	gap := time.Duration(int32(now-old.at)) * time.Microsecond
@@ -67,7 +70,7 @@ func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 	if p.IPID != 0 {
 		return true
 	}
-	if old.sum != sum {
+	if old.hop != hop {
 		return gap < minRTO // another TTL or link-layer address: seen at another place
 	}
 	if p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.RST) == 0 {
@@ -76,7 +79,10 @@ func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 	blind := copyBlind
 	switch {
 	case p.Flags&capture.SYN != 0:
-		blind = minRTO // only a time-out repeats a SYN
+		if p.Flags&capture.ACK != 0 && at.Sub(c.synAgain) < gap {
+			return false // a repeated SYN in between was answered, too
+		}
+		blind = minRTO // otherwise only a time-out repeats it
 	case c.HandshakeRTT > 0:
 		blind = c.HandshakeRTT / 2
 	}

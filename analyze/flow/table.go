@@ -207,12 +207,13 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 	n := min(len(obs), prefetchLen)
 	mask := uint32(len(t.slots) - 1)
 	var refs [prefetchLen]uint32
+	var sum uint32
 	for i := range obs[:n] {
 		if h := obs[i].Packet.Hash; h != 0 {
 			refs[i] = t.slots[h&mask].ref
+			sum += t.copies.entries[copySlot(obs[i].Packet.Ident)].sum
 		}
 	}
-	var sum uint32
 	for _, ref := range refs[:n] {
 		if ref == 0 {
 			continue
@@ -220,6 +221,10 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 		c := t.conns.at(ref - 1)
 		// One field of each cache line.
 		sum += uint32(c.Client.Port) + uint32(c.Last) + c.side[0].next + c.side[0].dataPk + c.side[1].next + c.side[1].dataPk + c.Stream
+		if c.path != 0 {
+			p := t.paths.at(c.path - 1)
+			sum += p.win + p.Side[0].Segments + p.Side[1].Segments
+		}
 	}
 	t.fetched = sum
 	return n

@@ -40,7 +40,7 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 			path.Heard[i] = max(path.Heard[i], at)
 		}
 	}
-	if t.copies.seen(c, s, p, at) || (at < d.lastAt && alreadySeen(d, p)) {
+	if t.copies.seen(c, p, at) || (at < d.lastAt && alreadySeen(d, p)) {
 		t.copied(c, s, p, at, path)
 		return
 	}

@@ -43,8 +43,8 @@ func FuzzDecode(f *testing.F) {
 func checkPacket(t *testing.T, p *capture.Packet) {
 	switch p.Proto {
 	case capture.ProtoTCP:
-		if p.Hash != capture.FlowHash(&p.Dst, &p.Src) {
-			t.Fatal("the hash is not that of the endpoints")
+		if p.Hash != capture.FlowHash(&p.Dst, &p.Src) || p.Ident != p.Identity() {
+			t.Fatal("the hashes are not those of the packet")
 		}
 		if p.IPLen < 40 || p.Len > p.IPLen-40 {
 			t.Fatalf("lengths: %+v", p)

@@ -46,6 +46,7 @@ func (d *Decoder) tcp(b []byte, n int, p *capture.Packet) capture.LossReason {
 		p.Data = b[hl:len(b):len(b)]
 	}
 	p.Hash = capture.FlowHash(&p.Src, &p.Dst)
+	p.Ident = p.Identity()
 	return capture.LossNone
 }
 
