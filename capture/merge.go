@@ -31,6 +31,14 @@ func (e *SourceError) Error() string { return e.Name + ": " + e.Err.Error() }
 // Unwrap returns Err.
 func (e *SourceError) Unwrap() error { return e.Err }
 
+const (
+	// aheadAlone batches of the default size hold some 4,000 packets: a reader fetches them from memory in
+	// less time than a disk takes for its next megabyte.
+	aheadAlone = 8
+	// maxAheadBatch is the size of batch above which two must do: 8 MiB.
+	maxAheadBatch = 4096
+)
+
 // Merge reads all sources to their end and hands their observations to out in one
 // order: by time, at the same time by the index of the source in srcs, and within a
 // source as the source delivers them. Observations of a source are never reordered
@@ -42,8 +50,9 @@ func (e *SourceError) Unwrap() error { return e.Err }
 // source and given to out at once (0: DefaultBatch); where batches begin and end, and
 // Until, do. A Batch given to out, and the Data in it, are valid until out returns.
 //
-// Each source is read one batch ahead in a goroutine of its own: with batch
-// observations of about 170 bytes a source holds two batches, 170 KiB by default. A
+// Each source is read ahead in a goroutine of its own: with batch observations of about
+// 190 bytes a source holds two batches, 190 KiB by default, and the only source aheadAlone
+// of them, so that waiting for a disk does not hold up out. A
 // source that has not had its first turn holds one of 64 observations, and one that
 // has ended none, so that a directory of files that follow each other costs little.
 //
@@ -59,6 +68,10 @@ func Merge(ctx context.Context, srcs []Source, batch int, out func(*Batch) error
 	if batch <= 0 {
 		batch = DefaultBatch
 	}
+	ahead := 2
+	if len(srcs) == 1 && batch <= maxAheadBatch {
+		ahead = aheadAlone
+	}
 	readCtx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -67,7 +80,7 @@ func Merge(ctx context.Context, srcs []Source, batch int, out func(*Batch) error
 	m := merger{ctx: ctx, out: out, size: batch, until: math.MinInt64, end: math.MinInt64}
 	for i, s := range srcs {
 		r := &mergeReader{src: s, index: i, floor: math.MinInt64,
-			free: make(chan *Batch, 2), full: make(chan mergeRead, 2)}
+			free: make(chan *Batch, ahead), full: make(chan mergeRead, ahead)}
 		m.all = append(m.all, r)
 		m.heap = append(m.heap, r) // a valid heap: equal times in order of index
 		running.Go(func() { r.run(readCtx) })
@@ -102,7 +115,7 @@ type mergeReader struct {
 	src        Source
 	index      int
 	free       chan *Batch
-	full       chan mergeRead // two batches exist: neither channel ever blocks a sender
+	full       chan mergeRead // there are as many batches as each holds: neither channel ever blocks a sender
 	cur        *Batch         // being merged; nil before the first
 	pos        int            // in cur.Obs
 	last       error          // came with cur: nothing follows it
@@ -171,8 +184,9 @@ type merger struct {
 // single hands over the batches of the only source as they are.
 func (m *merger) single() error {
 	r := m.all[0]
-	r.give(new(Batch), m.size)
-	r.give(new(Batch), m.size)
+	for range cap(r.free) {
+		r.give(new(Batch), m.size)
+	}
 	for {
 		if err := m.receive(r); err != nil {
 			return err
