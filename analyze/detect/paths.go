@@ -55,10 +55,26 @@ type troubled struct {
 	retries uint32          // repetitions of full-size segments
 	failed  uint32          // of these, lost again
 	openAt  capture.Instant // a hole is open since
-	note    analyze.Evidence
+	note    lossNote
 	full    bool // lost segments of nearly MSS
 	client  capture.Addr
 	passed  bool // something that was repeated, or missing, arrived in the end
+}
+
+// lossNote is a sign of loss; it becomes evidence when it is needed.
+type lossNote struct {
+	at             capture.Instant
+	client, server capture.Endpoint
+	frame          uint64
+	what           string
+}
+
+func (n *lossNote) evidence() analyze.Evidence {
+	e := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + n.server.String(), Note: n.what}
+	if n.frame != 0 {
+		e.Frames = []uint64{n.frame}
+	}
+	return e
 }
 
 // maxTroubled bounds the connections with losses that one direction remembers.
@@ -204,10 +220,7 @@ func (t *troubled) mark(e *flow.Event, what string) {
 		return
 	}
 	t.at, t.client = e.At, e.Conn.Client.Addr
-	t.note = analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: what}
-	if e.Frame != 0 {
-		t.note.Frames = []uint64{e.Frame}
-	}
+	t.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, what}
 }
 
 func (t *troubled) close(at capture.Instant) {
@@ -383,7 +396,7 @@ func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Dura
 		}
 		f.longest = max(f.longest, worst)
 		if len(f.evidence) < analyze.MaxEvidence {
-			f.evidence = append(f.evidence, t.note)
+			f.evidence = append(f.evidence, t.note.evidence())
 		}
 	}
 	return f

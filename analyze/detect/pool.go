@@ -36,6 +36,7 @@ type PoolExhausted struct {
 // and their clients lose patience.
 type poolExhausted struct {
 	hosts subjects[capture.Addr, poolHost]
+	ports services[servicePort] // where a listener's state is in hosts
 	most  PoolExhausted
 }
 
@@ -46,6 +47,9 @@ type poolHost struct {
 	levels [len(dnsPatience)][seriesLen]int32
 	n      int
 }
+
+// servicePort points to a listener's state; nil if the host has too many.
+type servicePort struct{ port *poolPort }
 
 // poolPort is one listener of the host.
 type poolPort struct {
@@ -78,7 +82,7 @@ type dnsKey struct {
 }
 
 func newPoolExhausted() analyze.Detector {
-	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts)}
+	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16)}
 }
 
 func (d *poolExhausted) Spec() analyze.Spec {
@@ -106,9 +110,14 @@ func (d *poolExhausted) Event(e *flow.Event) {
 	c := e.Conn
 	// Only hosts that serve somebody have a pool worth watching.
 	var p *poolPort
-	if h := d.hosts.peek(c.Server.Addr); h != nil || e.Kind == flow.Request {
-		if h = d.host(c.Server.Addr); h != nil {
+	if at := d.ports.peek(c); at != nil {
+		p = at.port
+	} else if e.Kind == flow.Request {
+		if h := d.host(c.Server.Addr); h != nil {
 			p = h.ports.get(c.Server.Port)
+		}
+		if at := d.ports.get(c); at != nil {
+			at.port = p
 		}
 	}
 	switch e.Kind {

@@ -55,7 +55,7 @@ type synAgain struct {
 	tries    uint32
 	answered bool
 	saTries  uint32
-	note     analyze.Evidence
+	note     lossNote
 }
 
 // maxAgain bounds the connections with repeated SYNs that one listener remembers.
@@ -107,10 +107,7 @@ func (d *retransmission) syn(e *flow.Event) {
 		}
 		if a.tries == 0 {
 			a.at = e.At.Add(-e.Dur)
-			a.note = analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: "SYN repeated"}
-			if e.Frame != 0 {
-				a.note.Frames = []uint64{e.Frame}
-			}
+			a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN repeated"}
 			st.requests.add(1, 0, a.at)
 		}
 		a.tries = e.N
@@ -197,7 +194,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 				f.Unanswered++
 			}
 			if len(evidence) < analyze.MaxEvidence {
-				evidence = append(evidence, a.note)
+				evidence = append(evidence, a.note.evidence())
 			}
 			return true
 		})

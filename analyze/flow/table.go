@@ -581,6 +581,9 @@ func (t *Table) End() { t.dns.close(t.now, t.send) }
 // connections that are still open stay "open" in it.
 func (t *Table) Close() {
 	t.End()
+	if t.o.Row == nil {
+		return
+	}
 	idx := make([]uint32, 0, t.live)
 	for i := range t.conns.n {
 		if t.conns.at(i).inUse {
@@ -589,10 +592,7 @@ func (t *Table) Close() {
 	}
 	slices.SortFunc(idx, func(a, b uint32) int { return int(t.conns.at(a).Stream) - int(t.conns.at(b).Stream) })
 	for _, i := range idx {
-		c := t.conns.at(i)
-		if t.o.Row != nil {
-			t.row(c)
-		}
+		t.row(t.conns.at(i))
 	}
 }
 
