@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"jindan/capture"
 )
@@ -380,5 +381,17 @@ func BenchmarkObserve(b *testing.B) {
 		o.Packet.Seq += 1000
 		o.Packet.IPID++
 		tb.Observe(o)
+	}
+}
+
+// 500,000 connections of at most 400 bytes, their index and loss records for a seventh of them stay under 300 MB.
+func TestRecordSize(t *testing.T) {
+	conn, loss := unsafe.Sizeof(Conn{}), unsafe.Sizeof(Trouble{})
+	if conn > 400 {
+		t.Errorf("a connection takes %d bytes", conn)
+	}
+	const slots = 1 << 20 // at most 5/8 full
+	if sum := DefaultMaxConns*conn + DefaultMaxConns/7*loss + slots*unsafe.Sizeof(slot{}); sum > 300_000_000 {
+		t.Errorf("a full table takes %d bytes (%d a connection, %d a loss record)", sum, conn, loss)
 	}
 }
