@@ -57,11 +57,11 @@ func Wrap(s string, w int) []string {
 	line, n := "", 0
 	for _, word := range words(Clean(s), w) {
 		k := Width(word)
-		if n > 0 && n+1+k <= w {
+		if line != "" && n+1+k <= w {
 			line, n = line+" "+word, n+1+k
 			continue
 		}
-		if n > 0 {
+		if line != "" {
 			lines = append(lines, line)
 		}
 		for k > w {
@@ -71,7 +71,7 @@ func Wrap(s string, w int) []string {
 		}
 		line, n = word, k
 	}
-	if n > 0 || len(lines) == 0 {
+	if line != "" || len(lines) == 0 {
 		lines = append(lines, line)
 	}
 	return lines

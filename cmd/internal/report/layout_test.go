@@ -31,6 +31,7 @@ func TestWrap(t *testing.T) {
 		{"aaaaaaaaaaaaaaaaaaaa b", 8, "aaaaaaaa|aaaaaaaa|aaaa b"},
 		{"odd ` tick here", 10, "odd ` tick|here"},
 		{"a\n  b\tc", 10, "a b c"},
+		{"\u0319 0", 10, "\u0319 0"}, // a word of no width is still a word
 	} {
 		if got := strings.Join(Wrap(c.s, c.w), "|"); got != c.want {
 			t.Errorf("Wrap(%q, %d) = %q, want %q", c.s, c.w, got, c.want)
