@@ -75,7 +75,7 @@ func (d *decoder) steps(n *node) []*Step {
 			}
 			s.Needs = append(s.Needs, alternatives)
 		}
-		if slices.ContainsFunc(out, func(o *Step) bool { return o.ID == s.ID }) {
+		if s.ID != "" && slices.ContainsFunc(out, func(o *Step) bool { return o.ID == s.ID }) {
 			d.fail(id.errorf("step %q is given twice", s.ID))
 		}
 		out = append(out, s)
