@@ -247,13 +247,23 @@ func FlowHash(a, b *Endpoint) uint32 {
 }
 
 // Identity hashes what a sender changes between two transmissions of a TCP segment, and where it
-// goes: equal for copies of one packet, wherever they were captured. It is never 0.
+// goes: equal for copies of one packet, wherever they were captured. It is never 0. It holds no
+// secret: which packets a table of fixed size forgets shows in findings, and those must be the
+// same in every process.
 func (p *Packet) Identity() uint64 {
-	h := uint64(p.Hash)<<32 | uint64(p.Src.Port)<<16 | uint64(p.Dst.Port)
+	h := addressMix(&p.Src, &p.Dst) ^ uint64(p.Src.Port)<<16 ^ uint64(p.Dst.Port)
 	h = (h ^ uint64(p.Seq)<<32 ^ uint64(p.Ack)) * 0x9e3779b97f4a7c15
 	h = (h ^ h>>29 ^ uint64(p.IPID)<<48 ^ uint64(p.Len)<<16 ^ uint64(p.Window)<<32 ^ uint64(p.Flags)) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>32 ^ uint64(p.TSVal)<<32 ^ uint64(p.TSEcr)) * 0x94d049bb133111eb
 	return h | 1
+}
+
+func addressMix(src, dst *Endpoint) uint64 {
+	h1, l1 := bits.Mul64(binary.LittleEndian.Uint64(src.Addr[0:8])^0xa0761d6478bd642f,
+		binary.LittleEndian.Uint64(src.Addr[8:16])^0xe7037ed1a0b428db)
+	h2, l2 := bits.Mul64(binary.LittleEndian.Uint64(dst.Addr[0:8])^0x8ebc6af09c88c6e3,
+		binary.LittleEndian.Uint64(dst.Addr[8:16])^0x589965cc75374cc3)
+	return h1 ^ l1 ^ bits.RotateLeft64(h2^l2, 32)
 }
 
 // Hash mixes the address and port with a secret of the process.
