@@ -2,7 +2,6 @@ package flow
 
 import (
 	"slices"
-	"time"
 
 	"jindan/capture"
 )
@@ -14,15 +13,6 @@ const (
 	DefaultMaxConns = 500_000
 	// DefaultMaxPaths bounds the host pairs, at about 1.1 kB each.
 	DefaultMaxPaths = 32_768
-	// closedLinger is how long a closed connection stays, so that its late packets are not taken for
-	// a new one: 2 MSL as Linux has it (TCP_TIMEWAIT_LEN, include/net/tcp.h).
-	closedLinger = 60 * time.Second
-	// sweepEvery is how many seals pass between sweeps for closed connections.
-	sweepEvery = 16
-	// stallAge is how long a hole stays open before its segments count as missing although
-	// nothing has filled it: more than two time-outs of TCP_RTO_MIN 200 ms with back-off
-	// (0.2 + 0.4 s), so that at least one retransmission was lost, too.
-	stallAge = capture.Instant(time.Second)
 )
 
 // Options of a Table. The zero value keeps the defaults.
@@ -58,37 +48,6 @@ type Stats struct {
 	SuperPackets uint64 // packets that stand for several segments (GRO, TSO)
 	MergedHoles  uint64 // holes merged because a sender had more than maxHoles open
 }
-
-const chunkLen = 1024 // records per slab chunk: pointers stay valid while the slab grows
-
-type slab[T any] struct {
-	chunks [][]T
-	free   []uint32
-	n      uint32
-}
-
-func (s *slab[T]) at(i uint32) *T { return &s.chunks[i/chunkLen][i%chunkLen] }
-
-// alloc returns a zeroed record.
-func (s *slab[T]) alloc() (uint32, *T) {
-	if k := len(s.free); k > 0 {
-		i := s.free[k-1]
-		s.free = s.free[:k-1]
-		p := s.at(i)
-		*p = *new(T)
-		return i, p
-	}
-	if int(s.n) == len(s.chunks)*chunkLen {
-		s.chunks = append(s.chunks, make([]T, chunkLen))
-	}
-	s.n++
-	return s.n - 1, s.at(s.n - 1)
-}
-
-func (s *slab[T]) release(i uint32) { s.free = append(s.free, i) }
-
-// slot of the hash index: tag and index+1; 0 is empty.
-type slot struct{ tag, ref uint32 }
 
 // Table tracks all connections. It is not safe for concurrent use.
 type Table struct {
@@ -133,101 +92,6 @@ func New(o Options) *Table {
 	t.copies.init()
 	t.dns.init(&t.o)
 	return t
-}
-
-// find returns the connection between the packet's endpoints, or nil.
-func (t *Table) find(h uint32, p *capture.Packet) (*Conn, Side) {
-	mask := uint32(len(t.slots) - 1)
-	for i := h & mask; ; i = (i + 1) & mask {
-		s := t.slots[i]
-		if s.ref == 0 {
-			return nil, 0
-		}
-		if s.tag != h {
-			continue
-		}
-		c := t.conns.at(s.ref - 1)
-		if c.Client == p.Src && c.Server == p.Dst {
-			return c, Client
-		}
-		if c.Server == p.Src && c.Client == p.Dst {
-			return c, Server
-		}
-	}
-}
-
-func (t *Table) insert(h, ref uint32) {
-	if (t.live+1)*8 > len(t.slots)*5 {
-		old := t.slots
-		t.slots = make([]slot, len(old)*2)
-		for _, s := range old {
-			if s.ref != 0 {
-				t.place(s)
-			}
-		}
-	}
-	t.place(slot{h, ref + 1})
-	t.live++
-}
-
-func (t *Table) place(s slot) {
-	mask := uint32(len(t.slots) - 1)
-	i := s.tag & mask
-	for t.slots[i].ref != 0 {
-		i = (i + 1) & mask
-	}
-	t.slots[i] = s
-}
-
-// remove takes a record out of the index; later entries of the run move up.
-func (t *Table) remove(c *Conn) {
-	mask := uint32(len(t.slots) - 1)
-	i := capture.FlowHash(&c.Client, &c.Server) & mask
-	for t.slots[i].ref != c.index+1 {
-		i = (i + 1) & mask
-	}
-	for j := (i + 1) & mask; t.slots[j].ref != 0; j = (j + 1) & mask {
-		home := t.slots[j].tag & mask
-		if (j-home)&mask >= (j-i)&mask {
-			t.slots[i] = t.slots[j]
-			i = j
-		}
-	}
-	t.slots[i] = slot{}
-	t.live--
-}
-
-// prefetchLen is how many packets Prefetch looks at: their records fit the first-level cache.
-const prefetchLen = 64
-
-// Prefetch reads the records of the connections that obs are about, so that the processor fetches
-// them at the same time and not one after the other when Observe comes to them. It
-// changes nothing, and returns how many observations it looked at.
-func (t *Table) Prefetch(obs []capture.Observation) int {
-	n := min(len(obs), prefetchLen)
-	mask := uint32(len(t.slots) - 1)
-	var refs [prefetchLen]uint32
-	var sum uint32
-	for i := range obs[:n] {
-		if h := obs[i].Packet.Hash; h != 0 {
-			refs[i] = t.slots[h&mask].ref
-			sum += t.copies.entries[copySlot(obs[i].Packet.Ident)].sum
-		}
-	}
-	for _, ref := range refs[:n] {
-		if ref == 0 {
-			continue
-		}
-		c := t.conns.at(ref - 1)
-		// One field of each cache line.
-		sum += uint32(c.Client.Port) + uint32(c.Last) + c.side[0].next + c.side[0].dataPk + c.side[1].next + c.side[1].dataPk + c.Stream
-		if c.path != 0 {
-			p := t.paths.at(c.path - 1)
-			sum += p.win + p.Side[0].Segments + p.Side[1].Segments
-		}
-	}
-	t.fetched = sum
-	return n
 }
 
 // Observe takes one observation; those that are no packets are ignored.
@@ -458,142 +322,6 @@ func (t *Table) TroubleOf(c *Conn) *Trouble {
 		return nil
 	}
 	return t.tr.at(c.trouble - 1)
-}
-
-// Expire decides what the passing of time decides: holes that stay open, DNS queries that
-// stay unanswered. The engine calls it at the end of each window, before the detectors judge.
-func (t *Table) Expire(now capture.Instant) {
-	t.dns.seal(now, t.send)
-	keep := t.holed[:0]
-	for _, i := range t.holed {
-		tr := t.tr.at(i)
-		c := t.conns.at(tr.conn)
-		for s := range tr.side {
-			t.countStalled(c, tr, Side(s), now, stallAge)
-		}
-		if tr.side[0].n+tr.side[1].n > 0 {
-			keep = append(keep, i)
-		} else {
-			tr.open = false
-		}
-	}
-	t.holed = keep
-	t.checkWriters(now)
-}
-
-// Seal begins a new window: forgets which paths were active, and enforces the caps.
-func (t *Table) Seal(now capture.Instant) {
-	t.active = t.active[:0]
-	t.win++
-	if !t.o.KeepClosed && t.win%sweepEvery == 0 {
-		t.sweep(now)
-	}
-	if t.live > t.o.MaxConns {
-		t.evict(now)
-	}
-}
-
-func (t *Table) sweep(now capture.Instant) {
-	for i := range t.conns.n {
-		c := t.conns.at(i)
-		if c.inUse && c.closed && now.Sub(c.Last) > closedLinger {
-			t.drop(c, now)
-		}
-	}
-}
-
-// evict brings the table down to 7/8 of its cap: closed connections first, then
-// those longest silent.
-func (t *Table) evict(now capture.Instant) {
-	victims := make([]uint32, 0, t.live)
-	for i := range t.conns.n {
-		if t.conns.at(i).inUse {
-			victims = append(victims, i)
-		}
-	}
-	slices.SortFunc(victims, func(a, b uint32) int {
-		x, y := t.conns.at(a), t.conns.at(b)
-		if x.closed != y.closed {
-			if x.closed {
-				return -1
-			}
-			return 1
-		}
-		if x.Last != y.Last {
-			return int(max(min(x.Last-y.Last, 1), -1))
-		}
-		return int(int64(x.Stream) - int64(y.Stream))
-	})
-	for _, i := range victims[:t.live-t.o.MaxConns*7/8] {
-		c := t.conns.at(i)
-		if !c.closed {
-			t.Stats.Evicted++
-		}
-		t.drop(c, now)
-	}
-}
-
-// drop ends a connection's record: closes what is open in it, hands out its row, frees it.
-func (t *Table) drop(c *Conn, at capture.Instant) {
-	t.finish(c, at, false)
-	if c.OneWay() && c.IsEstablished() {
-		t.Stats.OneWay++
-	}
-	if t.o.Row != nil {
-		t.row(c)
-	}
-	t.remove(c)
-	c.inUse = false
-	if c.trouble != 0 {
-		if t.tr.at(c.trouble - 1).open {
-			i := slices.Index(t.holed, c.trouble-1)
-			t.holed = slices.Delete(t.holed, i, i+1)
-		}
-		t.tr.release(c.trouble - 1)
-	}
-	if p := t.Path(c); p != nil {
-		if p.live--; p.live == 0 && !t.o.KeepClosed && p.win != t.win && len(t.pairs) > t.o.MaxPaths/2 {
-			delete(t.pairs, [2]capture.Addr{p.A, p.B})
-			p.inUse = false
-			t.paths.release(p.Index)
-		}
-	}
-	t.conns.release(c.index)
-}
-
-func (t *Table) row(c *Conn) {
-	var tr *Trouble
-	if c.trouble != 0 {
-		tr = t.tr.at(c.trouble - 1)
-	}
-	var w *WiresharkCounts
-	if t.o.Wireshark {
-		counts := t.wireshark(c.index).counts()
-		w = &counts
-	}
-	t.o.Row(c, tr, w)
-}
-
-// End decides at the end of the input what only time would have decided. No packet may follow.
-func (t *Table) End() { t.dns.close(t.now, t.send) }
-
-// Close calls End and ends the run: every connection's row is handed out, in stream order, and
-// connections that are still open stay "open" in it.
-func (t *Table) Close() {
-	t.End()
-	if t.o.Row == nil {
-		return
-	}
-	idx := make([]uint32, 0, t.live)
-	for i := range t.conns.n {
-		if t.conns.at(i).inUse {
-			idx = append(idx, i)
-		}
-	}
-	slices.SortFunc(idx, func(a, b uint32) int { return int(t.conns.at(a).Stream) - int(t.conns.at(b).Stream) })
-	for _, i := range idx {
-		t.row(t.conns.at(i))
-	}
 }
 
 // Live calls f for every connection in the table, in slab order.

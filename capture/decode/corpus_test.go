@@ -23,8 +23,7 @@ const corpusEnv = "JINDAN_CORPUS"
 func corpusFiles(t testing.TB) (dir string, paths []string) {
 	dir = os.Getenv(corpusEnv)
 	if dir == "" {
-		t.Logf("%s is not set: no corpus to compare with", corpusEnv)
-		return "", nil
+		t.Skipf("%s is not set: no corpus to compare with", corpusEnv)
 	}
 	f, err := os.Open(filepath.Join(dir, "index.tsv"))
 	if err != nil {
@@ -140,9 +139,6 @@ func explained(path string) bool {
 // and payload bytes by connection and direction, with Wireshark's.
 func TestCorpusTruth(t *testing.T) {
 	dir, paths := corpusFiles(t)
-	if paths == nil {
-		t.Skip()
-	}
 	equal := 0
 	for _, path := range paths {
 		want, wantFlows := readTruth(t, dir, path)
