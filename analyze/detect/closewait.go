@@ -172,7 +172,7 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		h.state.listener = d.services.peek(c)
 		return true
 	})
-	lossy := ratio(w.Flows.Stats.CaptureLost, w.Flows.Stats.Packets)
+	lossy := w.Flows.Stats.CaptureLossShare()
 	d.services.each(func(e capture.Endpoint, st *closeState) bool {
 		return d.judge(w, closeKey{server: e}, st, lossy, emit) || st.open > 0
 	})

@@ -162,7 +162,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		st.notes = appendBounded(st.notes, q, maxDNSNotes)
 	})
-	lossy := ratio(w.Flows.Stats.CaptureLost, w.Flows.Stats.Packets)
+	lossy := w.Flows.Stats.CaptureLossShare()
 	d.states.each(func(k resolverKey, st *unansweredState) bool {
 		st.roll(w.End)
 		s := &st.series
@@ -185,7 +185,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.Silence = silence.Seconds()
 		most := st.since(s.onset, &f)
 		// Many tries of one lookup are independent, too.
-		tolerated := w.Params.Float("min_share")
+		tolerated := max(w.Params.Float("min_share"), lossy) // the capture loses answers, too
 		f.Chance = min(atLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
 		return true

@@ -210,6 +210,7 @@ func lossy(e *flow.Event) bool {
 }
 
 func (st *wayState) mark(e *flow.Event) {
+	st.lastBad = max(st.lastBad, e.At)
 	if st.firstMark == 0 {
 		st.firstMark = e.At
 	}
@@ -347,9 +348,14 @@ func (ws *ways) roll(w *analyze.Window) {
 // been open for a second, at the end of a window. Signs without a loss by then were reordering.
 const markPatience = 3 * time.Second
 
-// recent sums the sizes since the onset.
-func (st *wayState) recent() (s sizes, acks point, conns int) {
-	for i := st.n - min(st.series.windows(), st.n); i < st.n; i++ {
+// recent sums the sizes since the onset, which may be some windows earlier than the first loss that
+// counted: a hole counts when it has been open for a while.
+func (st *wayState) recent(now capture.Instant) (s sizes, acks point, conns int) {
+	span := st.series.windows()
+	if o := st.series.onset; o != 0 {
+		span = max(span, int((now.Sub(o)+analyze.WindowLength-1)/analyze.WindowLength))
+	}
+	for i := st.n - min(span, st.n); i < st.n; i++ {
 		s.add(&st.ring[i])
 		conns += int(st.newConns[i])
 		acks.bad += st.acks[i].bad

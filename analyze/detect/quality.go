@@ -71,7 +71,7 @@ func (d *captureQuality) measure(w *analyze.Window) CaptureQuality {
 		})
 	}
 	f.CopyShare = ratio(s.Copies, s.Packets)
-	f.CaptureLossShare = ratio(s.CaptureLost, s.Packets+s.CaptureLost)
+	f.CaptureLossShare = s.CaptureLossShare()
 	f.UndecodedShare = ratio(f.Undecoded, f.Packets+f.Undecoded)
 	f.OneWayShare = ratio(f.OneWay, f.Connections)
 	f.MidStreamShare = ratio(f.MidStream, f.Connections)

@@ -120,6 +120,7 @@ func (d *retransmission) syn(e *flow.Event) {
 		if a.saTries == 0 {
 			if a.at == 0 {
 				a.at = e.At.Add(-e.Dur)
+				a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN-ACK repeated"}
 			}
 			st.answers.add(1, 0, e.At.Add(-e.Dur))
 		}
@@ -144,7 +145,7 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.CopyShare = copyShare(p)
 		fs := st.flowStats(k, s.onset, w.End, stalledAfter)
 		f.Flows, f.StalledFlows, f.Longest = fs.flows, fs.stalled, fs.longest.Seconds()
-		recent, _, conns := st.recent()
+		recent, _, conns := st.recent(w.End)
 		f.FlowsTotal = max(conns, fs.flows)
 		f.MeanSize = meanLost(&recent)
 		f.SeenOriginal = ratio(ps.Retransmits, ps.Retransmits+ps.Lost)

@@ -70,7 +70,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if st.series.since.bad == 0 {
 			return true
 		}
-		s, acks, conns := st.recent()
+		s, acks, conns := st.recent(w.End)
 		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
 		s.sent[flow.Bin(ackSize)] += acks.total
 		s.lost[flow.Bin(ackSize)] += acks.bad

@@ -42,6 +42,9 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	if p.Len > mss {
 		t.Stats.SuperPackets++
 	}
+	if p.Len > 0 {
+		t.Stats.Data += uint64(segments(p.Len, mss))
+	}
 	if p.IPLen <= plainFrame || p.Len <= mss {
 		d.maxLen = max(d.maxLen, p.Len)
 	}

@@ -36,6 +36,7 @@ type Options struct {
 // Stats are the table's own counters: what its caps turned away, and what the capture lacks.
 type Stats struct {
 	Packets      uint64 // TCP segments
+	Data         uint64 // segments with data
 	Conns        uint64
 	MidStream    uint64 // connections whose SYN and SYN-ACK were not seen
 	OneWay       uint64 // connections that left the table and of which one side only was seen
@@ -74,6 +75,15 @@ type Table struct {
 	now    capture.Instant // newest time seen
 	// fetched keeps the reads of Prefetch from being optimised away.
 	fetched uint32
+}
+
+// CaptureLossShare estimates which share of the packets the capture has missed: of the segments with
+// data, for those without leave no gap.
+func (s *Stats) CaptureLossShare() float64 {
+	if s.CaptureLost == 0 {
+		return 0
+	}
+	return float64(s.CaptureLost) / float64(s.Data+s.CaptureLost)
 }
 
 // New returns an empty table.
@@ -140,12 +150,21 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 }
 
 // renews reports whether p opens a new connection on the 5-tuple of c: a SYN with another
-// initial sequence number than the one that c began with.
+// initial sequence number than the one that c began with, or, where the capture lacks that, the
+// SYN-ACK to it.
 func renews(c *Conn, s Side, p *capture.Packet) bool {
-	if p.Flags&(capture.SYN|capture.ACK) != capture.SYN {
+	if p.Flags&capture.SYN == 0 {
 		return false
 	}
 	d := &c.side[s]
+	if p.Flags&capture.ACK != 0 {
+		if s != Server || d.flags&synSeen == 0 || d.isn == p.Seq {
+			return false
+		}
+		// A second answer to the same SYN has another number if both are SYN cookies.
+		o := &c.side[s.Other()]
+		return o.flags&synSeen == 0 || p.Ack != o.isn+1
+	}
 	if d.flags&(synSeen|known) == 0 {
 		// Only the other side has spoken so far: a SYN now is a new start unless that
 		// was its SYN-ACK.

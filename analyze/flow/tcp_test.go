@@ -304,6 +304,20 @@ func TestReusedTuple(t *testing.T) {
 	k.send(time.Second, Client, syn, 0, 0, 0)
 	k.send(time.Second, Client, syn, 77777, 0, 0)
 	k.want(t, "new", "syn-repeat", "new")
+
+	// Of the server's side alone.
+	k = newTalk(ConnNew, SynAckRepeat)
+	k.send(0, Server, syn|ack, 0, 1, 0)
+	k.send(time.Second, Server, syn|ack, 0, 1, 0)
+	k.send(time.Second, Server, syn|ack, 77777, 5001, 0)
+	k.want(t, "new", "synack-repeat", "new")
+
+	// Two SYN cookies for one SYN.
+	k = newTalk(ConnNew)
+	k.send(0, Client, syn, 0, 0, 0)
+	k.send(ms, Server, syn|ack, 0, 1, 0)
+	k.send(time.Second, Server, syn|ack, 77777, 1, 0)
+	k.want(t, "new")
 }
 
 // A super-packet stands for the segments that it was made of.

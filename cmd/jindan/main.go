@@ -41,7 +41,10 @@ func (s *status) Error() string {
 
 func (s *status) Unwrap() error { return s.err }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	runProgram()
+	os.Exit(run(os.Args[1:]))
+}
 
 func run(args []string) int {
 	a := &app{log: newLog("text", false)}
@@ -126,7 +129,7 @@ Findings and results go to standard output, everything else to standard error.`,
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())
 	})
-	c.AddCommand(newAnalyze(a), newFlows(a), newExplain(a), newRules(a), newVersion(), newMan())
+	c.AddCommand(newAnalyze(a), newFlows(a), newExplain(a), newRules(a), newDrill(a), newVersion(), newMan())
 	c.InitDefaultHelpCmd()
 	c.SetHelpCommandGroupID("")
 	return c
