@@ -11,7 +11,7 @@ import (
 
 // Keys of a rule file, and those that an override may change without replacing the rule.
 var (
-	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "params", "when", "for", "keep_for",
+	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "against", "params", "when", "for", "keep_for",
 		"severity", "severity_when", "citation", "look_alikes", "text"}
 	changeable = []string{"id", "enabled", "params", "for", "keep_for", "severity", "severity_when"}
 	textKeys   = []string{"title", "summary", "next", "ruled_out", "not_assessable"}
@@ -42,6 +42,14 @@ func (d *decoder) rule(n *node) *Rule {
 	r.Steps = d.strs(r.nodes.steps)
 	if c := n.get("classes"); c != nil {
 		r.Classes = d.strs(c)
+	}
+	if c := n.get("against"); c != nil {
+		r.Against = d.strs(c)
+		for _, a := range r.Against {
+			if !slices.Contains(r.Classes, a) {
+				d.fail(c.errorf("against: %q is not among the classes", a))
+			}
+		}
 	}
 	if p := n.get("params"); p != nil && d.mapping(p) {
 		for i, k := range p.keys {

@@ -65,6 +65,7 @@ type Rule struct {
 	Enabled      bool
 	Steps        []string // ids of steps.yaml
 	Classes      []string // values of the feature "class"; nil if it has none
+	Against      []string // classes that explain the same signs otherwise: they rule the steps out
 	Thresholds   []Threshold
 	Params       Params // their values, for detectors
 	When         string // the condition, as written
@@ -135,4 +136,15 @@ func (r *Rule) Threshold(name string) (Threshold, bool) {
 		return Threshold{}, false
 	}
 	return r.Thresholds[i], true
+}
+
+// IsAgainst reports whether features, those of a finding of the rule, are of a class that rules the
+// rule's steps out.
+func (r *Rule) IsAgainst(features any) bool {
+	if len(r.Against) == 0 {
+		return false
+	}
+	v, err := r.values(features, nil)
+	class, _ := v["class"].(string)
+	return err == nil && slices.Contains(r.Against, class)
 }

@@ -249,9 +249,13 @@ func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Asse
 // verdict on one step: what its findings say, else what its detectors assessed, else what is missing.
 func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[string]analyze.Assessed, links int) analyze.StepVerdict {
 	v := analyze.StepVerdict{Step: s.ID, Verdict: analyze.NotAssessable}
-	var said []*analyze.Finding
+	var said, against []*analyze.Finding
 	for _, f := range fs {
-		if !weak(f) && slices.Contains(f.Steps, s.ID) {
+		switch {
+		case weak(f) || !slices.Contains(f.Steps, s.ID):
+		case g.set.Rule(f.Rule).IsAgainst(f.Features):
+			against = append(against, f)
+		default:
 			said = append(said, f)
 		}
 	}
@@ -266,6 +270,10 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		}
 		v.Verdict = [...]analyze.Verdict{analyze.Confirmed, analyze.IsConsequence, analyze.Suspected}[verdictOf(best)]
 		v.Reason = best.Summary
+		return v
+	}
+	if len(against) > 0 {
+		v.Verdict, v.Reason = analyze.RuledOut, against[0].Summary
 		return v
 	}
 	if s.ID == linkageStep && links > 0 {

@@ -80,6 +80,19 @@ const (
 // heardEvents are signs of life of a listener beside those of requestEvents.
 var heardEvents = flow.Of(flow.SynAckRepeat, flow.Response, flow.HalfClosed, flow.Retransmit)
 
+// fromServer reports whether e tells of a packet, other than RST, that the server has sent.
+func fromServer(e *flow.Event) bool {
+	switch e.Kind {
+	case flow.SynAckSent, flow.SynAckRepeat, flow.Response:
+		return true
+	case flow.HalfClosed:
+		return e.Side == flow.Client // the server acknowledged the client's FIN
+	case flow.Retransmit:
+		return e.Side == flow.Server
+	}
+	return false
+}
+
 func newConnectionRefused() analyze.Detector {
 	d := &connectionRefused{callers: newCallers(), states: newServices[listenerState](maxPerDetector)}
 	d.requests = newRequests(d.outcome)
@@ -95,17 +108,10 @@ func (d *connectionRefused) Event(e *flow.Event) {
 	if c == nil {
 		return
 	}
-	alive := false
-	switch e.Kind {
-	case flow.SynAckSent, flow.SynAckRepeat, flow.Response:
-		alive = true
+	if e.Kind == flow.SynAckSent || e.Kind == flow.SynAckRepeat || e.Kind == flow.Response {
 		d.callers.serving(c.Server.Addr)
-	case flow.HalfClosed:
-		alive = e.Side == flow.Client // the server acknowledged the client's FIN
-	case flow.Retransmit:
-		alive = e.Side == flow.Server
 	}
-	if alive {
+	if fromServer(e) {
 		if st := d.states.get(c); st != nil {
 			st.heard, st.lastAt = max(st.heard, e.At), e.At
 			if e.Kind == flow.Response && !c.SynSeen() && c.Answers() == 1 {

@@ -36,6 +36,7 @@ const (
 	classSilent  = "silent"
 	classRefused = "refused"
 	classHung    = "hung"
+	classFull    = "full"
 )
 
 // deadUpstream follows the calls of this host, or of a host that serves others itself, to each server:
@@ -53,6 +54,7 @@ type upstreamState struct {
 	fails    []failedCall
 	stretch  stretch
 	lastOK   capture.Instant
+	heard    capture.Instant   // the server last sent a packet, other than RST
 	ok       uint32            // calls that succeeded, ever
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
@@ -87,7 +89,7 @@ func newDeadUpstream() analyze.Detector {
 
 func (d *deadUpstream) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{},
-		Events: requestEvents | hungEvents | flow.Of(flow.DNSAnswer)}
+		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer)}
 }
 
 func (d *deadUpstream) Event(e *flow.Event) {
@@ -112,6 +114,11 @@ func (d *deadUpstream) Event(e *flow.Event) {
 		return
 	}
 	d.requests.event(e)
+	if fromServer(e) {
+		if st := d.states.peek(callKey{c.Client.Addr, c.Server}); st != nil {
+			st.heard = max(st.heard, e.At)
+		}
+	}
 	if hungEvents.Has(e.Kind) {
 		if st := d.states.get(callKey{c.Client.Addr, c.Server}); st != nil {
 			st.hung.event(e)
@@ -229,6 +236,9 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 	f.Class = classRefused
 	if f.SynUnanswered > f.Refused {
 		f.Class = classSilent
+		if st.heard > onset.Add(heardSlack) {
+			f.Class = classFull
+		}
 	}
 	if f.SynUnanswered > 0 {
 		n, wait := d.requests.repeats(w, k, onset)

@@ -102,6 +102,8 @@ type Conn struct {
 	abandoned bool
 	inUse     bool
 	listed    bool // in Table.writing
+	// challenged: the SYN was answered with an old acknowledgement, and will come again.
+	challenged bool
 }
 
 // Endpoint returns the address of side s.

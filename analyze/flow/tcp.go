@@ -57,8 +57,14 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		d.ttl = p.TTL
 	}
 
+	if c.isChallenge(s, p) {
+		c.challenged = true
+		return
+	}
 	if p.Flags&capture.RST != 0 {
-		t.reset(c, s, p, at)
+		if !c.challenged || s != Client {
+			t.reset(c, s, p, at)
+		}
 		return
 	}
 	if p.Flags&capture.SYN != 0 {
@@ -91,6 +97,19 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if !c.closed && d.flags&r.flags&finSent != 0 && d.flags&r.flags&finAcked != 0 {
 		t.finish(c, at, true)
 	}
+}
+
+// maxFirstWrite is far more than a client sends before its server is first heard of in a capture that has
+// lost the SYN-ACK: 64 KiB, a window without scaling.
+const maxFirstWrite = 1 << 16
+
+// isChallenge reports whether p is the acknowledgement of something older that answers a SYN: from a
+// TIME_WAIT socket of a previous connection, for example. The client resets that and sends its SYN
+// again at once; the SYN was not lost (RFC 9293 §3.10.7.3, RFC 5961 §4).
+func (c *Conn) isChallenge(s Side, p *capture.Packet) bool {
+	r := &c.side[Client]
+	return s == Server && p.Flags&(capture.SYN|capture.RST|capture.FIN|capture.ACK) == capture.ACK && p.Len == 0 &&
+		c.synAckAt == 0 && c.estAt == 0 && r.flags&(synSeen|ackKnown) == synSeen && r.bytes == 0 && p.Ack-r.isn > maxFirstWrite
 }
 
 // alreadySeen reports whether p says nothing new: then, with a time before its sender's
@@ -151,6 +170,11 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			d.wscale = min(p.WScale, 14) // RFC 7323 §2.3
 			d.flags |= wsSeen
 		}
+	}
+	if repeat && c.challenged {
+		c.challenged = false
+		c.synAt = at
+		return
 	}
 	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen}
 	if p.Flags&capture.ACK == 0 {

@@ -320,6 +320,18 @@ func TestReusedTuple(t *testing.T) {
 	k.want(t, "new")
 }
 
+// A SYN that meets the TIME_WAIT socket of the connection before is answered with that one's last
+// acknowledgement; the client resets it and asks again at once. No SYN was lost.
+func TestTimeWaitChallenge(t *testing.T) {
+	k := newTalk(ConnNew, SynRepeat, Established, Refused, HoleAcked, Reset)
+	k.send(0, Client, syn, 0, 0, 0)
+	k.send(ms, Server, ack, 999_999, 3_000_000, 0)
+	k.send(ms, Client, rst, 3_000_000, 0, 0)
+	k.send(10*ms, Client, syn, 0, 0, 0)
+	k.send(ms, Server, rst|ack, 0, 1, 0)
+	k.want(t, "new", "refused refused")
+}
+
 // A super-packet stands for the segments that it was made of.
 func TestSuperPackets(t *testing.T) {
 	k := newTalk(Retransmit)

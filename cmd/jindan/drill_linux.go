@@ -116,7 +116,11 @@ is not as expected.`,
 				if err != nil {
 					return err
 				}
-				s := lab.Scenario{ID: truth.Scenario, Title: truth.Title, Expect: truth.Expected}
+				s, err := lab.Find(truth.Scenario)
+				if err != nil {
+					return fmt.Errorf("%s: %w", dir, err)
+				}
+				truth.Expected, truth.Elsewhere = s.Expect, s.Elsewhere // as of today
 				run, err := diagnoseDrill(c.Context(), set, truth, dir)
 				if err != nil {
 					return err
