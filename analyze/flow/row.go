@@ -94,6 +94,10 @@ type Row struct {
 	TailLossServer    uint32 `json:"retransmit_tail_loss_probe_server"`
 	SpuriousClient    uint32 `json:"retransmit_spurious_client"`
 	SpuriousServer    uint32 `json:"retransmit_spurious_server"`
+	ClosedClient      uint32 `json:"retransmit_closed_window_client"`
+	ClosedServer      uint32 `json:"retransmit_closed_window_server"`
+	UnacceptedClient  uint32 `json:"retransmit_unaccepted_client"` // the listener had not taken the connection
+	UnacceptedServer  uint32 `json:"retransmit_unaccepted_server"`
 	UnprovenClient    uint32 `json:"retransmit_unproven_client"` // of all: may be copies
 	UnprovenServer    uint32 `json:"retransmit_unproven_server"`
 	HolesClient       uint32 `json:"holes_client"` // gaps in the sequence
@@ -153,8 +157,12 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		r.RTOClient, r.RTOServer = a.Retransmits[RTO], b.Retransmits[RTO]
 		r.TailLossClient, r.TailLossServer = a.Retransmits[TailLoss], b.Retransmits[TailLoss]
 		r.SpuriousClient, r.SpuriousServer = a.Retransmits[Spurious], b.Retransmits[Spurious]
-		r.RetransmitClient = r.FastClient + r.RTOClient + r.TailLossClient + r.SpuriousClient
-		r.RetransmitServer = r.FastServer + r.RTOServer + r.TailLossServer + r.SpuriousServer
+		r.ClosedClient, r.ClosedServer = a.Retransmits[ClosedWindow], b.Retransmits[ClosedWindow]
+		r.UnacceptedClient, r.UnacceptedServer = a.Retransmits[Unaccepted], b.Retransmits[Unaccepted]
+		for class := range a.Retransmits {
+			r.RetransmitClient += a.Retransmits[class]
+			r.RetransmitServer += b.Retransmits[class]
+		}
 		r.UnprovenClient, r.UnprovenServer = a.Unproven, b.Unproven
 		r.HolesClient, r.HolesServer = a.Holes, b.Holes
 		r.FilledClient, r.FilledServer = a.Filled, b.Filled

@@ -11,6 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	runProgram()
 	testscript.Main(m, map[string]func(){"jindan": main})
 }
 
