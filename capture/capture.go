@@ -1,6 +1,6 @@
-// Package capture defines what jindan observes (packets, losses, and later
-// socket tables and host counters) and how observations travel: in batches,
-// from Sources, merged into one stream that is ordered by time.
+// Package capture defines what jindan observes (packets, losses, socket tables,
+// host counters, changes) and how observations travel: in batches, from Sources,
+// merged into one stream that is ordered by time.
 //
 // Time is data. It enters only with an observation, as an [Instant]; nothing
 // that reads observations asks a clock.
@@ -171,6 +171,7 @@ const (
 	// KindLoss says that Lost observations of the source are missing, and
 	// LossReason why.
 	KindLoss
+	KindSample // Sample is set
 )
 
 // LossReason names why observations are missing or could not be used. Reasons
@@ -213,6 +214,9 @@ type Observation struct {
 	Source uint16     // index of the source in the merge, set by Merge
 	Lost   uint64     // KindLoss: how many
 	Packet Packet     // KindPacket
+
+	// Sample is set for KindSample only. What it points to is valid until the batch is read again.
+	Sample *Sample
 }
 
 // Batch is a run of observations of one source, in the order in which the
