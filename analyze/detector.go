@@ -38,6 +38,20 @@ type Detector interface {
 	Assess(w *Window) Assessment
 }
 
+// Sampler is a Detector that also reads samples of the host itself.
+type Sampler interface {
+	Detector
+	// Sample is called for each sample, in stream order. s is borrowed.
+	Sample(at capture.Instant, s *capture.Sample)
+}
+
+// Ask is what the engine would like to see more of. The answer, if there is one, comes as an
+// observation like any other.
+type Ask struct {
+	Full   bool     // a dump of all sockets, with tcp_info
+	Inodes []uint32 // the processes that own these sockets, and what their threads wait for
+}
+
 // Symptom is a detector's measurement of one subject at the end of a window. The
 // rule decides whether it is a finding.
 type Symptom struct {
@@ -72,12 +86,30 @@ type Window struct {
 	First capture.Instant
 	// Final is set for the last window of a run.
 	Final bool
+	// Have says which inputs have spoken in the last seconds.
+	Have Inputs
+	// Ask asks for a closer look; nil where nobody can give one.
+	Ask func(Ask)
 }
+
+// Inputs is a set of kinds of observation.
+type Inputs uint8
+
+// The inputs.
+const (
+	Packets Inputs = 1 << iota
+	Sockets
+	Counters
+)
+
+// Has reports whether i holds all of x.
+func (i Inputs) Has(x Inputs) bool { return i&x == x }
 
 // Local is the address that counts as "this host".
 type Local struct {
 	Addr capture.Addr
 	By   LocalBy
+	own  map[capture.Addr]uint32 // all addresses of the host, where its sockets tell
 }
 
 // LocalBy says how Local was found.
@@ -86,10 +118,16 @@ type LocalBy string
 // The ways, best first.
 const (
 	LocalByOption    LocalBy = "option"    // --local
+	LocalBySockets   LocalBy = "sockets"   // the local ends of the host's sockets
 	LocalByDirection LocalBy = "direction" // the capture marks packets as sent by its host
 	LocalByCommon    LocalBy = "common"    // the address common to the connections
 	LocalNone        LocalBy = "none"
 )
 
 // Is reports whether a is this host.
-func (l Local) Is(a capture.Addr) bool { return l.By != LocalNone && l.By != "" && l.Addr == a }
+func (l Local) Is(a capture.Addr) bool {
+	if l.By == LocalNone || l.By == "" {
+		return false
+	}
+	return l.Addr == a || l.own[a] > 0
+}

@@ -49,6 +49,7 @@ type Options struct {
 	Agent   string
 	Flow    flow.Options // caps; Mask and Emit are the engine's
 	Causes  Causes
+	Ask     func(Ask) // see Window.Ask; called while the engine observes, must not block
 }
 
 // Engine turns observations into findings. It is not safe for concurrent use.
@@ -58,6 +59,8 @@ type Engine struct {
 	detectors []Detector
 	rules     []*rules.Rule
 	byKind    [64][]int // detectors by flow.Kind
+	samplers  []Sampler
+	heard     [3]capture.Instant // newest observation by input, in the order of their bits
 	table     *flow.Table
 	emit      func(*Finding) error
 	err       error
@@ -111,6 +114,9 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 		}
 		e.rules = append(e.rules, r)
 		mask |= s.Events
+		if x, ok := d.(Sampler); ok {
+			e.samplers = append(e.samplers, x)
+		}
 		for k := range e.byKind {
 			if s.Events.Has(flow.Kind(k)) {
 				e.byKind[k] = append(e.byKind[k], i)
@@ -122,6 +128,7 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	o.Flow.Mask, o.Flow.Emit = mask, e.event
 	e.table = flow.New(o.Flow)
 	e.w.Flows = e.table
+	e.w.Ask = o.Ask
 	return e, nil
 }
 
@@ -158,6 +165,11 @@ func (e *Engine) Observe(b *capture.Batch) error {
 			}
 			continue
 		}
+		if o.Kind == capture.KindSample {
+			e.sample(o.At, o.Sample)
+			continue
+		}
+		e.heard[0] = o.At
 		e.cov.Packets++
 		e.cov.First, e.cov.Last = min(e.cov.First, o.At), max(e.cov.Last, o.At)
 		if o.Packet.Dir != capture.DirUnknown {
@@ -169,6 +181,36 @@ func (e *Engine) Observe(b *capture.Batch) error {
 		return e.advance(b.Until)
 	}
 	return e.err
+}
+
+// sample shows a sample of the host to those who read it.
+func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
+	e.cov.Samples++
+	e.cov.First, e.cov.Last = min(e.cov.First, at), max(e.cov.Last, at)
+	switch {
+	case s.Sockets != nil:
+		e.heard[1] = at
+		e.local.sockets(s.Sockets)
+	case s.Host != nil:
+		e.heard[2] = at
+	}
+	for _, d := range e.samplers {
+		d.Sample(at, s)
+	}
+}
+
+// freshness is how long an input counts as there after it last spoke: samples come every second, and a
+// busy host may delay some. Of packets it is not asked: a quiet network has none.
+const freshness = 10 * time.Second
+
+// have is the set of inputs that speak.
+func (e *Engine) have() (i Inputs) {
+	for bit, at := range e.heard {
+		if at != 0 && (bit == 0 || e.w.End.Sub(at) <= freshness) {
+			i |= 1 << bit
+		}
+	}
+	return i
 }
 
 func (e *Engine) begin(at capture.Instant) {
@@ -213,6 +255,7 @@ func (e *Engine) seal() error {
 	e.w.Local = e.local.get()
 	e.symptoms = e.symptoms[:0]
 	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
+	e.w.Have = e.have()
 	for i, d := range e.detectors {
 		w := e.w
 		w.Params = e.rules[i].Params

@@ -108,6 +108,7 @@ type Coverage struct {
 	First       capture.Instant   `json:"first"` // time of the first and last observation
 	Last        capture.Instant   `json:"last"`
 	Packets     uint64            `json:"packets"`
+	Samples     uint64            `json:"samples,omitempty"` // of sockets, counters, processes and changes
 	Connections uint64            `json:"connections"`
 	DNS         uint64            `json:"dns"`                // DNS transactions
 	Lost        map[string]uint64 `json:"lost,omitempty"`     // by capture.LossReason name

@@ -14,6 +14,7 @@ type localFinder struct {
 	option *capture.Addr
 	sent   map[capture.Addr]uint32 // packets marked as outbound (or inbound, for their destination)
 	conns  map[capture.Addr]uint32 // connections by address
+	own    map[capture.Addr]uint32 // local addresses of the host's sockets, by sockets of the newest tables
 	total  uint32
 }
 
@@ -24,6 +25,16 @@ func (l *localFinder) init(option *capture.Addr) {
 	l.option = option
 	l.sent = make(map[capture.Addr]uint32)
 	l.conns = make(map[capture.Addr]uint32)
+	l.own = make(map[capture.Addr]uint32)
+}
+
+// sockets learns the host's addresses from the local ends of its sockets.
+func (l *localFinder) sockets(t *capture.SocketTable) {
+	for i := range t.Sockets {
+		if a := t.Sockets[i].Local.Addr; !a.Netip().IsUnspecified() {
+			count(l.own, a)
+		}
+	}
 }
 
 func (l *localFinder) packet(p *capture.Packet) {
@@ -52,14 +63,26 @@ func count(m map[capture.Addr]uint32, a capture.Addr) {
 
 func (l *localFinder) get() Local {
 	if l.option != nil {
-		return Local{*l.option, LocalByOption}
+		return Local{*l.option, LocalByOption, l.own}
+	}
+	if len(l.own) > 0 {
+		// Of its addresses the one that most connections use.
+		seen := make(map[capture.Addr]uint32, len(l.own))
+		for a, n := range l.own {
+			if !a.Netip().IsLoopback() {
+				seen[a] = n + l.conns[a]
+			}
+		}
+		if a, n, _ := top(seen); n > 0 {
+			return Local{a, LocalBySockets, l.own}
+		}
 	}
 	if a, n, _ := top(l.sent); n > 0 {
-		return Local{a, LocalByDirection}
+		return Local{a, LocalByDirection, nil}
 	}
 	// Common to the connections: on nearly all of them, and on more than any other.
 	if a, n, second := top(l.conns); l.total > 0 && n*10 >= l.total*8 && n > second {
-		return Local{a, LocalByCommon}
+		return Local{a, LocalByCommon, nil}
 	}
 	return Local{By: LocalNone}
 }

@@ -85,9 +85,9 @@ func TestEdge(t *testing.T) {
 		{"size-dependent-loss", "pool-exhausted", // loss towards a client does not hold the workers
 			Party{"size-dependent-loss", features{"opened": 0}, features{"peer": "10.77.1.2"}},
 			Party{"pool-exhausted", nil, nil}, false, false},
-		{"pool-exhausted", "close-wait[STARVED,SLOW-HANDLER]",
+		{"pool-exhausted", "close-wait[STARVED,STARVED-UNACCEPTED,STARVED-QUEUED,SLOW-HANDLER]",
 			Party{"pool-exhausted", nil, nil}, Party{"close-wait", features{"class": "LEAK"}, nil}, false, false},
-		{"pool-exhausted", "close-wait[STARVED,SLOW-HANDLER]",
+		{"pool-exhausted", "close-wait[STARVED,STARVED-UNACCEPTED,STARVED-QUEUED,SLOW-HANDLER]",
 			Party{"pool-exhausted", nil, nil},
 			Party{"close-wait", features{"class": "STARVED", "waiting": 72, "never_answered": 70}, nil}, true, true},
 		{"pool-exhausted", "slow-server[served]",

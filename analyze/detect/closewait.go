@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -27,6 +28,11 @@ type CloseWait struct {
 	Ended          int     `json:"ended"`
 	FinDelay       float64 `json:"fin_delay"`
 	ClientsSucceed float64 `json:"clients_succeed"`
+	Exact          bool    `json:"exact"`
+	Unaccepted     int     `json:"unaccepted"`
+	Owned          int     `json:"owned"`
+	Queued         int     `json:"queued"`
+	Process        string  `json:"process"`
 	Class          string  `json:"class"`
 }
 
@@ -49,7 +55,9 @@ type closeWait struct {
 	waiting  subjects[uint32, halfClosed]   // by stream
 	services services[closeState]           // sockets of listeners
 	callers  subjects[closeKey, closeState] // sockets of those who call them
-	most     int                            // ever, over all subjects
+	sockets  waitingSockets
+	owners   owners
+	most     int // ever, over all subjects
 	conns    uint64
 }
 
@@ -88,7 +96,17 @@ type closeState struct {
 
 func newCloseWait() analyze.Detector {
 	return &closeWait{waiting: newSubjects[uint32, halfClosed](maxWaiting),
-		services: newServices[closeState](maxPerDetector), callers: newSubjects[closeKey, closeState](maxPerDetector)}
+		services: newServices[closeState](maxPerDetector), callers: newSubjects[closeKey, closeState](maxPerDetector), sockets: newWaitingSockets()}
+}
+
+// Sample takes the socket tables, and who owns the sockets.
+func (d *closeWait) Sample(at capture.Instant, s *capture.Sample) {
+	switch {
+	case s.Sockets != nil:
+		d.sockets.sample(at, s.Sockets)
+	case s.Processes != nil:
+		d.owners.sample(at, s.Processes)
+	}
 }
 
 func (d *closeWait) Spec() analyze.Spec {
@@ -173,6 +191,13 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 	lossy := w.Flows.Stats.CaptureLossShare()
+	exact := d.sockets.speaks(w.End)
+	if exact {
+		d.sockets.judge()
+		infer := emit
+		emit = func(s analyze.Symptom) { d.exact(w, s, infer) }
+		defer d.rest(w, infer)
+	}
 	d.services.each(func(e capture.Endpoint, st *closeState) bool {
 		return d.judge(w, closeKey{server: e}, st, lossy, emit) || st.open > 0
 	})
@@ -255,10 +280,6 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	default:
 		f.Class = classStarved
 	}
-	s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
-	if k.client != (capture.Addr{}) {
-		s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
-	}
 	var evidence []analyze.Evidence
 	for _, h := range list[min(int(usual), n-1):min(int(usual)+analyze.MaxEvidence, n)] {
 		ev := analyze.Evidence{At: h.since, Flow: h.client.String() + " > " + k.server.String(), Note: "FIN acknowledged, not answered by a FIN"}
@@ -267,12 +288,86 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 		}
 		evidence = append(evidence, ev)
 	}
-	emit(analyze.Symptom{Subject: s, Onset: first, Features: f, Evidence: evidence})
+	emit(analyze.Symptom{Subject: k.subject(), Onset: first, Features: f, Evidence: evidence})
 	return true
 }
 
 func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.conns >= 10, Features: CloseWait{Waiting: d.most, Connections: int(d.conns)}}
+	return analyze.Assessment{Assessable: d.conns >= 10 || d.sockets.at != 0, Features: CloseWait{Waiting: d.most, Connections: int(d.conns)}}
+}
+
+// exact corrects a symptom that was inferred from packets by the sockets, where they are this host's.
+func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyze.Symptom)) {
+	f := s.Features.(CloseWait)
+	k, mine := d.socketKey(w, &s)
+	st := d.sockets.states.peek(k)
+	if !mine {
+		emit(s) // of another host: nobody else has seen its sockets
+		return
+	}
+	if st == nil || len(st.list) == 0 {
+		return
+	}
+	st.measure(&f, w.End, w.Params.Duration("old_age"))
+	d.owned(w, st, &f)
+	s.Features = f
+	st.list = st.list[:0] // told
+	emit(s)
+}
+
+// socketKey is the subject of s as the sockets name it, and whether it is this host's.
+func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (closeKey, bool) {
+	local, err := netip.ParseAddr(s.Subject.Host)
+	if err != nil {
+		return closeKey{}, false
+	}
+	k := closeKey{server: capture.Endpoint{Addr: capture.AddrFrom(local), Port: s.Subject.Port}}
+	if s.Subject.Kind == analyze.SubjectUpstream {
+		peer, err := netip.ParseAddr(s.Subject.Peer)
+		if err != nil {
+			return closeKey{}, false
+		}
+		k.client, k.server.Addr = k.server.Addr, capture.AddrFrom(peer)
+	}
+	return k, w.Local.Is(capture.AddrFrom(local))
+}
+
+// rest emits the subjects of which no packet has told.
+func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.sockets.states.each(func(k closeKey, st *socketWaits) bool {
+		n := len(st.list)
+		if n == 0 {
+			return true
+		}
+		d.most = max(d.most, n)
+		// Without packets nobody knows how the clients fare; a leak alone does not say that they fail.
+		f := CloseWait{Class: classLeak, ClientsSucceed: 1, Baseline: max(st.since.Sub(w.First).Seconds(), 0), Ended: st.ended}
+		st.measure(&f, w.End, w.Params.Duration("old_age"))
+		f.Growth = float64(n) / max(w.End.Sub(st.since).Seconds(), analyze.WindowLength.Seconds())
+		f.Plateau = f.OldestAge
+		if f.Class == classLeak && st.ended > n {
+			f.Class = classSlowHandler
+		}
+		d.owned(w, st, &f)
+		emit(analyze.Symptom{Subject: k.subject(), Onset: st.since, Features: f, Evidence: st.evidence(k)})
+		return true
+	})
+}
+
+// owned names the process that owns the sockets, and asks for it where it is not known.
+func (d *closeWait) owned(w *analyze.Window, st *socketWaits, f *CloseWait) {
+	inodes := st.inodes()
+	f.Process = d.owners.of(inodes)
+	if f.Process == "" && len(inodes) > 0 && f.Waiting >= int(w.Params.Float("min_sockets")) {
+		d.owners.ask(w, inodes)
+	}
+}
+
+func (k closeKey) subject() analyze.Subject {
+	if k.client != (capture.Addr{}) {
+		return analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+	}
+	return analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
 }
 
 // median of v, which it sorts; 0 for none.

@@ -1,0 +1,77 @@
+package detect
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// owners remembers which process owns a socket, as far as somebody has looked.
+type owners struct {
+	byInode map[uint32]ownerName
+	order   []uint32 // oldest first
+	asked   capture.Instant
+}
+
+type ownerName struct{ name string }
+
+const (
+	// maxOwners bounds the sockets whose owner is remembered.
+	maxOwners = 4096
+	// askAgain is how long to wait for an answer, and between two questions: looking through the descriptors
+	// of all processes costs milliseconds.
+	askAgain = 15 * time.Second
+)
+
+func (o *owners) sample(_ capture.Instant, p *capture.ProcessSample) {
+	if o.byInode == nil {
+		o.byInode = make(map[uint32]ownerName)
+	}
+	for i := range p.Processes {
+		x := &p.Processes[i]
+		for _, inode := range x.Inodes {
+			if _, ok := o.byInode[inode]; !ok {
+				if len(o.order) >= maxOwners {
+					delete(o.byInode, o.order[0])
+					o.order = slices.Delete(o.order, 0, 1)
+				}
+				o.order = append(o.order, inode)
+			}
+			o.byInode[inode] = ownerName{processName(x)}
+		}
+	}
+}
+
+// processName names a process as an operator looks for it.
+func processName(p *capture.Process) string {
+	s := fmt.Sprintf("%s (pid %d)", p.Name, p.PID)
+	switch {
+	case p.Container != "":
+		s += " in container " + p.Container[:min(len(p.Container), 12)]
+	case p.Unit != "":
+		s += " of " + p.Unit
+	}
+	return s
+}
+
+// of names the owner of the first socket whose owner is known; empty if none is.
+func (o *owners) of(inodes []uint32) string {
+	for _, i := range inodes {
+		if n, ok := o.byInode[i]; ok {
+			return n.name
+		}
+	}
+	return ""
+}
+
+// ask asks who owns the sockets, not too often.
+func (o *owners) ask(w *analyze.Window, inodes []uint32) {
+	if w.Ask == nil || len(inodes) == 0 || o.asked != 0 && w.End.Sub(o.asked) < askAgain {
+		return
+	}
+	o.asked = w.End
+	w.Ask(analyze.Ask{Inodes: inodes})
+}
