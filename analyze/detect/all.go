@@ -25,6 +25,9 @@ func All() []analyze.Detector {
 		newSlowServer(),
 		newPoolExhausted(),
 		newCloseWait(),
+		newAcceptQueue(),
+		newExhaustion(),
+		newPortError(),
 		newAbnormalTermination(),
 		newSlowReceiver(),
 	}

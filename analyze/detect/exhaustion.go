@@ -1,0 +1,211 @@
+package detect
+
+import (
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// Exhaustion are the features of exhaustion.
+type Exhaustion struct {
+	Used     int     `json:"used"`
+	Limit    int     `json:"limit"`
+	Share    float64 `json:"share"`
+	Refused  int     `json:"refused"`
+	TimeWait int     `json:"time_wait"`
+	Baseline float64 `json:"baseline"`
+	Process  string  `json:"process"`
+	Class    string  `json:"class"`
+}
+
+// The classes of exhaustion.
+const (
+	classConntrack   = "conntrack"   // the connection tracking table
+	classPorts       = "ports"       // local ports towards one destination
+	classDescriptors = "descriptors" // open files, of the host or of a process
+)
+
+// exhaustion holds what the host has against its limits.
+type exhaustion struct {
+	host        hostLimits
+	ports       subjects[portsKey, portsUse]
+	processes   subjects[int32, limitState]
+	names       map[int32]string
+	table       uint32
+	conntrack   limitState
+	descriptors limitState
+	best        Exhaustion
+}
+
+// hostLimits is what the newest sample says.
+type hostLimits struct {
+	known              bool
+	portRange          int
+	first, last        uint16
+	timeWait           uint64
+	refused            uint64 // conntrack: drop and insert_failed, cumulative
+	refused0           uint64 // at the first sample
+	conntrackLimited   bool
+	listening          map[uint16]struct{}
+	descriptorsLimited bool
+}
+
+type portsKey struct {
+	local  capture.Addr
+	remote capture.Endpoint
+}
+
+type portsUse struct {
+	limitState
+	count, timeWait uint32
+	table           uint32
+}
+
+// limitState is one use of one limit.
+type limitState struct {
+	used, limit uint64
+	since       capture.Instant // at least watchShare of the limit is used since
+}
+
+// watchShare of a limit is where the onset lies, and from where on dumps of all sockets are asked for: the
+// thresholds of the rule are above it.
+const watchShare = 0.5
+
+func (s *limitState) set(at capture.Instant, used, limit uint64) {
+	s.used, s.limit = used, limit
+	if float64(used) < watchShare*float64(limit) || limit == 0 {
+		s.since = 0
+	} else if s.since == 0 {
+		s.since = at
+	}
+}
+
+func newExhaustion() analyze.Detector {
+	return &exhaustion{ports: newSubjects[portsKey, portsUse](maxPerDetector), processes: newSubjects[int32, limitState](maxPerDetector),
+		names: make(map[int32]string), host: hostLimits{listening: make(map[uint16]struct{})}}
+}
+
+func (d *exhaustion) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "exhaustion", Features: Exhaustion{}}
+}
+
+// Event is never called: packets do not show the limits.
+func (d *exhaustion) Event(*flow.Event) {}
+
+func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
+	switch {
+	case s.Host != nil:
+		d.counters(at, s.Host)
+	case s.Sockets != nil:
+		d.sockets(at, s.Sockets)
+	case s.Processes != nil:
+		for i := range s.Processes.Processes {
+			p := &s.Processes.Processes[i]
+			if x := d.processes.get(p.PID); x != nil && p.FDLimit > 0 {
+				x.set(at, uint64(p.FDs), uint64(p.FDLimit))
+				d.names[p.PID] = processName(p)
+			}
+		}
+	}
+}
+
+func (d *exhaustion) counters(at capture.Instant, h *capture.HostSample) {
+	refused := h.Counters[capture.ConntrackDrop] + h.Counters[capture.ConntrackInsertFailed]
+	if !d.host.known {
+		d.host.refused0 = refused
+	}
+	d.host.known = true
+	d.host.refused = refused
+	d.host.first, d.host.last = h.PortRange[0], h.PortRange[1]
+	d.host.portRange = 0
+	if h.PortRange[1] >= h.PortRange[0] && h.PortRange[1] != 0 {
+		d.host.portRange = int(h.PortRange[1]) - int(h.PortRange[0]) + 1
+	}
+	d.host.timeWait = h.SocketsTimeWait
+	d.host.conntrackLimited, d.host.descriptorsLimited = h.ConntrackMax > 0, h.FilesMax > 0
+	d.conntrack.set(at, h.ConntrackCount, h.ConntrackMax)
+	d.descriptors.set(at, h.FilesOpen, h.FilesMax)
+}
+
+// sockets counts the local ports in use by destination, in a table that has the sockets in TIME_WAIT.
+func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
+	if t.States&capture.TimeWait.Mask() == 0 || t.States&capture.Established.Mask() == 0 || d.host.portRange == 0 {
+		return
+	}
+	d.table++
+	clear(d.host.listening)
+	for i := range t.Sockets {
+		if s := &t.Sockets[i]; s.State == capture.Listen {
+			d.host.listening[s.Local.Port] = struct{}{}
+		}
+	}
+	for i := range t.Sockets {
+		s := &t.Sockets[i]
+		if s.State == capture.Listen || s.Local.Port < d.host.first || s.Local.Port > d.host.last {
+			continue
+		}
+		if _, ok := d.host.listening[s.Local.Port]; ok {
+			continue
+		}
+		u := d.ports.get(portsKey{s.Local.Addr, s.Remote})
+		if u == nil {
+			continue
+		}
+		if u.table != d.table {
+			u.table, u.count, u.timeWait = d.table, 0, 0
+		}
+		u.count++
+		if s.State == capture.TimeWait {
+			u.timeWait++
+		}
+	}
+	d.ports.each(func(_ portsKey, u *portsUse) bool {
+		if u.table != d.table {
+			return false
+		}
+		u.set(at, uint64(u.count), uint64(d.host.portRange))
+		return true
+	})
+}
+
+func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	host := w.Local.Addr.String()
+	say := func(s *limitState, f Exhaustion, subject analyze.Subject) {
+		f.Used, f.Limit, f.Share = int(s.used), int(s.limit), ratio(s.used, s.limit)
+		if f.Share > d.best.Share {
+			d.best = f
+		}
+		if s.since == 0 {
+			return
+		}
+		f.Baseline = max(s.since.Sub(w.First).Seconds(), 0)
+		emit(analyze.Symptom{Subject: subject, Onset: s.since, Features: f})
+	}
+	of := func(what string) analyze.Subject {
+		return analyze.Subject{Kind: analyze.SubjectHost, Host: host, Segment: what}
+	}
+	say(&d.conntrack, Exhaustion{Class: classConntrack, Refused: int(d.host.refused - min(d.host.refused0, d.host.refused))}, of(classConntrack))
+	say(&d.descriptors, Exhaustion{Class: classDescriptors}, of(classDescriptors))
+	d.processes.each(func(pid int32, s *limitState) bool {
+		if s.since == 0 {
+			delete(d.names, pid)
+			return false
+		}
+		say(s, Exhaustion{Class: classDescriptors, Process: d.names[pid]}, of(d.names[pid]))
+		return true
+	})
+	watched := d.host.portRange > 0 && float64(d.host.timeWait) >= watchShare*float64(d.host.portRange)
+	d.ports.each(func(k portsKey, u *portsUse) bool {
+		watched = watched || u.since != 0
+		say(&u.limitState, Exhaustion{Class: classPorts, TimeWait: int(u.timeWait)}, analyze.Subject{Kind: analyze.SubjectUpstream,
+			Host: k.local.String(), Peer: k.remote.Addr.String(), Port: k.remote.Port})
+		return true
+	})
+	if watched && w.Ask != nil {
+		w.Ask(analyze.Ask{Full: true})
+	}
+}
+
+func (d *exhaustion) Assess(w *analyze.Window) analyze.Assessment {
+	return analyze.Assessment{Assessable: w.Have.Has(analyze.Counters), Features: d.best}
+}

@@ -1,0 +1,192 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"jindan/capture"
+)
+
+// gateStates are those of the dump that is made every second.
+var gateStates = capture.Listen.Mask() | capture.CloseWait.Mask() | capture.SynRecv.Mask() | capture.SynSent.Mask()
+
+func (n *network) sample(at time.Duration, s capture.Sample) {
+	n.obs = append(n.obs, capture.Observation{At: begin.Add(at), Kind: capture.KindSample, Sample: &s})
+}
+
+func (n *network) sockets(at time.Duration, states uint32, list ...capture.Socket) {
+	n.sample(at, capture.Sample{Sockets: &capture.SocketTable{States: states, Sockets: list}})
+}
+
+func (n *network) counters(at time.Duration, set func(*capture.HostSample)) {
+	h := &capture.HostSample{}
+	set(h)
+	n.sample(at, capture.Sample{Host: h})
+}
+
+func listener(addr string, queue, backlog uint32) capture.Socket {
+	return capture.Socket{State: capture.Listen, Local: host(addr), RecvQ: queue, SendQ: backlog, Inode: 7, Cookie: 1}
+}
+
+// waits are k sockets in CLOSE_WAIT of a listener.
+func waits(k int, server string, inode, recvQ uint32) (out []capture.Socket) {
+	for i := range k {
+		s := capture.Socket{State: capture.CloseWait, Local: host(server), Remote: host("10.0.9.9:" + itoa(30000+i)), RecvQ: recvQ, Cookie: uint64(100 + i)}
+		if inode != 0 {
+			s.Inode = inode + uint32(i)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func TestCloseWaitSockets(t *testing.T) {
+	const server = "10.0.0.1:8080"
+	fill := func(k int, inode, recvQ uint32) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, _ int) {
+				list := []capture.Socket{listener("0.0.0.0:8080", 0, 64), {State: capture.SynSent, Local: host("10.0.0.1:40000"), Remote: host("10.0.3.1:1"), Cookie: 9}}
+				if at >= 20*sec {
+					list = append(list, waits(k, server, inode, recvQ)...)
+				}
+				n.sockets(at, gateStates, list...)
+			})
+			n.sample(45*sec, capture.Sample{Processes: &capture.ProcessSample{Processes: []capture.Process{
+				{PID: 812, Name: "verifyd", Unit: "verifyd.service", Inodes: []uint32{500}}}}})
+		}
+	}
+	class := func(want, process string) func(*testing.T, any) {
+		return func(t *testing.T, f any) {
+			if c := f.(CloseWait); c.Class != want || !c.Exact || c.Process != process || c.Waiting != 40 {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	play(t, newCloseWait, []scene{
+		{name: "leak", make: fill(40, 500, 1), want: "warn service 10.0.0.1 8080", onset: 20 * sec, check: class(classLeak, "verifyd (pid 812) of verifyd.service")},
+		{name: "unaccepted", make: fill(40, 0, 301), want: "error service 10.0.0.1 8080", onset: 20 * sec, check: class(classUnaccepted, "")},
+		{name: "queued", make: fill(40, 500, 301), want: "error service 10.0.0.1 8080", onset: 20 * sec, check: class(classQueued, "verifyd (pid 812) of verifyd.service")},
+		{name: "three for ever", make: fill(3, 500, 1)},
+		{name: "short ones", make: func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, i int) {
+				list := waits(40, server, 500, 301)
+				for j := range list {
+					list[j].Cookie += uint64(i/4) * 1000 // gone after 4 s
+				}
+				n.sockets(at, gateStates, append(list, listener(server, 0, 64))...)
+			})
+		}},
+		{name: "calls to a server", want: "warn upstream 10.0.0.1 10.0.3.1 389", onset: 5 * sec, make: func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, _ int) {
+				var list []capture.Socket
+				for i := 0; at >= 5*sec && i < 30; i++ {
+					list = append(list, capture.Socket{State: capture.CloseWait, Local: host("10.0.0.1:" + itoa(40000+i)), Remote: host("10.0.3.1:389"), RecvQ: 1, Inode: 9, Cookie: uint64(i + 1)})
+				}
+				n.sockets(at, gateStates, list...)
+			})
+		}},
+	})
+}
+
+func TestAcceptQueue(t *testing.T) {
+	queue := func(length func(at time.Duration) uint32, overflows bool) func(*network) {
+		return func(n *network) {
+			every(0, 40*sec, sec, func(at time.Duration, i int) {
+				n.sockets(at, gateStates, listener("0.0.0.0:8080", length(at), 64), capture.Socket{State: capture.SynSent, Local: host("10.0.0.1:1"), Remote: host("10.0.0.2:1")})
+				n.counters(at+ms, func(h *capture.HostSample) {
+					c := uint64(1000)
+					if overflows && at > 12*sec {
+						c += uint64(i) * 10
+					}
+					h.Set(capture.ListenOverflows, c)
+				})
+			})
+		}
+	}
+	after := func(from time.Duration, k uint32) func(time.Duration) uint32 {
+		return func(at time.Duration) uint32 {
+			if at < from {
+				return 0
+			}
+			return k
+		}
+	}
+	play(t, newAcceptQueue, []scene{
+		{name: "full", make: queue(after(10*sec, 65), true), want: "error service 10.0.0.1 8080", onset: 10 * sec, check: func(t *testing.T, f any) {
+			if q := f.(AcceptQueue); q.Queue != 65 || q.Backlog != 64 || q.Overflows < 100 {
+				t.Errorf("%+v", q)
+			}
+		}},
+		{name: "full, nobody turned away", make: queue(after(10*sec, 65), false), want: "warn service 10.0.0.1 8080", onset: 10 * sec},
+		{name: "one place left", make: queue(after(10*sec, 64), false)},
+		{name: "a burst", make: queue(func(at time.Duration) uint32 {
+			if at == 10*sec {
+				return 65
+			}
+			return 0
+		}, false)},
+	})
+}
+
+func TestExhaustion(t *testing.T) {
+	full := gateStates | capture.Established.Mask() | capture.TimeWait.Mask()
+	ports := func(k, destinations int) func(*network) {
+		return func(n *network) {
+			n.counters(0, func(h *capture.HostSample) { h.PortRange = [2]uint16{33000, 33199} })
+			every(sec, 30*sec, 5*sec, func(at time.Duration, _ int) {
+				list := []capture.Socket{listener("10.0.0.1:33010", 0, 5)}
+				for i := 0; at >= 10*sec && i < k; i++ {
+					list = append(list, capture.Socket{State: capture.TimeWait, Local: host("10.0.0.1:" + itoa(33000+i%200)), Remote: host("10.0.3." + itoa(1+i%destinations) + ":80")})
+				}
+				n.sockets(at, full, list...)
+			})
+		}
+	}
+	conntrack := func(count uint64, drops uint64) func(*network) {
+		return func(n *network) {
+			every(0, 20*sec, sec, func(at time.Duration, i int) {
+				n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5))
+				n.counters(at+ms, func(h *capture.HostSample) {
+					h.ConntrackMax, h.ConntrackCount = 1000, 100
+					if at >= 5*sec {
+						h.ConntrackCount = count
+						h.Set(capture.ConntrackDrop, drops*uint64(i))
+					}
+				})
+			})
+		}
+	}
+	play(t, newExhaustion, []scene{
+		{name: "ports", make: ports(200, 1), want: "error upstream 10.0.0.1 10.0.3.1 80", onset: 11 * sec},
+		{name: "ports, many destinations", make: ports(200, 10)},
+		{name: "conntrack", make: conntrack(900, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
+		{name: "conntrack, packets refused", make: conntrack(1000, 5), want: "error host 10.0.0.1", onset: 5*sec + ms},
+		{name: "conntrack, half full", make: conntrack(600, 0)},
+	})
+}
+
+func TestPortError(t *testing.T) {
+	link := func(virtual bool, crc, missed uint64) func(*network) {
+		return func(n *network) {
+			every(0, 40*sec, sec, func(at time.Duration, i int) {
+				n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5))
+				n.counters(at+ms, func(h *capture.HostSample) {
+					l := capture.Link{Name: "eth0", Virtual: virtual, Up: true, RxPackets: uint64(i) * 1000, RxCRC: 500, RxMissed: 9}
+					if at > 10*sec {
+						l.RxCRC += crc * uint64(i)
+						l.RxMissed += missed * uint64(i)
+					}
+					h.Links = []capture.Link{l}
+				})
+			})
+		}
+	}
+	play(t, newPortError, []scene{
+		{name: "wrong checksums", make: link(false, 50, 0), want: "error host 10.0.0.1", onset: 10*sec + ms},
+		{name: "few wrong checksums", make: link(false, 1, 0), want: "warn host 10.0.0.1", onset: 10*sec + ms},
+		{name: "ring too small", make: link(false, 0, 50), want: "warn host 10.0.0.1", onset: 10*sec + ms},
+		{name: "one in a thousand missed", make: link(false, 0, 1)},
+		{name: "old errors", make: link(false, 0, 0)},
+		{name: "no hardware", make: link(true, 50, 50)},
+	})
+}
