@@ -54,7 +54,7 @@ type upstreamState struct {
 	fails    []failedCall
 	stretch  stretch
 	lastOK   capture.Instant
-	heard    capture.Instant   // the server last sent a packet, other than RST
+	heard    []capture.Instant // when the server sent a packet, other than RST: one a window, the newest
 	ok       uint32            // calls that succeeded, ever
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
@@ -116,7 +116,9 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	d.requests.event(e)
 	if fromServer(e) {
 		if st := d.states.peek(callKey{c.Client.Addr, c.Server}); st != nil {
-			st.heard = max(st.heard, e.At)
+			if n := len(st.heard); n == 0 || e.At.Sub(st.heard[n-1]) >= analyze.WindowLength {
+				st.heard = appendBounded(st.heard, e.At, seriesLen)
+			}
 		}
 	}
 	if hungEvents.Has(e.Kind) {
@@ -236,7 +238,7 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 	f.Class = classRefused
 	if f.SynUnanswered > f.Refused {
 		f.Class = classSilent
-		if st.heard > onset.Add(heardSlack) {
+		if st.heardBetween(onset) {
 			f.Class = classFull
 		}
 	}
@@ -245,6 +247,16 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 		f.SynRepeats, f.Wait = n, wait.Seconds()
 	}
 	return f, onset, evidence
+}
+
+// heardBetween reports whether the server was heard of after the first connection request that it ignored
+// and before the last one.
+func (st *upstreamState) heardBetween(onset capture.Instant) bool {
+	var last capture.Instant
+	for i := range st.fails {
+		last = max(last, st.fails[i].at)
+	}
+	return slices.ContainsFunc(st.heard, func(h capture.Instant) bool { return h > onset.Add(heardSlack) && h < last })
 }
 
 // others counts the calls of the same host that went well meanwhile.
