@@ -49,7 +49,9 @@ type Options struct {
 	Agent   string
 	Flow    flow.Options // caps; Mask and Emit are the engine's
 	Causes  Causes
-	Ask     func(Ask) // see Window.Ask; called while the engine observes, must not block
+	// Retain is how long a finding that has resolved stays in the diagnosis; 0: to the end.
+	Retain time.Duration
+	Ask    func(Ask) // see Window.Ask; called while the engine observes, must not block
 }
 
 // Engine turns observations into findings. It is not safe for concurrent use.
@@ -408,6 +410,7 @@ func (e *Engine) settle() {
 		t.seen = false
 	}
 	e.order = keep
+	e.retire()
 	if !e.linked && e.o.Causes != nil {
 		e.o.Causes.Link(e.findings)
 	}
@@ -426,6 +429,18 @@ func (e *Engine) settle() {
 		t.role = role
 		e.write(t.f, e.rules[t.d])
 	}
+}
+
+// retire forgets findings that have been over for long.
+func (e *Engine) retire() {
+	if e.o.Retain == 0 {
+		return
+	}
+	n := len(e.findings)
+	e.findings = slices.DeleteFunc(e.findings, func(f *Finding) bool {
+		return f.State == Resolved && e.w.End.Sub(f.LastSeen) > e.o.Retain && e.tracked[f.ID] == nil
+	})
+	e.linked = e.linked && n == len(e.findings)
 }
 
 func (e *Engine) forget(id string, t *tracker) {
@@ -488,14 +503,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 			return nil, err
 		}
 	}
-	e.w.Local = e.local.get()
-	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
-	assessed := make(map[string]Assessed)
-	for i, d := range e.detectors {
-		w := e.w
-		w.Params = e.rules[i].Params
-		assessed[e.rules[i].ID] = Assessed{e.rules[i], d.Assess(&w)}
-	}
+	assessed := e.assess()
 	e.table.Close()
 	if e.o.Causes != nil {
 		e.o.Causes.Link(e.findings)
@@ -510,13 +518,37 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	if e.err != nil {
 		return nil, e.err
 	}
-	cov := e.coverage()
-	d := &Diagnosis{Schema: DiagnosisSchema}
+	return e.diagnose(assessed), nil
+}
+
+// Diagnosis is the verdict on what was seen so far; of windows that are not over it knows nothing.
+func (e *Engine) Diagnosis() *Diagnosis {
+	if e.o.Causes != nil {
+		e.o.Causes.Link(e.findings)
+	}
+	return e.diagnose(e.assess())
+}
+
+// assess asks every detector what it has to say about its step.
+func (e *Engine) assess() map[string]Assessed {
+	e.w.Local = e.local.get()
+	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
+	assessed := make(map[string]Assessed)
+	for i, d := range e.detectors {
+		w := e.w
+		w.Params = e.rules[i].Params
+		assessed[e.rules[i].ID] = Assessed{e.rules[i], d.Assess(&w)}
+	}
+	return assessed
+}
+
+func (e *Engine) diagnose(assessed map[string]Assessed) *Diagnosis {
+	d := &Diagnosis{}
 	if e.o.Causes != nil {
 		d = e.o.Causes.Diagnose(e.findings, assessed)
 	}
-	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.w.End, cov, e.findings
-	return d, nil
+	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.w.End, e.coverage(), e.findings
+	return d
 }
 
 func (e *Engine) coverage() Coverage {

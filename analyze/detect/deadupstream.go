@@ -45,6 +45,7 @@ type deadUpstream struct {
 	callers  callers
 	requests requests
 	states   subjects[callKey, upstreamState]
+	opening  openingSockets
 	calls    int
 	failed   int
 }
@@ -82,9 +83,16 @@ func appendFirst[T any](v []T, x T) []T {
 }
 
 func newDeadUpstream() analyze.Detector {
-	d := &deadUpstream{callers: newCallers(), states: newSubjects[callKey, upstreamState](maxPerDetector)}
+	d := &deadUpstream{callers: newCallers(), states: newSubjects[callKey, upstreamState](maxPerDetector), opening: newOpeningSockets()}
 	d.requests = newRequests(d.outcome)
 	return d
+}
+
+// Sample takes the socket tables.
+func (d *deadUpstream) Sample(at capture.Instant, s *capture.Sample) {
+	if s.Sockets != nil {
+		d.opening.sample(at, s.Sockets)
+	}
 }
 
 func (d *deadUpstream) Spec() analyze.Spec {
@@ -169,6 +177,9 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 }
 
 func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	if !w.Have.Has(analyze.Packets) {
+		d.opening.judge(w, emit) // with packets, they tell more
+	}
 	d.callers.judge(w)
 	d.requests.judge(w)
 	hungAfter := w.Params.Duration("hung_after")
@@ -285,6 +296,6 @@ func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instan
 }
 
 func (d *deadUpstream) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.calls > 0, Features: DeadUpstream{Attempts: d.calls, Failed: d.failed,
+	return analyze.Assessment{Assessable: d.calls > 0 || d.opening.tables > 0, Features: DeadUpstream{Attempts: d.calls, Failed: d.failed,
 		Share: ratio(d.failed, d.calls), Class: classSilent}}
 }

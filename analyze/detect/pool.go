@@ -29,6 +29,8 @@ type PoolExhausted struct {
 	OutboundPeer      string  `json:"outbound_peer"`
 	OutboundPort      int     `json:"outbound_port"`
 	OutboundKind      string  `json:"outbound_kind"`
+	Sampled           bool    `json:"sampled"`
+	Waits             string  `json:"waits"`
 }
 
 // poolExhausted infers a used-up worker pool of a host that serves and calls others: the number of its own
@@ -37,6 +39,7 @@ type PoolExhausted struct {
 type poolExhausted struct {
 	hosts subjects[capture.Addr, poolHost]
 	ports services[servicePort] // where a listener's state is in hosts
+	socks poolSockets
 	most  PoolExhausted
 }
 
@@ -82,8 +85,11 @@ type dnsKey struct {
 }
 
 func newPoolExhausted() analyze.Detector {
-	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16)}
+	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16), socks: newPoolSockets()}
 }
+
+// Sample takes the socket tables, and what threads wait for.
+func (d *poolExhausted) Sample(at capture.Instant, s *capture.Sample) { d.socks.sample(at, s) }
 
 func (d *poolExhausted) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "pool-exhausted", Features: PoolExhausted{},
@@ -176,6 +182,18 @@ type callTarget struct {
 }
 
 func (d *poolExhausted) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	if w.Have.Has(analyze.Sockets) {
+		told := make(map[string]bool)
+		say := emit
+		emit = func(s analyze.Symptom) {
+			f := s.Features.(PoolExhausted)
+			f.Waits = d.socks.waiting(f.OutboundPeer)
+			s.Features = f
+			told[s.Subject.Key()] = true
+			say(s)
+		}
+		defer func() { d.socks.judge(w, told, say) }()
+	}
 	d.hosts.each(func(a capture.Addr, h *poolHost) bool {
 		targets := newSubjects[callTarget, int](256)
 		tcp := h.inFlight(w, &targets)
@@ -323,5 +341,5 @@ func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
 		calls = calls || len(h.calls.keys)+len(h.asked.keys) > 0
 		return true
 	})
-	return analyze.Assessment{Assessable: calls, Features: d.most}
+	return analyze.Assessment{Assessable: calls || d.socks.at != 0, Features: d.most}
 }
