@@ -1,0 +1,94 @@
+package analyze
+
+import (
+	"jindan/capture"
+)
+
+// Close judges the open window, ends the run and returns the diagnosis. Findings are
+// written once more in their last state.
+func (e *Engine) Close() (*Diagnosis, error) {
+	if e.began {
+		e.w.Final = true
+		e.table.End()
+		if err := e.seal(); err != nil {
+			return nil, err
+		}
+	}
+	assessed := e.assess()
+	e.table.Close()
+	if e.o.Causes != nil {
+		e.o.Causes.Link(e.findings)
+	}
+	for _, f := range e.findings {
+		f.Coverage = e.findingCoverage()
+		if f.State == Open {
+			f.State = Update
+		}
+		e.write(f, e.set.Rule(f.Rule))
+	}
+	if e.err != nil {
+		return nil, e.err
+	}
+	return e.diagnose(assessed), nil
+}
+
+// Diagnosis is the verdict on what was seen so far; of windows that are not over it knows nothing.
+func (e *Engine) Diagnosis() *Diagnosis {
+	if e.o.Causes != nil {
+		e.o.Causes.Link(e.findings)
+	}
+	return e.diagnose(e.assess())
+}
+
+// assess asks every detector what it has to say about its step.
+func (e *Engine) assess() map[string]Assessed {
+	e.w.Local = e.local.get()
+	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
+	assessed := make(map[string]Assessed)
+	for i, d := range e.detectors {
+		w := e.w
+		w.Params = e.rules[i].Params
+		assessed[e.rules[i].ID] = Assessed{e.rules[i], d.Assess(&w)}
+	}
+	return assessed
+}
+
+func (e *Engine) diagnose(assessed map[string]Assessed) *Diagnosis {
+	d := &Diagnosis{}
+	if e.o.Causes != nil {
+		d = e.o.Causes.Diagnose(e.findings, assessed)
+	}
+	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.w.End, e.coverage(), e.findings
+	return d
+}
+
+func (e *Engine) coverage() Coverage {
+	c := e.cov
+	s := &e.table.Stats
+	c.Sources = e.o.Sources
+	c.Connections, c.Copies, c.CaptureLoss = s.Conns, s.Copies, s.CaptureLost
+	c.OneWay, c.MidStream, c.Evicted = s.OneWay, s.MidStream, s.Evicted
+	c.DNS = e.table.DNSStats().Transactions
+	c.Lost = make(map[string]uint64)
+	for r, n := range e.lost {
+		if n > 0 {
+			c.Lost[capture.LossReason(r).String()] = n
+		}
+	}
+	c.Refused = e.refused
+	for k, n := range map[string]uint64{"connections": s.RefusedConns, "paths": s.RefusedPaths, "holes": s.MergedHoles} {
+		if n > 0 {
+			c.Refused[k] = n
+		}
+	}
+	c.LocalBy = string(e.w.Local.By)
+	if e.w.Local.By != LocalNone {
+		c.Local = e.w.Local.Addr.String()
+	}
+	return c
+}
+
+// SubjectFields are the fields of s that texts and causal edges refer to (rules.SubjectFields).
+func SubjectFields(s Subject) map[string]any {
+	return map[string]any{"host": s.Host, "peer": s.Peer, "port": int(s.Port), "direction": s.Direction, "segment": s.Segment}
+}

@@ -1,0 +1,245 @@
+package analyze
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"jindan/capture"
+	"jindan/rules"
+)
+
+type judged struct {
+	d   int
+	key string
+	Symptom
+}
+
+// tracker follows one subject of one rule through its life cycle.
+type tracker struct {
+	f        *Finding // nil until it opened
+	d        int
+	onset    capture.Instant
+	since    capture.Instant // the condition holds since
+	lastHeld capture.Instant
+	firing   bool
+	seen     bool // a symptom in this window
+	role     string
+}
+
+// judge holds one symptom against its rule.
+func (e *Engine) judge(s *judged) {
+	r := e.rules[s.d]
+	severity, holds, err := r.Eval(s.Features)
+	if err != nil {
+		e.refused["rule_error:"+r.ID]++
+		return
+	}
+	id := FindingID(r.ID, s.Subject)
+	t := e.tracked[id]
+	if t == nil {
+		if !holds {
+			return
+		}
+		if e.counts[s.d] >= maxSubjects {
+			e.refused["subjects:"+r.ID]++
+			return
+		}
+		e.counts[s.d]++
+		t = &tracker{d: s.d, since: e.w.End, onset: s.Onset}
+		e.tracked[id] = t
+		e.order = append(e.order, t)
+	}
+	if !holds {
+		return
+	}
+	if !t.firing && t.lastHeld != 0 && t.lastHeld < e.w.Start {
+		t.since, t.onset = e.w.End, s.Onset // it had stopped holding before it opened
+	}
+	t.seen = true
+	t.lastHeld = e.w.End
+	if t.firing {
+		f := t.f
+		f.LastSeen, f.Features = e.w.End, s.Features
+		f.Onset = min(f.Onset, s.Onset)
+		e.fill(f, s)
+		if rank(severity) > rank(f.Severity) {
+			f.Severity = severity
+			e.linked = false
+			t.role = "" // forces an update record
+		}
+		return
+	}
+	t.onset = min(t.onset, s.Onset)
+	if e.w.End.Sub(t.since) < r.For {
+		return
+	}
+	e.open(t, id, r, s, severity)
+}
+
+func rank(severity string) int {
+	switch severity {
+	case "error":
+		return 2
+	case "warn":
+		return 1
+	}
+	return 0
+}
+
+func (e *Engine) open(t *tracker, id string, r *rules.Rule, s *judged, severity string) {
+	minute := e.w.Start - e.w.Start%capture.Instant(time.Minute)
+	if minute != e.openMin {
+		e.openMin, e.opens = minute, 0
+	}
+	if e.opens >= maxOpensPerMinute || len(e.findings) >= maxFindings && t.f == nil {
+		e.refused["findings"]++
+		return
+	}
+	e.opens++
+	t.firing = true
+	if t.f == nil {
+		t.f = &Finding{Schema: FindingSchema, ID: id, Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
+			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Because: []string{}}
+		e.findings = append(e.findings, t.f)
+	} else if t.f.State == Resolved {
+		t.f.Onset = t.onset
+	}
+	f := t.f
+	f.State, f.Severity = Open, severity
+	f.Detected, f.LastSeen = e.w.End, e.w.End
+	e.fill(f, s)
+	t.role = ""
+	e.linked = false
+}
+
+// fill renders what follows from the symptom.
+func (e *Engine) fill(f *Finding, s *judged) {
+	f.Features = s.Features
+	if len(s.Evidence) > 0 {
+		f.Evidence = slices.Clone(s.Evidence[:min(len(s.Evidence), MaxEvidence)])
+	}
+	if f.Evidence == nil {
+		f.Evidence = []Evidence{}
+	}
+	f.Filter = s.Filter
+	if f.Filter == "" {
+		f.Filter = filterOf(s.Subject)
+	}
+	f.Coverage = e.findingCoverage()
+}
+
+func (e *Engine) findingCoverage() FindingCoverage {
+	return FindingCoverage{Sources: e.o.Sources, Lost: e.lost[capture.LossKernelDrop],
+		CaptureLoss: e.table.Stats.CaptureLost, Copies: e.table.Stats.Copies}
+}
+
+// settle resolves what no longer holds, ranks causes when the set of findings changed, and
+// writes records.
+func (e *Engine) settle() {
+	keep := e.order[:0]
+	for _, t := range e.order {
+		r := e.rules[t.d]
+		quiet := e.w.End.Sub(t.lastHeld)
+		switch {
+		case t.firing && !t.seen && quiet >= r.KeepFor:
+			t.firing = false
+			t.f.State = Resolved
+			e.linked = false
+			keep = append(keep, t)
+		case !t.firing && !t.seen && quiet >= max(r.KeepFor, time.Minute):
+			// Forgotten. Its finding, if there was one, stays in the diagnosis.
+			e.counts[t.d]--
+			id := ""
+			if t.f != nil {
+				id = t.f.ID
+			}
+			e.forget(id, t)
+		default:
+			keep = append(keep, t)
+		}
+		t.seen = false
+	}
+	e.order = keep
+	e.retire()
+	if !e.linked && e.o.Causes != nil {
+		e.o.Causes.Link(e.findings)
+	}
+	e.linked = true
+	for _, t := range e.order {
+		if t.f == nil {
+			continue
+		}
+		role := roleKey(t.f)
+		if role == t.role {
+			continue
+		}
+		if t.role != "" && t.f.State == Open {
+			t.f.State = Update
+		}
+		t.role = role
+		e.write(t.f, e.rules[t.d])
+	}
+}
+
+// retire forgets findings that have been over for long.
+func (e *Engine) retire() {
+	if e.o.Retain == 0 {
+		return
+	}
+	n := len(e.findings)
+	e.findings = slices.DeleteFunc(e.findings, func(f *Finding) bool {
+		return f.State == Resolved && e.w.End.Sub(f.LastSeen) > e.o.Retain && e.tracked[f.ID] == nil
+	})
+	e.linked = e.linked && n == len(e.findings)
+}
+
+func (e *Engine) forget(id string, t *tracker) {
+	if id != "" {
+		delete(e.tracked, id)
+		return
+	}
+	maps.DeleteFunc(e.tracked, func(_ string, u *tracker) bool { return u == t })
+}
+
+// roleKey is what of a finding is worth a new record when it changes.
+func roleKey(f *Finding) string {
+	s := string(f.Role) + f.Severity
+	if f.State == Resolved {
+		s += "resolved"
+	}
+	for _, b := range f.Because {
+		s += "|" + b
+	}
+	return s
+}
+
+func (e *Engine) write(f *Finding, r *rules.Rule) {
+	if e.err != nil {
+		return
+	}
+	e.seq++
+	f.Seq, f.Time = e.seq, e.w.End
+	e.render(f, r)
+	e.err = e.emit(f)
+}
+
+func (e *Engine) render(f *Finding, r *rules.Rule) {
+	subject := SubjectFields(f.Subject)
+	text := func(which string) Text {
+		t, err := r.Text(which, f.Features, subject)
+		if err != nil {
+			e.refused["text_error:"+r.ID]++
+		}
+		return Text(t)
+	}
+	f.Title, f.Summary = text("title"), text("summary")
+	f.Next = []Text{}
+	next, err := r.Next(f.Features, subject)
+	if err != nil {
+		e.refused["text_error:"+r.ID]++
+	}
+	for _, n := range next {
+		f.Next = append(f.Next, Text(n))
+	}
+}
