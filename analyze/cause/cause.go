@@ -284,6 +284,11 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		}
 		return v
 	}
+	if s.ID == changeStep {
+		if v, ok := correlate(v, fs); ok {
+			return v
+		}
+	}
 	var clear, unclear []analyze.Text
 	for _, r := range g.set.Rules {
 		a, ok := assessed[r.ID]
@@ -311,6 +316,50 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		v.Reason = analyze.Text(s.NotAssessable)
 	}
 	return v
+}
+
+const (
+	// changeStep is the step that asks whether the fault followed a change.
+	changeStep = "change-correlation"
+	// changeWithin is how long before an onset a change is a suspect, changeSlack how much later its marker may come:
+	// hosts are sampled once a second.
+	changeWithin = 10 * time.Minute
+	changeSlack  = time.Second
+)
+
+// correlate holds the changes on the host against the onsets of the roots.
+func correlate(v analyze.StepVerdict, fs []*analyze.Finding) (analyze.StepVerdict, bool) {
+	var suspects []analyze.Text
+	changes := false
+	for _, c := range fs {
+		if !slices.Contains(c.Steps, changeStep) {
+			continue
+		}
+		changes = true
+		for _, r := range fs {
+			if r.Role != analyze.Root {
+				continue
+			}
+			if lead := r.Onset.Sub(c.Onset); lead >= -changeSlack && lead <= changeWithin {
+				v.Findings = append(v.Findings, c.ID)
+				suspects = append(suspects, analyze.Text{
+					En: fmt.Sprintf("%s: %.0f s before the onset.", strings.TrimSuffix(c.Summary.En, "."), max(lead.Seconds(), 0)),
+					Ko: fmt.Sprintf("%s: 시작 %.0f초 전.", strings.TrimSuffix(c.Summary.Ko, "."), max(lead.Seconds(), 0)),
+				})
+				break
+			}
+		}
+	}
+	switch {
+	case len(suspects) > 0:
+		v.Verdict, v.Reason = analyze.Suspected, join(suspects)
+	case changes:
+		v.Verdict = analyze.RuledOut
+		v.Reason = analyze.Text{En: "The changes on this host came after the onset, or more than ten minutes before it.", Ko: "이 호스트의 변경은 시작 이후이거나 10분보다 전에 있었습니다."}
+	default:
+		return v, false
+	}
+	return v, true
 }
 
 // text renders a text that needs no subject; a text that cannot be computed is empty.

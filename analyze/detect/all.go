@@ -28,6 +28,7 @@ func All() []analyze.Detector {
 		newAcceptQueue(),
 		newExhaustion(),
 		newPortError(),
+		newChange(),
 		newAbnormalTermination(),
 		newSlowReceiver(),
 	}

@@ -190,3 +190,82 @@ func TestPortError(t *testing.T) {
 		{name: "no hardware", make: link(true, 50, 50)},
 	})
 }
+
+func TestChange(t *testing.T) {
+	play(t, newChange, []scene{
+		{name: "a process began to listen", want: "info host 10.0.0.1", onset: 5 * sec, make: func(n *network) {
+			every(0, 20*sec, sec, func(at time.Duration, _ int) { n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5)) })
+			n.sample(5*sec, capture.Sample{Change: &capture.Change{Kind: capture.ChangeProcessStart, What: "nginx (pid 7)"}})
+		}},
+		{name: "nothing", make: func(n *network) {
+			n.counters(0, func(*capture.HostSample) {})
+			n.counters(sec, func(*capture.HostSample) {})
+		}},
+	})
+}
+
+func TestPoolExhaustedSockets(t *testing.T) {
+	full := gateStates | capture.Established.Mask()
+	pool := func(queue, accepted func(at time.Duration) int) func(*network) {
+		return func(n *network) {
+			every(0, 40*sec, sec, func(at time.Duration, _ int) {
+				list := []capture.Socket{listener("0.0.0.0:8080", uint32(queue(at)), 64)}
+				for i := range accepted(at) + queue(at) {
+					s := capture.Socket{State: capture.Established, Local: host("10.0.0.1:8080"), Remote: host("10.0.9.9:" + itoa(30000+i)), Cookie: uint64(i + 1)}
+					if i < accepted(at) {
+						s.Inode = uint32(i + 1)
+						list = append(list, capture.Socket{State: capture.Established, Local: host("10.0.0.1:" + itoa(40000+i)), Remote: host("10.0.3.1:8080"),
+							Inode: uint32(1000 + i), Cookie: uint64(1000 + i), HasInfo: true, Info: capture.TCPInfo{LastDataRecv: 5000}})
+					} else if at >= 15*sec {
+						s.State = capture.CloseWait
+					}
+					list = append(list, s)
+				}
+				n.sockets(at, full, list...)
+			})
+			n.sample(20*sec, capture.Sample{Processes: &capture.ProcessSample{Processes: []capture.Process{{PID: 812, Name: "verifyd", Threads: 17, Inodes: []uint32{1},
+				Waits: []capture.ThreadWait{{Threads: 16, State: "S", Syscall: "recvfrom", Remote: host("10.0.3.1:8080"), Proto: capture.ProtoTCP}}}}}})
+		}
+	}
+	from := func(start time.Duration, k int) func(time.Duration) int {
+		return func(at time.Duration) int {
+			if at < start {
+				return 0
+			}
+			return k
+		}
+	}
+	all := func(k int) func(time.Duration) int { return func(time.Duration) int { return k } }
+	play(t, newPoolExhausted, []scene{
+		{name: "all workers wait for one server", make: pool(from(10*sec, 40), all(16)), want: "error service 10.0.0.1 8080", onset: 10 * sec, check: func(t *testing.T, f any) {
+			p := f.(PoolExhausted)
+			if p.Level != 16 || p.Queued != 40 || p.OutboundPeer != "10.0.3.1" || p.Waits != "16 of 17 threads of verifyd (pid 812) wait on 10.0.3.1:8080" {
+				t.Errorf("%+v", p)
+			}
+		}},
+		{name: "idle connections", make: pool(all(0), all(500))},
+		{name: "a queue that empties", make: pool(func(at time.Duration) int { return int(at/sec) % 2 * 40 }, all(16))},
+	})
+}
+
+func TestDeadUpstreamSockets(t *testing.T) {
+	opening := func(patience time.Duration) func(*network) {
+		return func(n *network) {
+			every(0, 40*sec, sec, func(at time.Duration, i int) {
+				list := []capture.Socket{listener("10.0.0.1:80", 0, 5)}
+				for k := 0; k <= i; k++ { // one call a second
+					age := at - time.Duration(k)*sec
+					if at >= 10*sec && k >= 10 && age < patience {
+						list = append(list, capture.Socket{State: capture.SynSent, Local: host("10.0.0.1:" + itoa(40000+k)), Remote: host("10.0.3.1:443"),
+							Cookie: uint64(k + 1), Retries: uint8(min(age/sec, 2)), Inode: 5})
+					}
+				}
+				n.sockets(at, gateStates, list...)
+			})
+		}
+	}
+	play(t, newDeadUpstream, []scene{
+		{name: "silent", make: opening(20 * sec), want: "warn upstream 10.0.0.1 10.0.3.1 443", onset: 10 * sec},
+		{name: "slow to open", make: opening(2 * sec)},
+	})
+}

@@ -25,7 +25,8 @@ type openingSocket struct {
 // openingCalls are those to one server.
 type openingCalls struct {
 	onset   capture.Instant // first request that went unanswered
-	last    capture.Instant
+	last    capture.Instant // newest that failed
+	seen    capture.Instant // newest of all
 	failed  uint32
 	repeats uint32
 	opened  uint32 // requests that were answered after all
@@ -60,7 +61,7 @@ func (d *openingSockets) sample(at capture.Instant, t *capture.SocketTable) {
 			}
 			x.since = at
 		}
-		x.table = d.tables
+		x.table, x.call.seen = d.tables, at
 		if s.Retries > x.retries {
 			x.call.repeats += uint32(s.Retries - x.retries)
 			x.retries = s.Retries
@@ -91,7 +92,7 @@ const failPause = 30 * time.Second
 func (d *openingSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.calls.each(func(k callKey, c *openingCalls) bool {
 		if c.failed == 0 || w.End.Sub(c.last) > failPause {
-			return c.failed == 0 && w.End.Sub(c.last) < idleState
+			return w.End.Sub(c.seen) <= failPause // its sockets point here
 		}
 		n := int(c.failed)
 		f := DeadUpstream{Attempts: n + int(c.opened), Failed: n, SynUnanswered: n, SynRepeats: int(c.repeats), Class: classSilent,
