@@ -30,6 +30,7 @@ type Retransmission struct {
 	Longest       float64 `json:"longest"`
 	Opened        int     `json:"opened"`
 	CopyShare     float64 `json:"copy_share"`
+	Chance        float64 `json:"chance"`
 }
 
 // stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
@@ -182,6 +183,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f := Retransmission{Class: s.segment, Segments: int(max(s.since.total, s.since.bad)), Retransmitted: int(s.since.bad),
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, FlowsTotal: int(s.since.total)}
 		f.Share = ratio(f.Retransmitted, f.Segments)
+		f.Chance = atLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
 		var evidence []analyze.Evidence
 		st.again.each(func(_ uint32, a *synAgain) bool {
 			if w.End.Sub(a.at) > seriesLen*analyze.WindowLength {
