@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,7 @@ var mistakes = []struct{ in, want string }{
 	{"budget: {cpu: 0.5%, memory: 1MiB}\n", `1:15: 0.5% is out of range: 1% to 1600%
 1:29: 1MiB is out of range: 64MiB to 64GiB`},
 	{"capture: {fanout: 8}\n", `1:19: the capture rings (256MiB) and the recorder (64MiB) exceed budget.memory (256MiB)`},
+	{"capture: {interfaces: [a, b, c, d, e, f, g]}\n", `1:23: the capture rings (224MiB) and the recorder (64MiB) exceed budget.memory (256MiB)`},
 	{"recorder: {max_total: 2MiB}\n", `1:23: max_total (2MiB) is less than one incident, max_bytes (64MiB)`},
 	{"recorder: {dir: incidents}\n", `1:17: expected an absolute path, found "incidents"`},
 	{"http: {listen: 9000}\n", `1:16: expected the path of a socket, of at most 107 bytes, or ADDRESS:PORT, found "9000"`},
@@ -263,5 +266,57 @@ func TestAllMistakesOfAllLayers(t *testing.T) {
 	}
 	if _, err := Load(Options{File: filepath.Join(dir, "missing.yaml")}); err == nil || !strings.Contains(err.Error(), "missing.yaml: cannot be read: no such file") {
 		t.Error(err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	soon, late := newPair(t, "soon", testNow.Add(10*24*time.Hour+time.Hour)), newPair(t, "late", testNow.Add(-time.Hour))
+	dir := write(t, map[string]string{
+		"jindan.yaml": `http: {listen: "0.0.0.0:9000"}
+sinks:
+  - type: webhook
+    url: https://h.example/
+    tls: {insecure_skip_verify: true}
+  - type: syslog
+    address: tls://l.example
+    tls: {ca: "${DIR}/ca", cert: "${DIR}/cert", key: "${DIR}/key"}
+  - type: kafka
+    brokers: ["b:9092"]
+    topic: t
+    sasl: {mechanism: PLAIN, user: u, password_file: "${DIR}/pw"}
+`, "ca": late.cert, "cert": soon.cert, "key": soon.key, "pw": "x",
+	})
+	if err := os.Chmod(filepath.Join(dir, "pw"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{File: filepath.Join(dir, "jindan.yaml"), Environ: []string{"DIR=" + dir, "JINDAN_SERVICE_HOST=10.0.0.1"}, Now: testNow}
+	c, err := Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range c.Read.Warnings {
+		got = append(got, strings.TrimPrefix(w.Error(), o.File+":"))
+	}
+	want := []string{
+		`JINDAN_SERVICE_HOST: there is no such key; the variable is ignored`,
+		`1:16: other hosts can read findings at 0.0.0.0:9000: there is no authentication`,
+		`5:33: the server's certificate is not verified: anybody on the path can read and change what is sent`,
+		`8:15: file "${DIR}/ca": the certificate expired on 2026-11-21 23:00 UTC`,
+		`8:34: file "${DIR}/cert": the certificate expires in 10 days, on 2026-12-02 01:00 UTC`,
+		`12:54: file "${DIR}/pw": every user may read it (chmod o-r)`,
+		`12:23: without tls the password is sent in clear; add tls or use SCRAM-SHA-512`,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if len(c.Read.Certificates) != 2 || c.Read.Certificates[1].Subject != "CN=soon" {
+		t.Error(c.Read.Certificates)
+	}
+	o.Strict = true
+	_, err = Load(o)
+	var e *Error
+	if !errors.As(err, &e) || e.Line != 8 || e.Col != 15 || !strings.Contains(e.Msg, "expired on") {
+		t.Errorf("strict: %v", err)
 	}
 }

@@ -28,10 +28,10 @@ var formats = map[string]format{
 	"interface": {func(s string) bool {
 		return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: ")
 	}, `an interface's name or "any"`},
-	"netns":  {func(s string) bool { return path.Base(s) == s && s != "." && s != ".." && s != "/" && len(s) < 256 }, `a name in /run/netns or "all"`},
-	"name":   {matches(`[a-z0-9][a-z0-9_-]{0,62}`), "up to 63 of a-z, 0-9, _ and -"}, // it names the spool's directory
-	"listen": {func(s string) bool { return path.IsAbs(s) && len(s) < 108 || hostPort(s) }, "the path of a socket, of at most 107 bytes, or ADDRESS:PORT"},
-	// sun_path is 108 bytes, the last is 0 (unix(7)).
+	"netns": {func(s string) bool { return path.Base(s) == s && s != "." && s != ".." && s != "/" && len(s) < 256 }, `a name in /run/netns or "all"`},
+	"name":  {matches(`[a-z0-9][a-z0-9_-]{0,62}`), "up to 63 of a-z, 0-9, _ and -"}, // it names the spool's directory
+	// sun_path is 108 bytes, the last of them 0 (unix(7)).
+	"listen":     {func(s string) bool { return path.IsAbs(s) && len(s) < 108 || hostPort(s) }, "the path of a socket, of at most 107 bytes, or ADDRESS:PORT"},
 	"hostport":   {hostPort, "HOST:PORT"},
 	"url":        {func(s string) bool { return isURL(s, false, "http", "https") }, "a URL https://HOST[:PORT]/PATH (or http) without user and password"},
 	"nats":       {func(s string) bool { return isURL(s, true, "nats", "tls") }, "nats://HOST[:PORT] or tls://HOST[:PORT] without user and password"},

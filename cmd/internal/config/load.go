@@ -245,13 +245,13 @@ func (d *decoder) check(c *Config) {
 	}
 	var rings, recorder Size
 	if c.Capture.Enabled {
-		rings = c.Capture.RingSize * Size(c.Capture.Fanout)
+		rings = c.Capture.RingSize * Size(c.Capture.Fanout*len(c.Capture.Interfaces))
 	}
 	if c.Recorder.Enabled {
 		recorder = c.Recorder.MaxBytes
 	}
 	if rings+recorder > c.Budget.Memory {
-		d.failFirst([]string{"capture.fanout", "capture.ring_size", "recorder.max_bytes", "budget.memory"},
+		d.failFirst([]string{"capture.fanout", "capture.ring_size", "capture.interfaces", "recorder.max_bytes", "budget.memory"},
 			"the capture rings (%v) and the recorder (%v) exceed budget.memory (%v)", rings, recorder, c.Budget.Memory)
 	}
 	if c.Recorder.Enabled && c.Recorder.MaxTotal < c.Recorder.MaxBytes {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -186,6 +187,63 @@ func encodings(typ string) []string {
 	return []string{"native", "ecs", "otlp"}
 }
 
+// sinks adds the sinks of one layer to those of the layers before; one of the same name takes the
+// place of the earlier.
+func (d *decoder) sinks(n *node, to *[]Sink) {
+	if n.kind != sequence {
+		d.fail(n.errorf("expected a list of sinks, found %s", n.quote()))
+		return
+	}
+	if d.origin["sinks"] == nil {
+		*to = []Sink{} // the built-in one stands only if nobody names any
+	}
+	d.origin["sinks"] = n
+	here := map[string]bool{}
+	for _, item := range n.items {
+		if item.kind != mapping {
+			d.fail(item.errorf("expected a mapping with the key \"type\", found %v", item.kind))
+			continue
+		}
+		typ := item.get("type")
+		if typ == nil {
+			d.fail(item.errorf("a sink needs the key \"type\": %s", oneOf(sinkTypes)))
+			continue
+		}
+		if typ.kind == broken {
+			continue
+		}
+		if typ.kind != scalar || !slices.Contains(sinkTypes, typ.text) {
+			d.fail(typ.errorf("expected %s, found %s%s", oneOf(sinkTypes), typ.quote(), near(typ.text, sinkTypes)))
+			continue
+		}
+		s := newSink(typ.text)
+		if name := item.get("name"); name != nil && name.kind != broken && !d.scalar(name, &s.Name, `is:"name" need:"1"`) {
+			continue
+		}
+		path := "sinks." + s.Name
+		if here[s.Name] {
+			d.fail(item.errorf("two sinks are named %q; give this one another \"name\"", s.Name))
+			continue
+		}
+		here[s.Name] = true
+		for p := range d.origin {
+			if p == path || strings.HasPrefix(p, path+".") {
+				delete(d.origin, p)
+			}
+		}
+		d.origin[path] = item
+		d.mapping(item, reflect.ValueOf(&s).Elem(), path, " of a "+s.Type+" sink")
+		d.needed(item, reflect.ValueOf(&s).Elem(), "a "+s.Type+" sink")
+		s.Name = strings.TrimPrefix(path, "sinks.")
+		if i := slices.IndexFunc(*to, func(o Sink) bool { return o.Name == s.Name }); i >= 0 {
+			(*to)[i] = s
+		} else {
+			*to = append(*to, s)
+		}
+	}
+}
+
+// check reads the files that s names, and holds its values against each other.
 func (s *Sink) check(d *decoder) {
 	path := "sinks." + s.Name
 	if allowed := encodings(s.Type); len(allowed) == 0 && s.Encoding != "" {
