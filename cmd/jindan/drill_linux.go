@@ -258,7 +258,7 @@ func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed
 		if dir, err = os.MkdirTemp("", "jindan-drill-"); err != nil {
 			return nil, err
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 	}
 	truth, err := lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Phase: phase,
 		Log: func(format string, args ...any) { a.log.Info().Msgf(format, args...) }})
