@@ -145,6 +145,7 @@ type Finding struct {
 	Coverage   FindingCoverage `json:"coverage"`
 	Host       string          `json:"host,omitempty"`  // where jindan ran; empty for a file
 	Agent      string          `json:"agent,omitempty"` // "jindan/1.2.3"
+	Netns      string          `json:"netns,omitempty"` // network namespace, if it is not the agent's own
 	Title      Text            `json:"title"`
 	Summary    Text            `json:"summary"`
 	Next       []Text          `json:"next"`

@@ -100,7 +100,7 @@ func (e *Engine) open(t *tracker, id string, r *rules.Rule, s *judged, severity 
 	t.firing = true
 	if t.f == nil {
 		t.f = &Finding{Schema: FindingSchema, ID: id, Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
-			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Because: []string{}}
+			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Netns: e.o.Netns, Because: []string{}}
 		e.findings = append(e.findings, t.f)
 	} else if t.f.State == Resolved {
 		t.f.Onset = t.onset

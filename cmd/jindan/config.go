@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/capture/live/filter"
 	"jindan/cmd/internal/config"
 )
 
@@ -104,11 +105,17 @@ func configFlag(c *cobra.Command, file *string) {
 // loadConfig reads the configuration and the rules that it names. Mistakes are printed as compilers
 // do: editors jump there.
 func loadConfig(file string, strict bool) (*config.Config, error) {
+	return loadConfigWith(file, strict, func(*config.Options) {})
+}
+
+// loadConfigWith lets flags have the last word.
+func loadConfigWith(file string, strict bool, flags func(*config.Options)) (*config.Config, error) {
 	builtIn, err := catalogue("")
 	if err != nil {
 		return nil, err
 	}
-	o := config.Options{File: file, Environ: os.Environ(), Now: time.Now(), Strict: strict}
+	o := config.Options{File: file, Environ: os.Environ(), Now: time.Now(), Strict: strict, Filter: checkFilter}
+	flags(&o)
 	for _, r := range builtIn.Rules {
 		o.Rules = append(o.Rules, r.ID)
 	}
@@ -127,4 +134,14 @@ func loadConfig(file string, strict bool) (*config.Config, error) {
 		return nil, &status{exitUnusable, errors.New("the configuration has a mistake")}
 	}
 	return nil, &status{exitUnusable, fmt.Errorf("the configuration has %d mistakes", len(mistakes))}
+}
+
+// checkFilter says where a capture filter cannot be read.
+func checkFilter(expr string) (int, error) {
+	_, err := filter.Parse(expr)
+	var e *filter.SyntaxError
+	if errors.As(err, &e) {
+		return e.Pos, errors.New(e.What)
+	}
+	return -1, err
 }

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"jindan/analyze"
+	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/report"
+	"jindan/rules"
+)
+
+// agent is a run of the agent with one configuration: the namespaces that it watches, and where what it
+// finds goes.
+type agent struct {
+	app     *app
+	cfg     *config.Config
+	set     *rules.Set
+	output  string
+	watches []*watch
+	tapes   []*tape // beside watches
+	closing []func() error
+
+	lock    sync.Mutex // of what follows
+	out     *bufio.Writer
+	records *report.Records
+	found   map[string]*analyze.Finding // newest state by id and namespace
+	counts  map[countKey]uint64         // findings opened
+}
+
+type countKey struct{ rule, severity string }
+
+func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) *agent {
+	ag := &agent{app: a, cfg: cfg, set: set, output: output, out: bufio.NewWriter(os.Stdout),
+		found: make(map[string]*analyze.Finding), counts: make(map[countKey]uint64)}
+	ag.records = report.NewRecords(ag.out, output == "ecs")
+	return ag
+}
+
+// add begins to watch a namespace, and keeps what it sees in record unless that is empty.
+func (ag *agent) add(ns, record string) error {
+	w, err := openWatch(ag.cfg, ns)
+	if err != nil {
+		return err
+	}
+	if err := w.prepare(ag.set, ag.cfg, func(f *analyze.Finding) error { return ag.finding(w, f) }); err != nil {
+		return errors.Join(err, w.close())
+	}
+	t, err := newTape(ag, w, record)
+	if err != nil {
+		return errors.Join(err, w.close())
+	}
+	ag.watches, ag.tapes = append(ag.watches, w), append(ag.tapes, t)
+	return nil
+}
+
+func (ag *agent) close() {
+	for _, c := range ag.closing {
+		if err := c(); err != nil {
+			ag.app.log.Warn().Msg(oneLine(err))
+		}
+	}
+	for i, w := range ag.watches {
+		if err := errors.Join(ag.tapes[i].close(), w.close()); err != nil {
+			ag.app.log.Warn().Msg(oneLine(err))
+		}
+	}
+}
+
+// banner says what is watched, and what is not.
+func (ag *agent) banner() {
+	for _, w := range ag.watches {
+		where := "this host"
+		if w.ns != "" {
+			where = "network namespace " + w.ns
+		}
+		ag.app.log.Info().Msgf("watching %s: %s; Ctrl-C ends with the diagnosis", where, strings.Join(w.names(), ", "))
+		for _, b := range w.blind {
+			ag.app.log.Warn().Msgf("cannot see %s; the steps that need it stay \"not assessable\"", b)
+		}
+	}
+}
+
+// run watches all namespaces until ctx ends. One that cannot be watched any more ends all: whoever started the
+// agent starts it again.
+func (ag *agent) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var wait sync.WaitGroup
+	errs := make([]error, len(ag.watches))
+	for i, w := range ag.watches {
+		wait.Go(func() {
+			defer stop()
+			d, err := w.run(ctx, ag.tapes[i].see)
+			if err == nil {
+				err = ag.conclude(w, d)
+			}
+			errs[i] = err
+		})
+	}
+	wait.Go(func() { ag.alive(ctx) })
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// finding takes a record of an engine.
+func (ag *agent) finding(w *watch, f *analyze.Finding) error {
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	id := w.ns + "/" + f.ID
+	old := ag.found[id]
+	if f.State == analyze.Open {
+		ag.counts[countKey{f.Rule, f.Severity}]++
+	}
+	keep := *f
+	ag.found[id] = &keep
+	ag.bound()
+	if ag.output != "text" {
+		return errors.Join(ag.records.Finding(f), ag.out.Flush())
+	}
+	ag.line(w, f, old)
+	return ag.out.Flush()
+}
+
+// maxFound bounds the findings that the agent shows on its socket; those that are over give way.
+const maxFound = 1000
+
+func (ag *agent) bound() {
+	if len(ag.found) <= maxFound {
+		return
+	}
+	oldest := ""
+	for id, f := range ag.found {
+		if f.State == analyze.Resolved && (oldest == "" || f.LastSeen < ag.found[oldest].LastSeen) {
+			oldest = id
+		}
+	}
+	delete(ag.found, oldest)
+}
+
+// line tells a person of a finding that opened, became worse or another's consequence, or ended.
+func (ag *agent) line(w *watch, f, old *analyze.Finding) {
+	what := "OPEN"
+	switch {
+	case f.State == analyze.Resolved:
+		what = "RESOLVED"
+	case f.State != analyze.Open && old != nil && old.Role == f.Role && old.Severity == f.Severity:
+		return
+	case f.State != analyze.Open:
+		what = "UPDATE"
+	}
+	lang := report.Lang(ag.app.lang)
+	at := f.Time.Time().Local().Format("15:04:05")
+	ns := ""
+	if w.ns != "" {
+		ns = " [" + w.ns + "]"
+	}
+	fmt.Fprintf(ag.out, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, lang.Text(f.Title), place(f.Subject))
+	if what == "OPEN" {
+		for _, l := range report.Wrap(lang.Text(f.Summary), cmp.Or(columns(os.Stdout), report.DefaultWidth)-18) {
+			fmt.Fprintf(ag.out, "%18s%s\n", "", l)
+		}
+	}
+}
+
+// place is a subject in a line.
+func place(s analyze.Subject) string {
+	end := func(host string, port uint16) string {
+		if port == 0 {
+			return host
+		}
+		return fmt.Sprintf("%s:%d", host, port)
+	}
+	switch s.Kind {
+	case analyze.SubjectPath:
+		if s.Direction == "outbound" {
+			return s.Host + " → " + s.Peer
+		}
+		return s.Peer + " → " + s.Host
+	case analyze.SubjectUpstream, analyze.SubjectResolver:
+		return s.Host + " → " + end(s.Peer, s.Port)
+	case analyze.SubjectSource:
+		return s.Peer + " → " + end(s.Host, s.Port)
+	}
+	return strings.TrimSpace(end(s.Host, s.Port) + " " + s.Segment)
+}
+
+// conclude writes the diagnosis of a namespace at the end.
+func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	if ag.output != "text" {
+		return errors.Join(ag.records.Diagnosis(d), ag.out.Flush())
+	}
+	fmt.Fprintln(ag.out)
+	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}}
+	err := report.Text(ag.out, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
+		Color: ag.app.wantColor(os.Stdout), Catalogue: report.Rules(ag.set, w.inputs()...)})
+	return errors.Join(err, ag.out.Flush())
+}
+
+// inputs are what w sees beside packets, as steps name it.
+func (w *watch) inputs() []string {
+	in := []string{"counters", "changes"}
+	if w.sockets != nil {
+		in = append(in, "sockets")
+	}
+	return in
+}
+
+// newest lists the findings, those that are open first, the newest onset first.
+func (ag *agent) newest() []*analyze.Finding {
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	var list []*analyze.Finding
+	for _, f := range ag.found {
+		list = append(list, f)
+	}
+	over := func(f *analyze.Finding) int {
+		if f.State == analyze.Resolved {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(list, func(a, b *analyze.Finding) int {
+		return cmp.Or(cmp.Compare(over(a), over(b)), cmp.Compare(b.Onset, a.Onset), cmp.Compare(a.ID, b.ID))
+	})
+	return list
+}

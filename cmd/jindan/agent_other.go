@@ -1,0 +1,32 @@
+//go:build !linux
+
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+)
+
+func newRun(*app) *cobra.Command {
+	return linuxOnly("run", "Watch this host and diagnose it: the agent")
+}
+func newCheck(*app) *cobra.Command {
+	return linuxOnly("check", "Look at this host for a while and say what is wrong")
+}
+func newRecord(*app) *cobra.Command {
+	return linuxOnly("record DIR", "Keep what the agent would see, to diagnose it elsewhere")
+}
+
+// linuxOnly is a command that says why it is not there.
+func linuxOnly(use, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:                use,
+		Short:              short + " (Linux)",
+		DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return fmt.Errorf("%s needs Linux: it reads the kernel's sockets, counters and packets; on %s use 'jindan analyze' with a capture", c.Name(), runtime.GOOS)
+		},
+	}
+}

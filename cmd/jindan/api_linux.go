@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"jindan/analyze"
+)
+
+// serve answers /metrics, /healthz and /findings where the configuration wants it, until ctx ends.
+func (ag *agent) serve(ctx context.Context) error {
+	where := ag.cfg.HTTP.Listen
+	if where == "" {
+		return nil
+	}
+	l, err := listen(where)
+	if err != nil {
+		return fmt.Errorf("metrics and findings are not served: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { ag.metrics(w) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if late := ag.late(); late > maxLate {
+			http.Error(w, fmt.Sprintf("the newest window is %.0f s old", late.Seconds()), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /findings", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		enc := json.NewEncoder(w)
+		for _, f := range ag.newest() {
+			if enc.Encode(f) != nil {
+				return // the reader has gone
+			}
+		}
+	})
+	// Readers are local and ask for one thing: seconds are plenty.
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10}
+	go func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			ag.app.log.Warn().Msgf("metrics and findings are not served any more: %s", oneLine(err))
+		}
+	}()
+	ag.closing = append(ag.closing, func() error {
+		down, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer stop()
+		return s.Shutdown(down)
+	})
+	return nil
+}
+
+// listen opens a Unix socket for a path, readable by the owner's group, or a TCP port.
+func listen(where string) (net.Listener, error) {
+	if !strings.HasPrefix(where, "/") {
+		return net.Listen("tcp", where)
+	}
+	if err := os.MkdirAll(filepath.Dir(where), 0o755); err != nil {
+		return nil, err
+	}
+	// A socket that an agent left behind when it was killed is in the way; one that is served is not ours to take.
+	if c, err := net.DialTimeout("unix", where, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: another agent serves it (http.listen names another place)", where)
+	}
+	_ = os.Remove(where)
+	l, err := net.Listen("unix", where)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(where, 0o660)
+}
+
+// maxLate is how old the newest window may be of an agent that is well: sources speak at least every second.
+const maxLate = 10 * time.Second
+
+// late is how far the engines are behind the clock.
+func (ag *agent) late() time.Duration {
+	var most time.Duration
+	for _, w := range ag.watches {
+		most = max(most, time.Since(time.Unix(0, w.newest.Load())))
+	}
+	return most
+}
+
+// metrics writes the agent's own state in Prometheus' text format. Labels are bounded: rules, severities, sources
+// and namespaces.
+func (ag *agent) metrics(w io.Writer) {
+	ag.lock.Lock()
+	open := make(map[countKey]int)
+	for _, f := range ag.found {
+		if f.State != analyze.Resolved {
+			open[countKey{f.Rule, f.Severity}]++
+		}
+	}
+	counts := make(map[countKey]uint64, len(ag.counts))
+	for k, n := range ag.counts {
+		counts[k] = n
+	}
+	ag.lock.Unlock()
+	gauge := func(name string, v float64, labels ...string) {
+		metrics.WriteGaugeFloat64(w, series(name, labels), v)
+	}
+	counter := func(name string, v uint64, labels ...string) {
+		metrics.WriteCounterUint64(w, series(name, labels), v)
+	}
+	gauge("jindan_info", 1, "version", version, "go", runtime.Version())
+	for _, k := range sortedCounts(open) {
+		gauge("jindan_findings_open", float64(open[k]), "rule", k.rule, "severity", k.severity)
+	}
+	for _, k := range sortedCounts(counts) {
+		counter("jindan_findings_total", counts[k], "rule", k.rule, "severity", k.severity)
+	}
+	for _, x := range ag.watches {
+		for _, source := range []string{"sockets", "host", "capture"} {
+			if n, ok := x.failures()[source]; ok {
+				counter("jindan_source_failures_total", n, "netns", x.ns, "source", source)
+			}
+		}
+		if x.live != nil {
+			st := x.live.Stats()
+			counter("jindan_packets_total", st.Packets, "netns", x.ns)
+			counter("jindan_packets_dropped_total", st.Dropped, "netns", x.ns)
+		}
+		gauge("jindan_window_age_seconds", time.Since(time.Unix(0, x.newest.Load())).Seconds(), "netns", x.ns)
+	}
+	metrics.WriteProcessMetrics(w)
+}
+
+func series(name string, labels []string) string {
+	if len(labels) == 0 {
+		return name
+	}
+	var b strings.Builder
+	for i := 0; i+1 < len(labels); i += 2 {
+		fmt.Fprintf(&b, ",%s=%q", labels[i], labels[i+1])
+	}
+	return name + "{" + b.String()[1:] + "}"
+}
+
+func sortedCounts[V any](m map[countKey]V) []countKey {
+	var keys []countKey
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b countKey) int { return strings.Compare(a.rule+"/"+a.severity, b.rule+"/"+b.severity) })
+	return keys
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"jindan/analyze"
+	"jindan/cmd/internal/report"
+)
+
+func newCheck(a *app) *cobra.Command {
+	var f runFlags
+	var span time.Duration
+	var failOn string
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Look at this host for a while and say what is wrong",
+		Long: `Watches the packets, sockets and counters of this host for some seconds, then says in words what is wrong,
+what is ruled out and what cannot be judged. Exit status: 0 done, 1 with --fail-on reached.`,
+		Example: `  sudo jindan check
+  sudo jindan check --for 60s --fail-on error`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.check(c.Context(), &f, span, failOn, verbose) },
+	}
+	agentFlags(c, &f)
+	c.Flags().DurationVar(&span, "for", 10*time.Second, "how long to look")
+	c.Flags().StringVar(&failOn, "fail-on", "", "exit with 1 if a finding has this `severity` or a higher one: info, warn or error")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "add evidence, remarks and all steps")
+	fixed(c, "fail-on", severities...)
+	return c
+}
+
+func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn string, verbose bool) error {
+	if failOn != "" {
+		if err := oneOf("--fail-on", failOn, severities...); err != nil {
+			return err
+		}
+	}
+	if span < 2*analyze.WindowLength {
+		return fmt.Errorf("--for %s: look for at least %s", span, 2*analyze.WindowLength)
+	}
+	cfg, err := f.configuration()
+	if err != nil {
+		return err
+	}
+	set, err := catalogue(cfg.Rules)
+	if err != nil {
+		return a.failEach(err)
+	}
+	ns := ""
+	switch len(cfg.Netns) {
+	case 0:
+	case 1:
+		ns = cfg.Netns[0]
+	default:
+		return fmt.Errorf("check looks at one network namespace at a time; --netns names %d", len(cfg.Netns))
+	}
+	w, err := openWatch(cfg, ns)
+	if err != nil {
+		return err
+	}
+	defer w.close() //nolint:errcheck // what was seen is told; the process ends
+	if err := w.prepare(set, cfg, func(*analyze.Finding) error { return nil }); err != nil {
+		return err
+	}
+	for _, b := range w.blind {
+		a.log.Warn().Msgf("cannot see %s", b)
+	}
+	looking, stop := context.WithTimeout(ctx, span)
+	defer stop()
+	d, err := w.run(looking, nil)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(os.Stdout)
+	in := report.Input{Files: []report.File{{Name: w.describe(), Packets: d.Coverage.Packets}}}
+	err = report.Text(out, in, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Zone: time.Local, Verbose: verbose,
+		Color: a.wantColor(os.Stdout), Catalogue: report.Rules(set, w.inputs()...)})
+	if err != nil {
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	for _, x := range d.Findings {
+		if failOn != "" && slices.Index(severities, x.Severity) >= slices.Index(severities, failOn) {
+			return &status{code: exitFailOn}
+		}
+	}
+	return nil
+}
+
+// describe names what is watched, for the first line of a report.
+func (w *watch) describe() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this host"
+	}
+	if w.ns != "" {
+		host += " [" + filepath.Base(w.ns) + "]"
+	}
+	return host
+}
+
+func newRecord(a *app) *cobra.Command {
+	var f runFlags
+	var span time.Duration
+	c := &cobra.Command{
+		Use:   "record DIR",
+		Short: "Keep what the agent would see, to diagnose it elsewhere",
+		Long: `Watches like 'jindan run' and keeps what it sees in DIR: packets.pcapng (headers, DNS and ICMP errors; no
+payload) and samples.jsonl (sockets, counters, changes). 'jindan analyze DIR' finds in it what the agent found. The limits are
+record.max_bytes and record.max_time of the configuration.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("give one directory for the recording")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			f.record, f.output = args[0], "text"
+			ctx := c.Context()
+			if span > 0 {
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, span)
+				defer stop()
+			}
+			return a.run(ctx, &f)
+		},
+	}
+	agentFlags(c, &f)
+	c.Flags().DurationVar(&span, "for", 0, "how long to watch (default until interrupted)")
+	return c
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"jindan/cmd/internal/config"
+)
+
+type runFlags struct {
+	config    string
+	noCapture bool
+	ifaces    []string
+	filter    string
+	local     string
+	netns     []string
+	rules     string
+	output    string
+	record    string
+}
+
+// agentFlags are the flags that run, check and record share.
+func agentFlags(c *cobra.Command, f *runFlags) {
+	configFlag(c, &f.config)
+	c.Flags().BoolVar(&f.noCapture, "no-capture", false, "do not capture packets: sockets and counters only")
+	c.Flags().StringSliceVarP(&f.ifaces, "interface", "i", nil, "`interface` to capture on, several with commas (default any)")
+	c.Flags().StringVar(&f.filter, "filter", "", "capture `filter` in tcpdump's syntax (default TCP, DNS and ICMP errors)")
+	c.Flags().StringVar(&f.local, "local", "", "`address` that is this host (default: found from its sockets)")
+	c.Flags().StringSliceVar(&f.netns, "netns", nil, "network `namespace` to watch: names, process ids, or all (default the agent's own)")
+	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own")
+	_ = c.MarkFlagDirname("rules")
+}
+
+// configuration is that of the files, the environment and the flags.
+func (f *runFlags) configuration() (*config.Config, error) {
+	return loadConfigWith(f.config, false, func(o *config.Options) {
+		if f.noCapture {
+			o.Set("--no-capture", "capture.enabled", "false")
+		}
+		for _, s := range []struct {
+			flag, key string
+			value     string
+		}{
+			{"--interface", "capture.interfaces", strings.Join(f.ifaces, ",")}, {"--filter", "capture.filter", f.filter},
+			{"--local", "local", f.local}, {"--netns", "netns", strings.Join(f.netns, ",")}, {"--rules", "rules", f.rules},
+		} {
+			if s.value != "" {
+				o.Set(s.flag, s.key, s.value)
+			}
+		}
+	})
+}
+
+func newRun(a *app) *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Watch this host and diagnose it: the agent",
+		Long: `Watches the packets, sockets and counters of this host, and tells what is wrong as it begins, changes and
+ends. It reads only. Without root it says what it cannot see, and carries on with the rest.
+
+SIGHUP reads the configuration again. SIGINT and SIGTERM end it with a diagnosis.`,
+		Example: `  sudo jindan run
+  sudo jindan run -i eth0 --filter 'port 443 or port 53'
+  sudo jindan run -o ndjson | jq .summary.en
+  jindan run --no-capture                    sockets and counters only, no root needed`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), &f) },
+	}
+	agentFlags(c, &f)
+	c.Flags().StringVarP(&f.output, "output", "o", "", "`format` of the findings on standard output: text, ndjson or ecs (default text on a terminal, ndjson otherwise)")
+	c.Flags().StringVar(&f.record, "record", "", "also keep what is observed in `directory`, as 'jindan record' does")
+	_ = c.MarkFlagDirname("record")
+	fixed(c, "output", "text", "ndjson", "ecs")
+	return c
+}
+
+// errReload ends a run of the agent so that it begins anew with another configuration.
+var errReload = errors.New("reload")
+
+func (a *app) run(ctx context.Context, f *runFlags) error {
+	if f.output == "" {
+		f.output = "ndjson"
+		if isTerminal(os.Stdout) {
+			f.output = "text"
+		}
+	}
+	if err := oneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
+		return err
+	}
+	cfg, err := f.configuration()
+	if err != nil {
+		return err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		again := make(chan *config.Config, 1)
+		turn, stop := context.WithCancelCause(ctx)
+		go func() {
+			for {
+				select {
+				case <-turn.Done():
+					return
+				case <-hangup:
+				}
+				next, err := f.configuration()
+				if err != nil {
+					a.log.Error().Msg("the configuration is not reloaded, the old one stays: " + oneLine(err))
+					continue
+				}
+				again <- next
+				stop(errReload)
+				return
+			}
+		}()
+		err := a.watchOnce(turn, cfg, f)
+		reload := errors.Is(context.Cause(turn), errReload)
+		stop(nil)
+		if err != nil || !reload {
+			return err
+		}
+		cfg = <-again
+		a.log.Info().Msg("configuration reloaded")
+	}
+}
+
+// watchOnce runs the agent with one configuration.
+func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags) error {
+	set, err := catalogue(cfg.Rules)
+	if err != nil {
+		return a.failEach(err)
+	}
+	spaces, err := namespaces(cfg)
+	if err != nil {
+		return err
+	}
+	ag := newAgent(a, cfg, set, f.output)
+	defer ag.close()
+	for _, ns := range spaces {
+		if err := ag.add(ns, f.record); err != nil {
+			if len(spaces) == 1 {
+				return err
+			}
+			a.log.Warn().Msg(oneLine(err))
+		}
+	}
+	if len(ag.watches) == 0 {
+		return fmt.Errorf("there is nothing to watch")
+	}
+	if err := ag.serve(ctx); err != nil {
+		a.log.Warn().Msg(oneLine(err))
+	}
+	ag.banner()
+	notify("READY=1\nSTATUS=watching")
+	defer notify("STOPPING=1")
+	return ag.run(ctx)
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/cause"
+	"jindan/analyze/detect"
+	"jindan/capture"
+	"jindan/capture/decode"
+	"jindan/capture/host"
+	"jindan/capture/live"
+	"jindan/capture/live/filter"
+	"jindan/capture/recording"
+	"jindan/capture/sockets"
+	"jindan/cmd/internal/config"
+	"jindan/rules"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/net/bpf"
+)
+
+// watch observes one network namespace and diagnoses it.
+type watch struct {
+	ns      string // name; empty: the agent's own
+	sources []capture.Source
+	live    *live.Source
+	sockets *sockets.Source
+	host    *host.Source
+	handle  netns.NsHandle
+	// blind says what cannot be seen, why, and what would help.
+	blind  []string
+	engine *analyze.Engine
+	meta   recording.Meta
+	// newest is the event time of the newest batch.
+	newest atomic.Int64
+}
+
+// retain is how long the agent remembers a finding that is over: an outage is looked into on the next day.
+const retain = 24 * time.Hour
+
+// openWatch opens the sources of a namespace. What cannot be opened is noted; it fails only when
+// nothing can be.
+func openWatch(cfg *config.Config, ns string) (*watch, error) {
+	w := &watch{ns: ns, handle: netns.None()}
+	path := ""
+	if ns != "" {
+		path = netnsPath(ns)
+		h, err := netns.GetFromPath(path)
+		if err != nil {
+			return nil, fmt.Errorf("network namespace %s: %w", ns, err)
+		}
+		w.handle = h
+	}
+	var errs []error
+	if cfg.Capture.Enabled {
+		if err := w.openLive(cfg); err != nil {
+			errs = append(errs, err)
+			w.blind = append(w.blind, "packets: "+advice(err, "CAP_NET_RAW"))
+		}
+	} else {
+		w.blind = append(w.blind, "packets: capture is switched off")
+	}
+	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: time.Duration(cfg.Sockets.GateEvery), FullEvery: time.Duration(cfg.Sockets.FullEvery)})
+	if err != nil {
+		errs = append(errs, err)
+		w.blind = append(w.blind, "sockets: "+advice(err, "CAP_NET_ADMIN"))
+	} else {
+		w.sockets = s
+		w.sources = append(w.sources, s)
+	}
+	w.host = host.NewSource(host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: time.Duration(cfg.Host.Every)})
+	w.sources = append(w.sources, w.host)
+	if os.Geteuid() != 0 {
+		w.blind = append(w.blind, "owners of sockets and threads of other users: run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
+	}
+	if w.live == nil && w.sockets == nil {
+		return nil, errors.Join(append(errs, w.close())...)
+	}
+	return w, nil
+}
+
+// netnsPath is where a namespace is found that is given by name, process id or path.
+func netnsPath(ns string) string {
+	switch {
+	case strings.Contains(ns, "/"):
+		return ns
+	case strings.Trim(ns, "0123456789") == "":
+		return "/proc/" + ns + "/ns/net"
+	}
+	return "/run/netns/" + ns
+}
+
+// advice is an error with what would help against it.
+func advice(err error, capability string) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Sprintf("not permitted: run as root, or with %s", capability)
+	}
+	return oneLine(err)
+}
+
+func (w *watch) openLive(cfg *config.Config) error {
+	program, err := captureFilter(cfg.Capture.Filter, uint32(cfg.Capture.SnapLength))
+	if err != nil {
+		return err
+	}
+	o := live.Options{Interfaces: cfg.Capture.Interfaces, Filter: program, RingBytes: int(cfg.Capture.RingSize), Rings: cfg.Capture.Fanout}
+	if w.handle.IsOpen() {
+		o.Netns = int(w.handle)
+	}
+	if w.live, err = live.Open(o, decode.New()); err != nil {
+		return err
+	}
+	w.sources = append(w.sources, w.live)
+	return nil
+}
+
+// names lists the sources.
+func (w *watch) names() []string {
+	var names []string
+	for _, s := range w.sources {
+		names = append(names, s.Name())
+	}
+	return names
+}
+
+func (w *watch) close() error {
+	var errs []error
+	for _, s := range w.sources {
+		errs = append(errs, s.Close())
+	}
+	if w.handle.IsOpen() {
+		errs = append(errs, w.handle.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// prepare makes the engine. What it depends on beside the observations goes into the meta data of recordings.
+func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.Finding) error) error {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = ""
+	}
+	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names()}
+	if a := cfg.Local; a.IsValid() {
+		w.meta.Local = a.String()
+	}
+	o, err := engineOptions(w.meta)
+	if err != nil {
+		return err
+	}
+	o.Retain = retain
+	o.Netns = w.ns
+	o.Ask = w.ask
+	o.Causes = cause.New(set)
+	w.engine, err = analyze.New(set, detect.All(), o, emit)
+	return err
+}
+
+// engineOptions are those of the engine that made, or replays, a recording.
+func engineOptions(m recording.Meta) (analyze.Options, error) {
+	local, err := address(m.Local)
+	if err != nil {
+		return analyze.Options{}, err
+	}
+	return analyze.Options{Local: local, Sources: m.Sources, Host: m.Host, Agent: m.Agent}, nil
+}
+
+// ask hands the engine's wishes to the sources; the answers come as observations.
+func (w *watch) ask(a analyze.Ask) {
+	if a.Full && w.sockets != nil {
+		w.sockets.Want()
+	}
+	if len(a.Inodes) > 0 {
+		w.host.Ask(a.Inodes)
+	}
+}
+
+// run observes until ctx ends, and returns the diagnosis. See shows every batch before the engine has it.
+func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analyze.Diagnosis, error) {
+	var failed error
+	err := capture.Merge(ctx, w.sources, 0, func(b *capture.Batch) error {
+		if see != nil {
+			if failed = see(b); failed != nil {
+				return failed
+			}
+		}
+		w.newest.Store(int64(b.Until))
+		failed = w.engine.Observe(b)
+		return failed
+	})
+	if failed != nil {
+		return nil, failed
+	}
+	if err != nil && ctx.Err() == nil {
+		return nil, err
+	}
+	return w.engine.Close()
+}
+
+// failures sums up what the sources could not do, for people and metrics.
+func (w *watch) failures() map[string]uint64 {
+	m := make(map[string]uint64)
+	if w.sockets != nil {
+		m["sockets"], _ = w.sockets.Failures()
+	}
+	m["host"], _ = w.host.Failures()
+	if w.live != nil {
+		st := w.live.Stats()
+		m["capture"] = st.Gone
+	}
+	return m
+}
+
+// namespaces lists the namespaces to watch: those of the configuration, or all that have a name.
+func namespaces(cfg *config.Config) ([]string, error) {
+	if len(cfg.Netns) == 0 {
+		return []string{""}, nil
+	}
+	if !slices.Contains(cfg.Netns, "all") {
+		return cfg.Netns, nil
+	}
+	list := []string{""}
+	names, err := filepath.Glob("/run/netns/*")
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		list = append(list, filepath.Base(n))
+	}
+	return list, nil
+}
+
+// captureFilter compiles what to capture: a user's expression, or what the analysis reads.
+func captureFilter(expr string, snap uint32) ([]bpf.RawInstruction, error) {
+	e := filter.Default()
+	if expr != "" {
+		var err error
+		if e, err = filter.Parse(expr); err != nil {
+			return nil, fmt.Errorf("capture filter: %w", err)
+		}
+	}
+	return e.Program(filter.Packet, snap)
+}
