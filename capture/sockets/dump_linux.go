@@ -29,7 +29,7 @@ const receiveSize = 64 << 10
 type Dumper struct {
 	where     string
 	socket    *nl.NetlinkSocket
-	requests  [2][]byte // netlink messages for IPv4 and IPv6
+	request   []byte // the netlink message
 	seq       uint32
 	max       int
 	buf       []byte
@@ -60,11 +60,9 @@ func Open(path string) (*Dumper, error) {
 		return nil, fmt.Errorf("open %s: %w", d.where, err)
 	}
 	d.socket = socket
-	for i, family := range [...]uint8{unix.AF_INET, unix.AF_INET6} {
-		r := nl.NewNetlinkRequest(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-		r.AddRawData(newRequest(family))
-		d.requests[i] = r.Serialize()
-	}
+	r := nl.NewNetlinkRequest(requestKind, unix.NLM_F_DUMP)
+	r.AddRawData(make([]byte, requestSize))
+	d.request = r.Serialize()
 	return d, nil
 }
 
@@ -82,25 +80,18 @@ func prepare(fd int) error {
 }
 
 // Dump replaces the sockets of t by those whose state is in states (SocketState.Mask), with tcp_info
-// if info is set; it keeps the memory of t and does not touch t.Netns. IPv4 sockets come before IPv6
-// ones, otherwise in no order.
+// if info is set; it keeps the memory of t and does not touch t.Netns. They come in no order.
 //
 // Connections that have not been accepted, orphans, those in TIME_WAIT and connection requests
 // (SYN_RECV, asked for as NewSynRecv from Linux 4.4 on) have no inode; the latter two have no tcp_info.
-// BOUND_INACTIVE is listed from Linux 6.8 on.
+// Sockets asked for as BoundInactive are listed from Linux 6.8 on, with the state CLOSE that they are in.
 //
 // A dump is no snapshot: t.Interrupted says that the kernel noticed a change meanwhile, or that
 // sockets are missing that [Dumper.Lost] counts. With an error t holds what was read until then.
 func (d *Dumper) Dump(t *capture.SocketTable, states uint32, info bool) error {
 	t.Sockets, t.States, t.Info, t.Interrupted = t.Sockets[:0], states, info, false
 	in := intake{table: t, max: d.max}
-	err := d.ask(d.requests[0], states, info, &in)
-	if err == nil {
-		err = d.ask(d.requests[1], states, info, &in)
-		if errors.Is(err, unix.ENOENT) { // IPv4 could be asked: the kernel has no IPv6
-			err = nil
-		}
-	}
+	err := d.ask(&in)
 	t.Interrupted = t.Interrupted || in.overCap+in.malformed > 0
 	d.overCap += in.overCap
 	d.malformed += in.malformed
@@ -110,21 +101,21 @@ func (d *Dumper) Dump(t *capture.SocketTable, states uint32, info bool) error {
 	return nil
 }
 
-// ask makes the dump of one family.
-func (d *Dumper) ask(request []byte, states uint32, info bool, in *intake) error {
+// ask makes a dump of the states of in.table.
+func (d *Dumper) ask(in *intake) error {
 	if err := d.drain(); err != nil {
 		return err
 	}
 	d.seq++
 	in.seq = d.seq
-	native.PutUint32(request[8:], d.seq) // nlmsg_seq
-	body := request[unix.SizeofNlMsghdr:]
+	native.PutUint32(d.request[8:], d.seq) // nlmsg_seq
+	body := d.request[unix.SizeofNlMsghdr:]
 	body[requestExt] = 1 << (attrSkMemInfo - 1)
-	if info {
+	if in.table.Info {
 		body[requestExt] |= 1 << (attrInfo - 1)
 	}
-	native.PutUint32(body[requestStates:], states)
-	if _, err := unix.Write(d.socket.GetFd(), request); err != nil {
+	native.PutUint32(body[requestStates:], in.table.States)
+	if _, err := unix.Write(d.socket.GetFd(), d.request); err != nil {
 		return err
 	}
 	d.running = true

@@ -112,7 +112,7 @@ func TestAfterAbandonedDump(t *testing.T) {
 	d := open(t, "")
 	var table capture.SocketTable
 	must(t, d.Dump(&table, capture.AllStates, true))
-	if _, err := unix.Write(d.socket.GetFd(), d.requests[0]); err != nil {
+	if _, err := unix.Write(d.socket.GetFd(), d.request); err != nil {
 		t.Fatal(err)
 	}
 	d.running = true
@@ -145,6 +145,22 @@ func TestCap(t *testing.T) {
 	must(t, d.Dump(&table, capture.AllStates, false))
 	if table.Interrupted || len(table.Sockets) < 3 {
 		t.Errorf("the next dump: %d sockets, interrupted %v", len(table.Sockets), table.Interrupted)
+	}
+}
+
+// Sockets that are bound and do not listen are listed where the kernel can, as CLOSE.
+func TestBoundInactive(t *testing.T) {
+	a := netip.MustParseAddrPort("127.0.0.1:0")
+	fd := socket(t, a)
+	must(t, unix.Bind(fd, sockaddr(a)))
+	d := open(t, "")
+	var table capture.SocketTable
+	must(t, d.Dump(&table, capture.BoundInactive.Mask(), false))
+	if len(table.Sockets) == 0 {
+		t.Skip("the kernel does not list bound sockets (Linux 6.8)")
+	}
+	if s := find(t, &table, fd); s.State != capture.Close || s.Local.Port == 0 {
+		t.Errorf("bound socket: %v at %v", s.State, s.Local)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recorded is what Linux 6.18 on amd64 answered for the IPv4 sockets of populate.
+// recorded is what Linux 6.18 on amd64 answered for the sockets of populate.
 const recorded = "testdata/linux-6.18-amd64.bin"
 
 // message is a netlink message.
@@ -47,7 +47,7 @@ func errnoOf(e unix.Errno) []byte { return native.AppendUint32(nil, uint32(-int3
 // A message that cannot be read costs no other one, a dump that changed meanwhile is kept and marked, and
 // nothing behind its end is read.
 func TestDatagram(t *testing.T) {
-	good := message(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_MULTI, 7, diag(capture.CloseWait))
+	good := message(requestKind, unix.NLM_F_MULTI, 7, diag(capture.CloseWait))
 	done := message(unix.NLMSG_DONE, unix.NLM_F_MULTI, 7, errnoOf(0))
 	for _, c := range []struct {
 		name              string
@@ -61,13 +61,13 @@ func TestDatagram(t *testing.T) {
 		{name: "two, more to come", parts: [][]byte{good, good}, max: 9, sockets: 2},
 		{name: "end", parts: [][]byte{good, done, good}, max: 9, sockets: 1, done: true},
 		{name: "end without payload", parts: [][]byte{message(unix.NLMSG_DONE, 0, 7, nil)}, max: 9, done: true},
-		{name: "too short between good ones", parts: [][]byte{good, message(unix.SOCK_DIAG_BY_FAMILY, 0, 7, make([]byte, 71)), good}, max: 9,
+		{name: "too short between good ones", parts: [][]byte{good, message(requestKind, 0, 7, make([]byte, 71)), good}, max: 9,
 			sockets: 2, bad: 1},
-		{name: "attribute too long", parts: [][]byte{good, message(unix.SOCK_DIAG_BY_FAMILY, 0, 7,
+		{name: "attribute too long", parts: [][]byte{good, message(requestKind, 0, 7,
 			append(diag(capture.Listen), 200, 0, attrInfo, 0)), good}, max: 9, sockets: 2, bad: 1},
-		{name: "attribute without length", parts: [][]byte{message(unix.SOCK_DIAG_BY_FAMILY, 0, 7,
+		{name: "attribute without length", parts: [][]byte{message(requestKind, 0, 7,
 			append(diag(capture.Listen), 0, 0, attrInfo, 0)), good}, max: 9, sockets: 1, bad: 1},
-		{name: "no IP family", parts: [][]byte{message(unix.SOCK_DIAG_BY_FAMILY, 0, 7, make([]byte, 72)), good}, max: 9, sockets: 1, bad: 1},
+		{name: "no IP family", parts: [][]byte{message(requestKind, 0, 7, make([]byte, 72)), good}, max: 9, sockets: 1, bad: 1},
 		{name: "interrupted", parts: [][]byte{good, message(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 7, errnoOf(0))}, max: 9, sockets: 1,
 			interrupted: true, done: true},
 		{name: "another request's", parts: [][]byte{message(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 6, errnoOf(0)), good}, max: 9, sockets: 1},
@@ -153,7 +153,7 @@ func FuzzDecodeSocket(f *testing.F) {
 
 func FuzzDatagram(f *testing.F) {
 	f.Add(readRecorded(f))
-	f.Add(slices.Concat(message(unix.SOCK_DIAG_BY_FAMILY, 0, 1, diag(capture.CloseWait)), message(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 1, nil)))
+	f.Add(slices.Concat(message(requestKind, 0, 1, diag(capture.CloseWait)), message(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 1, nil)))
 	f.Add(message(unix.NLMSG_ERROR, 0, 1, errnoOf(unix.ENOENT)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in := intake{table: new(capture.SocketTable), seq: 1, max: 3}

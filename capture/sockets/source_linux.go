@@ -35,9 +35,8 @@ type Options struct {
 type Source struct {
 	options  Options
 	dumper   *Dumper
-	ticker   *time.Ticker
-	started  bool
-	lastFull time.Time // monotonic: not moved by steps of the wall clock
+	ticker   *time.Ticker // from the first Read on
+	lastFull time.Time    // monotonic: not moved by steps of the wall clock
 	want     atomic.Bool
 
 	mu        sync.Mutex // guards what follows
@@ -62,7 +61,7 @@ func NewSource(o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{options: o, dumper: d, ticker: time.NewTicker(o.Every)}, nil
+	return &Source{options: o, dumper: d}, nil
 }
 
 // Name is "sockets", with the name of a namespace that is not the caller's own.
@@ -111,8 +110,8 @@ func (s *Source) tick(ctx context.Context) (time.Time, error) {
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err
 	}
-	if !s.started {
-		s.started = true
+	if s.ticker == nil {
+		s.ticker = time.NewTicker(s.options.Every)
 		return time.Now(), nil
 	}
 	select {
@@ -166,6 +165,8 @@ func (s *Source) Lost() (overCap, malformed uint64) {
 
 // Close ends the sampling. It must not be called during Read.
 func (s *Source) Close() error {
-	s.ticker.Stop()
+	if s.ticker != nil {
+		s.ticker.Stop()
+	}
 	return s.dumper.Close()
 }
