@@ -1,0 +1,235 @@
+//go:build linux
+
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"jindan/capture"
+)
+
+const (
+	// maxListeners bounds the listening sockets that are followed; a server with more is a port forwarder.
+	maxListeners = 4096
+	// The pauses between two searches for the owner of one listener: a socket of the kernel (NFS) or of another user never gets one.
+	minRetry, maxRetry = time.Second, 5 * time.Minute
+	// packagesEvery is how often package databases are looked at: installing takes longer.
+	packagesEvery = 10 * time.Second
+)
+
+// packageDatabases change whenever dpkg, or rpm (Berkeley DB, sqlite, ndb), installs or removes something.
+var packageDatabases = []string{"/var/lib/dpkg/status", "/var/lib/rpm/Packages", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/Packages.db"}
+
+// listeners follows who owns the listening TCP sockets of a network namespace, and tells of processes that start and of
+// software newer than the last boot.
+type listeners struct {
+	root   string
+	ns     netns.NsHandle
+	procs  *Processes
+	emit   func(capture.Change)
+	tables [2]int // descriptors of tcp and tcp6; −1: not open
+	buf    []byte
+
+	sockets  map[uint32]*listener
+	owners   map[procKey]bool // those told of
+	began    time.Duration    // of the first round, since boot
+	rounds   bool             // there was one
+	told     map[string]int64 // file: the mtime told of, ns
+	packages time.Duration    // when the databases are due, since boot
+}
+
+// listener is one listening socket.
+type listener struct {
+	owner       procKey // zero: not found
+	retry, next time.Duration
+	seen        bool
+}
+
+func newListeners(root string, ns netns.NsHandle, procs *Processes, emit func(capture.Change)) *listeners {
+	return &listeners{root: root, ns: ns, procs: procs, emit: emit, tables: [2]int{-1, -1}, buf: make([]byte, 16<<10),
+		sockets: map[uint32]*listener{}, owners: map[procKey]bool{}, told: map[string]int64{}}
+}
+
+// round looks for new listeners, new owners, and new software.
+func (l *listeners) round() error {
+	now := l.procs.boot()
+	if !l.rounds {
+		l.rounds, l.began = true, now
+	}
+	if now >= l.packages {
+		l.packages = now + packagesEvery
+		for _, file := range packageDatabases {
+			l.newer(file, file, "packages were installed, changed or removed")
+		}
+	}
+	err := l.list()
+	var wanted []uint32
+	alive := map[procKey]bool{}
+	for inode, s := range l.sockets {
+		if !s.seen {
+			delete(l.sockets, inode)
+			continue
+		}
+		s.seen = false
+		if s.owner.pid != 0 && !l.lives(s.owner, alive) { // another process has the socket now, or it is about to go
+			*s = listener{}
+		}
+		if s.owner.pid == 0 && now >= s.next {
+			s.retry = min(max(2*s.retry, minRetry), maxRetry)
+			s.next = now + s.retry
+			wanted = append(wanted, inode)
+		}
+	}
+	if len(wanted) > 0 {
+		for inode, pid := range l.procs.find(wanted, time.Now().Add(l.procs.budget)) {
+			if st, ok := l.procs.started(pid); ok {
+				k := procKey{pid, st.start}
+				l.sockets[inode].owner = k
+				l.owner(k, st.comm, now)
+			}
+		}
+	}
+	for k := range l.owners {
+		if !l.lives(k, alive) {
+			delete(l.owners, k)
+		}
+	}
+	return err
+}
+
+// lives reports whether the process is still the same; alive remembers the answers of this round.
+func (l *listeners) lives(k procKey, alive map[procKey]bool) bool {
+	is, known := alive[k]
+	if !known {
+		st, ok := l.procs.started(k.pid)
+		is = ok && st.start == k.start
+		alive[k] = is
+	}
+	return is
+}
+
+// owner tells of a process that owns a listener, once.
+func (l *listeners) owner(k procKey, comm string, now time.Duration) {
+	if l.owners[k] {
+		return
+	}
+	l.owners[k] = true
+	who := fmt.Sprintf("%s (pid %d)", comm, k.pid)
+	if k.start > l.began {
+		l.emit(capture.Change{Kind: capture.ChangeProcessStart, What: who,
+			Detail: fmt.Sprintf("started at %s, %.1f s before its listener was seen", l.procs.instant(k.start), (now - k.start).Seconds())})
+	}
+	link := l.procs.path(k.pid, "exe")
+	exe, err := os.Readlink(link)
+	if err != nil { // another user's
+		return
+	}
+	exe, gone := strings.CutSuffix(exe, " (deleted)")
+	why := "runs as " + who
+	if gone {
+		why += ", and was replaced or removed since"
+	}
+	l.newer(link, exe, why)
+}
+
+// newer tells of a file that was modified after the last boot, once for each time of modification.
+func (l *listeners) newer(path, what, why string) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return
+	}
+	at := info.ModTime()
+	if at.UnixNano() <= int64(l.procs.instant(0)) || l.told[what] == at.UnixNano() {
+		return
+	}
+	if len(l.told) >= maxListeners {
+		clear(l.told)
+	}
+	l.told[what] = at.UnixNano()
+	l.emit(capture.Change{Kind: capture.ChangeSoftware, What: what,
+		Detail: fmt.Sprintf("modified at %s, after the last boot; %s", at.UTC().Format(time.RFC3339), why)})
+}
+
+// list marks the listening sockets. The kernel prints them before all others (TCP_SEQ_STATE_LISTENING), so that
+// reading stops there, however many connections there are.
+func (l *listeners) list() error {
+	if l.tables[0] < 0 {
+		err := inNetns(l.ns, func() (err error) {
+			dir := netDir(l.root, l.ns)
+			for i, name := range []string{"/tcp", "/tcp6"} {
+				l.tables[i], err = unix.Open(dir+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err != nil && !(i == 1 && errors.Is(err, unix.ENOENT)) { // IPv6 may be off
+					return fmt.Errorf("open %s: %w", dir+name, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("list listening sockets: %w", err)
+		}
+	}
+	for _, fd := range l.tables {
+		if fd < 0 {
+			continue
+		}
+		if err := l.table(fd); err != nil {
+			return fmt.Errorf("list listening sockets: %w", err)
+		}
+	}
+	return nil
+}
+
+func (l *listeners) table(fd int) error {
+	at, kept, heading := int64(0), 0, true
+	for {
+		n, err := unix.Pread(fd, l.buf[kept:], at)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return err
+		}
+		at += int64(n)
+		b := l.buf[:kept+n]
+		for {
+			end := bytes.IndexByte(b, '\n')
+			if end < 0 {
+				break
+			}
+			s, ok := parseSocketLine(b[:end])
+			b = b[end+1:]
+			if !ok && heading {
+				heading = false
+				continue
+			}
+			if !ok || s.state != capture.Listen {
+				return nil
+			}
+			if known := l.sockets[s.inode]; known != nil {
+				known.seen = true
+			} else if len(l.sockets) < maxListeners {
+				l.sockets[s.inode] = &listener{seen: true}
+			}
+		}
+		if kept = copy(l.buf, b); kept == len(l.buf) {
+			return errors.New("a line is too long")
+		}
+	}
+}
+
+func (l *listeners) close() {
+	for i, fd := range l.tables {
+		if fd >= 0 {
+			unix.Close(fd)
+			l.tables[i] = -1
+		}
+	}
+}
