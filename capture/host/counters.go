@@ -44,6 +44,7 @@ type Counters struct {
 type procFile struct {
 	name  string
 	net   bool // below /proc/net, which belongs to a namespace by path
+	host  bool // of the whole host, and only in the first namespace
 	parse func([]byte, *capture.HostSample) error
 	fd    int
 	err   error
@@ -62,7 +63,7 @@ func NewCounters(root string, ns netns.NsHandle) *Counters {
 		{name: "sys/net/netfilter/nf_conntrack_max", parse: parseConntrackMax},
 		{name: "sys/fs/file-nr", parse: parseFileNr},
 		{name: "sys/net/ipv4/ip_local_port_range", parse: parsePortRange},
-		{name: "sys/net/ipv4/tcp_mem", parse: parseTCPMem},
+		{name: "sys/net/ipv4/tcp_mem", host: true, parse: parseTCPMem},
 	}
 	for i := range files {
 		files[i].fd = -1
@@ -132,25 +133,30 @@ func (c *Counters) open() {
 	if missing == 0 {
 		return
 	}
+	c.openIn("", true)
 	err := inNetns(c.ns, func() error {
-		net := netDir(c.root, c.ns)
-		for i := range c.files {
-			f := &c.files[i]
-			if f.fd >= 0 {
-				continue
-			}
-			path := c.root + "/" + f.name
-			if f.net {
-				path = net + "/" + f.name
-			}
-			f.fd, f.err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		}
+		c.openIn(netDir(c.root, c.ns), false)
 		return nil
 	})
 	for i := range c.files {
-		if f := &c.files[i]; err != nil && f.fd < 0 {
+		if f := &c.files[i]; err != nil && !f.host && f.fd < 0 {
 			f.err = err
 		}
+	}
+}
+
+// openIn opens the missing files of the whole host, or those of the calling thread's namespace.
+func (c *Counters) openIn(net string, host bool) {
+	for i := range c.files {
+		f := &c.files[i]
+		if f.fd >= 0 || f.host != host {
+			continue
+		}
+		path := c.root + "/" + f.name
+		if f.net {
+			path = net + "/" + f.name
+		}
+		f.fd, f.err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	}
 }
 

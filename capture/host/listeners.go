@@ -21,6 +21,8 @@ const (
 	maxListeners = 4096
 	// The pauses between two searches for the owner of one listener: a socket of the kernel (NFS) or of another user never gets one.
 	minRetry, maxRetry = time.Second, 5 * time.Minute
+	// maxCut is how many searches in a row, each with all of the budget, may be cut short and go on without a pause.
+	maxCut = 16
 	// packagesEvery is how often package databases are looked at: installing takes longer.
 	packagesEvery = 10 * time.Second
 )
@@ -48,8 +50,9 @@ type listeners struct {
 
 // listener is one listening socket.
 type listener struct {
-	owner       procKey // zero: not found
-	retry, next time.Duration
+	owner       procKey       // zero: not found
+	retry, next time.Duration // pause, and when to search again, since boot
+	cut         int           // searches so far
 	seen        bool
 }
 
@@ -83,8 +86,6 @@ func (l *listeners) round() error {
 			*s = listener{}
 		}
 		if s.owner.pid == 0 && now >= s.next {
-			s.retry = min(max(2*s.retry, minRetry), maxRetry)
-			s.next = now + s.retry
 			wanted = append(wanted, inode)
 		}
 	}
@@ -94,6 +95,13 @@ func (l *listeners) round() error {
 				k := procKey{pid, st.start}
 				l.sockets[inode].owner = k
 				l.owner(k, st.comm, now)
+			}
+		}
+		for _, inode := range wanted {
+			s := l.sockets[inode]
+			if s.cut++; l.procs.resume.pid == 0 || s.cut > maxCut { // it was searched for everywhere
+				s.retry = min(max(2*s.retry, minRetry), maxRetry)
+				s.next = now + s.retry
 			}
 		}
 	}

@@ -146,6 +146,10 @@ func (p *Processes) find(inodes []uint32, deadline time.Time) map[uint32]int32 {
 			case n == len(p.pids) && first.off == 0, hinted[at.pid]:
 				continue
 			}
+			if n > 0 && time.Now().After(deadline) {
+				p.resume = at
+				break
+			}
 			if off, done := p.walk(at, missing, found, deadline); !done {
 				p.resume = walkPosition{at.pid, off}
 				break
@@ -166,12 +170,9 @@ func (p *Processes) find(inodes []uint32, deadline time.Time) map[uint32]int32 {
 	return found
 }
 
-// walk reads the descriptors of one process from a position on. It returns false with the position to go on from when the
-// time is up.
+// walk reads the descriptors of one process from a position on, at least one, so that every call gets further. It returns
+// false with the position to go on from when the time is up.
 func (p *Processes) walk(at walkPosition, missing map[uint32]bool, found map[uint32]int32, deadline time.Time) (int64, bool) {
-	if time.Now().After(deadline) {
-		return at.off, false
-	}
 	var link [32]byte // socket:[4294967295] takes 19
 	var off int64
 	done := true
