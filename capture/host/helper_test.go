@@ -72,7 +72,7 @@ func inodeOf(fd int) uint32 {
 	return uint32(st.Ino)
 }
 
-// workers blocks 16 threads in recvfrom on one UDP socket connected to peer, and 3 in poll on another one.
+// workers blocks 16 threads in recvfrom on one UDP socket connected to peer, 3 in poll on another one, and 2 in accept.
 func workers(peer string) {
 	to := netip.MustParseAddrPort(peer)
 	open := func() int {
@@ -94,6 +94,16 @@ func workers(peer string) {
 		go func() {
 			runtime.LockOSThread()
 			_, err := unix.Poll([]unix.PollFd{{Fd: int32(b), Events: unix.POLLIN}}, -1)
+			check(err)
+		}()
+	}
+	l, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(err)
+	check(unix.Listen(l, 8)) // on a port that the kernel chooses
+	for range 2 {
+		go func() {
+			runtime.LockOSThread()
+			_, _, err := unix.Accept(l)
 			check(err)
 		}()
 	}

@@ -3,13 +3,14 @@
 package host
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -33,12 +34,10 @@ var packageDatabases = []string{"/var/lib/dpkg/status", "/var/lib/rpm/Packages",
 // listeners follows who owns the listening TCP sockets of a network namespace, and tells of processes that start and of
 // software newer than the last boot.
 type listeners struct {
-	root   string
-	ns     netns.NsHandle
-	procs  *Processes
-	emit   func(capture.Change)
-	tables [2]int // descriptors of tcp and tcp6; −1: not open
-	buf    []byte
+	ns    netns.NsHandle
+	procs *Processes
+	emit  func(capture.Change)
+	diag  *nl.SocketHandle // nil: not open
 
 	sockets  map[uint32]*listener
 	owners   map[procKey]bool // those told of
@@ -52,12 +51,12 @@ type listeners struct {
 type listener struct {
 	owner       procKey       // zero: not found
 	retry, next time.Duration // pause, and when to search again, since boot
-	cut         int           // searches so far
+	cut         int           // searches so far, most of them cut short
 	seen        bool
 }
 
-func newListeners(root string, ns netns.NsHandle, procs *Processes, emit func(capture.Change)) *listeners {
-	return &listeners{root: root, ns: ns, procs: procs, emit: emit, tables: [2]int{-1, -1}, buf: make([]byte, 16<<10),
+func newListeners(ns netns.NsHandle, procs *Processes, emit func(capture.Change)) *listeners {
+	return &listeners{ns: ns, procs: procs, emit: emit,
 		sockets: map[uint32]*listener{}, owners: map[procKey]bool{}, told: map[string]int64{}}
 }
 
@@ -166,78 +165,66 @@ func (l *listeners) newer(path, what, why string) {
 		Detail: fmt.Sprintf("modified at %s, after the last boot; %s", at.UTC().Format(time.RFC3339), why)})
 }
 
-// list marks the listening sockets. The kernel prints them before all others (TCP_SEQ_STATE_LISTENING), so that
-// reading stops there, however many connections there are.
+// list marks the listening sockets. A dump of LISTEN alone does not touch the table of connections, as /proc/net/tcp6
+// does (inet_diag_dump_icsk in net/ipv4/inet_diag.c): its cost depends on the listeners only.
 func (l *listeners) list() error {
-	if l.tables[0] < 0 {
-		err := inNetns(l.ns, func() (err error) {
-			dir := netDir(l.root, l.ns)
-			for i, name := range []string{"/tcp", "/tcp6"} {
-				l.tables[i], err = unix.Open(dir+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-				if err != nil && !(i == 1 && errors.Is(err, unix.ENOENT)) { // IPv6 may be off
-					return fmt.Errorf("open %s: %w", dir+name, err)
-				}
-			}
-			return nil
-		})
+	if l.diag == nil {
+		s, err := nl.GetNetlinkSocketAt(l.ns, netns.None(), unix.NETLINK_INET_DIAG)
 		if err != nil {
-			return fmt.Errorf("list listening sockets: %w", err)
+			return fmt.Errorf("open a socket for inet_diag: %w", err)
+		}
+		l.diag = &nl.SocketHandle{Socket: s}
+		limit := unix.NsecToTimeval(int64(answerTime))
+		if err = s.SetReceiveTimeout(&limit); err != nil {
+			return fmt.Errorf("limit the time of inet_diag requests: %w", err)
 		}
 	}
-	for _, fd := range l.tables {
-		if fd < 0 {
-			continue
-		}
-		if err := l.table(fd); err != nil {
-			return fmt.Errorf("list listening sockets: %w", err)
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		if err := l.dump(family); err != nil {
+			l.close() // with a new socket next time: answers to this request may still come
+			return fmt.Errorf("list listening sockets (needs the module tcp_diag): %w", err)
 		}
 	}
 	return nil
 }
 
-func (l *listeners) table(fd int) error {
-	at, kept, heading := int64(0), 0, true
-	for {
-		n, err := unix.Pread(fd, l.buf[kept:], at)
-		if errors.Is(err, unix.EINTR) {
-			continue
+// Of struct inet_diag_req_v2 and inet_diag_msg (include/uapi/linux/inet_diag.h): lengths and offsets, in bytes.
+const (
+	diagRequest      = 56
+	diagStates       = 4
+	diagMessage      = 72
+	diagInode        = 68
+	sockDiagByFamily = 20 // SOCK_DIAG_BY_FAMILY
+)
+
+func (l *listeners) dump(family byte) error {
+	var body [diagRequest]byte
+	body[0], body[1] = family, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(body[diagStates:], capture.Listen.Mask())
+	r := nl.NewNetlinkRequest(sockDiagByFamily, unix.NLM_F_DUMP)
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_INET_DIAG: l.diag}
+	r.AddRawData(body[:])
+	err := r.ExecuteIter(unix.NETLINK_INET_DIAG, sockDiagByFamily, func(m []byte) bool {
+		if len(m) < diagMessage {
+			return true
 		}
-		if err != nil || n == 0 {
-			return err
+		inode := binary.NativeEndian.Uint32(m[diagInode:])
+		if known := l.sockets[inode]; known != nil {
+			known.seen = true
+		} else if inode != 0 && len(l.sockets) < maxListeners {
+			l.sockets[inode] = &listener{seen: true}
 		}
-		at += int64(n)
-		b := l.buf[:kept+n]
-		for {
-			end := bytes.IndexByte(b, '\n')
-			if end < 0 {
-				break
-			}
-			s, ok := parseSocketLine(b[:end])
-			b = b[end+1:]
-			if !ok && heading {
-				heading = false
-				continue
-			}
-			if !ok || s.state != capture.Listen {
-				return nil
-			}
-			if known := l.sockets[s.inode]; known != nil {
-				known.seen = true
-			} else if len(l.sockets) < maxListeners {
-				l.sockets[s.inode] = &listener{seen: true}
-			}
-		}
-		if kept = copy(l.buf, b); kept == len(l.buf) {
-			return errors.New("a line is too long")
-		}
+		return true
+	})
+	if errors.Is(err, nl.ErrDumpInterrupted) { // listeners came or went; what is missing is found next time
+		return nil
 	}
+	return err
 }
 
 func (l *listeners) close() {
-	for i, fd := range l.tables {
-		if fd >= 0 {
-			unix.Close(fd)
-			l.tables[i] = -1
-		}
+	if l.diag != nil {
+		l.diag.Socket.Close()
+		l.diag = nil
 	}
 }

@@ -57,6 +57,10 @@ func TestIntegrationThreads(t *testing.T) {
 	if i < 0 || got.Waits[i].Threads != 3 || got.Waits[i].Remote.String() != "127.0.0.9:53" {
 		t.Errorf("3 threads in poll: %+v", got.Waits)
 	}
+	i = slices.IndexFunc(got.Waits, func(w capture.ThreadWait) bool { return w.Listening })
+	if i < 0 || got.Waits[i].Threads != 2 || !strings.HasPrefix(got.Waits[i].Syscall, "accept") || got.Waits[i].Proto != capture.ProtoTCP || got.Waits[i].Local.Port == 0 {
+		t.Errorf("2 threads in accept: %+v", got.Waits)
+	}
 	var all int32
 	for _, w := range got.Waits {
 		all += w.Threads
@@ -68,7 +72,7 @@ func TestIntegrationThreads(t *testing.T) {
 	if s = p.Owners([]uint32{recv}, 10); len(s.Processes) != 1 || s.Processes[0].CPU < 0 || s.Processes[0].CPU > 2 {
 		t.Errorf("CPU on the second call: %+v", s)
 	}
-	t.Logf("%d of %d threads of %s (pid %d) wait on %v", w.Threads, got.Threads, got.Name, got.PID, w.Remote)
+	t.Logf("%d of %d threads of %s (pid %d) wait in %s (%s) on %v", w.Threads, got.Threads, got.Name, got.PID, w.Syscall, w.Wchan, w.Remote)
 }
 
 // The child has the socket, not the parent that made it.

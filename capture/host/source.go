@@ -36,6 +36,10 @@ type Options struct {
 
 // Source samples the host. Read returns one HostSample per interval, the changes since the last, and the owners of the
 // sockets that were asked for. Nothing but Close and the context ends it.
+//
+// A change has the time at which it was seen: that of the kernel's message for links, routes and neighbours, that of the next
+// sample for the others. When a process started and a file was modified is in the Detail; software that changed between the
+// last boot and the first sample is told with that.
 type Source struct {
 	o         Options
 	queue     queue
@@ -69,13 +73,10 @@ func NewSource(o Options) *Source {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Source{o: o, stop: stop, closed: make(chan struct{}), failing: map[string]bool{}, queue: queue{clock: o.Clock},
 		counters: NewCounters(o.Proc, o.Netns), procs: NewProcesses(o.Proc, o.Budget, o.Clock)}
-	s.listeners = newListeners(o.Proc, o.Netns, s.procs, s.queue.change)
+	s.listeners = newListeners(o.Netns, s.procs, s.queue.change)
 	ready := make(chan struct{})
 	s.watching.Go(func() { newWatcher(o.Netns, &s.queue).run(ctx, ready) })
-	select { // a change right after the first sample is then not missed
-	case <-ready:
-	case <-time.After(answerTime):
-	}
+	<-ready // so that a change right after the first sample is not missed; netlink answers within answerTime
 	return s
 }
 

@@ -52,13 +52,13 @@ func (t *tracker[K, V]) remove(k K) {
 	}
 }
 
-// resync compares with a complete list, after updates were or may have been missed.
+// resync compares with a list, after updates were or may have been missed. A list of max things may not be complete.
 func (t *tracker[K, V]) resync(list map[K]V) {
 	for k, v := range list {
 		t.set(k, v)
 	}
 	for k := range t.state {
-		if _, is := list[k]; !is {
+		if _, is := list[k]; !is && len(list) < t.max {
 			t.remove(k)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,15 +47,13 @@ func newWatcher(ns netns.NsHandle, q *queue) *watcher {
 		neighs: tracker[neighKey, neighState]{map[neighKey]neighState{}, maxTracked, false, tellNeigh, q.change, full}}
 }
 
-// run watches until ctx ends. ready is closed when the first state is known.
+// run watches until ctx ends. ready is closed when the first state is known, or could not be had.
 func (w *watcher) run(ctx context.Context, ready chan<- struct{}) {
+	var once sync.Once
+	isReady := func() { once.Do(func() { close(ready) }) }
 	for {
-		err := w.watch(ctx, func() {
-			if ready != nil {
-				close(ready)
-				ready = nil
-			}
-		})
+		err := w.watch(ctx, isReady)
+		isReady()
 		if ctx.Err() != nil {
 			return
 		}
