@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -158,9 +159,11 @@ func TestDamage(t *testing.T) {
 	for name, l := range map[string][]byte{
 		"garbage": []byte("\x00\xff{{{\n"), "two things": []byte(`{"n":9,"after":1,"at":"2026-01-01T00:00:00Z","reason":"none","until":"2026-01-01T00:00:00Z"}` + "\n"),
 		"no time": []byte(`{"n":9,"sample":{}}` + "\n"), "overlong": long, "missing": nil,
-		"reason": []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","reason":"no such"}` + "\n"),
-		"sacks":  []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","packet":{"SACKs":200}}` + "\n"),
-		"dense":  []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","sample":{"sockets":{"Sockets":[` + strings.Repeat("{},", maxObjects) + "{}]}}}\n"),
+		"reason":  []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","reason":"no such"}` + "\n"),
+		"sacks":   []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","packet":{"SACKs":200}}` + "\n"),
+		"sockets": []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","sample":{"sockets":{"Sockets":[` + strings.Repeat("{},", maxElements) + "{}]}}}\n"),
+		"numbers": []byte(`{"n":9,"at":"2026-01-01T00:00:00Z","sample":{"sockets":{"Sockets":[` + strings.Repeat("1,", maxLine/2-100) + "{}]}}}\n"),
+		"deep":    append(bytes.Repeat([]byte("["), maxLine/2), '\n'),
 	} {
 		damaged := bytes.Join([][]byte{bytes.Join(lines[:at], nil), l, bytes.Join(lines[at+1:], nil)}, nil)
 		write(t, file, damaged)
@@ -247,4 +250,38 @@ func FuzzOpen(f *testing.F) {
 			t.Errorf("%v, then %v", errA, errB)
 		}
 	})
+}
+
+// The largest dump that a line holds is no hostile line; and no line takes much more memory than that.
+func TestMemory(t *testing.T) {
+	m := newMaker(6)
+	table := &capture.SocketTable{Sockets: make([]capture.Socket, 50_000)}
+	for i := range table.Sockets {
+		table.Sockets[i] = capture.Socket{Local: m.endpoint(true, true), Remote: m.endpoint(true, true), Cookie: m.Uint64(), State: capture.Established}
+	}
+	b := &capture.Batch{Obs: []capture.Observation{{At: 1, Kind: capture.KindSample, Sample: &capture.Sample{Sockets: table}}}}
+	dir, st := record(t, Options{}, b)
+	if st.LeftOut > 0 {
+		t.Fatalf("%+v", st)
+	}
+	want := &stream{}
+	want.add(b)
+	compare(t, replay(t, dir, 1), want)
+
+	for name, value := range map[string]string{"numbers": "1,", "objects": "{},", "arrays": "[],", "nulls": "null,", "strings": `"",`, "fixed": `{"Addr":[[[1,`} {
+		for _, n := range []int{maxElements - 10, maxLine/len(value) - 100} {
+			l := `{"n":1,"at":"2026-01-01T00:00:00Z","sample":{"sockets":{"Sockets":[` + strings.Repeat(value, n) + "{}]}}}\n"
+			write(t, filepath.Join(dir, SamplesFile), []byte(`{"schema":"jindan.recording/v1"}`+"\n"+l))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, st, _ := reopen(t, dir); st.Lines != 1 {
+				t.Errorf("%s: %+v", name, st)
+			}
+			runtime.ReadMemStats(&after)
+			// The line while its buffer grows, and the sockets while their slice grows.
+			if got := after.TotalAlloc - before.TotalAlloc; got > 6*maxLine+6*272*maxElements {
+				t.Errorf("%s × %d: %d MiB allocated for a line of %d", name, n, got>>20, len(l)>>20)
+			}
+		}
+	}
 }

@@ -300,56 +300,6 @@ func (r *Recording) counters(h *capture.HostSample) {
 	}
 }
 
-// readLine reads the next usable line into r.line, or sets r.lerr.
-func (r *Recording) readLine() {
-	b, err := r.lines.next()
-	switch {
-	case err == errLong:
-	case err == io.ErrUnexpectedEOF || err == io.EOF:
-		r.lerr = io.EOF
-		if err == io.ErrUnexpectedEOF || !r.whole {
-			r.cut(SamplesFile, r.lines.offset)
-		}
-		return
-	case err != nil:
-		r.lerr = fmt.Errorf("read %s: %w", filepath.Join(r.dir, SamplesFile), err)
-		return
-	}
-	r.size += len(b)
-	var l line
-	if err == nil {
-		err = parse(b, &l)
-	}
-	expected := r.stats.Lines + 1
-	r.stats.Lines++
-	switch {
-	case err != nil:
-		r.broken("%v", err)
-		return
-	case r.whole:
-		r.broken("comes after the end of the recording")
-		return
-	case l.N < expected:
-		r.broken("is line %d, which was there before", l.N)
-		return
-	case l.N > expected:
-		r.broken("is line %d, and those from line %d on are missing before it", l.N, expected)
-		r.stats.Lines = l.N
-	}
-	r.whole = l.End != nil
-	r.line = &l
-}
-
-// broken notes damage at the line just read.
-func (r *Recording) broken(format string, args ...any) {
-	r.stats.Damaged++
-	if r.damage == nil {
-		at := r.lines.offset
-		r.damage = &DamageError{File: filepath.Join(r.dir, SamplesFile), Offset: at,
-			What: fmt.Sprintf("the line at byte %d %s: the file is damaged there", at, fmt.Sprintf(format, args...))}
-	}
-}
-
 func (r *Recording) cut(file string, offset int64) {
 	if !r.stats.Cut {
 		r.stats.Cut, r.stats.CutFile, r.stats.CutOffset = true, filepath.Join(r.dir, file), offset

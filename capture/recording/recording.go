@@ -42,11 +42,12 @@ const (
 
 const (
 	schema = "jindan.recording/v1"
-	// maxLine bounds a line of samples.jsonl: a dump of 58,000 sockets with tcp_info at 1,150 bytes each.
+	// maxLine bounds a line of samples.jsonl: a dump of 70,000 sockets with tcp_info at 950 bytes each.
 	maxLine = 64 << 20
-	// maxObjects bounds the JSON objects and nulls in a line, each of which may become a Socket of 400 bytes: four
-	// times 58,000.
-	maxObjects = 1 << 18
+	// maxElements bounds the sockets, processes and the like in a line, 272 bytes of memory each at most: twice 70,000.
+	maxElements = 140_000
+	// maxMeta bounds the first line, in bytes; that of today has 1,000.
+	maxMeta = 1 << 20
 	// maxInstant bounds times in ns before and after 1970, as capture/pcapfile does: durations can be added.
 	maxInstant = 1 << 62
 )
@@ -124,7 +125,9 @@ func readMeta(r *lineReader) (*Meta, error) {
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
 		return nil, fmt.Errorf("%s is empty or cut short in its first line: it is no recording of jindan", SamplesFile)
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("the first line of %s: %w", SamplesFile, err)
+	case len(b) > maxMeta:
+		return nil, fmt.Errorf("the first line of %s has more than %d bytes: it is no recording of jindan", SamplesFile, maxMeta)
 	}
 	var m Meta
 	if !bytes.HasPrefix(b, []byte("{")) || json.Unmarshal(b, &m) != nil || m.Schema == "" {
