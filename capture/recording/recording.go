@@ -60,6 +60,7 @@ type Meta struct {
 	Host    string   `json:"host,omitempty"`
 	Agent   string   `json:"agent,omitempty"`
 	Local   string   `json:"local,omitempty"`   // address of the host, if it was told
+	Netns   string   `json:"netns,omitempty"`   // network namespace, if it was not the agent's own
 	Sources []string `json:"sources,omitempty"` // names, by Observation.Source
 	// Counters are the names of HostSample.Counters, set by Create: positions differ between versions.
 	Counters []string `json:"counters,omitempty"`

@@ -129,7 +129,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	got := in.report(inErr)
 	if f.output == "text" {
 		err = report.Text(out, got, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout),
-			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set)})
+			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)})
 	} else {
 		err = records.Diagnosis(d)
 	}
@@ -180,4 +180,12 @@ func (a *app) complain(in *input, got report.Input, inErr error) int {
 		code = exitUnusable
 	}
 	return code
+}
+
+// inputsOf are what d was made of beside packets, as steps name it.
+func inputsOf(d *analyze.Diagnosis) []string {
+	if d.Coverage.Samples == 0 {
+		return nil
+	}
+	return []string{"sockets", "counters", "changes"}
 }

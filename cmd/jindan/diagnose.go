@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"jindan/analyze"
 	"jindan/analyze/cause"
 	"jindan/analyze/detect"
 	"jindan/capture"
+	"jindan/capture/recording"
 	"jindan/rules"
 )
 
@@ -30,9 +32,17 @@ func catalogue(dir string) (*rules.Set, error) {
 // to emit as they come. The second error is what was wrong with the input: the diagnosis is there in
 // spite of it.
 func diagnose(ctx context.Context, in *input, set *rules.Set, local *capture.Addr, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
-	e, err := analyze.New(set, detect.All(), analyze.Options{
-		Local: local, Sources: in.names, Agent: "jindan/" + version, Causes: cause.New(set),
-	}, emit)
+	o := analyze.Options{Sources: in.names, Agent: "jindan/" + version}
+	if m, ok := in.meta(); ok {
+		if o, err = engineOptions(m); err != nil {
+			return nil, nil, err
+		}
+	}
+	if local != nil {
+		o.Local = local
+	}
+	o.Causes = cause.New(set)
+	e, err := analyze.New(set, detect.All(), o, emit)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -46,4 +56,16 @@ func diagnose(ctx context.Context, in *input, set *rules.Set, local *capture.Add
 	}
 	d, err = e.Close()
 	return d, inErr, err
+}
+
+// retain is how long the agent remembers a finding that is over: an outage is looked into on the next day.
+const retain = 24 * time.Hour
+
+// engineOptions are those of the agent that made a recording: with them its replay gives the same records.
+func engineOptions(m recording.Meta) (analyze.Options, error) {
+	local, err := address(m.Local)
+	if err != nil {
+		return analyze.Options{}, err
+	}
+	return analyze.Options{Local: local, Sources: m.Sources, Host: m.Host, Agent: m.Agent, Netns: m.Netns, Retain: retain}, nil
 }

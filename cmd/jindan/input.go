@@ -6,17 +6,22 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"path/filepath"
 
 	"jindan/capture"
 	"jindan/capture/decode"
 	"jindan/capture/pcapfile"
+	"jindan/capture/recording"
 	"jindan/cmd/internal/report"
 )
 
 // input is a set of capture files that are read as one.
 type input struct {
 	files []*pcapfile.File
-	names []string
+	// recordings are directories that the agent wrote; their packet files are in files as well.
+	recordings []*recording.Recording
+	sources    []capture.Source
+	names      []string
 	// unusable are the arguments and files that could not be opened, with the reason.
 	unusable []error
 	refused  []report.File
@@ -26,8 +31,23 @@ type input struct {
 // something can.
 func openInput(args []string) (*input, error) {
 	in := &input{}
-	names, err := pcapfile.Expand(args)
-	in.unusable = splitErrors(err)
+	var plain []string
+	for _, a := range args {
+		if !recording.IsRecording(a) {
+			plain = append(plain, a)
+			continue
+		}
+		if err := in.openRecording(a); err != nil {
+			in.unusable = append(in.unusable, err)
+			in.refused = append(in.refused, report.File{Name: a, Unread: true})
+		}
+	}
+	var names []string
+	if len(plain) > 0 || len(args) == 0 {
+		var err error
+		names, err = pcapfile.Expand(plain)
+		in.unusable = append(in.unusable, splitErrors(err)...)
+	}
 	for _, name := range names {
 		f, err := pcapfile.Open(name, decode.New())
 		if err != nil {
@@ -36,12 +56,39 @@ func openInput(args []string) (*input, error) {
 			continue
 		}
 		in.files = append(in.files, f)
+		in.sources = append(in.sources, f)
 		in.names = append(in.names, f.Name())
 	}
-	if len(in.files) == 0 {
+	if len(in.sources) == 0 {
 		return in, errors.Join(in.unusable...)
 	}
 	return in, nil
+}
+
+// openRecording opens what the agent has kept.
+func (in *input) openRecording(dir string) error {
+	var packets *pcapfile.File
+	r, err := recording.Open(dir, func(name string) (capture.Source, error) {
+		f, err := pcapfile.Open(name, decode.New())
+		packets = f
+		return f, err
+	})
+	if err != nil {
+		return err
+	}
+	in.files = append(in.files, packets)
+	in.recordings = append(in.recordings, r)
+	in.sources = append(in.sources, r)
+	in.names = append(in.names, r.Name())
+	return nil
+}
+
+// meta is what the agent said of itself, if the input is one recording and nothing else.
+func (in *input) meta() (recording.Meta, bool) {
+	if len(in.recordings) != 1 || len(in.sources) != 1 {
+		return recording.Meta{}, false
+	}
+	return in.recordings[0].Meta(), true
 }
 
 // splitErrors undoes errors.Join.
@@ -57,19 +104,15 @@ func splitErrors(err error) []error {
 }
 
 func (in *input) close() {
-	for _, f := range in.files {
-		f.Close()
+	for _, s := range in.sources {
+		s.Close()
 	}
 }
 
 // read gives everything to out in the order of time. Files that break off do not end
 // it; their errors come back joined.
 func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error {
-	srcs := make([]capture.Source, len(in.files))
-	for i, f := range in.files {
-		srcs[i] = f
-	}
-	return capture.Merge(ctx, srcs, 0, out)
+	return capture.Merge(ctx, in.sources, 0, out)
 }
 
 // report says what was read. err is what read returned.
@@ -96,6 +139,10 @@ func broken(err error) string {
 	var d *pcapfile.DamageError
 	if errors.As(err, &d) {
 		return fmt.Sprintf("%s, at byte %d", d.What, d.Offset)
+	}
+	var m *recording.DamageError
+	if errors.As(err, &m) {
+		return fmt.Sprintf("%s: %s, at byte %d", filepath.Base(m.File), m.What, m.Offset)
 	}
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -45,9 +45,6 @@ type watch struct {
 	newest atomic.Int64
 }
 
-// retain is how long the agent remembers a finding that is over: an outage is looked into on the next day.
-const retain = 24 * time.Hour
-
 // openWatch opens the sources of a namespace. What cannot be opened is noted; it fails only when
 // nothing can be.
 func openWatch(cfg *config.Config, ns string) (*watch, error) {
@@ -150,7 +147,7 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 	if err != nil {
 		hostname = ""
 	}
-	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names()}
+	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names(), Netns: w.ns}
 	if a := cfg.Local; a.IsValid() {
 		w.meta.Local = a.String()
 	}
@@ -158,21 +155,10 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 	if err != nil {
 		return err
 	}
-	o.Retain = retain
-	o.Netns = w.ns
 	o.Ask = w.ask
 	o.Causes = cause.New(set)
 	w.engine, err = analyze.New(set, detect.All(), o, emit)
 	return err
-}
-
-// engineOptions are those of the engine that made, or replays, a recording.
-func engineOptions(m recording.Meta) (analyze.Options, error) {
-	local, err := address(m.Local)
-	if err != nil {
-		return analyze.Options{}, err
-	}
-	return analyze.Options{Local: local, Sources: m.Sources, Host: m.Host, Agent: m.Agent}, nil
 }
 
 // ask hands the engine's wishes to the sources; the answers come as observations.

@@ -72,7 +72,7 @@ func (r *text) others() []*analyze.Finding {
 
 func (r *text) healthy() {
 	c := &r.d.Coverage
-	if c.Packets == 0 || c.Connections+c.DNS == 0 {
+	if c.Samples == 0 && (c.Packets == 0 || c.Connections+c.DNS == 0) {
 		r.entry(r.pick("Nothing", "진단 불가"), yellow, r.pick("to diagnose: no TCP connection and no DNS query in this input.",
 			"이 입력에는 TCP 연결도 DNS 질의도 없습니다."), plain)
 		return
