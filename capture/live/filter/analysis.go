@@ -3,6 +3,7 @@ package filter
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -148,7 +149,7 @@ func sampleHash(n int, load []bpf.Instruction) *cond {
 		return []bpf.Instruction{bpf.StoreScratch{Src: bpf.RegA, N: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: shift},
 			bpf.LoadScratch{Dst: bpf.RegX, N: 1}, bpf.ALUOpX{Op: bpf.ALUOpXor}}
 	}
-	code := append(load, mul(0x9e3779b1)) // 2^32 / golden ratio
+	code := slices.Concat(load, []bpf.Instruction{mul(0x9e3779b1)}) // 2^32 / golden ratio
 	for _, i := range []int{0, 2} {
 		code = append(code, bpf.LoadScratch{Dst: bpf.RegX, N: i}, bpf.ALUOpX{Op: bpf.ALUOpAdd})
 	}

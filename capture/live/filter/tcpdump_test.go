@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,7 +107,7 @@ func TestVerdictsEqualTcpdump(t *testing.T) {
 	}{{Ethernet, "EN10MB", 1}, {Raw, "RAW", 101}} {
 		t.Run(l.name, func(t *testing.T) {
 			whole, cut := testPackets(t, l.linkType)
-			all := append(whole[:len(whole):len(whole)], cut...)
+			all := slices.Concat(whole, cut)
 			compared, decided := 0, 0
 			for _, text := range expressions {
 				if l.link == Raw && (strings.Contains(text, "vlan") || strings.Contains(text, "arp")) {
