@@ -179,13 +179,11 @@ func million(b *testing.B, p *pair, rate int, with string) {
 		reading.Go(func() {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
+			before := threadTime()
 			var batch capture.Batch
 			for s.Read(context.Background(), &batch) == nil {
 			}
-			var u unix.Rusage
-			if unix.Getrusage(unix.RUSAGE_THREAD, &u) == nil {
-				cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
-			}
+			cpu = threadTime() - before
 		})
 	}
 	sent, took := flood(b, p, 1_000_000, rate, nil)
@@ -203,4 +201,13 @@ func million(b *testing.B, p *pair, rate int, with string) {
 		b.ReportMetric(float64(st.Dropped), "drops")
 		b.ReportMetric(float64(cpu.Nanoseconds())/float64(st.Packets), "cpu-ns/packet")
 	}
+}
+
+// threadTime is the processor time of the thread.
+func threadTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -49,7 +49,10 @@ func (s *Source) Read(ctx context.Context, b *capture.Batch) error {
 		left := time.Until(deadline)
 		if len(b.Obs) > 0 || left <= 0 {
 			if len(b.Obs) == 0 {
-				s.idle(at, b)
+				for _, r := range s.rings {
+					s.abandon(r)
+				}
+				s.fill(at, b, a)
 			}
 			s.advance(at)
 			b.Until = s.until
@@ -84,6 +87,12 @@ func (s *Source) fill(at capture.Instant, b *capture.Batch, a *arena) {
 		}
 		if len(s.due) > 0 && (r == nil && s.due[0].at <= at-s.margin || r != nil && s.due[0].at <= r.at()) {
 			s.marked(&obs[n])
+			n++
+			continue
+		}
+		if s.lost > 0 {
+			lose(&obs[n], at-s.margin, capture.LossKernelDrop, s.lost)
+			s.lost = 0
 			n++
 			continue
 		}
@@ -171,15 +180,11 @@ func (s *Source) dropped(r *ring) {
 	s.count.Freezes += uint64(freezes)
 }
 
-// idle reports drops where no packet follows that they could be reported before.
-func (s *Source) idle(at capture.Instant, b *capture.Batch) {
-	for _, r := range s.rings {
-		if s.dropped(r); r.lost > 0 && len(b.Obs) < cap(b.Obs) {
-			b.Obs = b.Obs[:len(b.Obs)+1]
-			lose(&b.Obs[len(b.Obs)-1], at-s.margin, capture.LossKernelDrop, r.lost)
-			r.lost = 0
-		}
-	}
+// abandon reports what r has lost where no packet follows that it could be reported before.
+func (s *Source) abandon(r *ring) {
+	s.dropped(r)
+	s.lost += r.lost
+	r.lost = 0
 }
 
 func lose(o *capture.Observation, at capture.Instant, reason capture.LossReason, n uint64) {
@@ -304,7 +309,7 @@ func (s *Source) leave(l *link, at capture.Instant) {
 			kept = append(kept, r)
 			continue
 		}
-		s.dropped(r)
+		s.abandon(r)
 		r.close()
 	}
 	clear(s.rings[len(kept):])

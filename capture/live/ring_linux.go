@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// blockBytes is the size of a ring's block: 64 pages, which holds the largest packet (64 KiB) and is still found in
-	// one piece on a busy host. The kernel wants whole pages; arm64 has some of 64 KiB.
-	blockBytes = 256 << 10
+	// blockBytes is the size of a ring's block. The kernel wants whole pages (arm64 has some of 64 KiB), and cuts packets that
+	// are longer. The block time-out uses up a block for a single packet, too: smaller blocks let a
+	// reader be late for longer, 6 s with the defaults.
+	blockBytes = 64 << 10
 	// frameBytes only has to divide blockBytes; TPACKET_V3 packs packets by their length.
 	frameBytes = 2048
 	tagBytes   = 4 // IEEE 802.1Q §9.3
@@ -256,14 +257,16 @@ func (r *ring) at() capture.Instant {
 	return 0
 }
 
-// next goes on to the packet after head.
+// next goes on to the packet after head, in this block or the next one.
 func (r *ring) next() {
-	step := uint32(blockBytes)
-	if b := r.head(); b != nil {
-		step = word(b, headNext)
-	}
+	b := r.head()
 	r.left--
-	if r.left == 0 || step == 0 || step > blockBytes-r.pos {
+	if b == nil || r.left == 0 {
+		r.release()
+		return
+	}
+	step := word(b, headNext)
+	if step == 0 || step > blockBytes-r.pos {
 		r.release()
 		return
 	}

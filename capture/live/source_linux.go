@@ -56,6 +56,7 @@ type Source struct {
 	count   Stats
 	seen    uint64 // swaps taken over
 	due     []mark
+	lost    uint64 // dropped by the kernel, with no packet behind it yet
 	until   capture.Instant
 	visited time.Time
 	ctx     context.Context

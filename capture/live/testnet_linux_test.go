@@ -115,8 +115,8 @@ func (p *pair) exchange(n int, addr string) {
 	}
 }
 
-// send transmits a frame from the first namespace.
-func (p *pair) send(frame []byte) {
+// send transmits frames from the first namespace.
+func (p *pair) send(frames [][]byte) {
 	p.t.Helper()
 	if err := inNetns(p.ns[0], func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
@@ -128,7 +128,12 @@ func (p *pair) send(frame []byte) {
 		if err != nil {
 			return err
 		}
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}); err != nil {
 		p.t.Fatal(err)
 	}
@@ -235,12 +240,19 @@ func (p *pair) tcpdump(i int, dev string, args ...string) *dump {
 	return d
 }
 
+// dumpSettles is how long packets may take to tcpdump, which empties its ring once a second.
+const dumpSettles = 1200 * time.Millisecond
+
+func (d *dump) end() {
+	_ = d.cmd.Process.Signal(os.Interrupt)
+	_ = d.cmd.Wait()
+}
+
 // stop ends tcpdump and returns what it recorded.
 func (d *dump) stop() []capture.Observation {
 	d.t.Helper()
-	time.Sleep(1200 * time.Millisecond) // tcpdump empties its ring once a second
-	_ = d.cmd.Process.Signal(os.Interrupt)
-	_ = d.cmd.Wait()
+	time.Sleep(dumpSettles)
+	d.end()
 	if d.file == "/dev/null" {
 		return nil
 	}
