@@ -46,7 +46,7 @@ type Options struct {
 	Sources []string
 	Host    string // where jindan runs; empty offline
 	Agent   string
-	Netns   string // the network namespace that is watched; empty: the agent's own, or offline
+	Netns   string       // the network namespace that is watched; empty: the agent's own, or offline
 	Flow    flow.Options // caps; Mask and Emit are the engine's
 	Causes  Causes
 	// Retain is how long a finding that has resolved stays in the diagnosis; 0: to the end.

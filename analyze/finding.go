@@ -149,7 +149,9 @@ type Finding struct {
 	Title      Text            `json:"title"`
 	Summary    Text            `json:"summary"`
 	Next       []Text          `json:"next"`
-	Filter     string          `json:"filter"` // Wireshark display filter that shows it
+	// Recording is the directory in which the agent keeps what surrounds the finding; empty: it keeps nothing.
+	Recording string `json:"recording,omitempty"`
+	Filter    string `json:"filter"` // Wireshark display filter that shows it
 }
 
 // FindingCoverage is the part of Coverage that a single finding carries.

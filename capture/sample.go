@@ -143,11 +143,11 @@ const (
 	TCPZeroWindowDrop
 	TCPToZeroWindowAdv
 	TCPMemoryPressures
-	UdpInDatagrams
-	UdpNoPorts
-	UdpInErrors
-	UdpRcvbufErrors
-	UdpSndbufErrors
+	UDPInDatagrams
+	UDPNoPorts
+	UDPInErrors
+	UDPRcvbufErrors
+	UDPSndbufErrors
 	IPInDiscards
 	IPOutNoRoutes
 	IPReasmFails

@@ -175,7 +175,7 @@ func TestIntegrationCountersNstat(t *testing.T) {
 	if want := int(capture.SoftnetProcessed); compared != want {
 		t.Errorf("%d counters compared of %d", compared, want)
 	}
-	for _, i := range []capture.Counter{capture.AttemptFails, capture.UdpNoPorts, capture.IPOutNoRoutes, capture.IcmpOutDestUnreachs} {
+	for _, i := range []capture.Counter{capture.AttemptFails, capture.UDPNoPorts, capture.IPOutNoRoutes, capture.IcmpOutDestUnreachs} {
 		if h.Counters[i] == 0 {
 			t.Errorf("%v is 0 after the traffic that raises it", i)
 		}

@@ -121,7 +121,11 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 		ag.counts[countKey{f.Rule, f.Severity}]++
 	}
 	keep := *f
-	ag.found[id] = &keep
+	if keep.Recording = ag.tapes[slices.Index(ag.watches, w)].incident(f); keep.Recording == "" && old != nil {
+		keep.Recording = old.Recording
+	}
+	f = &keep
+	ag.found[id] = f
 	ag.bound()
 	if ag.output != "text" {
 		return errors.Join(ag.records.Finding(f), ag.out.Flush())

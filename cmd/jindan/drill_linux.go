@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +35,7 @@ type drillFlags struct {
 	jobs   int
 	output string
 	rules  string
+	agent  bool
 }
 
 func newDrill(a *app) *cobra.Command {
@@ -70,6 +73,7 @@ Exit status: 1 if a diagnosis is not as expected, 2 if a scenario cannot be run.
 	c.Flags().StringVarP(&f.output, "output", "o", "text", "`format`: text, markdown (the table) or ndjson (a record a run)")
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own")
 	_ = c.MarkFlagDirname("rules")
+	c.Flags().BoolVar(&f.agent, "agent", false, "also run the agent on the captured host, with packets and without, and replay its recording")
 	fixed(c, "output", "text", "markdown", "ndjson")
 	c.AddCommand(newDrillList(), newDrillAgain(a))
 	return c
@@ -122,6 +126,9 @@ is not as expected.`,
 				}
 				truth.Expected, truth.Elsewhere = s.Expect, s.Elsewhere // as of today
 				run, err := diagnoseDrill(c.Context(), set, truth, dir)
+				if err == nil {
+					err = run.judgeAgents(c.Context(), set, truth, dir)
+				}
 				if err != nil {
 					return err
 				}
@@ -167,7 +174,11 @@ type drillRecord struct {
 	False        int      `json:"false"`           // findings that must not be there
 	First        float64  `json:"first_s"`         // from the fault to the first finding, s
 	Root         float64  `json:"root_s"`          // to the right root, s
-	Error        string   `json:"error,omitempty"` // the scenario could not be run
+	Agent        string   `json:"agent,omitempty"` // roots that the live agent named
+	AgentFirst   float64  `json:"agent_first_s,omitempty"`
+	AgentRoot    float64  `json:"agent_root_s,omitempty"`
+	Sockets      string   `json:"sockets,omitempty"` // and without packets
+	Error        string   `json:"error,omitempty"`   // the scenario could not be run
 }
 
 func (a *app) drill(ctx context.Context, args []string, f drillFlags) error {
@@ -239,8 +250,10 @@ func findScenarios(args []string) ([]lab.Scenario, error) {
 
 // drillRun is one run with what was seen at each capture point that something is expected of.
 type drillRun struct {
-	truth *lab.Truth
-	seen  []seenAt // the main point first
+	truth   *lab.Truth
+	seen    []seenAt     // the main point first
+	agent   *lab.Verdict // of the live agent; nil: none ran
+	sockets *lab.Verdict // of the agent without packets
 }
 
 type seenAt struct {
@@ -251,22 +264,34 @@ type seenAt struct {
 }
 
 // runDrill plays a scenario and diagnoses its captures.
-func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed uint64, keep string, phase func(string, time.Duration)) (*drillRun, error) {
-	dir := filepath.Join(keep, fmt.Sprintf("%s-%d", s.ID, seed))
-	if keep == "" {
+func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed uint64, f drillFlags, phase func(string, time.Duration)) (*drillRun, error) {
+	dir := filepath.Join(f.keep, fmt.Sprintf("%s-%d", s.ID, seed))
+	agent := ""
+	if f.agent {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		agent = self
+	}
+	if f.keep == "" {
 		var err error
 		if dir, err = os.MkdirTemp("", "jindan-drill-"); err != nil {
 			return nil, err
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 	}
-	truth, err := lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Phase: phase,
+	truth, err := lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Agent: agent, Phase: phase,
 		Log: func(format string, args ...any) { a.log.Info().Msgf(format, args...) }})
 	if err != nil {
 		return nil, err
 	}
 	phase("diagnosing", 0)
-	return diagnoseDrill(ctx, set, truth, dir)
+	r, err := diagnoseDrill(ctx, set, truth, dir)
+	if err == nil {
+		err = r.judgeAgents(ctx, set, truth, dir)
+	}
+	return r, err
 }
 
 // diagnoseDrill diagnoses the captures of a run that something is expected of.
@@ -294,6 +319,58 @@ func diagnoseDrill(ctx context.Context, set *rules.Set, truth *lab.Truth, dir st
 	return r, nil
 }
 
+// judgeAgents holds what the agents found, if there were any, against what is expected, and what one of them found
+// against the replay of its recording.
+func (r *drillRun) judgeAgents(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
+	file := filepath.Join(dir, lab.SocketsFile)
+	if _, err := os.Stat(file); err != nil {
+		return nil // no agent ran
+	}
+	d, err := lab.ReadFindings(file)
+	if err != nil {
+		return err
+	}
+	v := truth.JudgeWeak(d)
+	r.sockets = &v
+	file = filepath.Join(dir, lab.AgentFile)
+	if _, err := os.Stat(file); err != nil {
+		return nil // the capture shows one direction only
+	}
+	if d, err = lab.ReadFindings(file); err != nil {
+		return err
+	}
+	v = truth.Judge(truth.Point, d)
+	r.agent = &v
+	same, err := replays(ctx, set, filepath.Join(dir, lab.RecordingName), file)
+	if err == nil && !same {
+		r.agent.Wrong = append(r.agent.Wrong, "the replay of the recording gives other records")
+	}
+	return err
+}
+
+// replays reports whether a recording gives the records that the agent wrote when it was made.
+func replays(ctx context.Context, set *rules.Set, dir, file string) (bool, error) {
+	want, err := os.ReadFile(file)
+	if err != nil {
+		return false, err
+	}
+	in, err := openInput([]string{dir})
+	defer in.close()
+	if err != nil {
+		return false, err
+	}
+	var got bytes.Buffer
+	records := report.NewRecords(&got, false)
+	d, inErr, err := diagnose(ctx, in, set, nil, records.Finding)
+	if err = errors.Join(err, inErr); err != nil {
+		return false, err
+	}
+	if err := records.Diagnosis(d); err != nil {
+		return false, err
+	}
+	return bytes.Equal(got.Bytes(), want), nil
+}
+
 // record sums up a run; what is wrong at a further point counts as well.
 func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
 	v := r.seen[0].verdict
@@ -304,6 +381,21 @@ func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
 			rec.Wrong = append(rec.Wrong, x.point+": "+w)
 		}
 		rec.False += x.verdict.False
+	}
+	if v := r.agent; v != nil {
+		rec.Agent = cmp.Or(strings.Join(v.Roots, ", "), "–")
+		rec.AgentFirst, rec.AgentRoot = v.First.Seconds(), v.Root.Seconds()
+		for _, w := range v.Wrong {
+			rec.Wrong = append(rec.Wrong, "agent: "+w)
+		}
+		rec.False += v.False
+	}
+	if v := r.sockets; v != nil {
+		rec.Sockets = cmp.Or(strings.Join(v.Roots, ", "), "–")
+		for _, w := range v.Wrong {
+			rec.Wrong = append(rec.Wrong, "sockets only: "+w)
+		}
+		rec.False += v.False
 	}
 	rec.name(s, seed)
 	return rec
@@ -331,7 +423,7 @@ func (a *app) drillMany(ctx context.Context, set *rules.Set, scenarios []lab.Sce
 	for range f.jobs {
 		wait.Go(func() {
 			for j := range jobs {
-				run, err := a.runDrill(ctx, set, j.s, j.seed, f.keep, func(string, time.Duration) {})
+				run, err := a.runDrill(ctx, set, j.s, j.seed, f, func(string, time.Duration) {})
 				if ctx.Err() != nil {
 					return
 				}

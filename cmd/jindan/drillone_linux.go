@@ -21,7 +21,7 @@ import (
 // drillOne runs a scenario and shows everything about it.
 func (a *app) drillOne(ctx context.Context, set *rules.Set, s lab.Scenario, f drillFlags) error {
 	show := &phases{out: os.Stderr, live: isTerminal(os.Stderr), name: s.ID}
-	r, err := a.runDrill(ctx, set, s, f.seed, f.keep, show.next)
+	r, err := a.runDrill(ctx, set, s, f.seed, f, show.next)
 	show.next("", 0)
 	if ctx.Err() != nil {
 		return &status{int(a.interrupted.Load()), fmt.Errorf("interrupted; the namespaces of the drill are taken down")}
@@ -41,6 +41,19 @@ func (a *app) drillOne(ctx context.Context, set *rules.Set, s lab.Scenario, f dr
 		fmt.Fprintln(out)
 		if err := report.Text(out, x.input, x.d, o); err != nil {
 			return err
+		}
+	}
+	if v := r.agent; v != nil {
+		fmt.Fprintf(out, "\nAGENT       root          %s; first finding %.1f s after the fault, the right root %.1f s; its recording replays\n",
+			cmp.Or(strings.Join(v.Roots, ", "), "–"), v.First.Seconds(), v.Root.Seconds())
+		for _, w := range v.Wrong {
+			fmt.Fprintf(out, "            NOT AS EXPECTED: %s\n", w)
+		}
+	}
+	if v := r.sockets; v != nil {
+		fmt.Fprintf(out, "SOCKETS     root          %s (without packets)\n", cmp.Or(strings.Join(v.Roots, ", "), "–"))
+		for _, w := range v.Wrong {
+			fmt.Fprintf(out, "            NOT AS EXPECTED: %s\n", w)
 		}
 	}
 	if f.keep != "" {

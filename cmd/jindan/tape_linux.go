@@ -40,7 +40,7 @@ func newTape(ag *agent, w *watch, dir string) (*tape, error) {
 			dir = filepath.Join(dir, strings.ReplaceAll(w.ns, "/", "_"))
 		}
 		var err error
-		t.writer, err = recording.Create(dir, recording.Options{Meta: w.meta, MaxBytes: int64(cfg.Record.MaxBytes), MaxDuration: time.Duration(cfg.Record.MaxTime)})
+		t.writer, err = recording.Create(dir, recording.Options{Meta: w.meta, MaxBytes: int64(cfg.Record.MaxBytes), MaxDuration: cfg.Record.MaxTime})
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +49,7 @@ func newTape(ag *agent, w *watch, dir string) (*tape, error) {
 		if err := os.MkdirAll(cfg.Recorder.Dir, 0o700); err != nil {
 			w.blind = append(w.blind, "what surrounds a finding is not kept: "+oneLine(err))
 		} else {
-			t.ring = recording.NewRing(recording.RingOptions{Keep: time.Duration(cfg.Recorder.Keep + cfg.Recorder.After), MaxBytes: int(cfg.Recorder.MaxBytes)})
+			t.ring = recording.NewRing(recording.RingOptions{Keep: cfg.Recorder.Keep + cfg.Recorder.After, MaxBytes: int(cfg.Recorder.MaxBytes)})
 		}
 	}
 	return t, nil
@@ -74,9 +74,6 @@ func (t *tape) see(b *capture.Batch) error {
 	return nil
 }
 
-// maxDue bounds the incidents that wait to be written; others fall into the same time.
-const maxDue = 8
-
 // incident plans to keep what surrounds f, and returns where; empty: it is not kept.
 func (t *tape) incident(f *analyze.Finding) string {
 	if t.ring == nil || f.State != analyze.Open || f.Severity != "error" {
@@ -84,7 +81,7 @@ func (t *tape) incident(f *analyze.Finding) string {
 	}
 	dir := filepath.Join(t.ag.cfg.Recorder.Dir, fmt.Sprintf("%s-%s", f.ID, f.Detected.Time().Format("20060102T150405Z")))
 	if len(t.due) == 0 {
-		t.due = append(t.due, incident{f.Time.Add(time.Duration(t.ag.cfg.Recorder.After)), dir})
+		t.due = append(t.due, incident{f.Time.Add(t.ag.cfg.Recorder.After), dir})
 	}
 	return t.due[len(t.due)-1].dir // findings of one fault share one recording
 }

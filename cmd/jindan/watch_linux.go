@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"jindan/analyze"
 	"jindan/analyze/cause"
@@ -67,7 +66,7 @@ func openWatch(cfg *config.Config, ns string) (*watch, error) {
 	} else {
 		w.blind = append(w.blind, "packets: capture is switched off")
 	}
-	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: time.Duration(cfg.Sockets.GateEvery), FullEvery: time.Duration(cfg.Sockets.FullEvery)})
+	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: cfg.Sockets.GateEvery, FullEvery: cfg.Sockets.FullEvery})
 	if err != nil {
 		errs = append(errs, err)
 		w.blind = append(w.blind, "sockets: "+advice(err, "CAP_NET_ADMIN"))
@@ -75,7 +74,7 @@ func openWatch(cfg *config.Config, ns string) (*watch, error) {
 		w.sockets = s
 		w.sources = append(w.sources, s)
 	}
-	w.host = host.NewSource(host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: time.Duration(cfg.Host.Every)})
+	w.host = host.NewSource(host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: cfg.Host.Every})
 	w.sources = append(w.sources, w.host)
 	if os.Geteuid() != 0 {
 		w.blind = append(w.blind, "owners of sockets and threads of other users: run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
