@@ -2,6 +2,7 @@ package filter
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,6 +19,9 @@ type token struct {
 	kind tokenKind
 	text string
 	pos  int
+	// bare says that after this and further parentheses and "not" comes a number or an address: pcap-filter's grammar then
+	// allows nothing else in the parentheses.
+	bare bool
 }
 
 func (t token) is(text string) bool { return t.kind != tokenEnd && t.text == text }
@@ -79,6 +83,13 @@ func (p *parser) lex() error {
 		p.tokens = append(p.tokens, t)
 	}
 	p.tokens = append(p.tokens, token{pos: len(p.text)})
+	bare := false
+	for i, t := range slices.Backward(p.tokens) {
+		if !t.is("(") && !t.is("not") && !t.is("!") {
+			bare = t.kind == tokenWord && !keywords[t.text]
+		}
+		p.tokens[i].bare = bare
+	}
 	return nil
 }
 

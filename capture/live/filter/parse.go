@@ -141,7 +141,7 @@ func (p *parser) operand(q qualifiers) (node, error) {
 	case p.accept("not", "!"):
 		return negated(p.operand(q))
 	case t.is("("):
-		if p.bare() {
+		if t.bare {
 			return p.identifier(q)
 		}
 		p.take()
@@ -150,17 +150,6 @@ func (p *parser) operand(q qualifiers) (node, error) {
 		return p.identifier(q)
 	}
 	return p.primitive()
-}
-
-// bare says that after opening parentheses and "not" comes a number or an address: pcap-filter's grammar then allows
-// nothing else in the parentheses.
-func (p *parser) bare() bool {
-	for n := 0; ; n++ {
-		t := p.ahead(n)
-		if !t.is("(") && !t.is("not") && !t.is("!") {
-			return t.kind == tokenWord && !keywords[t.text]
-		}
-	}
 }
 
 func (p *parser) closed(n node, err error) (node, error) {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseErrors(t *testing.T) {
@@ -74,6 +75,21 @@ func TestProgramTooLong(t *testing.T) {
 	}
 	if _, err := e.Program(Packet, 256); err == nil || !strings.Contains(err.Error(), "4096") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestLongExpressions: the time to read and compile grows with the length, not with its square.
+func TestLongExpressions(t *testing.T) {
+	for _, text := range []string{strings.Repeat("(", 60000), strings.Repeat("not (", 10000) + "tcp" + strings.Repeat(")", 10000),
+		strings.Repeat("!", 60000) + "tcp", strings.Repeat("tcp or ", 9000) + "tcp", "port " + strings.Repeat("80 or ", 9000) + "1",
+		strings.Repeat("vlan and ", 7000) + "tcp"} {
+		start := time.Now()
+		if e, err := Parse(text); err == nil {
+			_, _ = e.Program(Packet, 256)
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("%.10s…: %v", text, d)
+		}
 	}
 }
 
