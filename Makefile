@@ -93,7 +93,7 @@ JOBS   ?= 4
 
 .PHONY: drill
 drill: deps build ## every lab scenario live (root), and a table of what was found; DRILLS='S1 N4' SEED=1 RUNS=3 JOBS=4
-	$(JINDAN) drill $(DRILLS) --seed $(SEED) --runs $(RUNS) --jobs $(JOBS)
+	$(JINDAN) drill $(DRILLS) --agent --seed $(SEED) --runs $(RUNS) --jobs $(JOBS)
 
 .PHONY: bench
 bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets; BENCH_TSHARK_PACKETS=N shortens tshark

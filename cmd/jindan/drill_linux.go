@@ -314,7 +314,7 @@ func diagnoseDrill(ctx context.Context, set *rules.Set, truth *lab.Truth, dir st
 		if err = errors.Join(err, inErr); err != nil {
 			return nil, err
 		}
-		r.seen = append(r.seen, seenAt{p, got, d, truth.Judge(p, d)})
+		r.seen = append(r.seen, seenAt{p, got, d, truth.JudgeCapture(p, d)})
 	}
 	return r, nil
 }
@@ -381,6 +381,9 @@ func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
 			rec.Wrong = append(rec.Wrong, x.point+": "+w)
 		}
 		rec.False += x.verdict.False
+	}
+	if v := r.agent; v != nil && s.Expect.Unseen {
+		rec.Roots, rec.Consequences, rec.First, rec.Root = v.Roots, v.Consequences, v.First.Seconds(), v.Root.Seconds()
 	}
 	if v := r.agent; v != nil {
 		rec.Agent = cmp.Or(strings.Join(v.Roots, ", "), "–")
