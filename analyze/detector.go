@@ -124,6 +124,14 @@ const (
 	LocalNone        LocalBy = "none"
 )
 
+// String is the address; empty if it is not known.
+func (l Local) String() string {
+	if l.By == LocalNone || l.By == "" {
+		return ""
+	}
+	return l.Addr.String()
+}
+
 // Is reports whether a is this host.
 func (l Local) Is(a capture.Addr) bool {
 	if l.By == LocalNone || l.By == "" {

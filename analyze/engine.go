@@ -177,6 +177,9 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 		e.local.sockets(s.Sockets)
 	case s.Host != nil:
 		e.heard[2] = at
+	case s.Change != nil && s.Change.Kind == capture.ChangeFilter:
+		e.cov.Captured = s.Change.What
+		return // of the agent, not of the host
 	}
 	for _, d := range e.samplers {
 		d.Sample(at, s)

@@ -113,6 +113,7 @@ type Coverage struct {
 	DNS         uint64            `json:"dns"`                // DNS transactions
 	Lost        map[string]uint64 `json:"lost,omitempty"`     // by capture.LossReason name
 	Copies      uint64            `json:"copies"`             // packets captured twice
+	Captured    string            `json:"captured,omitempty"` // which part of the connections, if the agent had to choose: "1 of 4 connections"
 	CaptureLoss uint64            `json:"capture_loss"`       // segments that were acknowledged but never seen
 	OneWay      uint64            `json:"one_way"`            // connections of which one direction only was seen
 	MidStream   uint64            `json:"mid_stream"`         // connections whose start was not seen

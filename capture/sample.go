@@ -237,7 +237,7 @@ const (
 	ChangeRoute        ChangeKind = "route"
 	ChangeNeighbour    ChangeKind = "neighbour" // a next hop became unreachable, or moved
 	ChangeClock        ChangeKind = "clock"     // the wall clock was stepped
-	ChangeReload       ChangeKind = "reload"    // jindan's own configuration
+	ChangeFilter       ChangeKind = "filter"    // jindan's own: which packets it captures from now on
 )
 
 // Change is a marker: something on the host that changed at a known time.

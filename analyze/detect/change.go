@@ -66,7 +66,7 @@ func (d *change) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if w.End.Sub(c.last) > memory {
 			return false
 		}
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectHost, Host: w.Local.Addr.String(), Segment: k.kind + " " + k.what},
+		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectHost, Host: w.Local.String(), Segment: k.kind + " " + k.what},
 			Onset: c.first, Features: Change{Kind: k.kind, What: k.what, Detail: c.detail, Count: c.count, Step: c.step.Seconds()}})
 		return true
 	})

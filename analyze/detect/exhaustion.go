@@ -169,7 +169,7 @@ func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
 }
 
 func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	host := w.Local.Addr.String()
+	host := w.Local.String()
 	say := func(s *limitState, f Exhaustion, subject analyze.Subject) {
 		f.Used, f.Limit, f.Share = int(s.used), int(s.limit), ratio(s.used, s.limit)
 		if f.Share > d.best.Share {

@@ -95,7 +95,7 @@ func (d *portError) Sample(at capture.Instant, s *capture.Sample) {
 }
 
 func (d *portError) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	host := w.Local.Addr.String()
+	host := w.Local.String()
 	judge := func(name string, x *linkErrors, softnet bool) {
 		f, ok := x.measure()
 		if !ok {

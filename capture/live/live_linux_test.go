@@ -130,14 +130,14 @@ func TestIntegrationSetFilter(t *testing.T) {
 	p := newPair(t)
 	s := open(t, Options{Interfaces: []string{"wire"}, Netns: p.ns[0], Filter: compile(t, "tcp port 8080")}, decode.New())
 	p.exchange(3, "10.77.1.2")
-	if err := s.SetFilter(compile(t, "udp")); err != nil {
+	if err := s.SetFilter(compile(t, "udp"), "udp"); err != nil {
 		t.Fatal(err)
 	}
 	p.exchange(3, "10.77.1.2")
 	before, after, marks := 0, 0, 0
 	for _, o := range collect(t, s, always) {
 		switch {
-		case o.Kind == capture.KindSample && o.Sample.Change.Kind == capture.ChangeReload:
+		case o.Kind == capture.KindSample && o.Sample.Change.Kind == capture.ChangeFilter:
 			marks++
 		case marks == 0:
 			before++
@@ -148,7 +148,7 @@ func TestIntegrationSetFilter(t *testing.T) {
 	if before < 30 || marks != 1 || after != 0 {
 		t.Errorf("%d packets, %d marks, then %d packets", before, marks, after)
 	}
-	if err := s.SetFilter(make([]bpf.RawInstruction, 5000)); err == nil {
+	if err := s.SetFilter(make([]bpf.RawInstruction, 5000), "too long"); err == nil {
 		t.Error("a filter of 5000 instructions is taken")
 	}
 }
@@ -236,7 +236,7 @@ func TestIntegrationCloseWhileReading(t *testing.T) {
 		})
 		reading.Go(func() {
 			for range 5 {
-				if err := s.SetFilter(nil); err != nil {
+				if err := s.SetFilter(nil, "all"); err != nil {
 					wantClosed(t, err)
 				}
 				_ = s.Stats()
@@ -246,7 +246,7 @@ func TestIntegrationCloseWhileReading(t *testing.T) {
 		s.Close()
 		s.Close()
 		reading.Wait()
-		wantClosed(t, s.SetFilter(nil))
+		wantClosed(t, s.SetFilter(nil, "all"))
 	}
 	close(stop)
 	sending.Wait()

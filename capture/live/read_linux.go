@@ -205,8 +205,7 @@ func (s *Source) marked(o *capture.Observation) {
 	m := s.due[0]
 	s.due = append(s.due[:0], s.due[1:]...)
 	*o = capture.Observation{At: m.at, Kind: capture.KindSample, Sample: &capture.Sample{Change: &capture.Change{
-		Kind: capture.ChangeReload, What: "packet filter of " + s.name,
-		Detail: fmt.Sprintf("%d BPF instructions", m.length)}}}
+		Kind: capture.ChangeFilter, What: m.what}}}
 }
 
 // advance raises the time before which nothing will follow.

@@ -73,8 +73,8 @@ type link struct {
 
 // mark is the time of a new filter.
 type mark struct {
-	at     capture.Instant
-	length int
+	at   capture.Instant
+	what string
 }
 
 var _ capture.Source = (*Source)(nil)
@@ -210,9 +210,9 @@ func (s *Source) openLink(l *link) error {
 func (s *Source) Name() string { return s.name }
 
 // SetFilter replaces the filter on all rings, or on none if it fails. Every packet is judged by one of the two. What the old one
-// accepted is still delivered; then comes a Sample with a Change (capture.ChangeReload), and packets after it
-// were accepted by the new filter.
-func (s *Source) SetFilter(program []bpf.RawInstruction) error {
+// accepted is still delivered; then comes a Sample with a Change (capture.ChangeFilter), and packets after it
+// were accepted by the new filter. What tells of it in that Change.
+func (s *Source) SetFilter(program []bpf.RawInstruction, what string) error {
 	full, err := complete(program)
 	if err != nil {
 		return fmt.Errorf("set the filter of %s: %w", s.name, err)
@@ -231,7 +231,7 @@ func (s *Source) SetFilter(program []bpf.RawInstruction) error {
 		}
 	}
 	s.filter = full
-	s.marks = append(s.marks, mark{capture.Instant(time.Now().UnixNano()), len(full)})
+	s.marks = append(s.marks, mark{capture.Instant(time.Now().UnixNano()), what})
 	return nil
 }
 

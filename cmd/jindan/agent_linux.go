@@ -107,6 +107,7 @@ func (ag *agent) run(ctx context.Context) error {
 		})
 	}
 	wait.Go(func() { ag.alive(ctx) })
+	wait.Go(func() { ag.economise(ctx) })
 	wait.Wait()
 	return errors.Join(errs...)
 }

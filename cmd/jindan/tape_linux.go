@@ -47,7 +47,7 @@ func newTape(ag *agent, w *watch, dir string) (*tape, error) {
 	}
 	if cfg.Recorder.Enabled {
 		if err := os.MkdirAll(cfg.Recorder.Dir, 0o700); err != nil {
-			w.blind = append(w.blind, "what surrounds a finding is not kept: "+oneLine(err))
+			ag.app.log.Warn().Msgf("what surrounds a finding is not kept (recorder.dir): %s", oneLine(err))
 		} else {
 			t.ring = recording.NewRing(recording.RingOptions{Keep: cfg.Recorder.Keep + cfg.Recorder.After, MaxBytes: int(cfg.Recorder.MaxBytes)})
 		}

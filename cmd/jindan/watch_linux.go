@@ -105,7 +105,7 @@ func advice(err error, capability string) string {
 }
 
 func (w *watch) openLive(cfg *config.Config) error {
-	program, err := captureFilter(cfg.Capture.Filter, uint32(cfg.Capture.SnapLength))
+	program, err := captureFilter(cfg, 1)
 	if err != nil {
 		return err
 	}
@@ -225,14 +225,22 @@ func namespaces(cfg *config.Config) ([]string, error) {
 	return list, nil
 }
 
-// captureFilter compiles what to capture: a user's expression, or what the analysis reads.
-func captureFilter(expr string, snap uint32) ([]bpf.RawInstruction, error) {
+// captureFilter compiles what to capture: a user's expression, or what the analysis reads; and of that one of n
+// connections.
+func captureFilter(cfg *config.Config, n int) ([]bpf.RawInstruction, error) {
 	e := filter.Default()
-	if expr != "" {
+	if expr := cfg.Capture.Filter; expr != "" {
 		var err error
 		if e, err = filter.Parse(expr); err != nil {
 			return nil, fmt.Errorf("capture filter: %w", err)
 		}
 	}
-	return e.Program(filter.Packet, snap)
+	if n > 1 {
+		some, err := filter.Sample(n)
+		if err != nil {
+			return nil, err
+		}
+		e = filter.And(e, some)
+	}
+	return e.Program(filter.Packet, uint32(cfg.Capture.SnapLength))
 }

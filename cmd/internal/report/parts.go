@@ -97,6 +97,9 @@ func (r *text) quality() string {
 	add(c.CaptureLoss, "segment not captured", "segments not captured", "캡처되지 않은 세그먼트 %s개")
 	add(c.OneWay, "connection one-way", "connections one-way", "한 방향만 보인 연결 %s개")
 	add(c.MidStream, "connection begun before", "connections begun before", "시작 전에 열린 연결 %s개")
+	if c.Captured != "" {
+		bad = append(bad, fmt.Sprintf(r.pick("captured: %s", "캡처 범위: %s"), c.Captured))
+	}
 	var undecoded uint64
 	var reasons []string
 	for _, k := range sortedKeys(c.Lost) {
