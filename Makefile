@@ -40,7 +40,11 @@ build: go ## build ./bin/jindan
 	$(GOBUILD) -o $(JINDAN) ./cmd/jindan
 
 .PHONY: run
-run: build ## analyse the bundled recording of the incident of 17 November 2023 (INCIDENT=FILE for another)
+run: build ## run the agent on this host; without root it says what it cannot see (Ctrl-C ends with the diagnosis)
+	$(JINDAN) run -o text
+
+.PHONY: incident
+incident: build ## analyse the bundled recording of the incident of 17 November 2023 (INCIDENT=FILE for another)
 	$(JINDAN) analyze -o text $(INCIDENT)
 
 .PHONY: test

@@ -25,7 +25,7 @@ const (
 func (ag *agent) economise(ctx context.Context) {
 	tick := time.NewTicker(budgetEvery)
 	defer tick.Stop()
-	b := budget{limit: float64(ag.cfg.Budget.CPU), part: 1}
+	b := budget{limit: float64(ag.cfg.Budget.CPU) / 100, part: 1}
 	used, at := cpuTime(), time.Now()
 	for {
 		select {
@@ -96,7 +96,7 @@ func (ag *agent) sample(n int, load float64) {
 	if what == "" {
 		what = "all connections again"
 	}
-	ag.app.log.Warn().Msgf("the agent takes %.0f %% of a core, of %.0f %% allowed: it captures %s", load*100, float64(ag.cfg.Budget.CPU)*100, what)
+	ag.app.log.Warn().Msgf("the agent takes %.0f %% of a core, of %s allowed: it captures %s", load*100, ag.cfg.Budget.CPU, what)
 }
 
 // dropped is how many packets the kernel has dropped because rings were full.
