@@ -28,6 +28,9 @@ import (
 // runProgram ends the process if it was started as one of the lab's own programs.
 func runProgram() { program.Main() }
 
+// selfPath is the path of this program; tests put another in its place.
+var selfPath = os.Executable
+
 type drillFlags struct {
 	keep   string
 	seed   uint64
@@ -268,11 +271,10 @@ func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed
 	dir := filepath.Join(f.keep, fmt.Sprintf("%s-%d", s.ID, seed))
 	agent := ""
 	if f.agent {
-		self, err := os.Executable()
-		if err != nil {
+		var err error
+		if agent, err = selfPath(); err != nil {
 			return nil, err
 		}
-		agent = self
 	}
 	if f.keep == "" {
 		var err error

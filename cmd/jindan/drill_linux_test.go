@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,7 +17,7 @@ func TestIntegrationDrill(t *testing.T) {
 	if err := testbed.Missing(); err != nil {
 		t.Skip(err)
 	}
-	scenarios, err := findScenarios(strings.Fields("S7 S1 S1c leak loss5 S5b S6a N17 healthy N7"))
+	scenarios, err := findScenarios(strings.Fields("S7 S1 S1c ports leak loss5 S5b S6a N17 healthy N7"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,8 +25,19 @@ func TestIntegrationDrill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The test program can be jindan, too.
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := filepath.Join(t.TempDir(), "jindan")
+	if err := os.WriteFile(agent, []byte("#!/bin/sh\nexec env "+asProgram+"=1 "+self+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	selfPath = func() (string, error) { return agent, nil }
+	defer func() { selfPath = os.Executable }()
 	a := &app{log: newLog("text", false)}
-	records := a.drillMany(context.Background(), set, scenarios, drillFlags{seed: 5, runs: 1, jobs: 4, output: "text"})
+	records := a.drillMany(context.Background(), set, scenarios, drillFlags{seed: 5, runs: 1, jobs: 4, output: "text", agent: true})
 	if len(records) != len(scenarios) {
 		t.Errorf("%d of %d runs", len(records), len(scenarios))
 	}

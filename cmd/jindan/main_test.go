@@ -10,8 +10,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// asProgram makes the test program behave as jindan.
+const asProgram = "JINDAN_TEST_AS_PROGRAM"
+
 func TestMain(m *testing.M) {
 	runProgram()
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"jindan": main})
 }
 
