@@ -66,6 +66,14 @@ func put(t testing.TB, s *Spool, rs ...Record) {
 	flush(t, s)
 }
 
+// put1 appends without waiting for the disk.
+func put1(t testing.TB, s *Spool, r Record) {
+	t.Helper()
+	if err := s.Append(r); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func flush(t testing.TB, s *Spool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -71,7 +71,7 @@ func TestWebhookFormats(t *testing.T) {
 		"array": func(body string) error {
 			var f []analyze.Finding
 			if err := json.Unmarshal([]byte(body), &f); err != nil || len(f) != 3 || f[2].Seq != 3 {
-				return fmt.Errorf("%v", err)
+				return fmt.Errorf("%w, %d findings", err, len(f))
 			}
 			return nil
 		},
@@ -90,7 +90,7 @@ func TestWebhookFormats(t *testing.T) {
 			}
 			if err := json.Unmarshal([]byte(body), &p); err != nil || len(p.Streams) != 1 || len(p.Streams[0].Values) != 3 ||
 				p.Streams[0].Values[0][0] != "1700000000000000000" || p.Streams[0].Stream["level"] != "warn" || p.Streams[0].Stream["site"] != "a" {
-				return fmt.Errorf("%v %+v", err, p)
+				return fmt.Errorf("%w %+v", err, p)
 			}
 			return nil
 		},

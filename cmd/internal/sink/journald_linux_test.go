@@ -101,12 +101,6 @@ func TestJournaldFaults(t *testing.T) {
 	})
 }
 
-func put1(t testing.TB, s *Spool, r Record) {
-	if err := s.Append(r); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestJournalEntryWithLineBreaks(t *testing.T) {
 	k, err := NewJournald(JournaldOptions{Path: "/nowhere"})
 	if err != nil {
