@@ -1,6 +1,7 @@
 package report
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
@@ -8,8 +9,8 @@ import (
 	"jindan/capture"
 )
 
-// ecsVersion is the version of the Elastic Common Schema whose names are used.
-const ecsVersion = "8.17.0"
+// ECSVersion is the version of the Elastic Common Schema whose names are used.
+const ECSVersion = "8.17.0"
 
 // ECS is a finding or a diagnosis under the field names of the Elastic Common
 // Schema; what the schema has no name for stands under jindan.
@@ -60,8 +61,17 @@ type ecsRule struct {
 }
 
 type ecsPoint struct {
-	IP   string `json:"ip"`
-	Port uint16 `json:"port,omitempty"`
+	Address string `json:"address,omitempty"` // what is no IP address, such as a pseudonym; the field ip takes nothing else
+	IP      string `json:"ip,omitempty"`
+	Port    uint16 `json:"port,omitempty"`
+}
+
+// point is an end of a connection without its port.
+func point(address string) *ecsPoint {
+	if _, err := netip.ParseAddr(address); err != nil {
+		return &ecsPoint{Address: address}
+	}
+	return &ecsPoint{IP: address}
 }
 
 type ecsNetwork struct {
@@ -109,7 +119,7 @@ func timestamp(at capture.Instant) string { return at.Time().Format(time.RFC3339
 func ECSFinding(f *analyze.Finding) *ECS {
 	e := &ECS{
 		Timestamp: timestamp(f.Time), Level: f.Severity, Message: Clean(f.Title.En) + ": " + English.place(f.Subject, ""),
-		Log: ecsLog{f.Severity}, ECS: ecsVer{ecsVersion}, Agent: agent(f.Agent),
+		Log: ecsLog{f.Severity}, ECS: ecsVer{ECSVersion}, Agent: agent(f.Agent),
 		Event: ecsEvent{Kind: "alert", Category: []string{"network"}, Type: eventTypes(f), Action: f.Rule,
 			Reason: Clean(f.Summary.En), Severity: ecsSeverity[f.Severity], ID: f.ID, Dataset: "jindan.finding",
 			Module: "jindan", Start: timestamp(f.Onset), Sequence: f.Seq},
@@ -158,7 +168,7 @@ func (e *ECS) ends(s analyze.Subject) {
 	if strings.Contains(s.Host, ":") {
 		n.Type = "ipv6"
 	}
-	host, peer := &ecsPoint{IP: s.Host}, &ecsPoint{IP: s.Peer}
+	host, peer := point(s.Host), point(s.Peer)
 	if s.Peer == "" {
 		peer = nil
 	}
@@ -208,7 +218,7 @@ func ECSDiagnosis(d *analyze.Diagnosis) *ECS {
 		who = f.Agent
 	}
 	return &ECS{
-		Timestamp: timestamp(d.Time), Level: level, Message: Clean(d.Summary.En), Log: ecsLog{level}, ECS: ecsVer{ecsVersion},
+		Timestamp: timestamp(d.Time), Level: level, Message: Clean(d.Summary.En), Log: ecsLog{level}, ECS: ecsVer{ECSVersion},
 		Agent: agent(who),
 		Event: ecsEvent{Kind: "state", Category: []string{"network"}, Type: []string{"info"}, Action: "diagnosis",
 			Reason: Clean(d.Summary.En), Severity: ecsSeverity[level], Dataset: "jindan.diagnosis", Module: "jindan",

@@ -176,6 +176,7 @@ func TestECSEnds(t *testing.T) {
 		{analyze.Subject{Kind: analyze.SubjectResolver, Host: "h", Peer: "p", Port: 53}, "h:0", "p:53", "outbound"},
 		{analyze.Subject{Kind: analyze.SubjectSource, Host: "h", Peer: "p", Port: 80}, "p:0", "h:80", "inbound"},
 		{analyze.Subject{Kind: analyze.SubjectHost, Host: "h"}, "", "h:0", ""},
+		{analyze.Subject{Kind: analyze.SubjectHost, Host: "10.0.0.1"}, "", "ip 10.0.0.1:0", ""},
 		{analyze.Subject{Kind: analyze.SubjectCapture}, "", "", ""},
 	} {
 		e := ECSFinding(&analyze.Finding{Subject: c.s, Severity: "warn"})
@@ -183,7 +184,10 @@ func TestECSEnds(t *testing.T) {
 			if p == nil {
 				return ""
 			}
-			return p.IP + ":" + count(uint64(p.Port))
+			if p.IP != "" { // the field ip takes addresses only
+				return "ip " + p.IP + ":" + count(uint64(p.Port))
+			}
+			return p.Address + ":" + count(uint64(p.Port))
 		}
 		dir := ""
 		if e.Network != nil {

@@ -1,0 +1,88 @@
+package sink
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os/exec"
+	"testing"
+	"time"
+
+	"jindan/analyze"
+)
+
+// TestIntegrationAlertmanager posts to Debian's Alertmanager and asks it what it holds.
+func TestIntegrationAlertmanager(t *testing.T) {
+	path, err := exec.LookPath("prometheus-alertmanager")
+	if err != nil {
+		if path, err = exec.LookPath("alertmanager"); err != nil {
+			t.Skip("alertmanager is not installed: apt-get install prometheus-alertmanager")
+		}
+	}
+	dir := t.TempDir()
+	l := listen(t)
+	addr := l.Addr().String()
+	l.Close()
+	if err := exec.Command("sh", "-c", `printf 'route: {receiver: x}\nreceivers: [{name: x}]\n' > "$0"`, dir+"/c.yml").Run(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "--config.file="+dir+"/c.yml", "--storage.path="+dir, "--web.listen-address="+addr, "--cluster.listen-address=")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	alerts := func() (m map[string]string) { // finding -> severity of the active ones
+		p, err := http.Get("http://" + addr + "/api/v2/alerts?active=true")
+		if err != nil {
+			return nil
+		}
+		defer p.Body.Close()
+		var list []struct {
+			Labels map[string]string
+			Status struct{ State string }
+			EndsAt time.Time
+		}
+		if json.NewDecoder(p.Body).Decode(&list) != nil {
+			return nil
+		}
+		m = map[string]string{}
+		for _, a := range list {
+			if a.EndsAt.After(time.Now()) {
+				m[a.Labels["finding"]] = a.Labels["severity"]
+			}
+		}
+		return m
+	}
+	k := must(t)(NewAlertmanager(AlertmanagerOptions{Address: "http://" + addr, Every: 300 * time.Millisecond}))
+	s, r := deliver(t, Output{Sink: k})
+	now := func(n int, st analyze.State, sev string) Record { // Alertmanager lives in the present
+		f := aFinding(n, st, sev)
+		d := time.Now().UnixNano() - int64(f.Time)
+		f.Time, f.Onset = f.Time.Add(time.Duration(d)), f.Onset.Add(time.Duration(d))
+		rec, err := FindingRecord(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rec
+	}
+	one, two := now(1, analyze.Open, "warn"), now(2, analyze.Open, "error")
+	put(t, s, one, two, Record{Kind: KindHeartbeat, ID: "heartbeat", Severity: "info", Body: json.RawMessage(`{}`)})
+	eventually(t, "both are active", func() bool { m := alerts(); return len(m) == 2 && m[one.ID] == "warn" && m[two.ID] == "error" })
+	time.Sleep(2 * time.Second) // longer than four intervals: without being posted again they would end
+	if m := alerts(); len(m) != 2 {
+		t.Errorf("open alerts ended: %v", m)
+	}
+	put(t, s, now(1, analyze.Update, "error"), now(2, analyze.Resolved, "error"))
+	eventually(t, "one grew worse, the other is over", func() bool { m := alerts(); return len(m) == 1 && m[one.ID] == "error" })
+	if st := r.Status(); st.Rejected != 0 || st.Sent != 5 {
+		t.Errorf("%+v", st)
+	}
+}

@@ -1,0 +1,54 @@
+package sink
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// drained waits until the send queue of a TCP connection is empty: everything
+// written was acknowledged (SIOCOUTQ, tcp(7)). Without it what is written while
+// the receiver goes away would be lost without an error.
+func drained(ctx context.Context, c net.Conn) error {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil // a local socket: written is received
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		queued, failed := 0, 0
+		var ioctl error
+		if err := raw.Control(func(fd uintptr) {
+			queued, ioctl = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			if ioctl == nil {
+				failed, ioctl = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+			}
+		}); err != nil {
+			return err
+		}
+		switch {
+		case ioctl != nil:
+			return ioctl
+		case failed != 0:
+			return syscall.Errno(failed)
+		case queued == 0:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("the receiver does not acknowledge what it is sent")
+		case <-time.After(drainPoll):
+		}
+	}
+}

@@ -1,0 +1,339 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Limits of the spool.
+const (
+	commitEvery   = 5 * time.Millisecond   // an append waits no longer for others to share its fsync
+	commitRecords = 256                    // records that start a commit at once
+	commitRetry   = 500 * time.Millisecond // pause after a commit that failed, e.g. on a full disk
+	pendingBytes  = 8 << 20                // bytes held in memory while commits fail
+	lockWait      = time.Second            // for another process to let go of the file
+	recordCost    = 64                     // bytes beside its body that a record is charged: key, header, page slot
+)
+
+// SpoolOptions configures a spool.
+type SpoolOptions struct {
+	Path     string   // file; its directory must exist
+	MaxBytes int64    // bytes of records held; the file may be twice as large. Default 64 MiB
+	Sinks    []string // names of the sinks; cursors of others are forgotten, a new sink begins at the oldest record
+}
+
+// Spool is a bounded store of records on disk, shared by all sinks, each with
+// its own cursor. A record is deleted when every sink has passed it. All methods
+// may be called from several goroutines.
+type Spool struct {
+	opt   SpoolOptions
+	aside string // where a corrupt file was put when the spool was opened, or empty
+
+	mu       sync.Mutex
+	pending  [3][]entry // not yet on disk, by class; each in order
+	pendingN int
+	pendingB int
+	last     uint64             // position of the newest record
+	durable  uint64             // position up to which records are on disk
+	ripe     uint64             // position up to which records may be evicted
+	bytes    int64              // of records on disk
+	cursors  map[string]*cursor // one per sink
+	changed  chan struct{}      // closed and replaced on every commit
+	failed   error              // of the last commit
+	damaged  uint64
+	resets   uint64
+	closed   bool
+
+	db   *bbolt.DB // owned by the committer; readers hold dbmu
+	dbmu sync.RWMutex
+	kick chan struct{}
+	stop chan struct{}
+	done chan struct{}
+}
+
+// entry is an encoded record with its position.
+type entry struct {
+	pos   uint64
+	value []byte
+}
+
+// cursor is where one sink stands.
+type cursor struct {
+	passed  uint64 // every record up to here was accepted, rejected or filtered out
+	saved   uint64 // passed, as it is on disk
+	claimed uint64 // every record up to here was read and is in the runner's hands
+	lost    uint64 // records that left the full spool before this sink read them
+}
+
+// Buckets: records by class, cursors by sink. Keys of records are big-endian positions.
+var (
+	bucketClass   = [3][]byte{[]byte("records.0"), []byte("records.1"), []byte("records.2")}
+	bucketCursors = []byte("cursors")
+)
+
+func position(key []byte) uint64 {
+	if len(key) != 8 {
+		panic(errDamaged) // guard turns it into an error
+	}
+	return binary.BigEndian.Uint64(key)
+}
+
+func key(pos uint64) []byte { return binary.BigEndian.AppendUint64(nil, pos) }
+
+func cost(value []byte) int64 { return int64(len(value) + recordCost) }
+
+// OpenSpool opens or creates the spool and starts its committer. A corrupt file
+// is renamed, see [Spool.Aside], and a new one begun.
+func OpenSpool(o SpoolOptions) (*Spool, error) {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 64 << 20
+	}
+	if o.MaxBytes < 2*maxRecord {
+		return nil, fmt.Errorf("open spool %s: %d bytes are too few, the least is %d", o.Path, o.MaxBytes, 2*maxRecord)
+	}
+	s := &Spool{opt: o, changed: make(chan struct{}), kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	err := s.load()
+	if err != nil && !unusable(err) {
+		if s.aside, err = setAside(o.Path, err); err == nil {
+			err = s.load()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open spool %s: %w", o.Path, err)
+	}
+	go s.commitLoop()
+	return s, nil
+}
+
+// Aside tells where a corrupt spool file was put and what was wrong with it, or is empty.
+func (s *Spool) Aside() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.aside
+}
+
+// unusable tells a file that cannot be opened, now or by this user, from one whose content is broken.
+func unusable(err error) bool {
+	var path *os.PathError
+	return errors.As(err, &path) || errors.Is(err, berrors.ErrTimeout)
+}
+
+// setAside renames the corrupt file and says so.
+func setAside(path string, cause error) (string, error) {
+	to := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Rename(path, to); err != nil {
+		return "", errors.Join(cause, err)
+	}
+	return fmt.Sprintf("%s: %v", to, cause), nil
+}
+
+// corruptError is what bbolt stumbled over.
+type corruptError struct{ cause any }
+
+func (e *corruptError) Error() string { return fmt.Sprintf("corrupt: %v", e.cause) }
+
+// guard runs f and turns a panic or a fault on a mapped page, which is how bbolt
+// meets a corrupt file, into an error.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = &corruptError{p}
+		}
+	}()
+	return f()
+}
+
+// load opens the file, checks all of it and takes up what it holds.
+func (s *Spool) load() error {
+	// The freelist is kept in the file: without that bbolt looks for free pages
+	// in a goroutine of its own, where a broken page would end the process.
+	options := &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType}
+	return guard(func() error {
+		db, err := bbolt.Open(s.opt.Path, 0o600, options)
+		if err != nil {
+			return err
+		}
+		db.AllocSize = 1 << 20 // grow by this; bbolt's 16 MiB would pass a small bound at once
+		err = db.View(walk)
+		if err == nil {
+			err = db.Update(s.adopt)
+		}
+		if err != nil {
+			db.Close()
+			return err
+		}
+		syncDir(filepath.Dir(s.opt.Path))
+		s.db = db
+		return nil
+	})
+}
+
+// syncDir makes a new file's name durable; where that fails the file is still good.
+func syncDir(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync()
+		d.Close()
+	}
+}
+
+// walk reads every page.
+func walk(tx *bbolt.Tx) error {
+	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		return b.ForEach(func(k, v []byte) error {
+			if bytes.HasPrefix(name, []byte("records.")) {
+				position(k)
+				_, _ = decode(v) // touches every byte; a damaged record is skipped and counted where it is read
+			}
+			return nil
+		})
+	})
+}
+
+// adopt creates what is missing and reads bytes, positions and cursors.
+func (s *Spool) adopt(tx *bbolt.Tx) error {
+	first := ^uint64(0)
+	s.bytes = 0
+	for _, name := range bucketClass {
+		b, err := tx.CreateBucketIfNotExists(name)
+		if err != nil {
+			return err
+		}
+		if err := b.ForEach(func(k, v []byte) error {
+			s.bytes += cost(v)
+			first = min(first, position(k))
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	b, err := tx.CreateBucketIfNotExists(bucketCursors)
+	if err != nil {
+		return err
+	}
+	s.durable = max(s.durable, b.Sequence()) // positions are never used twice, not even after a reset
+	s.last = max(s.last, s.durable)
+	first = min(first, s.durable+1)
+	old := s.cursors
+	s.cursors = map[string]*cursor{}
+	for _, name := range s.opt.Sinks {
+		c := &cursor{passed: first - 1}
+		if v := b.Get([]byte(name)); len(v) == 8 {
+			c.passed = min(position(v), s.durable)
+		}
+		if was := old[name]; was != nil { // after a reset: the counts go on
+			c.lost, c.claimed, c.passed = was.lost, was.claimed, s.durable
+		}
+		c.saved = c.passed
+		s.cursors[name] = c
+	}
+	var gone [][]byte
+	if err := b.ForEach(func(k, _ []byte) error {
+		if s.cursors[string(k)] == nil {
+			gone = append(gone, bytes.Clone(k))
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, k := range gone {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Append takes a record. It never waits for the disk: the record is written with
+// others within milliseconds. While the disk refuses, records are held in memory
+// up to a bound and then leave in the order of a full spool.
+func (s *Spool) Append(r Record) error {
+	if len(r.Body) > maxRecord {
+		return fmt.Errorf("spool %s %s: %d bytes, the most is %d", r.Kind, r.ID, len(r.Body), maxRecord)
+	}
+	value := r.encode(make([]byte, 0, len(r.Body)+128))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("append to a closed spool")
+	}
+	s.last++
+	s.pendingN++
+	s.pendingB += len(value)
+	c := r.class()
+	s.pending[c] = append(s.pending[c], entry{s.last, value})
+	for i := 0; s.pendingB > pendingBytes && i < len(s.pending); {
+		if len(s.pending[i]) == 0 {
+			i++
+			continue
+		}
+		s.lose(s.pending[i][0].pos)
+		s.pendingB -= len(s.pending[i][0].value)
+		s.pendingN--
+		s.pending[i] = s.pending[i][1:]
+	}
+	if s.pendingN == 1 || s.pendingN%commitRecords == 0 {
+		select {
+		case s.kick <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// lose counts a record that leaves unread. The caller holds mu.
+func (s *Spool) lose(pos uint64) {
+	for _, c := range s.cursors {
+		if max(c.passed, c.claimed) < pos {
+			c.lost++
+		}
+	}
+}
+
+// Sync waits until everything appended before is on disk.
+func (s *Spool) Sync(ctx context.Context) error {
+	s.mu.Lock()
+	want := s.last
+	for s.durable < want {
+		changed, failed := s.changed, s.failed
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("sync spool: %w", ctx.Err()), failed)
+		case <-changed:
+		}
+		s.mu.Lock()
+	}
+	s.mu.Unlock()
+	return nil
+}
+
+// Close writes what is pending and closes the file.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	close(s.stop)
+	<-s.done
+	s.dbmu.Lock()
+	defer s.dbmu.Unlock()
+	s.mu.Lock()
+	failed := s.failed
+	s.mu.Unlock()
+	return errors.Join(failed, s.db.Close())
+}

@@ -1,0 +1,346 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Limits of the work on disk.
+const (
+	tickEvery  = 100 * time.Millisecond // cursors that moved are saved with the next append or after this
+	deleteMost = 4096                   // records deleted by one transaction
+)
+
+// commitLoop writes what is pending until the spool is closed.
+func (s *Spool) commitLoop() {
+	defer close(s.done)
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for open := true; open; {
+		tick := false
+		select {
+		case <-s.kick:
+			pause.Reset(commitEvery)
+			for waiting := true; waiting && s.few(); {
+				select {
+				case <-pause.C:
+					waiting = false
+				case <-s.kick:
+				case <-s.stop:
+					waiting, open = false, false
+				}
+			}
+		case <-ticker.C:
+			tick = true
+		case <-s.stop:
+			open = false
+		}
+		if s.commit(tick) == nil {
+			continue
+		}
+		pause.Reset(commitRetry)
+		for waiting := open; waiting; {
+			select {
+			case <-pause.C:
+				waiting = false
+				select {
+				case s.kick <- struct{}{}:
+				default:
+				}
+			case <-s.stop:
+				waiting, open = false, false
+				_ = s.commit(false) // the last chance; the error is kept in failed
+			}
+		}
+	}
+}
+
+// few tells whether a commit may wait for more records.
+func (s *Spool) few() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pendingN < commitRecords
+}
+
+// commit writes pending records and moved cursors, deletes what every sink has
+// passed and evicts what does not fit, in one transaction. A record is evicted
+// at the second tick after its arrival at the earliest: where one sink has filled
+// the spool, the others still get everything. Only a burst beyond a quarter more
+// than the bound is cut at once.
+func (s *Spool) commit(tick bool) error {
+	s.dbmu.Lock()
+	defer s.dbmu.Unlock()
+	s.mu.Lock()
+	pending, n, size, last := s.pending, s.pendingN, s.pendingB, s.last
+	s.pending, s.pendingN, s.pendingB = [3][]entry{}, 0, 0
+	passed, moved, least := map[string]uint64{}, n > 0, last
+	for name, c := range s.cursors {
+		passed[name] = c.passed
+		moved = moved || c.passed != c.saved
+		least = min(least, c.passed)
+	}
+	total, ripe := s.bytes, s.ripe
+	moved = moved || total > s.opt.MaxBytes
+	s.mu.Unlock()
+	if !moved {
+		s.mu.Lock()
+		s.ripe = s.durable
+		s.mu.Unlock()
+		return nil
+	}
+	var evicted []uint64
+	err := guard(func() error {
+		evicted = evicted[:0]
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			var b [3]*bbolt.Bucket
+			for i, name := range bucketClass {
+				b[i] = tx.Bucket(name)
+				b[i].FillPercent = 0.95 // keys only grow
+				for _, e := range pending[i] {
+					if err := b[i].Put(key(e.pos), e.value); err != nil {
+						return err
+					}
+					total += cost(e.value)
+				}
+			}
+			cb := tx.Bucket(bucketCursors)
+			if err := cb.SetSequence(last); err != nil {
+				return err
+			}
+			for name, pos := range passed {
+				if err := cb.Put([]byte(name), key(pos)); err != nil {
+					return err
+				}
+			}
+			for i := range b { // what all have passed
+				err := drop(b[i], func(pos uint64, v []byte) bool {
+					if pos <= least {
+						total -= cost(v)
+					}
+					return pos <= least
+				})
+				if err != nil {
+					return err
+				}
+			}
+			for _, over := range []struct {
+				bytes int64
+				upto  uint64
+			}{{s.opt.MaxBytes, ripe}, {s.opt.MaxBytes / 4 * 5, last}} {
+				for i := range b { // least important class first
+					err := drop(b[i], func(pos uint64, v []byte) bool {
+						if total <= over.bytes || pos > over.upto {
+							return false
+						}
+						total -= cost(v)
+						evicted = append(evicted, pos)
+						return true
+					})
+					if err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = err
+	if err != nil {
+		for i := range pending {
+			s.pending[i] = append(pending[i], s.pending[i]...)
+		}
+		s.pendingN += n
+		s.pendingB += size
+		s.failed = fmt.Errorf("write spool %s: %w", s.opt.Path, err)
+		if errors.As(err, new(*corruptError)) {
+			s.reset(err)
+		}
+		return err
+	}
+	s.bytes, s.durable = total, last
+	if tick {
+		s.ripe = last
+	}
+	for _, pos := range evicted {
+		s.lose(pos)
+	}
+	for name, pos := range passed {
+		s.cursors[name].saved = pos
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return nil
+}
+
+// drop deletes from the oldest record on while gone says so, at most deleteMost.
+// Keys are collected first: a cursor loses its place when it deletes.
+func drop(b *bbolt.Bucket, gone func(pos uint64, v []byte) bool) error {
+	var keys [][]byte
+	c := b.Cursor()
+	for k, v := c.First(); k != nil && len(keys) < deleteMost && gone(position(k), v); k, v = c.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reset sets a file aside that turned out corrupt while in use, and begins a new
+// one. The old handle is left alone: its locks are in an unknown state. The caller
+// holds dbmu and mu.
+func (s *Spool) reset(cause error) {
+	aside, err := setAside(s.opt.Path, cause)
+	if err == nil {
+		s.aside = aside
+		s.resets++
+		s.failed = nil
+		err = s.load()
+	}
+	if err != nil {
+		s.failed = fmt.Errorf("begin a new spool %s: %w", s.opt.Path, err)
+	}
+}
+
+// Read waits for records behind the cursor of a sink and returns at most n of
+// them, or fewer when they pass size bytes, in order, with the position up to
+// which they reach: [Spool.Advance] passes it when they are dealt with.
+func (s *Spool) Read(ctx context.Context, sink string, n, size int) ([]Record, uint64, error) {
+	for {
+		s.mu.Lock()
+		c, changed := s.cursors[sink], s.changed
+		if c == nil {
+			s.mu.Unlock()
+			return nil, 0, fmt.Errorf("read spool %s: it was opened without a sink named %q", s.opt.Path, sink)
+		}
+		from, empty := c.passed, c.passed >= s.durable
+		s.mu.Unlock()
+		if empty {
+			select {
+			case <-ctx.Done():
+				return nil, 0, ctx.Err()
+			case <-changed:
+				continue
+			}
+		}
+		records, upto, err := s.read(c, from, n, size)
+		if errors.As(err, new(*corruptError)) {
+			s.dbmu.Lock()
+			s.mu.Lock()
+			if s.cursors[sink] == c { // nobody else did it meanwhile
+				s.reset(err)
+				err = s.failed
+			}
+			s.mu.Unlock()
+			s.dbmu.Unlock()
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("read spool %s: %w", s.opt.Path, err)
+		}
+		if len(records) > 0 {
+			return records, upto, nil
+		}
+		s.Advance(sink, upto) // all of it was evicted
+	}
+}
+
+// read merges the classes back into one order.
+func (s *Spool) read(c *cursor, from uint64, n, size int) (records []Record, upto uint64, err error) {
+	s.dbmu.RLock() // no eviction between reading and claiming
+	defer s.dbmu.RUnlock()
+	s.mu.Lock()
+	upto = s.durable
+	s.mu.Unlock()
+	damaged := uint64(0)
+	err = guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			var cs [3]*bbolt.Cursor
+			var ks, vs [3][]byte
+			for i, name := range bucketClass {
+				cs[i] = tx.Bucket(name).Cursor()
+				ks[i], vs[i] = cs[i].Seek(key(from + 1))
+			}
+			for {
+				next := -1
+				for i, k := range ks {
+					if k != nil && (next < 0 || bytes.Compare(k, ks[next]) < 0) {
+						next = i
+					}
+				}
+				if next < 0 || position(ks[next]) > upto {
+					return nil
+				}
+				if r, err := decode(vs[next]); err != nil {
+					damaged++
+				} else {
+					r.pos = position(ks[next])
+					size -= len(r.Body)
+					if records = append(records, r); len(records) == n || size <= 0 {
+						upto = r.pos
+						return nil
+					}
+				}
+				ks[next], vs[next] = cs[next].Next()
+			}
+		})
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged += damaged
+	if err == nil {
+		c.claimed = upto
+	}
+	return records, upto, err
+}
+
+// Advance moves a sink's cursor to position upto. It is saved within tickEvery;
+// after a crash the sink gets again what was not saved.
+func (s *Spool) Advance(sink string, upto uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.cursors[sink]; c != nil {
+		c.passed = max(c.passed, upto)
+	}
+}
+
+// SpoolStatus is the state of a spool.
+type SpoolStatus struct {
+	Bytes   int64  // of records held
+	Pending int    // records not yet on disk
+	Damaged uint64 // records skipped because their checksum was wrong
+	Resets  uint64 // corrupt files set aside while running
+	Aside   string // the last file set aside, and why
+	Err     error  // of the last commit
+}
+
+// Status reports the state.
+func (s *Spool) Status() SpoolStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return SpoolStatus{s.bytes, s.pendingN, s.damaged, s.resets, s.aside, s.failed}
+}
+
+// Lag is how many records at most a sink has yet to pass, and how many it lost.
+func (s *Spool) Lag(sink string) (behind, lost uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.cursors[sink]
+	if c == nil {
+		return 0, 0
+	}
+	return s.last - c.passed, c.lost
+}

@@ -1,0 +1,255 @@
+package sink
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"jindan/analyze"
+)
+
+func message(t testing.TB, f *analyze.Finding) *Message {
+	t.Helper()
+	r, err := FindingRecord(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Message{r, r.Body}
+}
+
+func TestFormat(t *testing.T) {
+	f, err := newFormatter(SyslogOptions{Facility: "local3", Enterprise: 99999}, 8192)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.pid = "4711"
+	x := aFinding(0, analyze.Open, "warn")
+	x.Host = "web 01\n"
+	x.Subject.Peer = `a"b]c\d`
+	x.Title.En, x.Summary.En = "One", "two\nthree 진단"
+	b, err := f.format(nil, message(t, x))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `<156>1 2023-11-14T22:13:20.000000Z web_01_ jindan 4711 finding [jindan@99999 id="` + x.ID +
+		`" seq="1" state="open" severity="warn" rule="dead-upstream" role="root" conf="high" kind="upstream" src="10.77.1.2" dst="a\"b\]c\\d" dpt="8443" onset="2023-11-14T22:13:15Z"] ` +
+		"\xEF\xBB\xBFOne: two three 진단"
+	if string(b) != want {
+		t.Errorf("\n%s\n%s", b, want)
+	}
+	x.Summary.En = strings.Repeat("진", 5000)
+	for _, most := range []int{480, 481, 482, 483, 2048} {
+		f.most = most
+		b, err := f.format(nil, message(t, x))
+		if err != nil || len(b) > most || len(b) < most-3 || !utf8.Valid(b) {
+			t.Errorf("%d bytes, the most is %d, valid %v, %v", len(b), most, utf8.Valid(b), err)
+		}
+	}
+	x.Because = []string{strings.Repeat("x", 600)}
+	f.most = 480
+	if b, _ := f.format(nil, message(t, x)); len(b) > 480 || !strings.Contains(string(b), " finding - ") {
+		t.Errorf("structured data too large: %d bytes %s", len(b), b)
+	}
+	f.json, f.most = true, 8192
+	x.Summary.En = "short"
+	m := message(t, x)
+	b, _ = f.format(nil, m)
+	_, after, ok := strings.Cut(string(b), "@cee: ")
+	if !ok || after != string(m.Data) {
+		t.Errorf("%s", b)
+	}
+}
+
+var reFrame = regexp.MustCompile(`^<(\d{1,3})>1 (\S+) (\S+) (\S+) (\S+) (\S+) (-|\[(?:[^\]\\]|\\.)*\]) (.*)$`)
+
+// FuzzFormat: whatever a finding holds, the message is RFC 5424 on one line within its bound.
+func FuzzFormat(f *testing.F) {
+	f.Add("h", "a]\"\\", "t\n\x00", "\xff\xfe진", uint16(600))
+	f.Fuzz(func(t *testing.T, host, peer, title, summary string, most uint16) {
+		if most < 480 {
+			return
+		}
+		fm, err := newFormatter(SyslogOptions{}, int(most))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := aFinding(0, analyze.Open, "warn")
+		x.Host, x.Subject.Peer, x.Title.En, x.Summary.En = host, peer, title, summary
+		b, err := fm.format(nil, message(t, x))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) > int(most) || !utf8.Valid(b) || !reFrame.Match(b) {
+			t.Errorf("%d of %d bytes: %q", len(b), most, b)
+		}
+	})
+}
+
+// TestSyslogFaults: what goes wrong between us and a receiver over TCP and TLS.
+func TestSyslogFaults(t *testing.T) {
+	one := record(t, 0, analyze.Open, "warn")
+	fails := func(t *testing.T, o SyslogOptions, word string) {
+		t.Helper()
+		k, err := NewSyslog(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, r := deliver(t, Output{Sink: k, Timeout: 300 * time.Millisecond})
+		put(t, s, one)
+		eventually(t, "retries", func() bool { return r.Status().Retried >= 2 })
+		if st := r.Status(); st.Sent != 0 || st.Connected || st.Lag != 1 || !strings.Contains(st.LastError, word) {
+			t.Errorf("want %q: %+v", word, st)
+		}
+	}
+	a := newAuthority(t)
+	a.issue(t, "right", "127.0.0.1", time.Hour)
+	a.issue(t, "name", "other.example", time.Hour)
+	a.issue(t, "old", "127.0.0.1", -time.Hour)
+	a.issue(t, "client", "", time.Hour)
+	secure := func(t *testing.T, cert string) string {
+		pair, err := tls.LoadX509KeyPair(a.path(cert+".crt"), a.path(cert+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := listen(t)
+		octetServer(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}}), nil)
+		return l.Addr().String()
+	}
+	trust := TLS{CA: a.path("ca.crt")}
+	t.Run("wrong name", func(t *testing.T) {
+		fails(t, SyslogOptions{Network: "tls", Address: secure(t, "name"), TLS: trust}, "cannot validate certificate for 127.0.0.1")
+	})
+	t.Run("expired", func(t *testing.T) {
+		fails(t, SyslogOptions{Network: "tls", Address: secure(t, "old"), TLS: trust}, "expired")
+	})
+	t.Run("unknown authority", func(t *testing.T) {
+		fails(t, SyslogOptions{Network: "tls", Address: secure(t, "right")}, "unknown authority")
+	})
+	t.Run("no such host", func(t *testing.T) {
+		fails(t, SyslogOptions{Address: "no-such-host.invalid:601"}, "no-such-host.invalid")
+	})
+	t.Run("never reads", func(t *testing.T) {
+		l := listen(t)
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.(*net.TCPConn).SetReadBuffer(4096)
+				defer c.Close()
+			}
+		}()
+		k, err := NewSyslog(SyslogOptions{Address: l.Addr().String(), MaxBytes: 60000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, r := deliver(t, Output{Sink: k, Timeout: 200 * time.Millisecond, Batch: 500})
+		x := aFinding(0, analyze.Open, "warn")
+		x.Summary.En = strings.Repeat("x", 50_000)
+		big, _ := FindingRecord(x)
+		for range 200 { // 10 MB: more than two kernels' buffers
+			put(t, s, big)
+		}
+		eventually(t, "a timeout", func() bool { return r.Status().Retried >= 1 })
+		if st := r.Status(); st.Lag == 0 || st.Connected {
+			t.Errorf("%+v", st)
+		}
+	})
+	t.Run("absent, then there, killed, and back", func(t *testing.T) {
+		l := listen(t)
+		addr := l.Addr().String()
+		l.Close()
+		k, err := NewSyslog(SyslogOptions{Address: addr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, r := deliver(t, Output{Sink: k, Batch: 20})
+		var seen [300]atomic.Int32
+		each := func(m string) {
+			var n int
+			fmt.Sscanf(m[strings.Index(m, `seq="`)+5:], "%d", &n)
+			seen[n-1].Add(1)
+		}
+		for i := range 100 {
+			put(t, s, record(t, i, analyze.Open, "warn"))
+		}
+		eventually(t, "retries", func() bool { return r.Status().Retried >= 2 })
+		for round := range 2 {
+			if l, err = net.Listen("tcp", addr); err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan net.Conn, 8)
+			octetServer(t, &keeping{l, served}, each)
+			for i := range 100 {
+				put(t, s, record(t, 100+round*100+i, analyze.Open, "warn"))
+			}
+			eventually(t, "everything is passed", func() bool { return r.Status().Lag == 0 })
+			l.Close()
+			(<-served).Close()
+		}
+		for i := range seen {
+			if seen[i].Load() == 0 {
+				t.Errorf("message %d never arrived", i)
+			}
+		}
+	})
+	for _, bad := range []SyslogOptions{{}, {Network: "sctp", Address: "h"}, {Address: "h", Facility: "x"}, {Address: "h", Message: "xml"}, {Address: "h", MaxBytes: 100},
+		{Address: "h", TLS: TLS{CA: "/nowhere"}}, {Address: "h", TLS: TLS{Cert: "x"}}, {Network: "udp", Address: "h", TLS: trust}, {Address: "h", Framing: "nul"}} {
+		if _, err := NewSyslog(bad); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
+
+// keeping hands out the connections that it accepts, for closing.
+type keeping struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (k *keeping) Accept() (net.Conn, error) {
+	c, err := k.Listener.Accept()
+	if err == nil {
+		k.conns <- c
+	}
+	return c, err
+}
+
+// TestSyslogUnixStream: lines over a local stream.
+func TestSyslogUnixStream(t *testing.T) {
+	l, err := net.Listen("unix", t.TempDir()+"/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	k, err := NewSyslog(SyslogOptions{Network: "unix", Address: l.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	go func() {
+		if err := k.Send(ctx, messages(t, 3), make([]Outcome, 3)); err != nil {
+			t.Error(err)
+		}
+		k.Close()
+	}()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n"); err != nil || len(lines) != 3 || !reFrame.MatchString(lines[2]) {
+		t.Errorf("%v %q", err, b)
+	}
+}
