@@ -15,6 +15,7 @@ import (
 	"jindan/analyze"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/report"
+	"jindan/cmd/internal/sink"
 	"jindan/rules"
 )
 
@@ -28,6 +29,9 @@ type agent struct {
 	watches []*watch
 	tapes   []*tape // beside watches
 	closing []func() error
+	// delivery takes the findings to the other sinks; nil: there are none.
+	delivery *sink.Delivery
+	silent   bool // no sink is standard output
 
 	lock    sync.Mutex // of what follows
 	out     *bufio.Writer
@@ -42,6 +46,14 @@ func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) *agent 
 	ag := &agent{app: a, cfg: cfg, set: set, output: output, out: bufio.NewWriter(os.Stdout),
 		found: make(map[string]*analyze.Finding), counts: make(map[countKey]uint64)}
 	ag.records = report.NewRecords(ag.out, output == "ecs")
+	ag.silent = !slices.ContainsFunc(cfg.Sinks, func(s config.Sink) bool { return s.Type == "stdout" })
+	host, _ := os.Hostname() // without a name, records bear none
+	d, err := deliver(cfg, host)
+	if err != nil {
+		a.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
+		ag.silent = false
+	}
+	ag.delivery = d
 	return ag
 }
 
@@ -63,6 +75,14 @@ func (ag *agent) add(ns, record string) error {
 }
 
 func (ag *agent) close() {
+	if ag.delivery != nil {
+		// What is not sent by then stays in the spool.
+		ctx, stop := context.WithTimeout(context.Background(), 3*time.Second)
+		defer stop()
+		if err := ag.delivery.Close(ctx); err != nil {
+			ag.app.log.Warn().Msgf("not all findings are delivered, the rest stays in the spool: %s", oneLine(err))
+		}
+	}
 	for _, c := range ag.closing {
 		if err := c(); err != nil {
 			ag.app.log.Warn().Msg(oneLine(err))
@@ -128,6 +148,14 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 	f = &keep
 	ag.found[id] = f
 	ag.bound()
+	if ag.delivery != nil {
+		if err := ag.delivery.Finding(f); err != nil {
+			ag.app.log.Error().Msgf("deliver %s: %s", f.ID, oneLine(err))
+		}
+	}
+	if ag.silent {
+		return nil
+	}
 	if ag.output != "text" {
 		return errors.Join(ag.records.Finding(f), ag.out.Flush())
 	}
@@ -202,6 +230,14 @@ func place(s analyze.Subject) string {
 func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
+	if ag.delivery != nil {
+		if err := ag.delivery.Diagnosis(d); err != nil {
+			ag.app.log.Error().Msgf("deliver the diagnosis: %s", oneLine(err))
+		}
+	}
+	if ag.silent {
+		return nil
+	}
 	if ag.output != "text" {
 		return errors.Join(ag.records.Diagnosis(d), ag.out.Flush())
 	}

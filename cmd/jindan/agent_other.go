@@ -19,6 +19,10 @@ func newRecord(*app) *cobra.Command {
 	return linuxOnly("record DIR", "Keep what the agent would see, to diagnose it elsewhere")
 }
 
+func newAck(*app) *cobra.Command {
+	return linuxOnly("ack ID…", "Tell the agent that an open finding is known")
+}
+
 // linuxOnly is a command that says why it is not there.
 func linuxOnly(use, short string) *cobra.Command {
 	return &cobra.Command{

@@ -48,6 +48,13 @@ func (ag *agent) serve(ctx context.Context) error {
 			}
 		}
 	})
+	mux.HandleFunc("POST /ack/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if ag.delivery == nil || !ag.delivery.Ack(r.PathValue("id")) {
+			http.Error(w, "no open finding has this id", http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	// Readers are local and ask for one thing: seconds are plenty.
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10}
 	go func() {
@@ -136,6 +143,16 @@ func (ag *agent) metrics(w io.Writer) {
 			counter("jindan_packets_dropped_total", st.Dropped, "netns", x.ns)
 		}
 		gauge("jindan_window_age_seconds", time.Since(time.Unix(0, x.newest.Load())).Seconds(), "netns", x.ns)
+	}
+	if ag.delivery != nil {
+		for _, s := range ag.delivery.Status() {
+			counter("jindan_sink_sent_total", s.Sent, "sink", s.Name)
+			counter("jindan_sink_retries_total", s.Retried, "sink", s.Name)
+			counter("jindan_sink_rejected_total", s.Rejected, "sink", s.Name)
+			counter("jindan_sink_dropped_total", s.Dropped, "sink", s.Name)
+			gauge("jindan_sink_lag", float64(s.Lag), "sink", s.Name)
+		}
+		gauge("jindan_spool_bytes", float64(ag.delivery.Spool().Bytes))
 	}
 	metrics.WriteProcessMetrics(w)
 }

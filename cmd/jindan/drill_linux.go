@@ -341,8 +341,8 @@ func (r *drillRun) judgeAgents(ctx context.Context, set *rules.Set, truth *lab.T
 	if d, err = lab.ReadFindings(file); err != nil {
 		return err
 	}
-	v = truth.Judge(truth.Point, d)
-	r.agent = &v
+	live := truth.Judge(truth.Point, d)
+	r.agent = &live
 	same, err := replays(ctx, set, filepath.Join(dir, lab.RecordingName), file)
 	if err == nil && !same {
 		r.agent.Wrong = append(r.agent.Wrong, "the replay of the recording gives other records")

@@ -217,7 +217,7 @@ sinks:
     url: http://a.example:9093
     basic_auth: {user: "user ☃ \u2028", password_file: "${DIR}/pw"}
     pseudonymise: {key_file: "${DIR}/key"}
-  - {type: nats, url: "nats://n", stream: S, subject: a.b, credentials_file: "${DIR}/pw", queue: {max_age: 2h}}
+  - {type: nats, url: "nats://n", subject: a.b, credentials_file: "${DIR}/pw"}
   - {type: syslog, address: "unix:/dev/log"}
   - type: kafka
     name: long

@@ -38,9 +38,8 @@ var formats = map[string]format{
 	"syslog":     {func(s string) bool { return isURL(s, true, "udp", "tcp", "tls") || unixPath(s) }, "udp://HOST[:PORT], tcp://HOST[:PORT], tls://HOST[:PORT] or unix:/PATH"},
 	"fluent":     {func(s string) bool { return isURL(s, true, "tcp", "tls") || unixPath(s) }, "tcp://HOST[:PORT], tls://HOST[:PORT] or unix:/PATH"},
 	"servername": {isHost, "a host name or an IP address"},
-	// Kafka: org.apache.kafka.common.internals.Topic; NATS: the documentation of subjects and of streams.
+	// Kafka: org.apache.kafka.common.internals.Topic; NATS: the documentation of subjects.
 	"topic":   {func(s string) bool { return matches(`[a-zA-Z0-9._-]{1,249}`)(s) && s != "." && s != ".." }, "up to 249 letters, digits, ., _ and -"},
-	"stream":  {matches(`[^\s.*>/\\]{1,255}`), `a name without blanks, ., *, >, / and \`},
 	"subject": {matches(`[^\s.*>]+(\.[^\s.*>]+)*`), "words joined by dots, without wildcards"},
 	"tag":     {matches(`[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*`), "words of letters, digits, _ and -, joined by dots"},
 }

@@ -4,7 +4,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Sink is a receiver of findings.
@@ -14,7 +13,6 @@ type Sink struct {
 	Target       Target        `yaml:",inline"`
 	Encoding     string        `yaml:"encoding"` // native, ecs or otlp, as far as the type allows; empty: the type has its own
 	Filter       Filter        `yaml:"filter"`
-	Queue        Queue         `yaml:"queue"`
 	Pseudonymise *Pseudonymise `yaml:"pseudonymise"` // nil: addresses and names are sent as they are
 }
 
@@ -23,13 +21,6 @@ type Filter struct {
 	Severity string   `yaml:"severity" enum:"info warn error"` // this and above
 	Rules    []string `yaml:"rules" is:"rule"`                 // none: all
 	States   []string `yaml:"states" enum:"open update resolved"`
-}
-
-// Queue bounds what waits in memory for one sink; what exceeds it goes to the spool.
-type Queue struct {
-	MaxFindings int      `yaml:"max_findings" min:"1" max:"1000000" unit:" findings"`
-	MaxBytes    Size     `yaml:"max_bytes" min:"64KiB" max:"4GiB"`
-	MaxAge      Duration `yaml:"max_age" min:"1m" max:"720h"` // older ones are dropped and counted, spooled ones too
 }
 
 // Pseudonymise replaces addresses and names by keyed hashes (HMAC-SHA-256).
@@ -90,7 +81,6 @@ type SASL struct {
 // NATS publishes to a subject of a JetStream stream.
 type NATS struct {
 	URL             string `yaml:"url" is:"nats" need:"1"`
-	Stream          string `yaml:"stream" is:"stream" need:"1"`
 	Subject         string `yaml:"subject" is:"subject" need:"1"`
 	CredentialsFile string `yaml:"credentials_file" is:"path"`
 	TLS             *TLS   `yaml:"tls"`
@@ -114,7 +104,7 @@ type BasicAuth struct {
 type Webhook struct {
 	URL     string            `yaml:"url" is:"url" need:"1"`
 	Headers map[string]Secret `yaml:"headers"`
-	Format  string            `yaml:"format" enum:"json ndjson"` // an array, or a line per finding
+	Format  string            `yaml:"format" enum:"json ndjson loki elastic"` // an array, a line per finding, Loki push, Elastic bulk
 	Batch   int               `yaml:"batch" min:"1" max:"1000" unit:" findings"`
 	TLS     *TLS              `yaml:"tls"`
 }
@@ -143,11 +133,6 @@ func newSink(typ string) Sink {
 	s := Sink{
 		Type: typ, Name: typ, Encoding: "native",
 		Filter: Filter{Severity: "info", States: []string{"open", "update", "resolved"}},
-		Queue: Queue{
-			MaxFindings: 10_000,         // findings; an hour of three per second
-			MaxBytes:    16 * MiB,       // ten sinks stay within the budget
-			MaxAge:      24 * time.Hour, // a receiver that is down overnight
-		},
 	}
 	switch typ {
 	case "stdout":

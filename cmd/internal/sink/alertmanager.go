@@ -12,8 +12,6 @@ import (
 	"jindan/analyze"
 )
 
-func init() { Register("alertmanager", NewAlertmanager) }
-
 // AlertmanagerOptions configures delivery to Prometheus Alertmanager.
 type AlertmanagerOptions struct {
 	Address      string            // URL; without a path /api/v2/alerts is taken

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -180,21 +179,4 @@ func FuzzPseudonym(f *testing.F) {
 			t.Errorf("%s with a port gives %q", a, got)
 		}
 	})
-}
-
-func TestRegistry(t *testing.T) {
-	want := "alertmanager file fluent journald otlp stdout syslog webhook"
-	if runtime.GOOS != "linux" {
-		want = strings.Replace(want, " journald", "", 1)
-	}
-	if got := strings.Join(Kinds(), " "); got != want {
-		t.Errorf("kinds: %s", got)
-	}
-	s, err := New("file", func(o any) error { o.(*FileOptions).Path = "x"; return nil })
-	if _, ok := s.(*file); err != nil || !ok {
-		t.Errorf("%T %v", s, err)
-	}
-	if _, err := New("carrier-pigeon", nil); err == nil || !strings.Contains(err.Error(), "syslog") {
-		t.Error(err)
-	}
 }

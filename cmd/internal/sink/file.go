@@ -11,8 +11,6 @@ import (
 	"sync"
 )
 
-func init() { Register("file", NewFile) }
-
 // FileOptions configures a file with one record a line.
 type FileOptions struct {
 	Path    string

@@ -14,8 +14,6 @@ import (
 	"strconv"
 )
 
-func init() { Register("fluent", NewFluent) }
-
 // FluentOptions configures delivery to Fluentd or Fluent Bit.
 type FluentOptions struct {
 	Network string // tcp (default) or unix

@@ -12,8 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { Register("journald", NewJournald) }
-
 // JournaldOptions configures delivery to systemd's journal.
 type JournaldOptions struct {
 	Path string // socket; default /run/systemd/journal/socket

@@ -10,8 +10,6 @@ import (
 	"jindan/analyze"
 )
 
-func init() { Register("otlp", NewOTLP) }
-
 // OTLPOptions configures delivery to an OpenTelemetry collector over HTTP.
 type OTLPOptions struct {
 	Address string // URL; without a path /v1/logs is taken, e.g. https://collector:4318

@@ -3,8 +3,6 @@ package sink
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -134,36 +132,4 @@ func truncate(s string, n int) string {
 		n--
 	}
 	return s[:n]
-}
-
-// kinds are the sinks that this binary was built with.
-var kinds = map[string]func(decode func(any) error) (Sink, error){}
-
-// Register makes a kind of sink known under its name. O is its struct of options.
-// Sinks call it when their package is imported, so that a heavy dependency is
-// linked only where a command asks for it.
-func Register[O any](kind string, open func(O) (Sink, error)) {
-	if kinds[kind] != nil {
-		panic("sink " + kind + " registered twice")
-	}
-	kinds[kind] = func(decode func(any) error) (Sink, error) {
-		var o O
-		if err := decode(&o); err != nil {
-			return nil, err
-		}
-		return open(o)
-	}
-}
-
-// Kinds lists the registered kinds of sink.
-func Kinds() []string { return slices.Sorted(maps.Keys(kinds)) }
-
-// New returns a sink of a kind; decode fills the pointer to its options. It
-// opens no connection.
-func New(kind string, decode func(options any) error) (Sink, error) {
-	open := kinds[kind]
-	if open == nil {
-		return nil, fmt.Errorf("sink %q does not exist: use one of %s", kind, strings.Join(Kinds(), ", "))
-	}
-	return open(decode)
 }

@@ -5,12 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 )
-
-func init() {
-	Register("stdout", func(struct{}) (Sink, error) { return NewWriter(os.Stdout), nil })
-}
 
 // writer writes one record a line.
 type writer struct {
@@ -18,7 +13,7 @@ type writer struct {
 	b bytes.Buffer
 }
 
-// NewWriter returns a sink that writes to w; the sink "stdout" writes to standard output.
+// NewWriter returns a sink that writes to w.
 func NewWriter(w io.Writer) Sink { return &writer{w: w} }
 
 // Send writes the batch at once.

@@ -9,8 +9,6 @@ import (
 	"time"
 )
 
-func init() { Register("syslog", NewSyslog) }
-
 // SyslogOptions configures delivery by RFC 5424.
 type SyslogOptions struct {
 	Network    string // udp, tcp (default), tls, unixgram or unix

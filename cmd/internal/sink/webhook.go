@@ -10,8 +10,6 @@ import (
 	"strconv"
 )
 
-func init() { Register("webhook", NewWebhook) }
-
 // WebhookOptions configures delivery by HTTP POST.
 type WebhookOptions struct {
 	Address string            // URL

@@ -16,8 +16,6 @@ import (
 	"jindan/cmd/internal/sink"
 )
 
-func init() { sink.Register("kafka", New) }
-
 // Options configures delivery to Kafka.
 type Options struct {
 	Address []string // brokers to begin with, host:port; default port 9092

@@ -15,8 +15,6 @@ import (
 	"jindan/cmd/internal/sink"
 )
 
-func init() { sink.Register("nats", New) }
-
 // Options configures delivery to a JetStream stream, which must exist and cover
 // the subject.
 type Options struct {
