@@ -195,6 +195,7 @@ type HostSample struct {
 	TCPMemLimit                  [3]uint64 // low, pressure, high in pages
 
 	Links []Link
+	Addrs []Addr // of the interfaces
 }
 
 // Known reports whether counter c is in the sample.

@@ -119,7 +119,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 		}
 		f.Cliff = f.SmallestLost
-		f.Hit, f.CopyShare = fs.flows, copyShare(p)
+		f.Hit, f.CopyShare = fs.flows+int(dns.lost.bad), copyShare(p)
 		f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
 		f.StalledShare = ratio(f.StalledFlows, f.Flows)
 		f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
