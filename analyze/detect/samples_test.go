@@ -197,6 +197,10 @@ func TestChange(t *testing.T) {
 			every(0, 20*sec, sec, func(at time.Duration, _ int) { n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5)) })
 			n.sample(5*sec, capture.Sample{Change: &capture.Change{Kind: capture.ChangeProcessStart, What: "nginx (pid 7)"}})
 		}},
+		{name: "software of last week", make: func(n *network) {
+			n.sample(5*sec, capture.Sample{Change: &capture.Change{Kind: capture.ChangeSoftware, What: "/usr/sbin/nginx", When: begin.Add(-7 * 24 * time.Hour)}})
+			n.counters(6*sec, func(*capture.HostSample) {})
+		}},
 		{name: "nothing", make: func(n *network) {
 			n.counters(0, func(*capture.HostSample) {})
 			n.counters(sec, func(*capture.HostSample) {})
