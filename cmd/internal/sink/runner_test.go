@@ -112,13 +112,12 @@ func TestFilter(t *testing.T) {
 		{Filter{Rules: []string{"surge"}}, rec, false},
 		{Filter{States: []analyze.State{analyze.Resolved}}, rec, false},
 		{Filter{Severity: "error"}, beat, true}, // silence is not health
-		{Filter{Kinds: []Kind{KindFinding}}, beat, false},
 	} {
 		if got := c.f.pass(&c.r, nil); got != c.want {
 			t.Errorf("%+v %s: %v", c.f, c.r.Kind, got)
 		}
 	}
-	for _, bad := range []Filter{{Severity: "critical"}, {States: []analyze.State{"closed"}}, {Kinds: []Kind{"x"}}} {
+	for _, bad := range []Filter{{Severity: "critical"}, {States: []analyze.State{"closed"}}} {
 		if bad.Check() == nil {
 			t.Errorf("%+v passes", bad)
 		}
