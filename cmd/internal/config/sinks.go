@@ -52,7 +52,7 @@ type File struct {
 type Syslog struct {
 	Address  string `yaml:"address" is:"syslog" need:"1"`
 	Facility string `yaml:"facility" enum:"kern user mail daemon auth syslog lpr news uucp cron authpriv ftp local0 local1 local2 local3 local4 local5 local6 local7"`
-	MaxBytes Size   `yaml:"max_bytes" min:"480B" max:"64KB"` // of a message
+	MaxBytes Size   `yaml:"max_bytes" min:"480B" max:"64KiB"` // of a message
 	TLS      *TLS   `yaml:"tls"`
 }
 

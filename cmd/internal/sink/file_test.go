@@ -50,6 +50,20 @@ func TestFile(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d", filepath.Base(name), count(name), n)
 		}
 	}
+	// None kept: the full one is gone.
+	none := filepath.Join(t.TempDir(), "records")
+	only, err := NewFile(FileOptions{Path: none, MaxSize: 3 * size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if err := only.Send(context.Background(), one, make([]Outcome, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, _ := filepath.Glob(none + "*"); len(files) != 1 || count(none) != 1 {
+		t.Errorf("%v of %d lines", files, count(none))
+	}
 	// logrotate moves the file and sends SIGHUP.
 	if err := os.Rename(path, path+".moved"); err != nil {
 		t.Fatal(err)

@@ -75,11 +75,9 @@ type cursor struct {
 	claimed uint64 // every record up to here was read and is in the runner's hands
 	lost    uint64 // records that left the full spool before this sink read them
 	owed    uint64 // those of them that nobody was told of, over restarts
-	booked  uint64 // owed, as it is on disk
+	held    uint64 // records that left it while the runner has them in hand: losses if the agent stops now
+	booked  uint64 // owed and held, as on disk
 }
-
-// reached is the position up to which a record is no loss.
-func (c *cursor) reached() uint64 { return max(c.passed, c.claimed) }
 
 // Buckets: records by class, cursors by sink. Keys of records are big-endian positions; a cursor is its position
 // and the losses that it owes.
@@ -305,9 +303,12 @@ func (s *Spool) Append(r Record) error {
 // lose counts a record that leaves unread. The caller holds mu.
 func (s *Spool) lose(pos uint64) {
 	for _, c := range s.cursors {
-		if c.reached() < pos {
+		switch {
+		case max(c.passed, c.claimed) < pos:
 			c.lost++
 			c.owed++
+		case c.passed < pos:
+			c.held++
 		}
 	}
 }

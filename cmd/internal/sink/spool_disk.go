@@ -83,7 +83,7 @@ func (s *Spool) commit(tick bool) error {
 	now, moved, least := map[string]cursor{}, n > 0, last
 	for name, c := range s.cursors {
 		now[name] = *c
-		moved = moved || c.passed != c.saved || c.owed != c.booked
+		moved = moved || c.passed != c.saved || c.owed+c.held != c.booked
 		least = min(least, c.passed)
 	}
 	total, ripe := s.bytes, s.ripe
@@ -144,9 +144,9 @@ func (s *Spool) commit(tick bool) error {
 				}
 			}
 			for name, c := range now {
-				c.saved, c.booked = c.passed, c.owed
+				c.saved, c.booked = c.passed, c.owed+c.held
 				for _, pos := range evicted {
-					if c.reached() < pos {
+					if c.passed < pos {
 						c.booked++
 					}
 				}
@@ -321,6 +321,9 @@ func (s *Spool) Advance(sink string, upto uint64) {
 	defer s.mu.Unlock()
 	if c := s.cursors[sink]; c != nil {
 		c.passed = max(c.passed, upto)
+		if c.passed >= c.claimed {
+			c.held = 0
+		}
 	}
 }
 

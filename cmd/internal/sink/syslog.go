@@ -76,8 +76,8 @@ func (s *syslogSink) configure(o SyslogOptions) error {
 	if o.MaxBytes > 0 && (o.Network != "udp" || o.MaxBytes < most) {
 		most = o.MaxBytes
 	}
-	if most < 480 || most > 65000 { // RFC 5424 §6.1: every receiver takes 480; a UDP datagram holds 65,507
-		return fmt.Errorf("max bytes %d: use 480 to 65000", most)
+	if most < 480 || most > 1<<16 { // RFC 5424 §6.1: every receiver takes 480; few take more than 64 KiB
+		return fmt.Errorf("max bytes %d: use 480 to %d", most, 1<<16)
 	}
 	var err error
 	s.format, err = newFormatter(o, most)
