@@ -21,7 +21,7 @@ func configure(t *testing.T, text string) *config.Config {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := config.Load(config.Options{File: file, Now: time.Now(), Environ: []string{"PASSWORD=secret"}})
+	cfg, err := config.Load(config.Options{File: file, Now: time.Now(), Environ: []string{"PASSWORD=secret", "ELASTIC_KEY=secret"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,5 +165,39 @@ func TestStdout(t *testing.T) {
 	}
 	if d, err := direct(configure(t, "sinks: []"), "ndjson", &bytes.Buffer{}); d != nil || err != nil {
 		t.Errorf("no stdout sink: %v %v", d, err)
+	}
+}
+
+// TestReadmeSinks: the sinks that the README shows are taken as they stand.
+func TestReadmeSinks(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range strings.Split(string(b), "```yaml\n")[1:] {
+		text, _, _ := strings.Cut(block, "```")
+		if !strings.HasPrefix(text, "sinks: [{type:") {
+			continue
+		}
+		n++
+		cfg := configure(t, strings.ReplaceAll(text, "/etc/jindan/kafka.password", password))
+		if len(cfg.Read.Warnings) > 0 {
+			t.Errorf("%s%v", text, cfg.Read.Warnings)
+		}
+		_, options := output(&cfg.Sinks[0])
+		s, err := open(options)
+		if err != nil {
+			t.Errorf("%s%v", text, err)
+			continue
+		}
+		s.Close()
+	}
+	if n < 8 {
+		t.Errorf("the README shows %d sinks", n)
 	}
 }
