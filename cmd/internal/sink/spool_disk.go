@@ -348,14 +348,19 @@ func (s *Spool) Status() SpoolStatus {
 func (s *Spool) Owed(sink string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cursors[sink].owed
+	if c := s.cursors[sink]; c != nil {
+		return c.owed
+	}
+	return 0
 }
 
 // Told takes n of what is owed as told.
 func (s *Spool) Told(sink string, n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cursors[sink].owed -= n
+	if c := s.cursors[sink]; c != nil {
+		c.owed -= n
+	}
 }
 
 // Lag is how many records at most a sink has yet to pass, and how many it lost.
