@@ -23,9 +23,9 @@ FUZZTIME  ?= 60s
 # What the tests and `make bench` run beside Go: program:package. Lists, because the lab's own hosts need them.
 PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
 	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
-	gcc:gcc ld:binutils zstd:zstd git:git
-# gcc alone cannot link the race detector's runtime.
-PACKAGES := libc6-dev ca-certificates
+	gcc:gcc ld:binutils zstd:zstd git:git rsyslogd:rsyslog
+# gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS.
+PACKAGES := libc6-dev ca-certificates rsyslog-openssl
 
 .PHONY: help
 help: ## list these targets

@@ -31,30 +31,33 @@ type agent struct {
 	closing []func() error
 	// delivery takes the findings to the other sinks; nil: there are none.
 	delivery *sink.Delivery
-	silent   bool // no sink is standard output
+	host     string // empty: it has no name
 
-	lock    sync.Mutex // of what follows
-	out     *bufio.Writer
-	records *report.Records
-	found   map[string]*analyze.Finding // newest state by id and namespace
-	counts  map[countKey]uint64         // findings opened
+	lock   sync.Mutex // of what follows
+	out    *bufio.Writer
+	direct *sink.Direct                // to out; nil: nothing goes to standard output
+	found  map[string]*analyze.Finding // newest state by id and namespace
+	counts map[countKey]uint64         // findings opened
 }
 
 type countKey struct{ rule, severity string }
 
-func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) *agent {
+func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent, error) {
 	ag := &agent{app: a, cfg: cfg, set: set, output: output, out: bufio.NewWriter(os.Stdout),
 		found: make(map[string]*analyze.Finding), counts: make(map[countKey]uint64)}
-	ag.records = report.NewRecords(ag.out, output == "ecs")
-	ag.silent = !slices.ContainsFunc(cfg.Sinks, func(s config.Sink) bool { return s.Type == "stdout" })
-	host, _ := os.Hostname() // without a name, records bear none
-	d, err := deliver(cfg, host)
-	if err != nil {
-		a.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
-		ag.silent = false
+	ag.host, _ = os.Hostname() // without a name, records bear none
+	var err error
+	if ag.direct, err = direct(cfg, output, ag.out); err != nil {
+		return nil, err
 	}
-	ag.delivery = d
-	return ag
+	if ag.delivery, err = deliver(cfg, ag.host); err != nil {
+		a.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
+		if ag.direct == nil {
+			ag.direct, err = sink.NewDirect(ag.out, sink.Output{Name: "stdout"})
+			return ag, err
+		}
+	}
+	return ag, nil
 }
 
 // add begins to watch a namespace, and keeps what it sees in record unless that is empty.
@@ -153,13 +156,14 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 			ag.app.log.Error().Msgf("deliver %s: %s", f.ID, oneLine(err))
 		}
 	}
-	if ag.silent {
+	switch {
+	case ag.direct == nil:
 		return nil
+	case ag.output != "text":
+		return errors.Join(ag.direct.Finding(f), ag.out.Flush())
+	case ag.direct.Wants(f):
+		ag.line(w, f, old)
 	}
-	if ag.output != "text" {
-		return errors.Join(ag.records.Finding(f), ag.out.Flush())
-	}
-	ag.line(w, f, old)
 	return ag.out.Flush()
 }
 
@@ -235,11 +239,11 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 			ag.app.log.Error().Msgf("deliver the diagnosis: %s", oneLine(err))
 		}
 	}
-	if ag.silent {
+	if ag.direct == nil {
 		return nil
 	}
 	if ag.output != "text" {
-		return errors.Join(ag.records.Diagnosis(d), ag.out.Flush())
+		return errors.Join(ag.direct.Diagnosis(d, ag.host, "jindan/"+version), ag.out.Flush())
 	}
 	fmt.Fprintln(ag.out)
 	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}}

@@ -15,7 +15,10 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag := newAgent(&app{log: newLog("text", false)}, config.Default(), set, "ndjson")
+	ag, err := newAgent(&app{log: newLog("text", false)}, config.Default(), set, "ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ag.found["/a"] = &analyze.Finding{ID: "a", Rule: "surge", Severity: "error", State: analyze.Open, Onset: 5}
 	ag.found["/b"] = &analyze.Finding{ID: "b", Rule: "surge", Severity: "error", State: analyze.Resolved, Onset: 9}
 	ag.found["/c"] = &analyze.Finding{ID: "c", Rule: "leak", Severity: "warn", State: analyze.Update, Onset: 7}

@@ -75,7 +75,7 @@ SIGHUP reads the configuration again. SIGINT and SIGTERM end it with a diagnosis
 		RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), &f) },
 	}
 	agentFlags(c, &f)
-	c.Flags().StringVarP(&f.output, "output", "o", "", "`format` of the findings on standard output: text, ndjson or ecs (default text on a terminal, ndjson otherwise)")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "`format` of the findings on standard output: text, ndjson or ecs (default text on a terminal, otherwise the encoding of the stdout sink, native NDJSON)")
 	c.Flags().StringVar(&f.record, "record", "", "also keep what is observed in `directory`, as 'jindan record' does")
 	_ = c.MarkFlagDirname("record")
 	fixed(c, "output", "text", "ndjson", "ecs")
@@ -86,14 +86,13 @@ SIGHUP reads the configuration again. SIGINT and SIGTERM end it with a diagnosis
 var errReload = errors.New("reload")
 
 func (a *app) run(ctx context.Context, f *runFlags) error {
-	if f.output == "" {
-		f.output = "ndjson"
-		if isTerminal(os.Stdout) {
-			f.output = "text"
-		}
+	if f.output == "" && isTerminal(os.Stdout) {
+		f.output = "text"
 	}
-	if err := oneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
-		return err
+	if f.output != "" { // else as the sink says
+		if err := oneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
+			return err
+		}
 	}
 	cfg, err := f.configuration()
 	if err != nil {
@@ -143,7 +142,10 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags) er
 	if err != nil {
 		return err
 	}
-	ag := newAgent(a, cfg, set, f.output)
+	ag, err := newAgent(a, cfg, set, f.output)
+	if err != nil {
+		return err
+	}
 	defer ag.close()
 	for _, ns := range spaces {
 		if err := ag.add(ns, f.record); err != nil {

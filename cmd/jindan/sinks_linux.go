@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,27 +15,19 @@ import (
 	"jindan/cmd/internal/sink/nats"
 )
 
-// deliver opens the sinks of the configuration but for standard output, which is the agent's own. Nothing is
-// connected yet: a receiver that is down is no reason not to watch.
+// deliver opens the sinks of the configuration but for standard output. Nothing is connected yet: a receiver
+// that is down is no reason not to watch. Nil without sinks.
 func deliver(cfg *config.Config, host string) (*sink.Delivery, error) {
 	var outputs []sink.Output
 	for i := range cfg.Sinks {
 		c := &cfg.Sinks[i]
-		if _, ok := c.Target.(*config.Stdout); ok {
+		if c.Type == "stdout" {
 			continue
 		}
-		s, batch, err := open(c)
-		if err != nil {
+		o, options := output(c)
+		var err error
+		if o.Sink, err = open(options); err != nil {
 			return nil, fmt.Errorf("sink %s: %w", c.Name, err)
-		}
-		var states []analyze.State
-		for _, x := range c.Filter.States {
-			states = append(states, analyze.State(x))
-		}
-		o := sink.Output{Name: c.Name, Sink: s, Encoding: sink.Encoding(c.Encoding), Batch: batch,
-			Filter: sink.Filter{Severity: c.Filter.Severity, Rules: c.Filter.Rules, States: states}}
-		if c.Pseudonymise != nil {
-			o.Pseudonym = []byte(c.Pseudonymise.Key)
 		}
 		outputs = append(outputs, o)
 	}
@@ -50,55 +43,106 @@ func deliver(cfg *config.Config, host string) (*sink.Delivery, error) {
 	})
 }
 
-// open makes a sink, and says how many records it takes at a time; 0: as usual.
-func open(c *config.Sink) (s sink.Sink, batch int, err error) {
+// direct is what goes to standard output: as its sink says, or as --output does. Nil: nothing goes there.
+func direct(cfg *config.Config, format string, w io.Writer) (*sink.Direct, error) {
+	for i := range cfg.Sinks {
+		c := &cfg.Sinks[i]
+		if c.Type != "stdout" {
+			continue
+		}
+		o, _ := output(c)
+		switch format {
+		case "text":
+			if len(o.Pseudonym) > 0 {
+				return nil, fmt.Errorf("sink %s: text shows addresses and names as they are; use --output ndjson or ecs, or no pseudonymise", c.Name)
+			}
+		case "ndjson":
+			o.Encoding = sink.Native
+		case "ecs":
+			o.Encoding = sink.ECS
+		}
+		return sink.NewDirect(w, o)
+	}
+	return nil, nil
+}
+
+// output is what all kinds of sink share, and the options of the kind itself.
+func output(c *config.Sink) (o sink.Output, options any) {
+	o = sink.Output{Name: c.Name, Encoding: sink.Encoding(c.Encoding), Filter: sink.Filter{Severity: c.Filter.Severity, Rules: c.Filter.Rules}}
+	for _, x := range c.Filter.States {
+		o.Filter.States = append(o.Filter.States, analyze.State(x))
+	}
+	if c.Pseudonymise != nil {
+		o.Pseudonym = []byte(c.Pseudonymise.Key)
+	}
 	switch t := c.Target.(type) {
 	case *config.File:
-		s, err = sink.NewFile(sink.FileOptions{Path: t.Path, MaxSize: int64(t.RotateSize), Keep: t.RotateKeep})
+		options = sink.FileOptions{Path: t.Path, MaxSize: int64(t.RotateSize), Keep: t.RotateKeep}
 	case *config.Journald:
-		s, err = sink.NewJournald(sink.JournaldOptions{})
+		options = sink.JournaldOptions{}
 	case *config.Syslog:
-		network, address := endpoint(t.Address)
-		if network == "unix" {
-			network = "unixgram"
+		x := sink.SyslogOptions{Facility: t.Facility, TLS: tlsOptions(t.TLS), MaxBytes: int(t.MaxBytes), JSON: c.Encoding != "text"}
+		if !x.JSON {
+			o.Encoding = sink.Native
 		}
-		s, err = sink.NewSyslog(sink.SyslogOptions{Network: network, Address: address, Facility: t.Facility, TLS: tlsOptions(t.TLS)})
+		if x.Network, x.Address = endpoint(t.Address); x.Network == "unix" {
+			x.Network = "unixgram"
+		}
+		options = x
 	case *config.OTLP:
-		s, err = sink.NewOTLP(sink.OTLPOptions{Address: t.Endpoint, HTTP: httpOptions(t.Headers, t.TLS)})
+		options = sink.OTLPOptions{Address: t.Endpoint, HTTP: httpOptions(t.Headers, t.TLS)}
 	case *config.Alertmanager:
 		headers := map[string]config.Secret{}
 		if b := t.BasicAuth; b != nil { // RFC 7617
 			pair := base64.StdEncoding.EncodeToString([]byte(b.User + ":" + string(b.Password)))
 			headers["Authorization"] = config.Secret("Basic " + pair)
 		}
-		s, err = sink.NewAlertmanager(sink.AlertmanagerOptions{Address: t.URL, HTTP: httpOptions(headers, t.TLS)})
+		options = sink.AlertmanagerOptions{Address: t.URL, HTTP: httpOptions(headers, t.TLS)}
 	case *config.Webhook:
-		format := t.Format
-		if format == "json" {
-			format = "array"
-		}
-		batch = t.Batch
-		s, err = sink.NewWebhook(sink.WebhookOptions{Address: t.URL, Format: format, HTTP: httpOptions(t.Headers, t.TLS)})
+		o.Batch = t.Batch
+		options = sink.WebhookOptions{Address: t.URL, Format: t.Format, HTTP: httpOptions(t.Headers, t.TLS)}
 	case *config.Fluent:
-		network, address := endpoint(t.Address)
-		o := sink.FluentOptions{Network: network, Address: address, Tag: t.Tag, TLS: tlsOptions(t.TLS)}
-		if network == "tls" {
-			o.Network, o.TLS.Enable = "tcp", true
+		x := sink.FluentOptions{Tag: t.Tag, TLS: tlsOptions(t.TLS)}
+		if x.Network, x.Address = endpoint(t.Address); x.Network == "tls" {
+			x.Network, x.TLS.Enable = "tcp", true
 		}
-		s, err = sink.NewFluent(o)
+		options = x
 	case *config.Kafka:
-		o := kafka.Options{Address: t.Brokers, Topic: t.Topic, TLS: tlsOptions(t.TLS)}
-		o.TLS.Enable = t.TLS != nil
+		x := kafka.Options{Address: t.Brokers, Topic: t.Topic, TLS: tlsOptions(t.TLS)}
+		x.TLS.Enable = t.TLS != nil
 		if t.SASL != nil {
-			o.SASL = kafka.SASL{Mechanism: strings.ToLower(t.SASL.Mechanism), User: t.SASL.User, Password: string(t.SASL.Password)}
+			x.SASL = kafka.SASL{Mechanism: strings.ToLower(t.SASL.Mechanism), User: t.SASL.User, Password: string(t.SASL.Password)}
 		}
-		s, err = kafka.New(o)
+		options = x
 	case *config.NATS:
-		s, err = nats.New(nats.Options{Address: []string{t.URL}, Subject: t.Subject, Credentials: t.CredentialsFile, TLS: tlsOptions(t.TLS)})
-	default:
-		err = fmt.Errorf("there is no sink of type %q", c.Type)
+		options = nats.Options{Address: t.URL, Subject: t.Subject, Credentials: t.CredentialsFile, TLS: tlsOptions(t.TLS)}
 	}
-	return s, batch, err
+	return o, options
+}
+
+// open makes a sink of its options.
+func open(options any) (sink.Sink, error) {
+	switch x := options.(type) {
+	case sink.FileOptions:
+		return sink.NewFile(x)
+	case sink.JournaldOptions:
+		return sink.NewJournald(x)
+	case sink.SyslogOptions:
+		return sink.NewSyslog(x)
+	case sink.OTLPOptions:
+		return sink.NewOTLP(x)
+	case sink.AlertmanagerOptions:
+		return sink.NewAlertmanager(x)
+	case sink.WebhookOptions:
+		return sink.NewWebhook(x)
+	case sink.FluentOptions:
+		return sink.NewFluent(x)
+	case kafka.Options:
+		return kafka.New(x)
+	case nats.Options:
+		return nats.New(x)
+	}
+	return nil, fmt.Errorf("there is no sink with %T", options)
 }
 
 // endpoint divides tcp://HOST:PORT, or unix:/PATH.

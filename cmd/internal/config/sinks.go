@@ -11,7 +11,7 @@ type Sink struct {
 	Type         string        `yaml:"type" need:"1"`
 	Name         string        `yaml:"name" is:"name"` // unique; default: the type
 	Target       Target        `yaml:",inline"`
-	Encoding     string        `yaml:"encoding"` // native, ecs or otlp, as far as the type allows; empty: the type has its own
+	Encoding     string        `yaml:"encoding"` // text, native, ecs or otlp, as far as the type allows; empty: the type has its own
 	Filter       Filter        `yaml:"filter"`
 	Pseudonymise *Pseudonymise `yaml:"pseudonymise"` // nil: addresses and names are sent as they are
 }
@@ -52,6 +52,7 @@ type File struct {
 type Syslog struct {
 	Address  string `yaml:"address" is:"syslog" need:"1"`
 	Facility string `yaml:"facility" enum:"kern user mail daemon auth syslog lpr news uucp cron authpriv ftp local0 local1 local2 local3 local4 local5 local6 local7"`
+	MaxBytes Size   `yaml:"max_bytes" min:"480B" max:"64KiB"` // of a message
 	TLS      *TLS   `yaml:"tls"`
 }
 
@@ -142,7 +143,8 @@ func newSink(typ string) Sink {
 	case "journald":
 		s.Target = &Journald{}
 	case "syslog":
-		s.Target = &Syslog{Facility: "daemon"} // RFC 5424 §6.2.1: system daemons
+		// Facility: system daemons (RFC 5424 §6.2.1). Bytes: what receivers should take (RFC 5425 §4.3.1).
+		s.Target, s.Encoding = &Syslog{Facility: "daemon", MaxBytes: 8 * KiB}, "text"
 	case "otlp":
 		s.Target, s.Encoding = &OTLP{}, "otlp"
 	case "kafka":
@@ -168,6 +170,8 @@ func encodings(typ string) []string {
 		return []string{"native"}
 	case "otlp":
 		return []string{"otlp"}
+	case "syslog":
+		return []string{"text", "native", "ecs", "otlp"}
 	}
 	return []string{"native", "ecs", "otlp"}
 }

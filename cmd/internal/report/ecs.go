@@ -158,15 +158,21 @@ func eventTypes(f *analyze.Finding) []string {
 	return t
 }
 
+// The directions as seen from a host; inbound and outbound are those of a network's perimeter.
+const ingress, egress = "ingress", "egress"
+
 // ends says who talks to whom: source and destination are those of the connection or,
 // for a path, those of the packets.
 func (e *ECS) ends(s analyze.Subject) {
 	if s.Kind == analyze.SubjectCapture || s.Host == "" {
 		return
 	}
-	n := &ecsNetwork{Transport: "tcp", Type: "ipv4"}
-	if strings.Contains(s.Host, ":") {
-		n.Type = "ipv6"
+	n := &ecsNetwork{Transport: "tcp"}
+	if a, err := netip.ParseAddr(s.Host); err == nil { // neither a name nor a pseudonym tells
+		n.Type = "ipv4"
+		if a.Is6() {
+			n.Type = "ipv6"
+		}
 	}
 	host, peer := point(s.Host), point(s.Peer)
 	if s.Peer == "" {
@@ -174,9 +180,10 @@ func (e *ECS) ends(s analyze.Subject) {
 	}
 	switch s.Kind {
 	case analyze.SubjectPath:
-		n.Direction = s.Direction
+		n.Direction = ingress
 		e.Source, e.Destination = peer, host
 		if s.Direction == "outbound" {
+			n.Direction = egress
 			e.Source, e.Destination = host, peer
 		}
 	case analyze.SubjectUpstream, analyze.SubjectResolver:
@@ -184,14 +191,14 @@ func (e *ECS) ends(s analyze.Subject) {
 			peer.Port = s.Port
 		}
 		e.Source, e.Destination = host, peer
-		n.Direction = "outbound"
+		n.Direction = egress
 		if s.Kind == analyze.SubjectResolver {
 			n.Transport, n.Protocol = "", "dns" // over UDP, TCP or both
 		}
 	default: // service, source, host
 		host.Port = s.Port
 		e.Source, e.Destination = peer, host
-		n.Direction = "inbound"
+		n.Direction = ingress
 		if s.Kind == analyze.SubjectHost {
 			n = nil
 		}

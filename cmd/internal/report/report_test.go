@@ -169,12 +169,12 @@ func TestECSEnds(t *testing.T) {
 		src, dst string
 		dir      string
 	}{
-		{analyze.Subject{Kind: analyze.SubjectPath, Host: "h", Peer: "p", Direction: "inbound"}, "p:0", "h:0", "inbound"},
-		{analyze.Subject{Kind: analyze.SubjectPath, Host: "h", Peer: "p", Direction: "outbound"}, "h:0", "p:0", "outbound"},
-		{analyze.Subject{Kind: analyze.SubjectService, Host: "h", Port: 80}, "", "h:80", "inbound"},
-		{analyze.Subject{Kind: analyze.SubjectUpstream, Host: "h", Peer: "p", Port: 80}, "h:0", "p:80", "outbound"},
-		{analyze.Subject{Kind: analyze.SubjectResolver, Host: "h", Peer: "p", Port: 53}, "h:0", "p:53", "outbound"},
-		{analyze.Subject{Kind: analyze.SubjectSource, Host: "h", Peer: "p", Port: 80}, "p:0", "h:80", "inbound"},
+		{analyze.Subject{Kind: analyze.SubjectPath, Host: "h", Peer: "p", Direction: "inbound"}, "p:0", "h:0", "ingress"},
+		{analyze.Subject{Kind: analyze.SubjectPath, Host: "h", Peer: "p", Direction: "outbound"}, "h:0", "p:0", "egress"},
+		{analyze.Subject{Kind: analyze.SubjectService, Host: "h", Port: 80}, "", "h:80", "ingress"},
+		{analyze.Subject{Kind: analyze.SubjectUpstream, Host: "h", Peer: "p", Port: 80}, "h:0", "p:80", "egress"},
+		{analyze.Subject{Kind: analyze.SubjectResolver, Host: "h", Peer: "p", Port: 53}, "h:0", "p:53", "egress"},
+		{analyze.Subject{Kind: analyze.SubjectSource, Host: "h", Peer: "p", Port: 80}, "p:0", "h:80", "ingress"},
 		{analyze.Subject{Kind: analyze.SubjectHost, Host: "h"}, "", "h:0", ""},
 		{analyze.Subject{Kind: analyze.SubjectHost, Host: "10.0.0.1"}, "", "ip 10.0.0.1:0", ""},
 		{analyze.Subject{Kind: analyze.SubjectCapture}, "", "", ""},

@@ -14,21 +14,17 @@ import (
 
 // AlertmanagerOptions configures delivery to Prometheus Alertmanager.
 type AlertmanagerOptions struct {
-	Address      string            // URL; without a path /api/v2/alerts is taken
-	Labels       map[string]string // added to every alert
-	RunbookURL   string            // annotation runbook_url; the rule's name is appended
-	GeneratorURL string
-	Every        time.Duration // between repetitions of open alerts; default 1 min, must be below Alertmanager's resolve_timeout of 5 min
-	HTTP         `yaml:",inline"`
+	Address string        // URL; without a path /api/v2/alerts is taken
+	Every   time.Duration // between repetitions of open alerts; default 1 min, must be below Alertmanager's resolve_timeout of 5 min
+	HTTP
 }
 
 // alert is postableAlert of the v2 API.
 type alert struct {
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	StartsAt     string            `json:"startsAt"`
-	EndsAt       string            `json:"endsAt"`
-	GeneratorURL string            `json:"generatorURL,omitempty"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    string            `json:"startsAt"`
+	EndsAt      string            `json:"endsAt"`
 }
 
 type alertmanager struct {
@@ -69,7 +65,7 @@ func (s *alertmanager) Send(ctx context.Context, batch []Message, out []Outcome)
 		if err := unmarshal(m.Body, &f); err != nil {
 			return &RefusedError{err}
 		}
-		a := s.alert(&f)
+		a := newAlert(&f)
 		// Labels are the identity: an alert whose severity changed is another one.
 		if was, ok := open[m.ID]; ok && !maps.Equal(was.Labels, a.Labels) {
 			was.EndsAt = max(f.Time, f.Onset+1).String()
@@ -125,7 +121,7 @@ func (s *alertmanager) RefreshEvery() time.Duration { return s.o.Every }
 
 // alert maps a finding. Labels say what and where, and never change with time:
 // no pid, no source port.
-func (s *alertmanager) alert(f *finding) alert {
+func newAlert(f *finding) alert {
 	labels := map[string]string{"alertname": f.Title.En, "severity": f.Severity, "rule_id": f.Rule, "finding": f.ID}
 	add := func(k, v string) {
 		if v != "" {
@@ -146,11 +142,6 @@ func (s *alertmanager) alert(f *finding) alert {
 	add("service", port(service))
 	add("peer", f.Subject.Peer)
 	add("direction", f.Subject.Direction)
-	maps.Copy(labels, s.o.Labels)
-	a := alert{Labels: labels, StartsAt: f.Onset.String(), GeneratorURL: s.o.GeneratorURL,
+	return alert{Labels: labels, StartsAt: f.Onset.String(),
 		Annotations: map[string]string{"summary": line(f.Title.En), "description": line(f.Summary.En), "description_ko": line(f.Summary.Ko), "role": string(f.Role)}}
-	if s.o.RunbookURL != "" {
-		a.Annotations["runbook_url"] = s.o.RunbookURL + f.Rule
-	}
-	return a
 }

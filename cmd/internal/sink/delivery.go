@@ -12,8 +12,11 @@ import (
 	"jindan/capture"
 )
 
-// openMost is the most open findings that are repeated; the engine's own cap is far below.
-const openMost = 10_000
+// Limits of a delivery.
+const (
+	openMost   = 10_000      // open findings that are repeated; the engine's own cap is far below
+	auditEvery = time.Second // between looks for losses that can be told
+)
 
 // Options configures the delivery of records.
 type Options struct {
@@ -33,6 +36,8 @@ type Delivery struct {
 	runners []*Runner
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+
+	damaged, resets uint64 // of the spool, as told; of audit alone
 
 	mu   sync.Mutex
 	open map[string]*openFinding
@@ -75,7 +80,7 @@ func Start(o Options) (*Delivery, error) {
 		d.running.Go(func() { r.Run(ctx) })
 	}
 	if aside := spool.Aside(); aside != "" {
-		err = d.Notice("warn", "the spool was corrupt; records that had not been delivered are in "+aside)
+		err = d.corrupt(aside)
 	}
 	d.running.Go(func() { d.tick(ctx) })
 	return d, err
@@ -122,32 +127,33 @@ func (d *Delivery) next(k Kind) uint64 {
 	return d.seq[k]
 }
 
-// notice is jindan.notice/v1.
+// notice is something that befell the agent itself.
 type notice struct {
 	Schema   string          `json:"schema"`
-	Seq      uint64          `json:"seq"`
-	Time     capture.Instant `json:"time"`
+	Seq      uint64          `json:"seq"`  // counts the records of this kind in this run
+	Time     capture.Instant `json:"time"` // of the host's clock
 	Severity string          `json:"severity"`
 	Host     string          `json:"host,omitempty"`
-	Agent    string          `json:"agent,omitempty"`
+	Agent    string          `json:"agent,omitempty"` // "jindan/1.2.3"
 	Message  string          `json:"message"`
 }
 
-// heartbeat is jindan.heartbeat/v1.
+// heartbeat is a sign of life, with the state of the sinks.
 type heartbeat struct {
 	notice
 	Open  map[string]int  `json:"open"` // open findings by severity
 	Sinks []heartbeatSink `json:"sinks"`
 }
 
+// heartbeatSink is the state of one sink in this run.
 type heartbeatSink struct {
 	Name      string `json:"name"`
-	Connected bool   `json:"connected"`
-	Lag       uint64 `json:"lag"`
-	Sent      uint64 `json:"sent"`
-	Rejected  uint64 `json:"rejected"`
-	Dropped   uint64 `json:"dropped"`
-	LastError string `json:"last_error,omitempty"`
+	Connected bool   `json:"connected"`            // the last request was answered
+	Lag       uint64 `json:"lag"`                  // records that it has yet to pass
+	Sent      uint64 `json:"sent"`                 // records accepted
+	Rejected  uint64 `json:"rejected"`             // records refused for good
+	Dropped   uint64 `json:"dropped"`              // records lost because the spool was full
+	LastError string `json:"last_error,omitempty"` // of the last request that failed
 }
 
 // Notice takes word of something that befell the agent.
@@ -205,7 +211,38 @@ func (d *Delivery) repeat(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// tick sends heartbeats and repetitions.
+// audit tells of what was lost: by a sink once it is back, by the spool at once.
+func (d *Delivery) audit() error {
+	var errs []error
+	for _, r := range d.runners {
+		n := d.spool.Owed(r.o.Name)
+		if n == 0 || !r.Status().Connected {
+			continue
+		}
+		err := d.Notice("error", fmt.Sprintf("sink %s lost %d records while it took none: the spool was full or its disk refused", r.o.Name, n))
+		if err == nil {
+			d.spool.Told(r.o.Name, n)
+		}
+		errs = append(errs, err)
+	}
+	st := d.spool.Status()
+	if n := st.Damaged - d.damaged; n > 0 {
+		d.damaged = st.Damaged
+		errs = append(errs, d.Notice("error", fmt.Sprintf("%d records of the spool were damaged on disk and are lost", n)))
+	}
+	if st.Resets > d.resets {
+		d.resets = st.Resets
+		errs = append(errs, d.corrupt(st.Aside))
+	}
+	return errors.Join(errs...)
+}
+
+// corrupt tells that the spool's file was set aside.
+func (d *Delivery) corrupt(aside string) error {
+	return d.Notice("error", "the spool was corrupt; records that had not been delivered are in "+aside)
+}
+
+// tick sends heartbeats and repetitions, and tells of losses.
 func (d *Delivery) tick(ctx context.Context) {
 	never := make(chan time.Time)
 	every := func(i time.Duration) (<-chan time.Time, func()) {
@@ -217,6 +254,8 @@ func (d *Delivery) tick(ctx context.Context) {
 	}
 	beat, stopBeat := every(d.o.Heartbeat)
 	defer stopBeat()
+	audit, stopAudit := every(auditEvery)
+	defer stopAudit()
 	repeat, stopRepeat := every(d.o.Repeat / 10) // late by a tenth at most
 	defer stopRepeat()
 	for {
@@ -226,6 +265,8 @@ func (d *Delivery) tick(ctx context.Context) {
 			return
 		case <-beat:
 			_ = d.beat()
+		case <-audit:
+			_ = d.audit()
 		case now := <-repeat:
 			_ = d.repeat(now)
 		}

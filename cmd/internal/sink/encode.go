@@ -76,7 +76,6 @@ type Filter struct {
 	Severity string          // least severity of findings and diagnoses: info, warn or error
 	Rules    []string        // rules of findings; empty = all
 	States   []analyze.State // states of findings; empty = all
-	Kinds    []Kind          // kinds of record; empty = all
 }
 
 // Check reports words that do not exist.
@@ -89,20 +88,12 @@ func (f Filter) Check() error {
 			return fmt.Errorf("state %q: use open, update or resolved", s)
 		}
 	}
-	for _, k := range f.Kinds {
-		if k != KindFinding && k != KindDiagnosis && k != KindHeartbeat && k != KindNotice {
-			return fmt.Errorf("kind %q: use finding, diagnosis, heartbeat or notice", k)
-		}
-	}
 	return nil
 }
 
 // pass tells whether a record goes to the sink. Shown holds the findings that the
 // receiver knows as open: their end reaches it whatever its severity.
 func (f *Filter) pass(r *Record, shown map[string]bool) bool {
-	if len(f.Kinds) > 0 && !slices.Contains(f.Kinds, r.Kind) {
-		return false
-	}
 	severe := slices.Index(severities, r.Severity) >= slices.Index(severities, f.Severity)
 	switch r.Kind {
 	case KindFinding:

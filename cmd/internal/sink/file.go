@@ -14,9 +14,8 @@ import (
 // FileOptions configures a file with one record a line.
 type FileOptions struct {
 	Path    string
-	Mode    fs.FileMode // of a new file; default 0640
-	MaxSize int64       // bytes after which the file becomes PATH.1, PATH.1 becomes PATH.2, …; 0 = never
-	Keep    int         // how many of them to keep; default 5
+	MaxSize int64 // bytes after which the file becomes PATH.1, PATH.1 becomes PATH.2, …; 0 = never
+	Keep    int   // how many of them to keep; 0 = the full file is deleted
 }
 
 type file struct {
@@ -35,19 +34,13 @@ func NewFile(o FileOptions) (Sink, error) {
 	if o.MaxSize < 0 || o.Keep < 0 {
 		return nil, errors.New("sink file: max size and keep cannot be negative")
 	}
-	if o.Mode == 0 {
-		o.Mode = 0o640
-	}
-	if o.Keep == 0 {
-		o.Keep = 5
-	}
 	return &file{o: o}, nil
 }
 
 // open opens the file. A line that a crash cut short is ended, so that it does
 // not spoil the next one; its record comes again.
 func (s *file) open() error {
-	f, err := os.OpenFile(s.o.Path, os.O_RDWR|os.O_APPEND|os.O_CREATE, s.o.Mode)
+	f, err := os.OpenFile(s.o.Path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
 		return err
 	}
@@ -107,7 +100,12 @@ func (s *file) rotate() error {
 			return err
 		}
 	}
-	err := os.Rename(s.o.Path, name(1))
+	var err error
+	if s.o.Keep == 0 {
+		err = os.Remove(s.o.Path)
+	} else {
+		err = os.Rename(s.o.Path, name(1))
+	}
 	if errors.Is(err, fs.ErrNotExist) { // moved away by somebody else
 		return nil
 	}
@@ -128,3 +126,11 @@ func (s *file) Reopen() error {
 
 // Close closes the file.
 func (s *file) Close() error { return s.Reopen() }
+
+// lines appends one line per message.
+func lines(b *bytes.Buffer, batch []Message) {
+	for i := range batch {
+		b.Write(batch[i].Data)
+		b.WriteByte('\n')
+	}
+}

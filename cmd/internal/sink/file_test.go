@@ -3,7 +3,6 @@ package sink
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +50,20 @@ func TestFile(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d", filepath.Base(name), count(name), n)
 		}
 	}
+	// None kept: the full one is gone.
+	none := filepath.Join(t.TempDir(), "records")
+	only, err := NewFile(FileOptions{Path: none, MaxSize: 3 * size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if err := only.Send(context.Background(), one, make([]Outcome, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, _ := filepath.Glob(none + "*"); len(files) != 1 || count(none) != 1 {
+		t.Errorf("%v of %d lines", files, count(none))
+	}
 	// logrotate moves the file and sends SIGHUP.
 	if err := os.Rename(path, path+".moved"); err != nil {
 		t.Fatal(err)
@@ -97,29 +110,13 @@ func TestFileFaults(t *testing.T) {
 }
 
 // shortWriter takes a number of bytes and fails.
-type shortWriter struct{ left int }
-
-func (w *shortWriter) Write(b []byte) (int, error) {
-	n := min(len(b), w.left)
-	w.left -= n
-	if n < len(b) {
-		return n, errors.New("pipe closed")
-	}
-	return n, nil
-}
-
-func TestWriterSaysWhatWasWritten(t *testing.T) {
-	batch := messages(t, 3)
-	out := make([]Outcome, 3)
-	err := NewWriter(&shortWriter{len(batch[0].Data) + 1 + 10}).Send(context.Background(), batch, out)
-	if err == nil || out[0] != Accepted || out[1] != Retry || out[2] != Retry {
-		t.Errorf("%v %v", err, out)
-	}
-}
-
 func TestDeliveryCloseDrains(t *testing.T) {
-	var b bytes.Buffer
-	d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(t.TempDir(), "s")}, Outputs: []Output{{Name: "out", Sink: NewWriter(&b), Encoding: ECS}}})
+	path := filepath.Join(t.TempDir(), "out")
+	k, err := NewFile(FileOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(t.TempDir(), "s")}, Outputs: []Output{{Name: "out", Sink: k, Encoding: ECS}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,8 +128,8 @@ func TestDeliveryCloseDrains(t *testing.T) {
 	if err := d.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(b.String(), `"event":{"kind":"alert"`) {
-		t.Errorf("Close did not wait for the sink: %q", b.String())
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), `"event":{"kind":"alert"`) {
+		t.Errorf("Close did not wait for the sink: %v %q", err, b)
 	}
 	if err := d.Finding(aFinding(0, analyze.Open, "warn")); err == nil {
 		t.Error("a closed delivery takes records")

@@ -2,7 +2,6 @@ package sink
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -21,15 +20,12 @@ const answerMost = 4 << 20
 type HTTP struct {
 	Headers map[string]string // e.g. Authorization; values are secrets and appear in no error
 	TLS     TLS
-	Gzip    bool   // compress requests
-	Proxy   string // URL; empty = HTTPS_PROXY and NO_PROXY of the environment
 }
 
 // client posts to one URL.
 type client struct {
 	url     string
 	headers map[string]string
-	gzip    bool
 	http    *http.Client
 }
 
@@ -48,36 +44,19 @@ func newClient(address, path string, o HTTP) (*client, error) {
 	}
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tls, ForceAttemptHTTP2: true,
 		MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: defaultTimeout}
-	if o.Proxy != "" {
-		p, err := url.Parse(o.Proxy)
-		if err != nil || p.Host == "" {
-			return nil, errors.New("proxy: use a URL such as http://proxy:3128")
-		}
-		t.Proxy = http.ProxyURL(p)
-	}
-	return &client{u.String(), o.Headers, o.Gzip, &http.Client{Transport: t,
+	return &client{u.String(), o.Headers, &http.Client{Transport: t,
 		// A redirected POST would become a GET without a body.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
 
 // post sends one request and returns the answer when its status is 2xx.
 func (c *client) post(ctx context.Context, contentType string, body []byte, headers map[string]string) ([]byte, error) {
-	if c.gzip {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		_, _ = z.Write(body) // a Buffer takes everything
-		_ = z.Close()
-		body = b.Bytes()
-	}
 	q, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	q.Header.Set("Content-Type", contentType)
 	q.Header.Set("User-Agent", "jindan")
-	if c.gzip {
-		q.Header.Set("Content-Encoding", "gzip")
-	}
 	for _, h := range []map[string]string{c.headers, headers} {
 		for k, v := range h {
 			q.Header.Set(k, v)

@@ -13,7 +13,7 @@ import (
 // OTLPOptions configures delivery to an OpenTelemetry collector over HTTP.
 type OTLPOptions struct {
 	Address string // URL; without a path /v1/logs is taken, e.g. https://collector:4318
-	HTTP    `yaml:",inline"`
+	HTTP
 }
 
 // otlpSink sends OTLP/HTTP with JSON (opentelemetry-proto 1.x, collector/logs/v1).

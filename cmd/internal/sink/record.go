@@ -66,10 +66,10 @@ func (r *Record) Key() string {
 	return k
 }
 
-// finding is a finding as it travels: jindan.finding/v1 and the repeat count.
+// finding is one state of a finding as it travels.
 type finding struct {
 	analyze.Finding
-	Repeat uint64 `json:"repeat,omitempty"`
+	Repeat uint64 `json:"repeat,omitempty"` // how many times an open finding was repeated without news; none: it is news
 }
 
 // marshal encodes v as one line without HTML escapes.

@@ -17,18 +17,17 @@ var facilities = []string{"kern", "user", "mail", "daemon", "auth", "syslog", "l
 // syslogSeverity are the numbers of table 2: Informational, Warning, Error.
 var syslogSeverity = map[string]int{"info": 6, "warn": 4, "error": 3}
 
-// documentationPEN is the private enterprise number for examples (RFC 5612): no
-// number is registered for jindan.
-const documentationPEN = 32473
+// structuredID is the name of the structured data (SD-ID). 32473 is the private
+// enterprise number of examples (RFC 5612): none is registered for jindan.
+const structuredID = "jindan@32473"
 
 const bom = "\xEF\xBB\xBF" // RFC 5424 §6.4: MSG in UTF-8
 
 // formatter writes RFC 5424 messages.
 type formatter struct {
 	facility int
-	id       string // SD-ID
-	json     bool   // the record as @cee JSON, not its sentence
-	most     int    // bytes of a message
+	json     bool // the record as @cee JSON, not its sentence
+	most     int  // bytes of a message
 	pid      string
 }
 
@@ -40,18 +39,7 @@ func newFormatter(o SyslogOptions, most int) (*formatter, error) {
 	if n < 0 {
 		return nil, fmt.Errorf("facility %q: use one of %s", o.Facility, strings.Join(facilities, ", "))
 	}
-	if o.Enterprise == 0 {
-		o.Enterprise = documentationPEN
-	}
-	f := &formatter{n, "jindan@" + strconv.FormatUint(uint64(o.Enterprise), 10), false, most, strconv.Itoa(os.Getpid())}
-	switch o.Message {
-	case "", "text":
-	case "cee":
-		f.json = true
-	default:
-		return nil, fmt.Errorf("message %q: use text or cee", o.Message)
-	}
-	return f, nil
+	return &formatter{n, o.JSON, most, strconv.Itoa(os.Getpid())}, nil
 }
 
 // header is a header field: printable ASCII, at most n bytes, "-" for none.
@@ -79,7 +67,7 @@ func (f *formatter) format(b []byte, m *Message) ([]byte, error) {
 	b = fmt.Appendf(b, "<%d>1 %s %s jindan %s %s ", f.facility*8+syslogSeverity[m.Severity],
 		m.Time.Time().Format("2006-01-02T15:04:05.000000Z"), header(m.Host, 255), header(f.pid, 128), header(string(m.Kind), 32))
 	sd := len(b)
-	b = f.structured(b, &m.Record, x)
+	b = structured(b, &m.Record, x)
 	if len(b)-start > f.most-64 { // leave room for words
 		b = append(b[:sd], '-')
 	}
@@ -94,8 +82,8 @@ func (f *formatter) format(b []byte, m *Message) ([]byte, error) {
 var sdEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`)
 
 // structured appends the structured data element.
-func (f *formatter) structured(b []byte, r *Record, x *finding) []byte {
-	b = append(append(b, '['), f.id...)
+func structured(b []byte, r *Record, x *finding) []byte {
+	b = append(append(b, '['), structuredID...)
 	param := func(name, value string) {
 		if value != "" {
 			const most = 512 // bytes of a value; ids, addresses and words are far shorter

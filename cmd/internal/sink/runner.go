@@ -154,27 +154,12 @@ func (r *Runner) refresh(ctx context.Context, s Refresher) {
 // prepare filters, pseudonymises and encodes.
 func (r *Runner) prepare(records []Record) []Message {
 	batch := make([]Message, 0, len(records))
-	for i := range records {
-		rec := &records[i]
-		if !r.o.Filter.pass(rec, r.shown) {
+	for _, rec := range records {
+		if !r.wants(&rec) {
 			r.note(func(s *Status) { s.Filtered++ })
 			continue
 		}
-		if rec.Kind == KindFinding {
-			if rec.State == analyze.Resolved {
-				delete(r.shown, rec.ID)
-			} else if len(r.shown) < shownMost {
-				r.shown[rec.ID] = true
-			}
-		}
-		var err error
-		if r.mask != nil {
-			*rec, err = r.mask.Record(*rec)
-		}
-		m := Message{Record: *rec}
-		if err == nil {
-			m.Data, err = r.o.Encoding.encode(rec)
-		}
+		m, err := r.message(rec)
 		if err != nil { // written by another version; it will not become readable
 			r.failed(fmt.Errorf("encode %s %s: %w", rec.Kind, rec.ID, err))
 			r.note(func(s *Status) { s.Rejected++ })
@@ -183,6 +168,32 @@ func (r *Runner) prepare(records []Record) []Message {
 		batch = append(batch, m)
 	}
 	return batch
+}
+
+// wants asks the filter, and remembers what the receiver knows as open.
+func (r *Runner) wants(rec *Record) bool {
+	if !r.o.Filter.pass(rec, r.shown) {
+		return false
+	}
+	if rec.Kind == KindFinding {
+		if rec.State == analyze.Resolved {
+			delete(r.shown, rec.ID)
+		} else if len(r.shown) < shownMost {
+			r.shown[rec.ID] = true
+		}
+	}
+	return true
+}
+
+// message pseudonymises and encodes.
+func (r *Runner) message(rec Record) (m Message, err error) {
+	if r.mask != nil {
+		if rec, err = r.mask.Record(rec); err != nil {
+			return m, err
+		}
+	}
+	data, err := r.o.Encoding.encode(&rec)
+	return Message{rec, data}, err
 }
 
 // deliver sends a batch until every message is accepted or rejected; false when

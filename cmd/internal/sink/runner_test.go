@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,13 +114,12 @@ func TestFilter(t *testing.T) {
 		{Filter{Rules: []string{"surge"}}, rec, false},
 		{Filter{States: []analyze.State{analyze.Resolved}}, rec, false},
 		{Filter{Severity: "error"}, beat, true}, // silence is not health
-		{Filter{Kinds: []Kind{KindFinding}}, beat, false},
 	} {
 		if got := c.f.pass(&c.r, nil); got != c.want {
 			t.Errorf("%+v %s: %v", c.f, c.r.Kind, got)
 		}
 	}
-	for _, bad := range []Filter{{Severity: "critical"}, {States: []analyze.State{"closed"}}, {Kinds: []Kind{"x"}}} {
+	for _, bad := range []Filter{{Severity: "critical"}, {States: []analyze.State{"closed"}}} {
 		if bad.Check() == nil {
 			t.Errorf("%+v passes", bad)
 		}
@@ -173,6 +174,83 @@ func TestOneSinkStuck(t *testing.T) {
 	defer cancel()
 	if err := d.Close(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLossIsTold: what leaves a full spool while a sink is away is told as soon as it is back, even by the next
+// agent, once, with the number of records that the sink has not got.
+func TestLossIsTold(t *testing.T) {
+	path := t.TempDir() + "/s"
+	var away atomic.Bool
+	away.Store(true)
+	k := &fakeSink{send: func(_ int, _ []Message, out []Outcome) error {
+		if away.Load() {
+			return errAway
+		}
+		fill(out, Accepted)
+		return nil
+	}}
+	start := func() *Delivery {
+		d, err := Start(Options{Spool: SpoolOptions{Path: path, MaxBytes: 2 * maxRecord},
+			Outputs: []Output{{Name: "x", Sink: k, MinWait: time.Millisecond, MaxWait: 20 * time.Millisecond}}, Host: "web01", Agent: "jindan/1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	stop := func(d *Delivery) {
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		if err := d.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	d := start()
+	const sent = 3000 // of 1 kB: more than the spool takes
+	for i := range sent {
+		f := aFinding(i, analyze.Open, "warn")
+		if err := d.Finding(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the spool overflows", func() bool { return d.Status()[0].Dropped > 0 && d.Spool().Bytes <= 2*maxRecord })
+	time.Sleep(2 * tickEvery)
+	lost := d.Status()[0].Dropped
+	if lost == 0 || lost >= sent {
+		t.Fatalf("%d of %d dropped", lost, sent)
+	}
+	stop(d)
+	d = start()
+	defer func() { stop(d) }()
+	time.Sleep(auditEvery + 100*time.Millisecond)
+	notices := func() (all []string) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, m := range k.got {
+			if m.Kind == KindNotice {
+				validate(t, compile(t, KindNotice), m.Body)
+				all = append(all, m.Severity+" "+string(m.Body))
+			}
+		}
+		return all
+	}
+	if n := notices(); len(n) > 0 {
+		t.Fatalf("told while the sink is away: %s", n)
+	}
+	away.Store(false)
+	eventually(t, "a notice", func() bool { return len(notices()) > 0 })
+	time.Sleep(auditEvery + 100*time.Millisecond)
+	k.mu.Lock()
+	findings := 0
+	for _, m := range k.got {
+		if m.Kind == KindFinding {
+			findings++
+		}
+	}
+	k.mu.Unlock()
+	want := fmt.Sprintf("sink x lost %d records", sent-findings)
+	if n := notices(); len(n) != 1 || !strings.Contains(n[0], want) || !strings.HasPrefix(n[0], "error ") {
+		t.Errorf("%q, want one with %q; %d were counted", n, want, lost)
 	}
 }
 
@@ -232,11 +310,13 @@ func TestHeartbeatRepeatAck(t *testing.T) {
 		t.Fatal(err)
 	}
 	var beat heartbeat
+	schema := compile(t, KindHeartbeat)
 	eventually(t, "a heartbeat with one open finding", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for _, m := range f.got {
 			if m.Kind == KindHeartbeat {
+				validate(t, schema, m.Body)
 				if err := unmarshal(m.Body, &beat); err != nil {
 					t.Fatal(err)
 				}

@@ -74,9 +74,13 @@ type cursor struct {
 	saved   uint64 // passed, as it is on disk
 	claimed uint64 // every record up to here was read and is in the runner's hands
 	lost    uint64 // records that left the full spool before this sink read them
+	owed    uint64 // those of them that nobody was told of, over restarts
+	held    uint64 // records that left it while the runner has them in hand: losses if the agent stops now
+	booked  uint64 // owed and held, as on disk
 }
 
-// Buckets: records by class, cursors by sink. Keys of records are big-endian positions.
+// Buckets: records by class, cursors by sink. Keys of records are big-endian positions; a cursor is its position
+// and the losses that it owes.
 var (
 	bucketClass   = [3][]byte{[]byte("records.0"), []byte("records.1"), []byte("records.2")}
 	bucketCursors = []byte("cursors")
@@ -229,11 +233,15 @@ func (s *Spool) adopt(tx *bbolt.Tx) error {
 	s.cursors = map[string]*cursor{}
 	for _, name := range s.opt.Sinks {
 		c := &cursor{passed: first - 1}
-		if v := b.Get([]byte(name)); len(v) == 8 {
-			c.passed = min(position(v), s.durable)
+		if v := b.Get([]byte(name)); len(v) >= 8 {
+			c.passed = min(position(v[:8]), s.durable)
+			if len(v) == 16 {
+				c.owed = position(v[8:])
+				c.booked = c.owed
+			}
 		}
 		if was := old[name]; was != nil { // after a reset: the counts go on
-			c.lost, c.claimed, c.passed = was.lost, was.claimed, s.durable
+			c.lost, c.owed, c.claimed, c.passed = was.lost, was.owed, was.claimed, s.durable
 		}
 		c.saved = c.passed
 		s.cursors[name] = c
@@ -295,8 +303,12 @@ func (s *Spool) Append(r Record) error {
 // lose counts a record that leaves unread. The caller holds mu.
 func (s *Spool) lose(pos uint64) {
 	for _, c := range s.cursors {
-		if max(c.passed, c.claimed) < pos {
+		switch {
+		case max(c.passed, c.claimed) < pos:
 			c.lost++
+			c.owed++
+		case c.passed < pos:
+			c.held++
 		}
 	}
 }

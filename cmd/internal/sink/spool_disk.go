@@ -80,10 +80,10 @@ func (s *Spool) commit(tick bool) error {
 	s.mu.Lock()
 	pending, n, size, last := s.pending, s.pendingN, s.pendingB, s.last
 	s.pending, s.pendingN, s.pendingB = [3][]entry{}, 0, 0
-	passed, moved, least := map[string]uint64{}, n > 0, last
+	now, moved, least := map[string]cursor{}, n > 0, last
 	for name, c := range s.cursors {
-		passed[name] = c.passed
-		moved = moved || c.passed != c.saved
+		now[name] = *c
+		moved = moved || c.passed != c.saved || c.owed+c.held != c.booked
 		least = min(least, c.passed)
 	}
 	total, ripe := s.bytes, s.ripe
@@ -114,11 +114,6 @@ func (s *Spool) commit(tick bool) error {
 			if err := cb.SetSequence(last); err != nil {
 				return err
 			}
-			for name, pos := range passed {
-				if err := cb.Put([]byte(name), key(pos)); err != nil {
-					return err
-				}
-			}
 			for i := range b { // what all have passed
 				err := drop(b[i], func(pos uint64, v []byte) bool {
 					if pos <= least {
@@ -148,6 +143,18 @@ func (s *Spool) commit(tick bool) error {
 					}
 				}
 			}
+			for name, c := range now {
+				c.saved, c.booked = c.passed, c.owed+c.held
+				for _, pos := range evicted {
+					if c.passed < pos {
+						c.booked++
+					}
+				}
+				now[name] = c
+				if err := cb.Put([]byte(name), append(key(c.saved), key(c.booked)...)); err != nil {
+					return err
+				}
+			}
 			return nil
 		})
 	})
@@ -173,8 +180,8 @@ func (s *Spool) commit(tick bool) error {
 	for _, pos := range evicted {
 		s.lose(pos)
 	}
-	for name, pos := range passed {
-		s.cursors[name].saved = pos
+	for name, c := range now {
+		s.cursors[name].saved, s.cursors[name].booked = c.saved, c.booked
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -314,6 +321,9 @@ func (s *Spool) Advance(sink string, upto uint64) {
 	defer s.mu.Unlock()
 	if c := s.cursors[sink]; c != nil {
 		c.passed = max(c.passed, upto)
+		if c.passed >= c.claimed {
+			c.held = 0
+		}
 	}
 }
 
@@ -332,6 +342,25 @@ func (s *Spool) Status() SpoolStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return SpoolStatus{s.bytes, s.pendingN, s.damaged, s.resets, s.aside, s.failed}
+}
+
+// Owed is how many records a sink lost that nobody was told of, in this run or one before.
+func (s *Spool) Owed(sink string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.cursors[sink]; c != nil {
+		return c.owed
+	}
+	return 0
+}
+
+// Told takes n of what is owed as told.
+func (s *Spool) Told(sink string, n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.cursors[sink]; c != nil {
+		c.owed -= n
+	}
 }
 
 // Lag is how many records at most a sink has yet to pass, and how many it lost.

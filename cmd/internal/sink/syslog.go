@@ -11,21 +11,18 @@ import (
 
 // SyslogOptions configures delivery by RFC 5424.
 type SyslogOptions struct {
-	Network    string // udp, tcp (default), tls, unixgram or unix
-	Address    string // host or host:port, default ports 514, 601 and 6514; of a socket its path, default /dev/log
-	TLS        TLS
-	Facility   string // default daemon
-	Message    string // text (default): the sentence behind a BOM; cee: "@cee: " and the encoded record
-	Enterprise uint32 // private enterprise number in the structured data's name; default 32473, that of examples
-	Framing    string // of streams: octet (RFC 6587 §3.4.1) or newline (§3.4.2); default octet, for unix newline
-	MaxBytes   int    // of a message; default 2048 for udp (RFC 5426 §3.2), 8192 otherwise (RFC 5425 §4.3.1)
+	Network  string // udp, tcp (default; octet counting, RFC 6587 §3.4.1), tls or unixgram
+	Address  string // host or host:port, default ports 514, 601 and 6514; of a socket its path, default /dev/log
+	TLS      TLS
+	Facility string // default daemon
+	JSON     bool   // behind the structured data "@cee: " and the encoded record where it fits, not the sentence
+	MaxBytes int    // of a message; default 8192 (RFC 5425 §4.3.1); with udp never more than 2048 (RFC 5426 §3.2)
 }
 
 type syslogSink struct {
 	stream
 	format   *formatter
 	datagram bool
-	newline  bool
 	b, m     []byte
 }
 
@@ -51,10 +48,8 @@ func (s *syslogSink) configure(o SyslogOptions) error {
 		port, most, s.datagram = "514", 2048, true
 	case "unixgram":
 		s.datagram = true
-	case "unix":
-		s.newline = true
 	default:
-		return fmt.Errorf("network %q: use udp, tcp, tls, unixgram or unix", o.Network)
+		return fmt.Errorf("network %q: use udp, tcp, tls or unixgram", o.Network)
 	}
 	if o.TLS.Enabled() {
 		if s.network != "tcp" {
@@ -66,15 +61,8 @@ func (s *syslogSink) configure(o SyslogOptions) error {
 			return err
 		}
 	}
-	switch o.Framing {
-	case "":
-	case "octet", "newline":
-		s.newline = o.Framing == "newline"
-	default:
-		return fmt.Errorf("framing %q: use octet or newline", o.Framing)
-	}
 	switch s.address = o.Address; {
-	case s.network == "unixgram" || s.network == "unix":
+	case s.network == "unixgram":
 		if s.address == "" {
 			s.address = "/dev/log"
 		}
@@ -85,11 +73,11 @@ func (s *syslogSink) configure(o SyslogOptions) error {
 			s.address = net.JoinHostPort(o.Address, port)
 		}
 	}
-	if o.MaxBytes > 0 {
+	if o.MaxBytes > 0 && (o.Network != "udp" || o.MaxBytes < most) {
 		most = o.MaxBytes
 	}
-	if most < 480 || most > 65000 { // RFC 5424 §6.1: every receiver takes 480; a UDP datagram holds 65,507
-		return fmt.Errorf("max bytes %d: use 480 to 65000", most)
+	if most < 480 || most > 1<<16 { // RFC 5424 §6.1: every receiver takes 480; few take more than 64 KiB
+		return fmt.Errorf("max bytes %d: use 480 to %d", most, 1<<16)
 	}
 	var err error
 	s.format, err = newFormatter(o, most)
@@ -135,8 +123,6 @@ func (s *syslogSink) write(batch []Message, out []Outcome) error {
 				return err
 			}
 			out[i] = Accepted
-		case s.newline:
-			s.b = append(append(s.b, s.m...), '\n') // no line break is in a message
 		default:
 			s.b = append(append(strconv.AppendInt(s.b, int64(len(s.m)), 10), ' '), s.m...)
 		}

@@ -12,45 +12,40 @@ import (
 
 // WebhookOptions configures delivery by HTTP POST.
 type WebhookOptions struct {
-	Address string            // URL
-	Format  string            // array (default), ndjson, loki or elastic
-	Index   string            // elastic: index or data stream; default jindan
-	Labels  map[string]string // loki: added to the labels job, kind and level
-	HTTP    `yaml:",inline"`
+	Address string // URL; of elastic it names the index or data stream: https://host:9200/INDEX/_bulk
+	Format  string // json (an array; the default), ndjson, loki or elastic
+	HTTP
 }
 
 type webhook struct {
 	*client
-	o WebhookOptions
+	format string
 }
 
 // webhookPaths are the formats with the path that is taken when the address has none.
-var webhookPaths = map[string]string{"": "/", "array": "/", "ndjson": "/", "loki": "/loki/api/v1/push", "elastic": "/_bulk"}
+var webhookPaths = map[string]string{"": "/", "json": "/", "ndjson": "/", "loki": "/loki/api/v1/push", "elastic": "/jindan/_bulk"}
 
 // NewWebhook returns the sink "webhook".
 func NewWebhook(o WebhookOptions) (Sink, error) {
 	path, ok := webhookPaths[o.Format]
 	if !ok {
-		return nil, fmt.Errorf("sink webhook: format %q: use array, ndjson, loki or elastic", o.Format)
-	}
-	if o.Index == "" {
-		o.Index = "jindan"
+		return nil, fmt.Errorf("sink webhook: format %q: use json, ndjson, loki or elastic", o.Format)
 	}
 	c, err := newClient(o.Address, path, o.HTTP)
 	if err != nil {
 		return nil, fmt.Errorf("sink webhook: %w", err)
 	}
-	return &webhook{c, o}, nil
+	return &webhook{c, o.Format}, nil
 }
 
 // Send posts the batch: as a whole, or for Elasticsearch in parts in which an id occurs once.
 func (w *webhook) Send(ctx context.Context, batch []Message, out []Outcome) error {
-	if w.o.Format == "elastic" {
+	if w.format == "elastic" {
 		return EachDistinct(batch, out, func(m []Message, o []Outcome) error { return w.bulk(ctx, m, o) })
 	}
 	var b bytes.Buffer
 	contentType := "application/json"
-	switch w.o.Format {
+	switch w.format {
 	case "ndjson":
 		contentType = "application/x-ndjson"
 		for i := range batch {
@@ -58,7 +53,7 @@ func (w *webhook) Send(ctx context.Context, batch []Message, out []Outcome) erro
 			b.WriteByte('\n')
 		}
 	case "loki":
-		body, err := w.loki(batch)
+		body, err := loki(batch)
 		if err != nil {
 			return &RefusedError{err}
 		}
@@ -81,7 +76,7 @@ func (w *webhook) Send(ctx context.Context, batch []Message, out []Outcome) erro
 
 // loki is a push request of Loki: one stream per set of labels. Labels are few by
 // nature (kind and level); the rest is in the line.
-func (w *webhook) loki(batch []Message) ([]byte, error) {
+func loki(batch []Message) ([]byte, error) {
 	type stream struct {
 		Stream map[string]string `json:"stream"`
 		Values [][2]string       `json:"values"`
@@ -94,9 +89,6 @@ func (w *webhook) loki(batch []Message) ([]byte, error) {
 		s := byLabels[k]
 		if s == nil {
 			s = &stream{Stream: map[string]string{"job": "jindan", "kind": k[0], "level": k[1]}}
-			for name, v := range w.o.Labels {
-				s.Stream[name] = v
-			}
 			byLabels[k] = s
 			streams = append(streams, s)
 		}
@@ -111,7 +103,7 @@ func (w *webhook) loki(batch []Message) ([]byte, error) {
 func (w *webhook) bulk(ctx context.Context, batch []Message, out []Outcome) error {
 	var b bytes.Buffer
 	for i := range batch {
-		action, err := marshal(map[string]any{"create": map[string]string{"_index": w.o.Index, "_id": batch[i].Key()}})
+		action, err := marshal(map[string]any{"create": map[string]string{"_id": batch[i].Key()}})
 		if err != nil {
 			return &RefusedError{err}
 		}

@@ -18,11 +18,10 @@ import (
 // Options configures delivery to a JetStream stream, which must exist and cover
 // the subject.
 type Options struct {
-	Address               []string // URLs, e.g. nats://host:4222
-	Subject               string   // what a message is published under, with .KIND.SEVERITY appended; default jindan
-	Credentials           string   // file with JWT and seed (nsc)
-	User, Password, Token string
-	TLS                   sink.TLS
+	Address     string // URL, e.g. nats://host:4222
+	Subject     string // what a message is published under, with .KIND.SEVERITY appended; default jindan
+	Credentials string // file with JWT and seed (nsc)
+	TLS         sink.TLS
 }
 
 // window is how many messages may wait for their acknowledgement at once.
@@ -38,7 +37,7 @@ type publisher struct {
 // New returns the sink. Each message bears its record's key as Nats-Msg-Id: what
 // is sent again within the stream's duplicate window (2 min by default) is stored once.
 func New(o Options) (sink.Sink, error) {
-	if len(o.Address) == 0 {
+	if o.Address == "" {
 		return nil, errors.New("sink nats: give it the address of a server")
 	}
 	if o.Subject == "" {
@@ -52,12 +51,6 @@ func New(o Options) (sink.Sink, error) {
 	if o.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(o.Credentials))
 	}
-	if o.User != "" {
-		opts = append(opts, nats.UserInfo(o.User, o.Password))
-	}
-	if o.Token != "" {
-		opts = append(opts, nats.Token(o.Token))
-	}
 	if o.TLS.Enabled() {
 		t, err := o.TLS.Config()
 		if err != nil {
@@ -65,7 +58,7 @@ func New(o Options) (sink.Sink, error) {
 		}
 		opts = append(opts, nats.Secure(t))
 	}
-	return &publisher{url: strings.Join(o.Address, ","), subject: o.Subject, options: opts}, nil
+	return &publisher{url: o.Address, subject: o.Subject, options: opts}, nil
 }
 
 // connect makes a connection where there is none.

@@ -80,7 +80,7 @@ func TestIntegrationNATS(t *testing.T) {
 	}
 	addr, dir := l.Addr().String(), t.TempDir()
 	l.Close()
-	p, err := New(Options{Address: []string{"nats://" + addr}})
+	p, err := New(Options{Address: "nats://" + addr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestIntegrationNATS(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, bad := range []Options{{}, {Address: []string{"h"}, Subject: "a.*"}, {Address: []string{"h"}, TLS: sink.TLS{CA: "/nowhere"}}} {
+	for _, bad := range []Options{{}, {Address: "h", Subject: "a.*"}, {Address: "h", TLS: sink.TLS{CA: "/nowhere"}}} {
 		if _, err := New(bad); err == nil {
 			t.Errorf("%+v is taken", bad)
 		}
