@@ -274,12 +274,14 @@ func (st *upstreamState) heardBetween(onset capture.Instant) bool {
 func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instant, f *DeadUpstream) {
 	windows := int(w.End.Sub(onset)/analyze.WindowLength) + 1
 	peers := newSubjects[capture.Addr, struct{}](maxFails)
-	for _, o := range d.states.keys {
+	// Called while states are gone through: the list of keys is being rewritten, the map is whole. Sums do not depend
+	// on its order.
+	for o, st := range d.states.m {
 		if o.client != k.client || o == k {
 			continue
 		}
 		ok := 0
-		s := &d.states.m[o].connects
+		s := &st.connects
 		for i := max(s.n-windows, 0); i < s.n; i++ {
 			ok += int(s.ring[i].total - min(s.ring[i].bad, s.ring[i].total))
 		}

@@ -11,6 +11,7 @@ const (
 	entryLoss         // body: how many (8)
 	entrySample       // body: JSON
 	entryUntil
+	entrySockets // body: see packTable
 )
 
 // packetFields is the length of what appendFields writes, without SACK blocks.

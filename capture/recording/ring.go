@@ -51,7 +51,8 @@ type Ring struct {
 	began    bool
 	high     capture.Instant
 	enc      *json.Encoder
-	json     bytes.Buffer
+	json     bytes.Buffer // a sample, encoded
+	packer   []byte       // of socket tables
 	stats    RingStats
 }
 
@@ -129,14 +130,20 @@ func (r *Ring) add(o *capture.Observation) bool {
 		s.buf = le.AppendUint64(appendEntry(s.buf, entryLoss, o, 8), o.Lost)
 	case capture.KindSample:
 		r.json.Reset()
-		if o.Sample == nil || r.enc.Encode(o.Sample) != nil {
+		kind := entrySample
+		if o.Sample != nil && o.Sample.Sockets != nil {
+			kind = entrySockets
+			r.packer = packTable(&r.json, o.Sample.Sockets, r.packer)
+		} else if o.Sample == nil || r.enc.Encode(o.Sample) != nil {
 			return false
+		} else {
+			r.json.Truncate(r.json.Len() - 1) // without the line's end
 		}
-		n := r.json.Len() - 1 // without the line's end
+		n := r.json.Len()
 		if s = r.room(entryHeader + n); s == nil {
 			return false
 		}
-		s.buf = append(appendEntry(s.buf, entrySample, o, n), r.json.Bytes()[:n]...)
+		s.buf = append(appendEntry(s.buf, kind, o, n), r.json.Bytes()...)
 	default:
 		return false
 	}
@@ -244,6 +251,14 @@ func (w *Writer) entry(e *entry) error {
 			w.stats.LeftOut++
 		}
 		return w.err
+	case entrySockets:
+		t, err := unpackTable(e.body)
+		if err != nil {
+			return err
+		}
+		b.Obs = w.one[:]
+		b.Obs[0] = e.o
+		b.Obs[0].Kind, b.Obs[0].Sample = capture.KindSample, &capture.Sample{Sockets: t}
 	default:
 		b.Obs = w.one[:]
 		b.Obs[0] = e.o

@@ -1,8 +1,11 @@
 package recording
 
 import (
+	"bytes"
 	"math"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,12 +81,33 @@ func TestRingBounds(t *testing.T) {
 // Observations that cannot be kept are counted.
 func TestRingRefuses(t *testing.T) {
 	r := NewRing(RingOptions{MaxBytes: 1 << 20})
-	big := &capture.Sample{Sockets: &capture.SocketTable{Sockets: make([]capture.Socket, 2000)}}
+	big := &capture.Sample{Processes: &capture.ProcessSample{Netns: strings.Repeat("x", 600<<10)}}
 	nan := &capture.Sample{Processes: &capture.ProcessSample{Processes: []capture.Process{{CPU: math.NaN()}}}}
 	r.Add(&capture.Batch{Obs: []capture.Observation{{Kind: capture.KindSample, Sample: big}, {Kind: capture.KindSample, Sample: nan},
 		{Kind: capture.KindSample}, {Kind: 77}, {Kind: capture.KindLoss, Lost: 1}}})
 	if st := r.Stats(); st.Refused != 4 || st.Held != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// A socket table comes back as it was, and takes a fraction of its memory.
+func TestRingTables(t *testing.T) {
+	m := newMaker(23)
+	big := capture.SocketTable{Netns: "a", States: 77, Info: true, Interrupted: true}
+	for i := range uint64(20_000) {
+		big.Sockets = append(big.Sockets, capture.Socket{Local: capture.Endpoint{Port: 80}, Remote: capture.Endpoint{Port: uint16(i)},
+			State: capture.Established, Cookie: i * 0x9e3779b97f4a7c15, Inode: uint32(i), HasInfo: true, Info: capture.TCPInfo{RTT: uint32(m.Uint64() % 1000), RTO: 200_000}})
+	}
+	for _, want := range []capture.SocketTable{{}, {Sockets: []capture.Socket{}}, {Sockets: big.Sockets[:tableChunk]}, {Sockets: big.Sockets[:tableChunk+1]}, big} {
+		var b bytes.Buffer
+		packTable(&b, &want, nil)
+		got, err := unpackTable(b.Bytes())
+		if err != nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("%d sockets: %v", len(want.Sockets), err)
+		}
+		if n := len(want.Sockets) * socketBytes; n > 1<<20 && b.Len() > n/3 {
+			t.Errorf("%d bytes packed to %d", n, b.Len())
+		}
 	}
 }
 

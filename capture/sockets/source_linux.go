@@ -21,6 +21,9 @@ const (
 	defaultFullEvery = 15 * time.Second
 )
 
+// maxGate is how many sockets a batch may keep memory for when it holds no full dump: 1.5 MB.
+const maxGate = 4096
+
 // Options of a Source; the zero value samples the caller's own namespace.
 type Options struct {
 	Netns     string                 // the namespace's name in samples; "": the caller's own
@@ -38,6 +41,8 @@ type Source struct {
 	ticker   *time.Ticker // from the first Read on
 	lastFull time.Time    // monotonic: not moved by steps of the wall clock
 	want     atomic.Bool
+	most     int // sockets in the last full dump
+	gated    int // in the last other one
 
 	mu        sync.Mutex // guards what follows
 	failures  uint64
@@ -132,10 +137,19 @@ func (s *Source) dump(t *capture.SocketTable, now time.Time) error {
 		states = capture.AllStates
 	}
 	t.Netns = s.options.Netns
+	// Merge holds two batches: only one of them is to hold memory for all sockets, and none of it by doubling.
+	switch {
+	case full && cap(t.Sockets) < s.most:
+		t.Sockets = make([]capture.Socket, 0, s.most+s.most/8)
+	case !full && cap(t.Sockets) > maxGate && s.gated < maxGate/2:
+		t.Sockets = nil
+	}
 	err := s.dumper.Dump(t, states, full)
 	switch {
 	case err == nil && full:
-		s.lastFull = now
+		s.lastFull, s.most = now, len(t.Sockets)
+	case err == nil:
+		s.gated = len(t.Sockets)
 	case err != nil && wanted:
 		s.want.Store(true)
 	}

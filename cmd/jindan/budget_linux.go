@@ -27,11 +27,14 @@ func (ag *agent) economise(ctx context.Context) {
 	defer tick.Stop()
 	b := budget{limit: float64(ag.cfg.Budget.CPU) / 100, part: 1}
 	used, at := cpuTime(), time.Now()
-	for {
+	for looks := 0; ; looks++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if looks == 0 {
+			settle()
 		}
 		u, now := cpuTime(), time.Now()
 		load := float64(u-used) / float64(now.Sub(at))

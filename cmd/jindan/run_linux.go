@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -86,6 +87,7 @@ SIGHUP reads the configuration again. SIGINT and SIGTERM end it with a diagnosis
 var errReload = errors.New("reload")
 
 func (a *app) run(ctx context.Context, f *runFlags) error {
+	debug.SetGCPercent(gcPercent)
 	if f.output == "" && isTerminal(os.Stdout) {
 		f.output = "text"
 	}

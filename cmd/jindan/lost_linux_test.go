@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestIntegrationSourcesLost takes the agent's interface away, gives it back, and then removes its network namespace.
+func TestIntegrationSourcesLost(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes a network namespace")
+	}
+	ns := fmt.Sprintf("jindan-lost-%d", os.Getpid())
+	ip := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	wire := func() {
+		ip("-n", ns, "link", "add", "wire", "type", "veth", "peer", "name", "far")
+		ip("-n", ns, "link", "set", "far", "up")
+		ip("-n", ns, "addr", "add", "10.98.7.1/24", "dev", "wire")
+		ip("-n", ns, "link", "set", "wire", "up")
+	}
+	ip("netns", "add", ns)
+	removed := false
+	defer func() {
+		if !removed {
+			ip("netns", "del", ns)
+		}
+	}()
+	wire()
+
+	dir := t.TempDir()
+	api := filepath.Join(dir, "api")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := exec.Command(self, "run", "-o", "ndjson", "--netns", ns, "-i", "wire")
+	agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN="+api, "JINDAN_RECORDER_DIR="+filepath.Join(dir, "incidents"))
+	var out, messages bytes.Buffer
+	agent.Stdout, agent.Stderr = &out, &messages
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = agent.Process.Kill() }() // it has ended unless the test failed
+
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", api)
+		}}}
+	get := func(path string) string {
+		r, err := client.Get("http://agent" + path)
+		if err != nil {
+			return err.Error()
+		}
+		defer r.Body.Close()
+		b, _ := io.ReadAll(r.Body)
+		return string(b)
+	}
+	value := func(series string) (v float64) {
+		for line := range strings.Lines(get("/metrics")) {
+			if rest, ok := strings.CutPrefix(line, series+" "); ok {
+				_, _ = fmt.Sscan(rest, &v)
+			}
+		}
+		return v
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(200 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not within 15 s; %s%s", what, get("/metrics"), messages.String())
+			}
+		}
+	}
+	label := fmt.Sprintf(`{netns=%q`, ns)
+	packets := func() float64 { return value("jindan_packets_total" + label + "}") }
+	// A SYN to a host that is not there would wait for ARP: it is given an address.
+	knock := func() {
+		_ = exec.Command("ip", "-n", ns, "neigh", "replace", "10.98.7.2", "lladdr", "02:00:00:00:00:01", "dev", "wire").Run()
+		_ = exec.Command("ip", "netns", "exec", ns, "timeout", "0.3", "bash", "-c", "exec 3<>/dev/tcp/10.98.7.2/80").Run()
+	}
+
+	until("packets are seen", func() bool { knock(); return packets() > 0 })
+	ip("-n", ns, "link", "del", "wire")
+	until("the interface is missed", func() bool { return value(`jindan_source_failures_total`+label+`,source="capture"}`) == 1 })
+	if got := get("/healthz"); got != "ok\n" {
+		t.Errorf("without its interface: %s", got)
+	}
+	before := packets()
+	wire()
+	until("packets are seen again", func() bool { knock(); return packets() > before })
+
+	ip("netns", "del", ns)
+	removed = true
+	time.Sleep(maxLate + 2*time.Second)
+	if got := get("/healthz"); got != "ok\n" {
+		t.Errorf("without its namespace: %s", got)
+	}
+	if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	_ = agent.Wait()
+	if code := agent.ProcessState.ExitCode(); code != 0 && code != exitTerminate || time.Since(begun) > 5*time.Second {
+		t.Errorf("exit code %d after %v: %s", code, time.Since(begun), messages.String())
+	}
+	if !strings.Contains(out.String(), `"jindan.diagnosis/v1"`) {
+		t.Errorf("no diagnosis: %s%s", out.String(), messages.String())
+	}
+}
