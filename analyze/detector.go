@@ -118,7 +118,7 @@ type LocalBy string
 // The ways, best first.
 const (
 	LocalByOption    LocalBy = "option"    // --local
-	LocalBySockets   LocalBy = "sockets"   // the local ends of the host's sockets
+	LocalByHost      LocalBy = "host"      // the addresses of the host's interfaces and sockets
 	LocalByDirection LocalBy = "direction" // the capture marks packets as sent by its host
 	LocalByCommon    LocalBy = "common"    // the address common to the connections
 	LocalNone        LocalBy = "none"

@@ -177,6 +177,7 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 		e.local.sockets(s.Sockets)
 	case s.Host != nil:
 		e.heard[2] = at
+		e.local.addresses(s.Host.Addrs)
 	case s.Change != nil && s.Change.Kind == capture.ChangeFilter:
 		e.cov.Captured = s.Change.What
 		return // of the agent, not of the host

@@ -121,7 +121,7 @@ type Coverage struct {
 	Evicted     uint64            `json:"evicted"`            // connections dropped from the full flow table
 	Refused     map[string]uint64 `json:"refused,omitempty"`  // what a cap turned away, by the cap's name
 	Local       string            `json:"local,omitempty"`    // which address was taken for this host
-	LocalBy     string            `json:"local_by,omitempty"` // option, direction, common or none
+	LocalBy     string            `json:"local_by,omitempty"` // option, host, direction, common or none
 }
 
 // Finding is the record of jindan.finding/v1.

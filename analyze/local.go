@@ -14,7 +14,7 @@ type localFinder struct {
 	option *capture.Addr
 	sent   map[capture.Addr]uint32 // packets marked as outbound (or inbound, for their destination)
 	conns  map[capture.Addr]uint32 // connections by address
-	own    map[capture.Addr]uint32 // local addresses of the host's sockets, by sockets of the newest tables
+	own    map[capture.Addr]uint32 // addresses of the host, as its interfaces and sockets tell
 	total  uint32
 }
 
@@ -32,6 +32,15 @@ func (l *localFinder) init(option *capture.Addr) {
 func (l *localFinder) sockets(t *capture.SocketTable) {
 	for i := range t.Sockets {
 		if a := t.Sockets[i].Local.Addr; !a.Netip().IsUnspecified() {
+			count(l.own, a)
+		}
+	}
+}
+
+// addresses learns those of the host's interfaces.
+func (l *localFinder) addresses(list []capture.Addr) {
+	for _, a := range list {
+		if l.own[a] == 0 {
 			count(l.own, a)
 		}
 	}
@@ -69,12 +78,12 @@ func (l *localFinder) get() Local {
 		// Of its addresses the one that most connections use.
 		seen := make(map[capture.Addr]uint32, len(l.own))
 		for a, n := range l.own {
-			if !a.Netip().IsLoopback() {
+			if ip := a.Netip(); !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
 				seen[a] = n + l.conns[a]
 			}
 		}
 		if a, n, _ := top(seen); n > 0 {
-			return Local{a, LocalBySockets, l.own}
+			return Local{a, LocalByHost, l.own}
 		}
 	}
 	if a, n, _ := top(l.sent); n > 0 {

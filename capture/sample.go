@@ -195,6 +195,7 @@ type HostSample struct {
 	TCPMemLimit                  [3]uint64 // low, pressure, high in pages
 
 	Links []Link
+	Addrs []Addr // of the interfaces
 }
 
 // Known reports whether counter c is in the sample.
@@ -243,6 +244,7 @@ const (
 // Change is a marker: something on the host that changed at a known time.
 type Change struct {
 	Kind   ChangeKind
+	When   Instant       // when it happened, where that is known; 0: when it was observed
 	What   string        // the process, interface, route or file
 	Detail string        // in the words of the kernel or the tool
 	Step   time.Duration // ChangeClock

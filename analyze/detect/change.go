@@ -49,6 +49,9 @@ func (d *change) Sample(at capture.Instant, s *capture.Sample) {
 	if s.Change == nil {
 		return
 	}
+	if s.Change.When != 0 {
+		at = s.Change.When
+	}
 	c := d.recent.get(changeKey{string(s.Change.Kind), s.Change.What})
 	if c == nil {
 		return
@@ -56,7 +59,7 @@ func (d *change) Sample(at capture.Instant, s *capture.Sample) {
 	if c.count == 0 {
 		c.first = at
 	}
-	c.last, c.detail, c.step = at, s.Change.Detail, s.Change.Step
+	c.last, c.detail, c.step = max(c.last, at), s.Change.Detail, s.Change.Step
 	c.count++
 }
 

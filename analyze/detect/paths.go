@@ -348,13 +348,21 @@ func (ws *ways) roll(w *analyze.Window) {
 // been open for a second, at the end of a window. Signs without a loss by then were reordering.
 const markPatience = 3 * time.Second
 
-// recent sums the sizes since the onset, which may be some windows earlier than the first loss that
-// counted: a hole counts when it has been open for a while.
-func (st *wayState) recent(now capture.Instant) (s sizes, acks point, conns int) {
+// recent sums the sizes since the loss was first counted.
+func (st *wayState) recent() (sizes, point, int) { return st.sum(st.series.windows()) }
+
+// fromOnset sums the sizes from the window of the first sign of loss on, which may be some windows earlier: a hole
+// counts when it has been open for a while. It holds what went well before the first sign, too.
+func (st *wayState) fromOnset(now capture.Instant) (sizes, point, int) {
 	span := st.series.windows()
 	if o := st.series.onset; o != 0 {
 		span = max(span, int((now.Sub(o)+analyze.WindowLength-1)/analyze.WindowLength))
 	}
+	return st.sum(span)
+}
+
+// sum adds up the newest windows.
+func (st *wayState) sum(span int) (s sizes, acks point, conns int) {
 	for i := st.n - min(span, st.n); i < st.n; i++ {
 		s.add(&st.ring[i])
 		conns += int(st.newConns[i])

@@ -31,6 +31,7 @@ type Retransmission struct {
 	Opened        int     `json:"opened"`
 	CopyShare     float64 `json:"copy_share"`
 	Chance        float64 `json:"chance"`
+	Sampled       bool    `json:"sampled"`
 }
 
 // stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
@@ -39,9 +40,10 @@ const stalledAfter = 1400 * time.Millisecond
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {
-	ways ways
-	syns services[synState]
-	best Retransmission
+	ways   ways
+	syns   services[synState]
+	resent resentSockets
+	best   Retransmission
 }
 
 // synState is one listener's handshakes.
@@ -63,7 +65,14 @@ type synAgain struct {
 const maxAgain = 1024
 
 func newRetransmission() analyze.Detector {
-	return &retransmission{ways: newWays(), syns: newServices[synState](maxPerDetector)}
+	return &retransmission{ways: newWays(), syns: newServices[synState](maxPerDetector), resent: newResentSockets()}
+}
+
+// Sample takes the socket tables.
+func (d *retransmission) Sample(at capture.Instant, s *capture.Sample) {
+	if s.Sockets != nil {
+		d.resent.sample(at, s.Sockets)
+	}
 }
 
 func (d *retransmission) Spec() analyze.Spec {
@@ -131,6 +140,9 @@ func (d *retransmission) syn(e *flow.Event) {
 }
 
 func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	if !w.Have.Has(analyze.Packets) {
+		d.resent.judge(w, emit) // packets tell more
+	}
 	d.ways.roll(w)
 	d.ways.states.each(func(k way, st *wayState) bool {
 		s := &st.series
@@ -146,7 +158,7 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.CopyShare = copyShare(p)
 		fs := st.flowStats(k, s.onset, w.End, stalledAfter)
 		f.Flows, f.StalledFlows, f.Longest = fs.flows, fs.stalled, fs.longest.Seconds()
-		recent, _, conns := st.recent(w.End)
+		recent, _, conns := st.recent()
 		f.FlowsTotal = max(conns, fs.flows)
 		f.MeanSize = meanLost(&recent)
 		f.SeenOriginal = ratio(ps.Retransmits, ps.Retransmits+ps.Lost)
@@ -244,5 +256,5 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 	if f.Segments == 0 {
 		f.Class, f.Segments = "data", int(segments)
 	}
-	return analyze.Assessment{Assessable: segments >= 100, Features: f}
+	return analyze.Assessment{Assessable: segments >= 100 || d.resent.table > 1, Features: f}
 }

@@ -197,6 +197,10 @@ func TestChange(t *testing.T) {
 			every(0, 20*sec, sec, func(at time.Duration, _ int) { n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5)) })
 			n.sample(5*sec, capture.Sample{Change: &capture.Change{Kind: capture.ChangeProcessStart, What: "nginx (pid 7)"}})
 		}},
+		{name: "software of last week", make: func(n *network) {
+			n.sample(5*sec, capture.Sample{Change: &capture.Change{Kind: capture.ChangeSoftware, What: "/usr/sbin/nginx", When: begin.Add(-7 * 24 * time.Hour)}})
+			n.counters(6*sec, func(*capture.HostSample) {})
+		}},
 		{name: "nothing", make: func(n *network) {
 			n.counters(0, func(*capture.HostSample) {})
 			n.counters(sec, func(*capture.HostSample) {})
@@ -267,5 +271,34 @@ func TestDeadUpstreamSockets(t *testing.T) {
 	play(t, newDeadUpstream, []scene{
 		{name: "silent", make: opening(20 * sec), want: "warn upstream 10.0.0.1 10.0.3.1 443", onset: 10 * sec},
 		{name: "slow to open", make: opening(2 * sec)},
+	})
+}
+
+func TestRetransmissionSockets(t *testing.T) {
+	full := gateStates | capture.Established.Mask()
+	resend := func(each uint32) func(*network) {
+		return func(n *network) {
+			every(0, 120*sec, 5*sec, func(at time.Duration, i int) {
+				list := []capture.Socket{listener("10.0.0.1:80", 0, 5)}
+				for k := range 20 {
+					s := capture.Socket{State: capture.Established, Local: host("10.0.0.1:80"), Remote: host("10.0.9.9:" + itoa(30000+k)), Inode: 9, Cookie: uint64(k + 1),
+						HasInfo: true, Info: capture.TCPInfo{DataSegsOut: uint32(i * 100), TotalRetrans: 7, SndMSS: 1448}}
+					if at >= 60*sec {
+						s.Info.TotalRetrans += each * uint32(i-11)
+					}
+					list = append(list, s)
+				}
+				n.obs = append(n.obs, capture.Observation{At: begin.Add(at), Kind: capture.KindSample,
+					Sample: &capture.Sample{Sockets: &capture.SocketTable{States: full, Info: true, Sockets: list}}})
+			})
+		}
+	}
+	play(t, newRetransmission, []scene{
+		{name: "8 % sent again", make: resend(8), want: "warn path 10.0.0.1 10.0.9.9", onset: 45 * sec, check: func(t *testing.T, f any) {
+			if r := f.(Retransmission); !r.Sampled || r.Flows != 20 || r.Share < 0.05 {
+				t.Errorf("%+v", r)
+			}
+		}},
+		{name: "1 % sent again", make: resend(1)},
 	})
 }

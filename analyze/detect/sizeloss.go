@@ -70,7 +70,10 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if st.series.since.bad == 0 {
 			return true
 		}
-		s, acks, conns := st.recent(w.End)
+		s, acks, conns := st.recent()
+		if !bothSizes(&s, int(w.Params.Float("min_small"))) {
+			s, acks, conns = st.fromOnset(w.End)
+		}
 		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
 		s.sent[flow.Bin(ackSize)] += acks.total
 		s.lost[flow.Bin(ackSize)] += acks.bad
@@ -119,7 +122,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 		}
 		f.Cliff = f.SmallestLost
-		f.Hit, f.CopyShare = fs.flows, copyShare(p)
+		f.Hit, f.CopyShare = fs.flows+int(dns.lost.bad), copyShare(p)
 		f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
 		f.StalledShare = ratio(f.StalledFlows, f.Flows)
 		f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
@@ -144,6 +147,16 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
 		return true
 	})
+}
+
+// bothSizes reports whether s holds segments of several sizes that arrived, to compare the lost ones with.
+func bothSizes(s *sizes, enough int) bool {
+	cut := cliff(s)
+	n := 0
+	for i := range cut {
+		n += int(s.sent[i] - min(s.lost[i], s.sent[i]))
+	}
+	return n >= enough
 }
 
 // ackSize is the IP length of a pure ACK in bytes: 20 + 20 + 12 of timestamps.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,10 @@ func NewCounters(root string, ns netns.NsHandle) *Counters {
 		{name: "sys/fs/file-nr", parse: parseFileNr},
 		{name: "sys/net/ipv4/ip_local_port_range", parse: parsePortRange},
 		{name: "sys/net/ipv4/tcp_mem", host: true, parse: parseTCPMem},
+	}
+	if !isFirst(root, own(ns)) {
+		// What the whole machine's receive backlog drops is no matter of one namespace.
+		files = slices.DeleteFunc(files, func(f procFile) bool { return f.name == "softnet_stat" })
 	}
 	for i := range files {
 		files[i].fd = -1

@@ -63,6 +63,20 @@ func (l *Links) Read(dst []capture.Link) ([]capture.Link, error) {
 	return dst, nil
 }
 
+// Addrs appends the addresses of the interfaces to dst.
+func (l *Links) Addrs(dst []capture.Addr) ([]capture.Addr, error) {
+	list, err := l.handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return dst, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, x := range list {
+		if a, ok := netip.AddrFromSlice(x.IP); ok {
+			dst = append(dst, capture.AddrFrom(a))
+		}
+	}
+	return dst, nil
+}
+
 // up: administratively up and with a carrier (IFF_LOWER_UP).
 func up(a *netlink.LinkAttrs) bool {
 	return a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0

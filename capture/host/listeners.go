@@ -131,8 +131,8 @@ func (l *listeners) owner(k procKey, comm string, now time.Duration) {
 	l.owners[k] = true
 	who := fmt.Sprintf("%s (pid %d)", comm, k.pid)
 	if k.start > l.began {
-		l.emit(capture.Change{Kind: capture.ChangeProcessStart, What: who,
-			Detail: fmt.Sprintf("started at %s, %.1f s before its listener was seen", l.procs.instant(k.start), (now - k.start).Seconds())})
+		l.emit(capture.Change{Kind: capture.ChangeProcessStart, When: l.procs.instant(k.start), What: who,
+			Detail: fmt.Sprintf("started %.1f s before its listener was seen", (now - k.start).Seconds())})
 	}
 	link := l.procs.path(k.pid, "exe")
 	exe, err := os.Readlink(link)
@@ -161,7 +161,7 @@ func (l *listeners) newer(path, what, why string) {
 		clear(l.told)
 	}
 	l.told[what] = at.UnixNano()
-	l.emit(capture.Change{Kind: capture.ChangeSoftware, What: what,
+	l.emit(capture.Change{Kind: capture.ChangeSoftware, When: capture.Instant(at.UnixNano()), What: what,
 		Detail: fmt.Sprintf("modified at %s, after the last boot; %s", at.UTC().Format(time.RFC3339), why)})
 }
 

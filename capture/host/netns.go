@@ -20,6 +20,17 @@ func own(ns netns.NsHandle) netns.NsHandle {
 	return ns
 }
 
+// isFirst reports whether ns is the namespace of the first process, which is the machine's. Who may not look there
+// and names no namespace is taken to be in it.
+func isFirst(root string, ns netns.NsHandle) bool {
+	var first, mine unix.Stat_t
+	err := unix.Stat(root+"/1/ns/net", &first)
+	if ns == netns.None() {
+		return err != nil || unix.Stat(root+"/self/ns/net", &mine) != nil || first.Ino == mine.Ino
+	}
+	return err == nil && unix.Fstat(int(ns), &mine) == nil && first.Ino == mine.Ino
+}
+
 // inNetns runs f on a thread in the network namespace. The thread is not used again, so it need not come back: that
 // could fail, and then leave other goroutines in the wrong namespace.
 func inNetns(ns netns.NsHandle, f func() error) error {

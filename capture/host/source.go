@@ -166,7 +166,7 @@ func (s *Source) sample() {
 	at := s.o.Clock()
 	s.counters.Read(h)
 	s.count()
-	h.Links = s.readLinks()
+	s.readLinks(h)
 	add(at, &capture.Sample{Host: h})
 	if err := s.listeners.round(); err != nil {
 		s.failOnce("listeners", err)
@@ -194,25 +194,27 @@ func (s *Source) clockStep() {
 	s.offset, s.sampled = offset, true
 }
 
-func (s *Source) readLinks() []capture.Link {
+// readLinks reads the interfaces and their addresses into h.
+func (s *Source) readLinks(h *capture.HostSample) {
 	var err error
 	if s.links == nil {
 		s.links, err = NewLinks(s.o.Netns)
 	}
-	var links []capture.Link
 	if err == nil {
-		links, err = s.links.Read(nil)
+		h.Links, err = s.links.Read(nil)
+	}
+	if err == nil {
+		h.Addrs, err = s.links.Addrs(nil)
 	}
 	if err == nil {
 		delete(s.failing, "links")
-		return links
+		return
 	}
 	s.failOnce("links", err)
 	if s.links != nil { // with a new socket next time
 		s.links.Close()
 		s.links = nil
 	}
-	return nil
 }
 
 // count counts files that began to fail.

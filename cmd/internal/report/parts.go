@@ -73,7 +73,7 @@ func (r *text) local() string {
 	c := &r.d.Coverage
 	how := map[string]string{
 		string(analyze.LocalByOption):    r.pick("by --local", "--local 지정"),
-		string(analyze.LocalBySockets):   r.pick("by its sockets", "소켓의 주소"),
+		string(analyze.LocalByHost):      r.pick("its own address", "호스트 주소"),
 		string(analyze.LocalByDirection): r.pick("as the capture marks it", "캡처의 방향 표시"),
 		string(analyze.LocalByCommon):    r.pick("common address", "공통 주소"),
 	}[c.LocalBy]
