@@ -119,6 +119,14 @@ cross: go ## build for every platform of PLATFORMS
 		out=bin/jindan-$$os-$$arch$$([ $$os = windows ] && echo .exe || true); \
 		echo "build $$out"; GOOS=$$os GOARCH=$$arch $(GOBUILD) -o $$out ./cmd/jindan; done
 
+.PHONY: package
+package: go ## deb, rpm, tarball, SBOM for linux/amd64 and arm64, and SHA256SUMS, in bin/package; the same commit gives the same bytes
+	.package/build bin/package
+
+.PHONY: test-package
+test-package: go ## install, run, upgrade and remove the packages in a Debian tree (root, debootstrap); says what it skipped
+	.package/test
+
 .PHONY: clean
 clean: ## remove what make has made, the benchmark's capture included
 	rm -rf bin .bench .test

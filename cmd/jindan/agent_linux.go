@@ -32,6 +32,8 @@ type agent struct {
 	// delivery takes the findings to the other sinks; nil: there are none.
 	delivery *sink.Delivery
 	host     string // empty: it has no name
+	// moved tells that the files of sinks were moved away; nil: nobody does.
+	moved <-chan os.Signal
 
 	lock   sync.Mutex // of what follows
 	out    *bufio.Writer
@@ -131,8 +133,26 @@ func (ag *agent) run(ctx context.Context) error {
 	}
 	wait.Go(func() { ag.alive(ctx) })
 	wait.Go(func() { ag.economise(ctx) })
+	wait.Go(func() { ag.reopen(ctx) })
 	wait.Wait()
 	return errors.Join(errs...)
+}
+
+// reopen lets go of the files of sinks that were moved away.
+func (ag *agent) reopen(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ag.moved:
+		}
+		if ag.delivery == nil {
+			continue
+		}
+		if err := ag.delivery.Reopen(); err != nil {
+			ag.app.log.Warn().Msgf("reopen files: %s", oneLine(err))
+		}
+	}
 }
 
 // finding takes a record of an engine.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -28,8 +27,8 @@ func newMan() *cobra.Command {
 				return fmt.Errorf("%s: is no directory", args[0])
 			}
 			c.Root().DisableAutoGenTag = true
-			date := time.Unix(0, 0).UTC() // the same pages from the same source
-			return doc.GenManTree(c.Root(), &doc.GenManHeader{Section: "1", Source: "jindan " + version, Manual: "jindan", Date: &date}, args[0])
+			// Their date is SOURCE_DATE_EPOCH: the same pages from the same source.
+			return doc.GenManTree(c.Root(), &doc.GenManHeader{Section: "1", Source: "jindan " + version, Manual: "jindan"}, args[0])
 		},
 	}
 }

@@ -67,7 +67,7 @@ func newRun(a *app) *cobra.Command {
 		Long: `Watches the packets, sockets and counters of this host, and tells what is wrong as it begins, changes and
 ends. It reads only. Without root it says what it cannot see, and carries on with the rest.
 
-SIGHUP reads the configuration again. SIGINT and SIGTERM end it with a diagnosis.`,
+SIGHUP reads the configuration again, SIGUSR1 opens the files of sinks again (log rotation). SIGINT and SIGTERM end it with a diagnosis.`,
 		Example: `  sudo jindan run
   sudo jindan run -i eth0 --filter 'port 443 or port 53'
   sudo jindan run -o ndjson | jq .summary.en
@@ -103,6 +103,9 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	moved := make(chan os.Signal, 1)
+	signal.Notify(moved, syscall.SIGUSR1)
+	defer signal.Stop(moved)
 	for {
 		again := make(chan *config.Config, 1)
 		turn, stop := context.WithCancelCause(ctx)
@@ -123,7 +126,7 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 				return
 			}
 		}()
-		err := a.watchOnce(turn, cfg, f)
+		err := a.watchOnce(turn, cfg, f, moved)
 		reload := errors.Is(context.Cause(turn), errReload)
 		stop(nil)
 		if err != nil || !reload {
@@ -134,8 +137,8 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	}
 }
 
-// watchOnce runs the agent with one configuration.
-func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags) error {
+// watchOnce runs the agent with one configuration; moved tells that files of sinks were moved away.
+func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, moved <-chan os.Signal) error {
 	set, err := catalogue(cfg.Rules)
 	if err != nil {
 		return a.failEach(err)
@@ -148,6 +151,7 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags) er
 	if err != nil {
 		return err
 	}
+	ag.moved = moved
 	defer ag.close()
 	for _, ns := range spaces {
 		if err := ag.add(ns, f.record); err != nil {

@@ -69,15 +69,15 @@ func openWatch(cfg *config.Config, ns string) (*watch, error) {
 	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: cfg.Sockets.GateEvery, FullEvery: cfg.Sockets.FullEvery})
 	if err != nil {
 		errs = append(errs, err)
-		w.blind = append(w.blind, "sockets: "+advice(err, "CAP_NET_ADMIN"))
+		w.blind = append(w.blind, "sockets: "+advice(err, "CAP_SYS_ADMIN"))
 	} else {
 		w.sockets = s
 		w.sources = append(w.sources, s)
 	}
 	w.host = host.NewSource(host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: cfg.Host.Every})
 	w.sources = append(w.sources, w.host)
-	if os.Geteuid() != 0 {
-		w.blind = append(w.blind, "owners of sockets and threads of other users: run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
+	if b := blindToProcesses(); b != "" {
+		w.blind = append(w.blind, b)
 	}
 	if w.live == nil && w.sockets == nil {
 		return nil, errors.Join(append(errs, w.close())...)

@@ -38,7 +38,7 @@ type Sink interface {
 	Close() error
 }
 
-// Reopener is a sink with a file that may have been moved away (SIGHUP).
+// Reopener is a sink with a file that may have been moved away (log rotation).
 type Reopener interface{ Reopen() error }
 
 // Refresher is a sink that has to say something again from time to time.
