@@ -150,7 +150,7 @@ func (s *Source) dump(t *capture.SocketTable, now time.Time) error {
 		s.lastFull, s.most = now, len(t.Sockets)
 	case err == nil:
 		s.gated = len(t.Sockets)
-	case err != nil && wanted:
+	case wanted:
 		s.want.Store(true)
 	}
 	s.mu.Lock()
