@@ -96,7 +96,7 @@ var mistakes = []struct{ in, want string }{
 	{"budget: {cpu: 0.5%, memory: 1MiB}\n", `1:15: 0.5% is out of range: 1% to 1600%
 1:29: 1MiB is out of range: 64MiB to 64GiB`},
 	{"capture: {fanout: 32}\n", `1:19: the capture rings (256MiB) and the recorder (64MiB) exceed budget.memory (256MiB)`},
-	{"capture: {interfaces: [a, b, c, d, e, f, g], ring_size: 32MiB}\n", `1:23: the capture rings (224MiB) and the recorder (64MiB) exceed budget.memory (256MiB)`},
+	{"capture: {interfaces: [a, b, c, d, e, f, g], ring_size: 32MiB}\n", `1:57: the capture rings (224MiB) and the recorder (64MiB) exceed budget.memory (256MiB)`},
 	{"recorder: {max_total: 2MiB}\n", `1:23: max_total (2MiB) is less than one incident, max_bytes (64MiB)`},
 	{"recorder: {dir: incidents}\n", `1:17: expected an absolute path, found "incidents"`},
 	{"http: {listen: 9000}\n", `1:16: expected the path of a socket, of at most 107 bytes, or ADDRESS:PORT, found "9000"`},
