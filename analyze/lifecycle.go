@@ -66,7 +66,8 @@ func (e *Engine) judge(s *judged) {
 		if rank(severity) > rank(f.Severity) {
 			f.Severity = severity
 			e.linked = false
-			t.role = "" // forces an update record
+			f.State = Update
+			t.role = "" // forces a record
 		}
 		return
 	}
