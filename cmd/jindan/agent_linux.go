@@ -165,8 +165,11 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 		ag.counts[countKey{f.Rule, f.Severity}]++
 	}
 	keep := *f
-	if keep.Recording = ag.tapes[slices.Index(ag.watches, w)].incident(f); keep.Recording == "" && old != nil {
+	if old != nil && f.State != analyze.Open {
 		keep.Recording = old.Recording
+	}
+	if keep.Recording == "" {
+		keep.Recording = ag.tapes[slices.Index(ag.watches, w)].incident(f)
 	}
 	f = &keep
 	ag.found[id] = f

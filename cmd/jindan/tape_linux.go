@@ -76,7 +76,7 @@ func (t *tape) see(b *capture.Batch) error {
 
 // incident plans to keep what surrounds f, and returns where; empty: it is not kept.
 func (t *tape) incident(f *analyze.Finding) string {
-	if t.ring == nil || f.State != analyze.Open || f.Severity != "error" {
+	if t.ring == nil || f.State == analyze.Resolved || f.Severity != "error" {
 		return ""
 	}
 	dir := filepath.Join(t.ag.cfg.Recorder.Dir, fmt.Sprintf("%s-%s", f.ID, f.Detected.Time().Format("20060102T150405Z")))
