@@ -3,6 +3,8 @@ package detect
 import (
 	"testing"
 	"time"
+
+	"jindan/capture"
 )
 
 func TestDeadUpstream(t *testing.T) {
@@ -49,6 +51,18 @@ func TestDeadUpstream(t *testing.T) {
 			well(n, 98*sec, 700*sec, up)
 			every(598*sec, 612*sec, sec, func(at time.Duration, _ int) { n.refused(at, app, "198.51.100.6:8080") })
 			every(700*sec, 720*sec, 100*ms, func(at time.Duration, _ int) { n.refused(at, app, up) })
+		}},
+		{name: "its queue is full: old connections go on", local: app, want: dead, onset: 20 * sec, check: class("full"), make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			well(n, 50*ms, 40*sec, other)
+			c, s := n.from(app), host(up)
+			q := n.open(sec, c, s)
+			for i := range uint32(39) {
+				at := time.Duration(i+1)*sec + 500*ms
+				n.tcp(at, c, s, capture.ACK|capture.PSH, q+100*i, q+200*i, 100)
+				n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, q+200*i, q+100*i+100, 200)
+			}
+			every(20*sec, 36*sec, 200*ms, func(at time.Duration, _ int) { n.silent(at, app, up, 2) })
 		}},
 		{name: "it restarts", local: app, want: "info upstream 192.0.2.1 198.51.100.2 8080", onset: 20 * sec, make: func(n *network) {
 			well(n, 0, 20*sec, up)
