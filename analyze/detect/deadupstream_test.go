@@ -44,13 +44,10 @@ func TestDeadUpstream(t *testing.T) {
 			well(n, 0, 20*sec, up)
 			every(20*sec, 30*sec, 100*ms, func(at time.Duration, _ int) { n.silent(at, app, up, 3) })
 		}},
-		{name: "peers of long ago, forgotten while another is judged", local: app, want: "warn upstream 192.0.2.1 198.51.100.6 8080; error upstream 192.0.2.1 198.51.100.2 8080", make: func(n *network) {
+		{name: "a peer of long ago is forgotten while the next one is judged", local: app, want: "error upstream 192.0.2.1 198.51.100.6 8080", onset: 598 * sec, make: func(n *network) {
 			well(n, 0, sec, other) // forgotten at 601 s
-			well(n, 2*sec, 3*sec, "198.51.100.4:8080")
-			well(n, 98*sec, 700*sec, "198.51.100.5:8080")
-			well(n, 98*sec, 700*sec, up)
-			every(598*sec, 612*sec, sec, func(at time.Duration, _ int) { n.refused(at, app, "198.51.100.6:8080") })
-			every(700*sec, 720*sec, 100*ms, func(at time.Duration, _ int) { n.refused(at, app, up) })
+			n.call(2*sec, app, "198.51.100.6:8080", 5*ms)
+			every(598*sec, 612*sec, 500*ms, func(at time.Duration, _ int) { n.refused(at, app, "198.51.100.6:8080") })
 		}},
 		{name: "its queue is full: old connections go on", local: app, want: dead, onset: 20 * sec, check: class("full"), make: func(n *network) {
 			well(n, 0, 20*sec, up)
