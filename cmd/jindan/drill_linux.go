@@ -2,14 +2,10 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"jindan/analyze"
 	"jindan/cmd/internal/report"
 	"jindan/fixtures/lab"
 	"jindan/fixtures/lab/program"
@@ -164,26 +159,6 @@ func expected(e lab.Expectation) string {
 	return e.Root
 }
 
-// drillRecord is the outcome of one run, the record of -o ndjson.
-type drillRecord struct {
-	Schema       string   `json:"schema"` // jindan.drill/v1
-	Scenario     string   `json:"scenario"`
-	Title        string   `json:"title"`
-	Seed         uint64   `json:"seed"`
-	Expected     string   `json:"expected"` // a rule; empty: nothing
-	Roots        []string `json:"roots"`
-	Consequences []string `json:"consequences"`
-	Wrong        []string `json:"wrong"`           // what is not as expected
-	False        int      `json:"false"`           // findings that must not be there
-	First        float64  `json:"first_s"`         // from the fault to the first finding, s
-	Root         float64  `json:"root_s"`          // to the right root, s
-	Agent        string   `json:"agent,omitempty"` // roots that the live agent named
-	AgentFirst   float64  `json:"agent_first_s,omitempty"`
-	AgentRoot    float64  `json:"agent_root_s,omitempty"`
-	Sockets      string   `json:"sockets,omitempty"` // and without packets
-	Error        string   `json:"error,omitempty"`   // the scenario could not be run
-}
-
 func (a *app) drill(ctx context.Context, args []string, f drillFlags) error {
 	if err := oneOf("--output", f.output, "text", "markdown", "ndjson"); err != nil {
 		return err
@@ -251,173 +226,6 @@ func findScenarios(args []string) ([]lab.Scenario, error) {
 	return out, nil
 }
 
-// drillRun is one run with what was seen at each capture point that something is expected of.
-type drillRun struct {
-	truth   *lab.Truth
-	seen    []seenAt     // the main point first
-	agent   *lab.Verdict // of the live agent; nil: none ran
-	sockets *lab.Verdict // of the agent without packets
-}
-
-type seenAt struct {
-	point   string
-	input   report.Input
-	d       *analyze.Diagnosis
-	verdict lab.Verdict
-}
-
-// runDrill plays a scenario and diagnoses its captures.
-func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed uint64, f drillFlags, phase func(string, time.Duration)) (*drillRun, error) {
-	dir := filepath.Join(f.keep, fmt.Sprintf("%s-%d", s.ID, seed))
-	agent := ""
-	if f.agent {
-		var err error
-		if agent, err = selfPath(); err != nil {
-			return nil, err
-		}
-	}
-	if f.keep == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "jindan-drill-"); err != nil {
-			return nil, err
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-	}
-	truth, err := lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Agent: agent, Phase: phase,
-		Log: func(format string, args ...any) { a.log.Info().Msgf(format, args...) }})
-	if err != nil {
-		return nil, err
-	}
-	phase("diagnosing", 0)
-	r, err := diagnoseDrill(ctx, set, truth, dir)
-	if err == nil {
-		err = r.judgeAgents(ctx, set, truth, dir)
-	}
-	return r, err
-}
-
-// diagnoseDrill diagnoses the captures of a run that something is expected of.
-func diagnoseDrill(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) (*drillRun, error) {
-	r := &drillRun{truth: truth}
-	points := []string{truth.Point}
-	for p := range truth.Elsewhere {
-		points = append(points, p)
-	}
-	slices.Sort(points[1:])
-	for _, p := range points {
-		in, err := openInput([]string{filepath.Join(dir, p)})
-		if err != nil {
-			in.close()
-			return nil, err
-		}
-		d, inErr, err := diagnose(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
-		got := in.report(inErr)
-		in.close()
-		if err = errors.Join(err, inErr); err != nil {
-			return nil, err
-		}
-		r.seen = append(r.seen, seenAt{p, got, d, truth.JudgeCapture(p, d)})
-	}
-	return r, nil
-}
-
-// judgeAgents holds what the agents found, if there were any, against what is expected, and what one of them found
-// against the replay of its recording with set, unless that is nil.
-func (r *drillRun) judgeAgents(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
-	file := filepath.Join(dir, lab.SocketsFile)
-	if _, err := os.Stat(file); err != nil {
-		return nil // no agent ran
-	}
-	d, err := lab.ReadFindings(file)
-	if err != nil {
-		return err
-	}
-	v := truth.JudgeWeak(d)
-	r.sockets = &v
-	file = filepath.Join(dir, lab.AgentFile)
-	if _, err := os.Stat(file); err != nil {
-		return nil // the capture shows one direction only
-	}
-	if d, err = lab.ReadFindings(file); err != nil {
-		return err
-	}
-	live := truth.Judge(truth.Point, d)
-	r.agent = &live
-	if set == nil {
-		return nil
-	}
-	same, err := replays(ctx, set, filepath.Join(dir, lab.RecordingName), file)
-	if err == nil && !same {
-		r.agent.Wrong = append(r.agent.Wrong, "the replay of the recording gives other records")
-	}
-	return err
-}
-
-// replays reports whether a recording gives the records that the agent wrote when it was made.
-func replays(ctx context.Context, set *rules.Set, dir, file string) (bool, error) {
-	want, err := os.ReadFile(file)
-	if err != nil {
-		return false, err
-	}
-	in, err := openInput([]string{dir})
-	defer in.close()
-	if err != nil {
-		return false, err
-	}
-	var got bytes.Buffer
-	records := report.NewRecords(&got, false)
-	d, inErr, err := diagnose(ctx, in, set, nil, records.Finding)
-	if err = errors.Join(err, inErr); err != nil {
-		return false, err
-	}
-	if err := records.Diagnosis(d); err != nil {
-		return false, err
-	}
-	return bytes.Equal(got.Bytes(), want), nil
-}
-
-// record sums up a run; what is wrong at a further point counts as well.
-func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
-	v := r.seen[0].verdict
-	rec := drillRecord{Roots: v.Roots, Consequences: v.Consequences, Wrong: v.Wrong, False: v.False,
-		First: v.First.Seconds(), Root: v.Root.Seconds()}
-	for _, x := range r.seen[1:] {
-		for _, w := range x.verdict.Wrong {
-			rec.Wrong = append(rec.Wrong, x.point+": "+w)
-		}
-		rec.False += x.verdict.False
-	}
-	if v := r.agent; v != nil && s.Expect.Unseen {
-		rec.Roots, rec.Consequences, rec.First, rec.Root = v.Roots, v.Consequences, v.First.Seconds(), v.Root.Seconds()
-	}
-	if v := r.agent; v != nil {
-		rec.Agent = cmp.Or(strings.Join(v.Roots, ", "), "–")
-		rec.AgentFirst, rec.AgentRoot = v.First.Seconds(), v.Root.Seconds()
-		for _, w := range v.Wrong {
-			rec.Wrong = append(rec.Wrong, "agent: "+w)
-		}
-		rec.False += v.False
-	}
-	if v := r.sockets; v != nil {
-		rec.Sockets = cmp.Or(strings.Join(v.Roots, ", "), "–")
-		for _, w := range v.Wrong {
-			rec.Wrong = append(rec.Wrong, "sockets only: "+w)
-		}
-		rec.False += v.False
-	}
-	rec.name(s, seed)
-	return rec
-}
-
-func (r *drillRecord) name(s lab.Scenario, seed uint64) {
-	r.Schema, r.Scenario, r.Title, r.Seed, r.Expected = "jindan.drill/v1", s.ID, s.Title, seed, s.Expect.Root
-	for _, list := range []*[]string{&r.Roots, &r.Consequences, &r.Wrong} {
-		if *list == nil {
-			*list = []string{}
-		}
-	}
-}
-
 // drillMany runs scenarios side by side, and tells of each as it ends.
 func (a *app) drillMany(ctx context.Context, set *rules.Set, scenarios []lab.Scenario, f drillFlags) []drillRecord {
 	type job struct {
@@ -478,65 +286,4 @@ func (a *app) tell(r drillRecord, output string, n, of int) {
 		msg = "NOT AS EXPECTED: " + strings.Join(r.Wrong, "; ")
 	}
 	a.log.Info().Msgf("%d of %d: %s, seed %d: %s", n, of, r.Scenario, r.Seed, msg)
-}
-
-// writeDrillTable sums up the runs of each scenario in a row.
-func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRecord) error {
-	rows := [][]string{{"Scenario", "What happens", "Expected", "Found", "As expected", "First finding", "Right root", "False"}}
-	for _, s := range scenarios {
-		var roots []string
-		var first, root []float64
-		runs, right, wrong := 0, 0, 0
-		for _, r := range records {
-			if r.Scenario != s.ID {
-				continue
-			}
-			runs++
-			if r.Error == "" && len(r.Wrong) == 0 {
-				right++
-			}
-			wrong += r.False
-			for _, x := range r.Roots {
-				if !slices.Contains(roots, x) {
-					roots = append(roots, x)
-				}
-			}
-			if r.First > 0 {
-				first = append(first, r.First)
-			}
-			if r.Root > 0 {
-				root = append(root, r.Root)
-			}
-		}
-		found := strings.Join(roots, ", ")
-		if found == "" {
-			found = "–"
-		}
-		rows = append(rows, []string{s.ID, s.Title, expected(s.Expect), found, fmt.Sprintf("%d of %d", right, runs),
-			seconds(first), seconds(root), fmt.Sprint(wrong)})
-	}
-	out := bufio.NewWriter(os.Stdout)
-	if !markdown {
-		report.Table(out, rows)
-		return out.Flush()
-	}
-	for i, row := range rows {
-		fmt.Fprintf(out, "| %s |\n", strings.Join(row, " | "))
-		if i == 0 {
-			fmt.Fprintln(out, strings.Repeat("|---", len(row))+"|")
-		}
-	}
-	return out.Flush()
-}
-
-// seconds is the range of several times.
-func seconds(t []float64) string {
-	if len(t) == 0 {
-		return "–"
-	}
-	lo, hi := slices.Min(t), slices.Max(t)
-	if hi-lo < 0.05 {
-		return fmt.Sprintf("%.1f s", lo)
-	}
-	return fmt.Sprintf("%.1f–%.1f s", lo, hi)
 }

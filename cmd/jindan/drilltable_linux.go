@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"jindan/cmd/internal/report"
+	"jindan/fixtures/lab"
+)
+
+// writeDrillTable sums up the runs of each scenario in a row.
+func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRecord) error {
+	rows := [][]string{{"Scenario", "What happens", "Expected", "Found", "As expected", "First finding", "Right root", "False"}}
+	for _, s := range scenarios {
+		var roots []string
+		var first, root []float64
+		runs, right, wrong := 0, 0, 0
+		for _, r := range records {
+			if r.Scenario != s.ID {
+				continue
+			}
+			runs++
+			if r.Error == "" && len(r.Wrong) == 0 {
+				right++
+			}
+			wrong += r.False
+			for _, x := range r.Roots {
+				if !slices.Contains(roots, x) {
+					roots = append(roots, x)
+				}
+			}
+			if r.First > 0 {
+				first = append(first, r.First)
+			}
+			if r.Root > 0 {
+				root = append(root, r.Root)
+			}
+		}
+		found := strings.Join(roots, ", ")
+		if found == "" {
+			found = "–"
+		}
+		rows = append(rows, []string{s.ID, s.Title, expected(s.Expect), found, fmt.Sprintf("%d of %d", right, runs),
+			seconds(first), seconds(root), fmt.Sprint(wrong)})
+	}
+	out := bufio.NewWriter(os.Stdout)
+	if !markdown {
+		report.Table(out, rows)
+		return out.Flush()
+	}
+	for i, row := range rows {
+		fmt.Fprintf(out, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			fmt.Fprintln(out, strings.Repeat("|---", len(row))+"|")
+		}
+	}
+	return out.Flush()
+}
+
+// seconds is the range of several times.
+func seconds(t []float64) string {
+	if len(t) == 0 {
+		return "–"
+	}
+	lo, hi := slices.Min(t), slices.Max(t)
+	if hi-lo < 0.05 {
+		return fmt.Sprintf("%.1f s", lo)
+	}
+	return fmt.Sprintf("%.1f–%.1f s", lo, hi)
+}
