@@ -32,7 +32,7 @@ func (s *Source) Read(ctx context.Context, b *capture.Batch) error {
 		return fmt.Errorf("capture on %s: %w", s.name, os.ErrClosed)
 	}
 	s.watch(ctx)
-	a := s.arena(b)
+	a := s.arenas.For(b)
 	if s.recycle != nil {
 		s.recycle() // all Data handed out by the decoder has been copied
 	}
@@ -77,7 +77,7 @@ func (s *Source) watch(ctx context.Context) {
 }
 
 // fill takes what can be delivered at time at.
-func (s *Source) fill(at capture.Instant, b *capture.Batch, a *arena) {
+func (s *Source) fill(at capture.Instant, b *capture.Batch, a *capture.Arena) {
 	obs, n := b.Obs[:cap(b.Obs)], len(b.Obs)
 	for n < len(obs) {
 		r := s.first(at)
@@ -140,7 +140,7 @@ func (s *Source) first(at capture.Instant) *ring {
 }
 
 // take decodes the next packet of r, and says whether *o is an observation.
-func (s *Source) take(r *ring, o *capture.Observation, a *arena) bool {
+func (s *Source) take(r *ring, o *capture.Observation, a *capture.Arena) bool {
 	head := r.head()
 	if head == nil {
 		s.count.Unread[capture.LossMalformed]++
@@ -165,7 +165,7 @@ func (s *Source) take(r *ring, o *capture.Observation, a *arena) bool {
 	o.Packet.Dir = dir
 	o.Packet.Frame = 0
 	if len(o.Packet.Data) > 0 {
-		o.Packet.Data = a.keep(o.Packet.Data)
+		o.Packet.Data = a.Keep(o.Packet.Data)
 	}
 	r.next()
 	return true

@@ -115,7 +115,7 @@ func FuzzRing(f *testing.F) {
 		b := capture.Batch{Obs: make([]capture.Observation, 0, 64)}
 		for range 2*blockBytes/64 + 2 {
 			b.Obs = b.Obs[:0]
-			s.fill(0, &b, &arena{})
+			s.fill(0, &b, &capture.Arena{})
 			if !r.inUse {
 				return
 			}

@@ -61,7 +61,7 @@ type Source struct {
 	visited time.Time
 	ctx     context.Context
 	unwatch func() bool
-	arenas  [arenaCount]arena
+	arenas  capture.Arenas
 	turn    int
 }
 

@@ -101,7 +101,7 @@ type File struct {
 	losses []loss          // still to be delivered before err
 	err    error           // why there are no more records
 	stats  Stats
-	arenas [arenaCount]arena
+	arenas capture.Arenas
 	turn   int
 }
 
@@ -222,7 +222,7 @@ func (f *File) Read(ctx context.Context, b *capture.Batch) error {
 		return err
 	}
 	f.raw.ctx = ctx
-	a := f.arena(b)
+	a := f.arenas.For(b)
 	if f.recycle != nil {
 		f.recycle() // all Data handed out by the decoder has been copied
 	}
@@ -275,7 +275,7 @@ func (f *File) Read(ctx context.Context, b *capture.Batch) error {
 			o.Packet.Dir = r.dir
 		}
 		if len(o.Packet.Data) > 0 {
-			o.Packet.Data = a.keep(o.Packet.Data)
+			o.Packet.Data = a.Keep(o.Packet.Data)
 		}
 		f.until = max(f.until, r.at)
 		n++

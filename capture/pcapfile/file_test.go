@@ -168,7 +168,7 @@ func TestDataLasts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batches := make([]capture.Batch, arenaCount+3)
+	batches := make([]capture.Batch, 11)
 	verify := func(b *capture.Batch) {
 		for _, o := range b.Obs {
 			if !bytes.Equal(o.Packet.Data, payload(900, int(o.At/1e9))) {
