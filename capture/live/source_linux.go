@@ -62,7 +62,6 @@ type Source struct {
 	ctx     context.Context
 	unwatch func() bool
 	arenas  capture.Arenas
-	turn    int
 }
 
 // link is an interface with its rings; none while it is gone.

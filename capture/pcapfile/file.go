@@ -102,7 +102,6 @@ type File struct {
 	err    error           // why there are no more records
 	stats  Stats
 	arenas capture.Arenas
-	turn   int
 }
 
 type loss struct {
