@@ -32,9 +32,10 @@ func (e *SourceError) Error() string { return e.Name + ": " + e.Err.Error() }
 func (e *SourceError) Unwrap() error { return e.Err }
 
 const (
-	// aheadAlone batches of the default size hold some 4,000 packets: a reader fetches them from memory in
-	// less time than a disk takes for its next megabyte.
-	aheadAlone = 8
+	// aheadAlone batches of the default size hold some 8,000 packets: a reader fetches them from memory in
+	// less time than a disk takes for its next megabyte. They go back to the reader half of them at a
+	// time, for to wake a sleeping thread takes as long as some hundred packets.
+	aheadAlone = 16
 	// maxAheadBatch is the size of batch above which two must do: 8 MiB.
 	maxAheadBatch = 4096
 )
@@ -133,6 +134,9 @@ func (r *mergeReader) run(ctx context.Context) {
 		select {
 		case b := <-r.free:
 			err := r.src.Read(ctx, b)
+			for i := range b.Obs {
+				b.Obs[i].Source = uint16(r.index)
+			}
 			r.full <- mergeRead{b, err}
 			if err != nil {
 				return
@@ -187,12 +191,10 @@ func (m *merger) single() error {
 	for range cap(r.free) {
 		r.give(new(Batch), m.size)
 	}
+	done := make([]*Batch, 0, cap(r.free))
 	for {
 		if err := m.receive(r); err != nil {
 			return err
-		}
-		for i := range r.cur.Obs {
-			r.cur.Obs[i].Source = 0
 		}
 		if err := m.out(r.cur); err != nil {
 			return err
@@ -200,7 +202,13 @@ func (m *merger) single() error {
 		if r.last != nil {
 			return nil
 		}
-		r.give(r.cur, m.size)
+		if done = append(done, r.cur); len(done) < cap(r.free)/2 && len(r.full) > 0 {
+			continue
+		}
+		for _, b := range done {
+			r.give(b, m.size)
+		}
+		done = done[:0]
 	}
 }
 
@@ -281,7 +289,6 @@ func (m *merger) take(r *mergeReader) {
 	}
 	for {
 		m.batch.Obs = append(m.batch.Obs, r.cur.Obs[r.pos])
-		m.batch.Obs[len(m.batch.Obs)-1].Source = uint16(r.index)
 		r.advance(r.pos + 1)
 		if r.drained() || len(m.batch.Obs) == m.size || other != nil && other.before(r) {
 			return

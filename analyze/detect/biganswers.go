@@ -15,12 +15,6 @@ type bigAnswers struct {
 	recent ring[answer]
 }
 
-type question struct {
-	server capture.Addr
-	name   uint64
-	qtype  uint16
-}
-
 // answer is one that came, or was waited for in vain.
 type answer struct {
 	q     question
@@ -41,7 +35,7 @@ func (b *bigAnswers) event(e *flow.Event) {
 	if d.Proto != capture.ProtoUDP {
 		return
 	}
-	q := question{d.Server.Addr, d.NameHash, d.QType}
+	q := questionOf(d)
 	if e.Kind == flow.DNSAnswer {
 		if n := b.sizes.get(q); n != nil {
 			*n = max(*n, d.AnswerIPLen)

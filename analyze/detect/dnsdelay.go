@@ -33,11 +33,11 @@ type DNSDelay struct {
 // dnsDelay measures, per asking host and server, how long a program waits for the answer to a
 // name: from its first query to the answer, all tries at that server included.
 type dnsDelay struct {
-	states subjects[resolverKey, delayState]
-	known  subjects[question, struct{}]         // names that a server has answered before
-	chains subjects[lookupKey, capture.Instant] // lookups that were answered, and when lately
-	slow   time.Duration                        // the rule's threshold, as of the last window
-	served latencies                            // all answers, for the assessment
+	states resolvers[delayState]
+	known  subjects[question, bool]          // names that a server has answered before
+	chains subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
+	slow   time.Duration                     // the rule's threshold, as of the last window
+	served latencies                         // all answers, for the assessment
 }
 
 type delayState struct {
@@ -76,8 +76,8 @@ const (
 )
 
 func newDNSDelay() analyze.Detector {
-	return &dnsDelay{states: newSubjects[resolverKey, delayState](maxPerDetector),
-		known: newSubjects[question, struct{}](maxPerDetector), chains: newSubjects[lookupKey, capture.Instant](maxLookups),
+	return &dnsDelay{states: newResolvers[delayState](),
+		known: newSubjects[question, bool](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
 		slow: slowDNS}
 }
 
@@ -90,7 +90,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if q == nil {
 		return
 	}
-	st := d.states.get(resolverOf(q))
+	st := d.states.get(q)
 	if st == nil {
 		return
 	}
@@ -106,7 +106,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 		return // the answer proper comes over TCP
 	}
 	asked, tries := q.LookupAt, q.Tries
-	if at := d.chains.get(lookupKey{resolverOf(q), q.NameHash, q.QType, q.LookupAt}); at != nil {
+	if at := d.chains.get(q.Lookup); at != nil {
 		if *at != 0 {
 			// The lookup has got its answer: what looked like another try was somebody else's question.
 			asked, tries = q.First, q.Repeats+1
@@ -121,9 +121,10 @@ func (d *dnsDelay) Event(e *flow.Event) {
 		st.noise = appendBounded(st.noise, asked, maxDNSNotes)
 		return
 	}
-	name := question{q.Server.Addr, q.NameHash, q.QType}
-	cold := d.known.peek(name) == nil
-	d.known.get(name)
+	cold := true
+	if known := d.known.get(questionOf(q)); known != nil {
+		cold, *known = !*known, true
+	}
 	d.served.add(wait)
 	a := answerTime{at: asked, wait: wait, name: q.NameHash, cold: cold, retried: tries > 1,
 		repeated: tries > 1 && e.At.Sub(q.Last) < d.slow}
@@ -152,7 +153,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
-	d.chains.each(func(_ lookupKey, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
+	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
 	d.states.each(func(k resolverKey, st *delayState) bool {
 		st.series.roll()
 		st.cold.roll()

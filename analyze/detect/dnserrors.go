@@ -28,7 +28,7 @@ type DNSErrors struct {
 // dnsErrors counts, per asking host and server, the answers that say that the server could not, or
 // would not, answer.
 type dnsErrors struct {
-	states subjects[resolverKey, errorState]
+	states resolvers[errorState]
 	total  DNSErrors
 }
 
@@ -64,7 +64,7 @@ const (
 )
 
 func newDNSErrors() analyze.Detector {
-	return &dnsErrors{states: newSubjects[resolverKey, errorState](maxPerDetector)}
+	return &dnsErrors{states: newResolvers[errorState]()}
 }
 
 func (d *dnsErrors) Spec() analyze.Spec {
@@ -76,7 +76,7 @@ func (d *dnsErrors) Event(e *flow.Event) {
 	if q == nil || e.Flag {
 		return
 	}
-	st := d.states.get(resolverOf(q))
+	st := d.states.get(q)
 	if st == nil {
 		return
 	}

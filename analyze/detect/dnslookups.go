@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -21,27 +20,25 @@ func (k resolverKey) subject() analyze.Subject {
 	return analyze.Subject{Kind: analyze.SubjectResolver, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
 }
 
-// lookupKey is one question of a program: all tries for a name at one server are one lookup,
+// lookup is one question of a program: all tries for a name at one server are one lookup,
 // because a program waits for the lookup, not for a try.
-type lookupKey struct {
-	resolverKey
-	name  uint64
-	qtype uint16
-	at    capture.Instant // first query, or a later one of an endless lookup
-}
-
-// lookup is a question without an answer so far.
 type lookup struct {
+	resolverKey
+	resolver    uint32 // its number
+	name        uint64
+	qtype       uint16
+	at          capture.Instant // first query, or a later one of an endless lookup
 	first, last capture.Instant // queries
 	frame       uint64          // of the first one
 	port        uint16          // from which it was asked
 	tries       uint16          // of this piece
 	proto       uint8
-	over        bool
-	again       bool // a late try of a lookup that counts as unanswered already
-	truncated   bool // answered over UDP, but cut: TCP should follow
-	unreachable bool
+	over        bool          // answered, or decided
+	again       bool          // a late try of a lookup that counts as unanswered already
+	truncated   bool          // answered over UDP, but cut: TCP should follow
+	unreachable bool          // ICMP said so
 	elsewhere   time.Duration // another server was asked after that time; 0: none was
+	next        *lookup       // of the same asker for the same name
 }
 
 const (
@@ -70,32 +67,39 @@ const (
 
 // lookups follows questions until they are answered or given up.
 type lookups struct {
-	pending subjects[lookupKey, lookup]
-	asked   subjects[nameKey, []lookupKey] // by asker and name, at whichever server, oldest first
+	pending subjects[uint64, lookup]   // by number of the lookup and of its piece
+	asked   subjects[nameKey, waiters] // by asker and name, at whichever server
+}
+
+// waiters are the lookups of one name that wait, oldest first.
+type waiters struct {
+	oldest, newest *lookup
+	n              int
 }
 
 type nameKey struct {
 	client capture.Addr
-	name   uint64
-	qtype  uint16
+	name   uint64 // and type, see question
 }
 
 func newLookups() lookups {
-	return lookups{newSubjects[lookupKey, lookup](maxLookups), newSubjects[nameKey, []lookupKey](maxLookups)}
+	return lookups{newSubjects[uint64, lookup](maxLookups), newSubjects[nameKey, waiters](maxLookups)}
 }
 
 // lookupEvents wake lookups.
 var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.DNSLate, flow.ICMPError)
 
-// event takes a DNS event and returns the lookup that it belongs to; nil if it is not followed.
-func (ls *lookups) event(e *flow.Event) (lookupKey, *lookup) {
+// event takes a DNS event and returns the lookup that it belongs to, nil if it is not followed, and when
+// that, or its piece, began.
+func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 	d := e.DNS
 	piece := max(d.First.Sub(d.LookupAt)/lookupPiece, 0)
-	k := lookupKey{resolverOf(d), d.NameHash, d.QType, d.LookupAt.Add(piece * lookupPiece)}
+	k := d.Lookup<<pieceBits | uint64(piece)&(1<<pieceBits-1)
+	at := d.LookupAt.Add(piece * lookupPiece)
+	l := ls.pending.peek(k)
 	if e.Kind != flow.DNSQuery && e.Kind != flow.DNSRepeat {
-		l := ls.pending.peek(k)
 		if l == nil || l.over {
-			return k, nil
+			return at, nil
 		}
 		switch {
 		case e.Kind == flow.ICMPError:
@@ -105,50 +109,60 @@ func (ls *lookups) event(e *flow.Event) (lookupKey, *lookup) {
 		default:
 			l.over = true
 		}
-		return k, l
+		return at, l
 	}
-	l := ls.pending.peek(k)
 	if l == nil && e.Kind == flow.DNSQuery {
 		l = ls.pending.get(k)
 	}
 	if l == nil {
-		return k, nil
+		return at, nil
 	}
 	if l.tries == 0 {
-		l.first, l.frame, l.port, l.again = e.At, e.Frame, d.Client.Port, d.Tries > 1 && piece == 0
-		ls.moved(k, e.At)
+		*l = lookup{resolverKey: resolverOf(d), resolver: d.Resolver, name: d.NameHash, qtype: d.QType, at: at,
+			first: e.At, frame: e.Frame, port: d.Client.Port, again: d.Tries > 1 && piece == 0}
+		ls.moved(l, e.At)
 	}
 	if l.last != e.At || l.tries == 0 {
 		l.tries++ // DNSQuery and DNSRepeat tell of the same packet
 	}
 	l.last, l.proto = e.At, d.Proto
-	return k, l
+	return at, l
 }
 
-// moved notes that the asker of k turns to another server for a name that it waits for: of several
+// pieceBits is room for the pieces of a lookup that goes on for four days.
+const pieceBits = 16
+
+// moved notes that the asker of l turns to another server for a name that it waits for: of several
 // callers that wait, the one that has waited longest.
-func (ls *lookups) moved(k lookupKey, at capture.Instant) {
-	list := ls.asked.get(nameKey{k.client, k.name, k.qtype})
-	if list == nil {
+func (ls *lookups) moved(l *lookup, at capture.Instant) {
+	w := ls.asked.get(nameKey{l.client, nameAndType(l.name, l.qtype)})
+	if w == nil {
 		return
 	}
-	for _, o := range *list {
-		if o.server == k.server || at.Sub(o.at) < askElsewhere {
-			continue
-		}
-		if l := ls.pending.peek(o); l != nil && !l.over && l.elsewhere == 0 {
-			l.elsewhere = at.Sub(o.at)
+	for o := w.oldest; o != nil; o = o.next {
+		if o.server != l.server && at.Sub(o.at) >= askElsewhere && !o.over && o.elsewhere == 0 {
+			o.elsewhere = at.Sub(o.at)
 			break
 		}
 	}
-	if len(*list) < maxCallers {
-		*list = append(*list, k)
+	if w.n < maxCallers {
+		w.add(l)
 	}
 }
 
+func (w *waiters) add(l *lookup) {
+	if l.next = nil; w.oldest == nil {
+		w.oldest = l
+	} else {
+		w.newest.next = l
+	}
+	w.newest = l
+	w.n++
+}
+
 // judge calls unanswered for each lookup whose time is over, and forgets what is decided.
-func (ls *lookups) judge(now capture.Instant, unanswered func(lookupKey, *lookup)) {
-	ls.pending.each(func(k lookupKey, l *lookup) bool {
+func (ls *lookups) judge(now capture.Instant, unanswered func(*lookup)) {
+	ls.pending.each(func(_ uint64, l *lookup) bool {
 		if l.over {
 			return false
 		}
@@ -156,25 +170,60 @@ func (ls *lookups) judge(now capture.Instant, unanswered func(lookupKey, *lookup
 			return true
 		}
 		if !l.again && (!l.truncated || l.proto == capture.ProtoTCP) {
-			unanswered(k, l)
+			unanswered(l)
 		}
+		l.over = true
 		return false
 	})
-	ls.asked.each(func(_ nameKey, list *[]lookupKey) bool {
-		*list = slices.DeleteFunc(*list, func(k lookupKey) bool {
-			l := ls.pending.peek(k)
-			return l == nil || l.over || l.elsewhere != 0
-		})
-		return len(*list) > 0
+	ls.asked.each(func(_ nameKey, w *waiters) bool {
+		l := w.oldest
+		for *w = (waiters{}); l != nil; {
+			next := l.next
+			if !l.over && l.elsewhere == 0 {
+				w.add(l)
+			}
+			l = next
+		}
+		return w.n > 0
 	})
 }
 
-// evidence of a lookup.
-func (k *lookupKey) evidence(l *lookup, note string) analyze.Evidence {
+// evidence of l.
+func (l *lookup) evidence(note string) analyze.Evidence {
 	e := analyze.Evidence{At: l.first, Note: note,
-		Flow: capture.Endpoint{Addr: k.client, Port: l.port}.String() + " > " + k.server.String()}
+		Flow: capture.Endpoint{Addr: l.client, Port: l.port}.String() + " > " + l.server.String()}
 	if l.frame != 0 {
 		e.Frames = []uint64{l.frame}
 	}
 	return e
+}
+
+// question is what a server is asked for.
+type question struct {
+	server capture.Addr
+	name   uint64 // and type
+}
+
+func questionOf(d *flow.DNS) question {
+	return question{d.Server.Addr, nameAndType(d.NameHash, d.QType)}
+}
+
+// nameAndType makes one number of a name's hash and a record type.
+func nameAndType(hash uint64, qtype uint16) uint64 {
+	return hash ^ uint64(qtype)*0x9e3779b97f4a7c15 // odd: another number for each type
+}
+
+// resolvers are states by who asks whom for names.
+type resolvers[V any] struct{ numbered[resolverKey, V] }
+
+func newResolvers[V any]() resolvers[V] {
+	return resolvers[V]{numbered[resolverKey, V]{limit: maxPerDetector}}
+}
+
+func (s *resolvers[V]) get(d *flow.DNS) *V {
+	if v := s.peek(d.Resolver); v != nil {
+		return v
+	}
+	k := resolverOf(d)
+	return s.numbered.get(d.Resolver, &k)
 }

@@ -37,7 +37,7 @@ type DNSUnanswered struct {
 // counts in the second in which it was first asked, once all of that second are decided.
 type dnsUnanswered struct {
 	lookups  lookups
-	states   subjects[resolverKey, unansweredState]
+	states   resolvers[unansweredState]
 	sizes    subjects[question, uint32] // IP length of the largest answer over UDP
 	answered subjects[capture.Addr, struct{}]
 	queries  int
@@ -82,7 +82,7 @@ type answerSize struct {
 const maxDNSNotes = 512
 
 func newDNSUnanswered() analyze.Detector {
-	return &dnsUnanswered{lookups: newLookups(), states: newSubjects[resolverKey, unansweredState](maxPerDetector),
+	return &dnsUnanswered{lookups: newLookups(), states: newResolvers[unansweredState](),
 		sizes: newSubjects[question, uint32](maxPerDetector), answered: newSubjects[capture.Addr, struct{}](maxPerDetector)}
 }
 
@@ -94,8 +94,8 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 	if e.DNS == nil {
 		return
 	}
-	k, l := d.lookups.event(e)
-	st := d.states.get(k.resolverKey)
+	at, l := d.lookups.event(e)
+	st := d.states.get(e.DNS)
 	if st == nil {
 		return
 	}
@@ -109,21 +109,23 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 			d.queries++
 		}
 	case flow.DNSAnswer, flow.DNSLate:
-		st.answered = true
-		d.answered.get(k.client)
+		if !st.answered {
+			st.answered = true
+			d.answered.get(e.DNS.Client.Addr)
+		}
 		if st.asking != 0 {
 			st.silence = max(st.silence, e.At.Sub(st.asking))
 			st.asking = 0
 		}
 		if e.DNS.Proto == capture.ProtoUDP && !e.DNS.Truncated {
-			if n := d.sizes.get(question{k.server.Addr, k.name, k.qtype}); n != nil {
+			if n := d.sizes.get(questionOf(e.DNS)); n != nil {
 				*n = max(*n, e.DNS.AnswerIPLen)
 			}
-			st.answers = appendBounded(st.answers, answerSize{k.at, e.DNS.AnswerIPLen}, maxDNSNotes)
+			st.answers = appendBounded(st.answers, answerSize{at, e.DNS.AnswerIPLen}, maxDNSNotes)
 		}
 		switch {
 		case l == nil && e.Kind == flow.DNSLate && !e.Flag:
-			st.bin(k.at).late++
+			st.bin(at).late++
 		case l != nil && l.over && !l.again:
 			b := st.bin(l.first)
 			b.total++
@@ -138,8 +140,8 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 }
 
 func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.lookups.judge(w.End, func(k lookupKey, l *lookup) {
-		st := d.states.get(k.resolverKey)
+	d.lookups.judge(w.End, func(l *lookup) {
+		st := d.states.numbered.get(l.resolver, &l.resolverKey)
 		if st == nil {
 			return
 		}
@@ -156,8 +158,8 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if l.unreachable {
 			b.unreachable++
 		}
-		q := unansweredQ{at: l.first, name: k.name, tries: int(l.tries), elsewhere: l.elsewhere, evidence: k.evidence(l, "no answer")}
-		if n := d.sizes.peek(question{k.server.Addr, k.name, k.qtype}); n != nil {
+		q := unansweredQ{at: l.first, name: l.name, tries: int(l.tries), elsewhere: l.elsewhere, evidence: l.evidence("no answer")}
+		if n := d.sizes.peek(question{l.server.Addr, nameAndType(l.name, l.qtype)}); n != nil {
 			q.expected = *n
 		}
 		st.notes = appendBounded(st.notes, q, maxDNSNotes)

@@ -45,8 +45,8 @@ type poolExhausted struct {
 
 type poolHost struct {
 	ports  subjects[uint16, poolPort]
-	calls  subjects[flow.Ref, struct{}]      // TCP connections that the host opened
-	asked  subjects[dnsKey, capture.Instant] // newest DNS query without an answer
+	calls  subjects[flow.Ref, struct{}] // TCP connections that the host opened
+	asked  subjects[uint64, askedName]  // DNS queries without an answer, by transaction
 	levels [len(dnsPatience)][seriesLen]int32
 	n      int
 }
@@ -78,10 +78,10 @@ const (
 	maxPoolHosts = 64
 )
 
-// dnsKey is a query as its asker sees it.
-type dnsKey struct {
-	client, server capture.Endpoint
-	id             uint16
+// askedName is a DNS query.
+type askedName struct {
+	server capture.Endpoint
+	at     capture.Instant // newest; 0: answered
 }
 
 func newPoolExhausted() analyze.Detector {
@@ -102,7 +102,7 @@ func (d *poolExhausted) host(a capture.Addr) *poolHost {
 	if h != nil && h.ports.m == nil {
 		h.ports = newSubjects[uint16, poolPort](64)
 		h.calls = newSubjects[flow.Ref, struct{}](maxCalls)
-		h.asked = newSubjects[dnsKey, capture.Instant](maxCalls)
+		h.asked = newSubjects[uint64, askedName](maxCalls)
 	}
 	return h
 }
@@ -163,15 +163,14 @@ func (d *poolExhausted) dns(e *flow.Event) {
 	if h == nil {
 		return
 	}
-	k := dnsKey{e.DNS.Client, e.DNS.Server, e.DNS.ID}
 	if e.Kind == flow.DNSAnswer {
-		if at := h.asked.peek(k); at != nil {
-			*at = 0
+		if q := h.asked.peek(e.DNS.Number); q != nil {
+			q.at = 0
 		}
 		return
 	}
-	if at := h.asked.get(k); at != nil {
-		*at = e.At
+	if q := h.asked.get(e.DNS.Number); q != nil {
+		*q = askedName{e.DNS.Server, e.At}
 	}
 }
 
@@ -242,9 +241,9 @@ func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, int
 }
 
 func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, int]) (n [len(dnsPatience)]int) {
-	h.asked.each(func(k dnsKey, at *capture.Instant) bool {
-		age := w.End.Sub(*at)
-		if *at == 0 || age > dnsPatience[len(dnsPatience)-1] {
+	h.asked.each(func(_ uint64, q *askedName) bool {
+		age := w.End.Sub(q.at)
+		if q.at == 0 || age > dnsPatience[len(dnsPatience)-1] {
 			return false
 		}
 		for i, limit := range dnsPatience {
@@ -252,7 +251,7 @@ func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, 
 				n[i]++
 			}
 		}
-		if t := targets.get(callTarget{k.server, "dns"}); t != nil {
+		if t := targets.get(callTarget{q.server, "dns"}); t != nil {
 			*t++
 		}
 		return true

@@ -57,46 +57,44 @@ func (s *subjects[K, V]) each(f func(K, *V) bool) {
 	s.keys = keep
 }
 
-// services is a bounded list by listener, found by the number that the flow table gave it.
-type services[V any] struct {
+// numbered is what subjects is, for keys that the flow table has numbered: it needs no map.
+type numbered[K, V any] struct {
 	list    []*V // by number
 	ids     []uint32
-	keys    []capture.Endpoint
+	keys    []K
 	refused uint64
 	limit   int
 }
 
-func newServices[V any](limit int) services[V] { return services[V]{limit: limit} }
-
-// get returns the state of c's listener, made if need be; nil when the list is full.
-func (s *services[V]) get(c *flow.Conn) *V {
-	id := int(c.Service())
-	if id < len(s.list) && s.list[id] != nil {
+// get returns the state of k, which has number id, made if need be; nil when the list is full or
+// k has no number.
+func (s *numbered[K, V]) get(id uint32, k *K) *V {
+	if int(id) < len(s.list) && s.list[id] != nil {
 		return s.list[id]
 	}
 	if id == 0 || len(s.keys) >= s.limit {
 		s.refused++
 		return nil
 	}
-	for id >= len(s.list) {
+	for int(id) >= len(s.list) {
 		s.list = append(s.list, nil)
 	}
 	v := new(V)
 	s.list[id] = v
-	s.ids, s.keys = append(s.ids, c.Service()), append(s.keys, c.Server)
+	s.ids, s.keys = append(s.ids, id), append(s.keys, *k)
 	return v
 }
 
-// peek returns the state of c's listener or nil.
-func (s *services[V]) peek(c *flow.Conn) *V {
-	if id := int(c.Service()); id < len(s.list) {
+// peek returns the state of number id or nil.
+func (s *numbered[K, V]) peek(id uint32) *V {
+	if int(id) < len(s.list) {
 		return s.list[id]
 	}
 	return nil
 }
 
 // each calls f in order of insertion and forgets those for which it returns false.
-func (s *services[V]) each(f func(capture.Endpoint, *V) bool) {
+func (s *numbered[K, V]) each(f func(K, *V) bool) {
 	n := 0
 	for i, k := range s.keys {
 		id := s.ids[i]
@@ -109,6 +107,18 @@ func (s *services[V]) each(f func(capture.Endpoint, *V) bool) {
 	}
 	s.keys, s.ids = s.keys[:n], s.ids[:n]
 }
+
+// services are states by listener.
+type services[V any] struct {
+	numbered[capture.Endpoint, V]
+}
+
+func newServices[V any](limit int) services[V] {
+	return services[V]{numbered[capture.Endpoint, V]{limit: limit}}
+}
+
+func (s *services[V]) get(c *flow.Conn) *V  { return s.numbered.get(c.Service(), &c.Server) }
+func (s *services[V]) peek(c *flow.Conn) *V { return s.numbered.peek(c.Service()) }
 
 // ring keeps the newest n values.
 type ring[T any] struct {

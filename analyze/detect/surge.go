@@ -116,17 +116,15 @@ func (d *surge) Event(e *flow.Event) {
 	if st.sources.m == nil {
 		st.sources = newSubjects[capture.Addr, sourceState](maxSources)
 	}
-	src := st.sources.peek(c.Client.Addr)
 	fail := false
 	switch e.Kind {
 	case flow.SynSent:
 		d.syns++
 		st.curSYN++
-		if src = st.sources.get(c.Client.Addr); src == nil {
-			return
-		}
-		if src.cur++; src.note.at == 0 || src.cur == 1 {
-			src.note = firstSYN{e.At, c.Client, e.Frame}
+		if src := st.sources.get(c.Client.Addr); src != nil {
+			if src.cur++; src.cur == 1 {
+				src.note = firstSYN{e.At, c.Client, e.Frame}
+			}
 		}
 	case flow.SynRepeat:
 		fail = e.N == 1 && !c.SynAnswered()
@@ -146,7 +144,7 @@ func (d *surge) Event(e *flow.Event) {
 	}
 	if fail {
 		st.curFail++
-		if src != nil {
+		if src := st.sources.peek(c.Client.Addr); src != nil {
 			src.failed++
 		}
 	}

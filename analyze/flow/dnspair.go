@@ -68,6 +68,7 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	d.First, d.Last, d.LookupAt = at, at, at
 	d.QueryFrame, d.QueryLen, d.EDNSSize, d.Tries = p.Frame, size, t.msg.EDNSSize, 1
 	t.stats.Transactions++
+	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolver(d)
 	old, before := t.find(byID, d), t.find(byName, d)
 	again := repeats(d, before)
 	if !again && old != before && repeats(d, old) {
@@ -75,13 +76,13 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	}
 	switch {
 	case again:
-		d.LookupAt, d.Tries = before.LookupAt, before.Tries
+		d.LookupAt, d.Lookup, d.Tries = before.LookupAt, before.Lookup, before.Tries
 		if d.Tries < 1<<16-1 {
 			d.Tries++
 		}
 	case before != nil && before.Truncated && before.Proto == capture.ProtoUDP && d.Proto == capture.ProtoTCP &&
 		at.Sub(before.First) <= dnsRetryMax:
-		d.LookupAt, d.Tries, d.AfterTruncated = before.LookupAt, before.Tries, true
+		d.LookupAt, d.Lookup, d.Tries, d.AfterTruncated = before.LookupAt, before.Lookup, before.Tries, true
 	}
 	t.enter(byID, n, d, old)
 	t.enter(byName, n, d, t.find(byName, d))
@@ -92,6 +93,25 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 		t.ev.Kind, t.ev.Flag = DNSRepeat, true
 		emit(&t.ev)
 	}
+}
+
+// resolverPair is who asks whom.
+type resolverPair struct {
+	client capture.Addr
+	server capture.Endpoint
+}
+
+// maxResolvers bounds the pairs that get a number.
+const maxResolvers = 1 << 16
+
+func (t *dnsTable) resolver(d *DNS) uint32 {
+	k := resolverPair{d.Client.Addr, d.Server}
+	n, ok := t.resolvers[k]
+	if !ok && len(t.resolvers) < maxResolvers {
+		n = uint32(len(t.resolvers) + 1)
+		t.resolvers[k] = n
+	}
+	return n
 }
 
 // again takes a repeat of the query of d under the same id.
@@ -107,6 +127,7 @@ func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Inst
 	r.First, r.Last, r.LookupAt = at, at, of.LookupAt
 	r.QueryFrame, r.QueryLen, r.EDNSSize, r.Tries = p.Frame, size, t.msg.EDNSSize, of.Tries
 	r.Repeat, r.RetransmitOf, r.decided = true, of.QueryFrame, true
+	r.Number, r.Lookup, r.Resolver = of.Number, of.Lookup, of.Resolver
 	if d.indexed[byID] { // else the new record pushed it out
 		r.repeat, d.repeat = d.repeat, t.ref(n)
 	} else {

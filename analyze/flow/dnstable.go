@@ -19,12 +19,14 @@ type dnsTable struct {
 	nameAt  uint32 // end of the newest name, see room
 	buckets [indexes][]uint32
 	stats   DNSStats
-	row     func(*DNS)
-	tcp     dnsStreams
-	msg     dnsMessage
-	ev      Event
-	maxRec  uint64 // MaxDNS; less in tests
-	shift   uint8  // of a hash, to the number of its bucket
+	// resolvers numbers who asks whom, so that detectors need no map to find theirs.
+	resolvers map[resolverPair]uint32
+	row       func(*DNS)
+	tcp       dnsStreams
+	msg       dnsMessage
+	ev        Event
+	maxRec    uint64 // MaxDNS; less in tests
+	shift     uint8  // of a hash, to the number of its bucket
 }
 
 func (t *dnsTable) init(o *Options) {
@@ -38,6 +40,7 @@ func (t *dnsTable) grow() {
 	for i := range t.buckets {
 		t.buckets[i] = make([]uint32, t.maxRec)
 	}
+	t.resolvers = make(map[resolverPair]uint32)
 	t.names = make([]byte, min(64<<10, 256*t.maxRec)) // a power of two, and more than a name
 	t.chunks = make([][]DNS, 0, (t.maxRec+chunkLen-1)/chunkLen)
 }

@@ -20,7 +20,9 @@ func (s *slab[T]) alloc() (uint32, *T) {
 		return i, p
 	}
 	if int(s.n) == len(s.chunks)*chunkLen {
-		s.chunks = append(s.chunks, make([]T, chunkLen))
+		chunk := make([]T, chunkLen)
+		clear(chunk) // writes to its pages: a page that is read first is mapped twice
+		s.chunks = append(s.chunks, chunk)
 	}
 	s.n++
 	return s.n - 1, s.at(s.n - 1)

@@ -13,7 +13,7 @@ import (
 
 const (
 	firstBuffer = 64 << 10  // until the second filling: a source waiting its turn in a merge holds no more
-	fullBuffer  = 1 << 20   // from then on
+	fullBuffer  = 128 << 10 // from then on: what is read is decoded while it is in the second-level cache
 	maxRecord   = 16 << 20  // longest pcapng block, and highest limit for a pcap packet
 	zstdWindow  = 128 << 20 // what the zstd tool accepts unless told otherwise
 )
