@@ -268,10 +268,10 @@ func (ws *ways) roll(w *analyze.Window) {
 		// the host dropped it (a full accept queue), or its own ACK was lost.
 		arrived := w.Local.Is(k.to)
 		for i := range now.sent {
-			now.sent[i] = ps.Seen[i] + ps.Missing[i]
-			now.lost[i] = ps.Missing[i]
+			b := &ps.Bin[i]
+			now.sent[i], now.lost[i] = b.Seen+b.Missing, b.Missing
 			if !arrived {
-				now.lost[i] += ps.Again[i]
+				now.lost[i] += b.Again
 			}
 		}
 		first := st.series.windowsSeen == 0
@@ -335,7 +335,9 @@ func (ws *ways) roll(w *analyze.Window) {
 			st.n++
 		}
 		st.total = now
-		st.minLost, st.maxSeen = ps.MinLost, ps.MaxSeen
+		for i := range ps.Bin {
+			st.minLost[i], st.maxSeen[i] = ps.Bin[i].MinLost, ps.Bin[i].MaxSeen
+		}
 		if b := flow.Bin(st.hiddenMin); st.hiddenMin != 0 && (st.minLost[b] == 0 || uint32(st.minLost[b]) > st.hiddenMin) {
 			st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
 		}

@@ -178,8 +178,8 @@ func (st *wayState) elsewhere(w *analyze.Window, k way, cut int) (passed, peers 
 				continue
 			}
 			var n uint32
-			for b := cut; b < flow.Bins; b++ {
-				n += p.Side[i].Seen[b] - min(p.Side[i].Again[b], p.Side[i].Seen[b])
+			for _, b := range p.Side[i].Bin[cut:] {
+				n += b.Seen - min(b.Again, b.Seen)
 			}
 			base, ok := st.elseBase[p.Index]
 			if !ok {
@@ -206,7 +206,9 @@ func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 		w.Flows.Paths(func(p *flow.Path) {
 			for i := range p.Side {
 				var s sizes
-				s.sent = p.Side[i].Seen
+				for b := range s.sent {
+					s.sent[b] = p.Side[i].Bin[b].Seen
+				}
 				top := flow.Bins - 1
 				for top > 0 && s.sent[top] == 0 {
 					top--

@@ -90,7 +90,11 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	if path != nil {
 		ps := &path.Side[c.dir(s)]
 		ps.Bytes += uint64(p.Len)
-		eachSize(p.Len, header, mss, ps.seen)
+		if p.Len <= mss {
+			ps.seen(header+p.Len, 1)
+		} else {
+			eachSize(p.Len, header, mss, ps.seen)
+		}
 	}
 }
 
@@ -271,9 +275,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	}
 	x.againAt = at
 	if path != nil && proven && class.OfPath() {
-		ps := &path.Side[c.dir(s)]
-		ps.Retransmits += n
-		eachSize(p.Len, header, mss, func(ip, n uint32) { ps.lost(&ps.Again, ip, n) })
+		eachSize(p.Len, header, mss, path.Side[c.dir(s)].again)
 	}
 	if t.wants(Retransmit) {
 		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: class, Proven: proven, Len: p.Len, N: n,
@@ -312,9 +314,7 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 	x.Retransmits[Unaccepted] -= n
 	x.Retransmits[RTO] += n
 	if path != nil {
-		ps := &path.Side[c.dir(s)]
-		ps.Retransmits += n
-		ps.lost(&ps.Again, x.heldIP, n)
+		path.Side[c.dir(s)].again(x.heldIP, n)
 	}
 	if t.wants(Retransmit) {
 		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, N: n, Try: x.again,
@@ -353,8 +353,7 @@ func (t *Table) fill(c *Conn, s Side, x *trouble, p *capture.Packet, at capture.
 			if late {
 				ps.Reordered += n
 			} else if !h.counted {
-				ps.Lost += n
-				eachSize(to-from, header, mss, func(ip, n uint32) { ps.lost(&ps.Missing, ip, n) })
+				eachSize(to-from, header, mss, ps.missing)
 			}
 		}
 		if t.wants(kind) {
@@ -461,9 +460,7 @@ func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, 
 		x.Missing += n
 		// What came from a side that never sees an acknowledgement may be the capture's fault.
 		if path != nil && !c.OneWay() {
-			ps := &path.Side[c.dir(s)]
-			ps.Lost += n
-			eachSize(h.to-h.from, headerOf(c), mss, func(ip, n uint32) { ps.lost(&ps.Missing, ip, n) })
+			eachSize(h.to-h.from, headerOf(c), mss, path.Side[c.dir(s)].missing)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package flow
 
-import "jindan/capture"
+import (
+	"encoding/binary"
+
+	"jindan/capture"
+)
 
 // slot of the hash index: tag and index+1; 0 is empty.
 type slot struct{ tag, ref uint32 }
@@ -17,13 +21,19 @@ func (t *Table) find(h uint32, p *capture.Packet) (*Conn, Side) {
 			continue
 		}
 		c := t.conns.at(s.ref - 1)
-		if c.Client == p.Src && c.Server == p.Dst {
+		if same(&c.Client, &p.Src) && same(&c.Server, &p.Dst) {
 			return c, Client
 		}
-		if c.Server == p.Src && c.Client == p.Dst {
+		if same(&c.Server, &p.Src) && same(&c.Client, &p.Dst) {
 			return c, Server
 		}
 	}
+}
+
+// same is a == b without a call.
+func same(a, b *capture.Endpoint) bool {
+	return a.Port == b.Port && binary.LittleEndian.Uint64(a.Addr[8:]) == binary.LittleEndian.Uint64(b.Addr[8:]) &&
+		binary.LittleEndian.Uint64(a.Addr[:8]) == binary.LittleEndian.Uint64(b.Addr[:8])
 }
 
 func (t *Table) insert(h, ref uint32) {
@@ -84,7 +94,7 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 			sum += t.copies.entries[copySlot(obs[i].Packet.Ident)].sum
 		}
 	}
-	for _, ref := range refs[:n] {
+	for i, ref := range refs[:n] {
 		if ref == 0 {
 			continue
 		}
@@ -92,8 +102,13 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 		// One field of each cache line.
 		sum += uint32(c.Client.Port) + uint32(c.Last) + c.side[0].next + c.side[0].dataPk + c.side[1].next + c.side[1].dataPk + c.Stream
 		if c.path != 0 {
+			k := &obs[i].Packet
+			from := c.dir(Client)
+			if c.Client.Port != k.Src.Port {
+				from = c.dir(Server)
+			}
 			p := t.paths.at(c.path - 1)
-			sum += p.win + p.Side[0].Segments + p.Side[1].Segments
+			sum += p.win + p.Side[from].Segments + p.Side[from].Bin[Bin(k.IPLen)].Seen
 		}
 	}
 	t.fetched = sum

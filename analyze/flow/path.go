@@ -30,6 +30,15 @@ func Bin(n uint32) int {
 	return 31
 }
 
+// SizeBin counts the segments of one size class.
+type SizeBin struct {
+	Seen    uint32 // every segment seen, first transmissions and repeats
+	Again   uint32 // of these, repeats of a segment that was seen before, less spurious ones
+	Missing uint32 // segments lost before the capture point
+	MinLost uint16 // smallest IP length among Again and Missing, 0: none
+	MaxSeen uint16 // largest IP length among Seen
+}
+
 // PathSide counts, by size class, the segments that one host sent to another and
 // whose fate the sequence numbers tell: data, SYN-ACK and FIN.
 //
@@ -37,12 +46,7 @@ func Bin(n uint32) int {
 // after the capture point (Again). A segment that was never seen before its
 // retransmission, or is still missing, was lost before it (Missing).
 type PathSide struct {
-	Seen    [Bins]uint32 // every segment seen, first transmissions and repeats
-	Again   [Bins]uint32 // of these, repeats of a segment that was seen before, less spurious ones
-	Missing [Bins]uint32 // segments lost before the capture point
-
-	MinLost [Bins]uint16 // smallest IP length among Again and Missing, 0: none
-	MaxSeen [Bins]uint16 // largest IP length among Seen
+	Bin [Bins]SizeBin
 
 	Segments    uint32 // sum of Seen
 	Retransmits uint32 // sum of Again
@@ -60,7 +64,6 @@ type PathSide struct {
 // Path is a pair of hosts, with A < B. Side[0] is what A sends, Side[1] what B sends.
 type Path struct {
 	A, B  capture.Addr
-	Side  [2]PathSide
 	Conns uint32 // connections so far
 	Index uint32
 	live  uint32 // connections in the table
@@ -70,6 +73,7 @@ type Path struct {
 	Heard [2]capture.Instant // newest TCP packet of the sides, of any kind but a lone SYN
 	start [2]uint32          // Segments of the sides when the window began
 	inUse bool
+	Side  [2]PathSide
 }
 
 // InWindow is how many segments of Side[i] were seen in the open window, if there were any.
@@ -94,19 +98,29 @@ func (p *Path) Host(i int) capture.Addr {
 	return p.B
 }
 
-func (ps *PathSide) seen(ip uint32, n uint32) {
-	b := Bin(ip)
-	ps.Seen[b] += n
+func (ps *PathSide) seen(ip, n uint32) {
+	b := &ps.Bin[Bin(ip)]
+	b.Seen += n
 	ps.Segments += n
-	if ip16 := uint16(min(ip, 0xffff)); ip16 > ps.MaxSeen[b] {
-		ps.MaxSeen[b] = ip16
-	}
+	b.MaxSeen = max(b.MaxSeen, uint16(min(ip, 0xffff)))
 }
 
-func (ps *PathSide) lost(count *[Bins]uint32, ip, n uint32) {
-	b := Bin(ip)
-	count[b] += n
-	if ip16 := uint16(min(ip, 0xffff)); ps.MinLost[b] == 0 || ip16 < ps.MinLost[b] {
-		ps.MinLost[b] = ip16
+func (ps *PathSide) again(ip, n uint32) {
+	b := &ps.Bin[Bin(ip)]
+	b.Again += n
+	ps.Retransmits += n
+	b.lost(ip)
+}
+
+func (ps *PathSide) missing(ip, n uint32) {
+	b := &ps.Bin[Bin(ip)]
+	b.Missing += n
+	ps.Lost += n
+	b.lost(ip)
+}
+
+func (b *SizeBin) lost(ip uint32) {
+	if ip16 := uint16(min(ip, 0xffff)); b.MinLost == 0 || ip16 < b.MinLost {
+		b.MinLost = ip16
 	}
 }

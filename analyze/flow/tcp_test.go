@@ -340,8 +340,8 @@ func TestSuperPackets(t *testing.T) {
 	k.send(300*ms, Server, ack, 1, 1, 4000)
 	p := k.t.Path(k.last)
 	side, _ := p.From(k.s.Addr)
-	if side.Seen[Bin(1500)] != 4 || side.Again[Bin(1500)] != 2 || side.Again[Bin(40+4000-2*1460)] != 1 {
-		t.Errorf("seen %v again %v", side.Seen, side.Again)
+	if full := side.Bin[Bin(1500)]; full.Seen != 4 || full.Again != 2 || side.Bin[Bin(40+4000-2*1460)].Again != 1 {
+		t.Errorf("%+v", side.Bin)
 	}
 }
 
