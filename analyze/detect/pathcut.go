@@ -181,7 +181,7 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 		f.Sent += int(st.sent)
 		f.Flows += int(st.conns)
 		if len(evidence) < analyze.MaxEvidence {
-			evidence = append(evidence, st.note)
+			evidence = append(evidence, st.note.evidence())
 		}
 	}
 	f.PeersTotal, f.OthersAlive = d.alive(w, host, g)

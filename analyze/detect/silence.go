@@ -34,7 +34,7 @@ type peerState struct {
 	ref  flow.Ref
 	side flow.Side // the peer's
 	seen uint32
-	note analyze.Evidence
+	note lossNote
 }
 
 // rateWindows is over how many windows the rate before the silence is measured.
@@ -70,7 +70,7 @@ func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
 		first = e.At // the peer was heard in between; the repetition is a new question
 	}
 	if st.asked == 0 || !st.tcp {
-		st.note = callEvidence(e, "sent again, nothing comes back")
+		st.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "sent again, nothing comes back"}
 		st.ref, st.side = e.Conn.Ref(), e.Side.Other()
 		st.seen = e.Conn.Packets(st.side)
 	}
@@ -89,10 +89,7 @@ func (st *peerState) askDNS(e *flow.Event) {
 		return // one lost query among others
 	}
 	if st.asked == 0 {
-		st.note = analyze.Evidence{At: first, Flow: e.DNS.Client.String() + " > " + e.DNS.Server.String(), Note: "no answer"}
-		if e.DNS.QueryFrame != 0 {
-			st.note.Frames = []uint64{e.DNS.QueryFrame}
-		}
+		st.note = lossNote{first, e.DNS.Client, e.DNS.Server, e.DNS.QueryFrame, "no answer"}
 	}
 	n := uint32(1)
 	if e.Kind == flow.DNSUnanswered {

@@ -41,14 +41,15 @@ type surge struct {
 }
 
 type demandState struct {
-	rate    rates
-	sources subjects[capture.Addr, sourceState]
-	failed  [seriesLen]uint32 // attempts that failed, by window, the newest last
-	half    uint32            // handshakes not completed by their source, since the onset
-	ignored uint32            // SYNs left without an answer, since the onset
 	// Of this window:
 	curSYN  uint32
 	curFail uint32
+
+	sources subjects[capture.Addr, sourceState]
+	half    uint32 // handshakes not completed by their source, since the onset
+	ignored uint32 // SYNs left without an answer, since the onset
+	rate    rates
+	failed  [seriesLen]uint32 // attempts that failed, by window, the newest last
 }
 
 // firstSYN is a connection request; it becomes evidence when it is needed.
@@ -68,8 +69,8 @@ func (f *firstSYN) evidence(server capture.Endpoint) analyze.Evidence {
 
 // sourceState is one source of requests to one listener.
 type sourceState struct {
+	cur    uint32                // of this window
 	recent [sourceWindows]uint16 // by window, the newest last
-	cur    uint32
 	before uint32 // requests until the onset, while there is none: all
 	since  uint32
 	failed uint32 // since the onset

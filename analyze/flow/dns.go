@@ -91,6 +91,7 @@ type DNS struct {
 	nameLen uint8
 	decided bool // answered, reported unanswered, or never a transaction
 	indexed [indexes]bool
+	bucket  [indexes]uint16 // where its chains begin
 	next    [indexes]uint32 // chains of the indexes: record number + 1
 	nameOff uint32
 	repeat  uint32 // newest repeat of this transaction, and from there the one before

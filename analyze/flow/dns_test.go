@@ -256,7 +256,7 @@ func TestDNSFields(t *testing.T) {
 		Latency: 2 * time.Second, QueryFrame: 1, AnswerFrame: 3, NameHash: d.NameHash, QueryLen: uint32(len(q)), AnswerLen: uint32(len(a)),
 		AnswerIPLen: uint32(len(a)) + 28, ID: 7, QType: 16, EDNSSize: 1232, Records: 3, Tries: 2, Repeats: 1, Answers: 1,
 		Proto: capture.ProtoUDP, Answered: true}
-	d.nameLen, d.decided, d.repeat, d.indexed = 0, false, 0, [indexes]bool{}
+	d.nameLen, d.decided, d.repeat, d.indexed, d.bucket = 0, false, 0, [indexes]bool{}, [indexes]uint16{}
 	if d != want || k.names[0] != "big.example" || d.Waited() != 2*time.Second {
 		t.Errorf("%q\n%+v, want\n%+v", k.names[0], d, want)
 	}

@@ -69,7 +69,8 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	d.QueryFrame, d.QueryLen, d.EDNSSize, d.Tries = p.Frame, size, t.msg.EDNSSize, 1
 	t.stats.Transactions++
 	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolver(d)
-	old, before := t.find(byID, d), t.find(byName, d)
+	old, asked := t.find(byID, d), t.find(byName, d)
+	before := asked
 	again := repeats(d, before)
 	if !again && old != before && repeats(d, old) {
 		again, before = true, old
@@ -85,7 +86,7 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 		d.LookupAt, d.Lookup, d.Tries, d.AfterTruncated = before.LookupAt, before.Lookup, before.Tries, true
 	}
 	t.enter(byID, n, d, old)
-	t.enter(byName, n, d, t.find(byName, d))
+	t.enter(byName, n, d, asked)
 	t.ev = Event{Kind: DNSQuery, Side: Client, At: at, Since: d.LookupAt, Dur: at.Sub(d.LookupAt),
 		Len: size, IPLen: p.IPLen, N: uint32(d.Tries), Frame: p.Frame, DNS: d}
 	emit(&t.ev)

@@ -157,15 +157,15 @@ const (
 	indexes
 )
 
-// bucket is where the chain of d's key begins.
-func (t *dnsTable) bucket(index int, d *DNS) *uint32 {
+// place finds the bucket in which the chain of d's key begins. MaxDNS of them fit 16 bits.
+func (t *dnsTable) place(index int, d *DNS) {
 	x := d.Server.Hash()
 	if index == byID { // commutative: an answer finds its query
 		x += d.Client.Hash() + uint64(d.Proto)<<16 + uint64(d.ID)
 	} else {
 		x ^= (&capture.Endpoint{Addr: d.Client.Addr, Port: d.QType}).Hash() + d.NameHash
 	}
-	return &t.buckets[index][x*0x9e3779b97f4a7c15>>t.shift] // Fibonacci hashing takes the top bits
+	d.bucket[index] = uint16(x * 0x9e3779b97f4a7c15 >> t.shift) // Fibonacci hashing takes the top bits
 }
 
 // sameKey reports whether a and b have the same key.
@@ -177,12 +177,13 @@ func sameKey(index int, a, b *DNS) bool {
 	return a.NameHash == b.NameHash && a.QType == b.QType && a.Client.Addr == b.Client.Addr && a.Server == b.Server
 }
 
-// find returns the transaction with the key of d, nil if there is none.
+// find returns the transaction with the key of d, nil if there is none, and notes d's bucket for enter.
 func (t *dnsTable) find(index int, d *DNS) *DNS {
 	if t.chunks == nil {
 		return nil
 	}
-	for e := t.deref(*t.bucket(index, d)); e != nil; e = t.deref(e.next[index]) {
+	t.place(index, d)
+	for e := t.deref(t.buckets[index][d.bucket[index]]); e != nil; e = t.deref(e.next[index]) {
 		if sameKey(index, e, d) {
 			return e
 		}
@@ -190,12 +191,12 @@ func (t *dnsTable) find(index int, d *DNS) *DNS {
 	return nil
 }
 
-// enter makes d, record n, the transaction of its key in place of old.
+// enter makes d, record n, which find has looked for, the transaction of its key in place of old.
 func (t *dnsTable) enter(index int, n uint64, d, old *DNS) {
 	if old != nil {
 		t.leave(index, old)
 	}
-	b := t.bucket(index, d)
+	b := &t.buckets[index][d.bucket[index]]
 	d.next[index], d.indexed[index] = *b, true
 	*b = t.ref(n)
 }
@@ -204,7 +205,7 @@ func (t *dnsTable) leave(index int, d *DNS) {
 	if !d.indexed[index] {
 		return
 	}
-	at := t.bucket(index, d)
+	at := &t.buckets[index][d.bucket[index]]
 	for e := t.deref(*at); e != d; e = t.deref(*at) {
 		at = &e.next[index]
 	}
