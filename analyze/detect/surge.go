@@ -71,7 +71,7 @@ func (f *firstSYN) evidence(server capture.Endpoint) analyze.Evidence {
 type sourceState struct {
 	cur    uint32                // of this window
 	recent [sourceWindows]uint16 // by window, the newest last
-	before uint32 // requests until the onset, while there is none: all
+	before uint32                // requests until the onset, while there is none: all
 	since  uint32
 	failed uint32 // since the onset
 	idle   int    // windows without a request
