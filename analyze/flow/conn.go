@@ -59,10 +59,11 @@ type side struct {
 	hidden  uint8  // transmissions that the present stall has already been said to have cost
 }
 
-// Conn is one TCP connection. It is pointer-free; at most MaxConns are kept. All
-// fields but the exported ones belong to the tracker.
+// Conn is one TCP connection. It is pointer-free and fills six cache lines; at most MaxConns are
+// kept. All fields but the exported ones belong to the tracker.
 type Conn struct {
 	Client, Server capture.Endpoint
+	Stream         uint32 // counts connections from 0, as Wireshark's tcp.stream
 	First, Last    capture.Instant
 	// HandshakeRTT is the time from the last SYN to the first segment after it that
 	// has ACK and no SYN; 0 if unknown.
@@ -82,7 +83,6 @@ type Conn struct {
 	idleFor   time.Duration
 	side      [2]side
 	firstSeen uint64 // frame of the first packet
-	Stream    uint32 // counts connections from 0, as Wireshark's tcp.stream
 	index     uint32 // of this record in the slab
 	path      uint32
 	service   uint32

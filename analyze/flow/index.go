@@ -100,7 +100,7 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 		}
 		c := t.conns.at(ref - 1)
 		// One field of each cache line.
-		sum += uint32(c.Client.Port) + uint32(c.Last) + c.side[0].next + c.side[0].dataPk + c.side[1].next + c.side[1].dataPk + c.Stream
+		sum += uint32(c.Client.Port) + uint32(c.reqAt) + c.side[0].next + c.side[0].dataPk + uint32(c.side[1].nextAt) + c.index
 		if c.path != 0 {
 			k := &obs[i].Packet
 			from := c.dir(Client)

@@ -8,10 +8,10 @@ import (
 
 // Defaults of Options.
 const (
-	// DefaultMaxConns bounds the flow table: at about 330 bytes a connection, and as much
-	// again for those with losses, 500,000 stay under 300 MB.
+	// DefaultMaxConns bounds the flow table: at 384 bytes a connection, and 488
+	// more for those with losses, 500,000 stay under 300 MB.
 	DefaultMaxConns = 500_000
-	// DefaultMaxPaths bounds the host pairs, at about 1.1 kB each.
+	// DefaultMaxPaths bounds the host pairs, at 1.2 kB each.
 	DefaultMaxPaths = 32_768
 )
 
