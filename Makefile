@@ -23,9 +23,12 @@ FUZZTIME  ?= 60s
 # What the tests and `make bench` run beside Go: program:package. Lists, because the lab's own hosts need them.
 PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
 	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
-	gcc:gcc ld:binutils zstd:zstd git:git rsyslogd:rsyslog
+	gcc:gcc ld:binutils zstd:zstd git:git rsyslogd:rsyslog shellcheck:shellcheck
 # gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS.
 PACKAGES := libc6-dev ca-certificates rsyslog-openssl
+
+# The shell scripts, those of the packages included.
+SCRIPTS = $(shell grep -lE '^\#!.*sh$$' .ci/* .package/* .tools/*)
 
 .PHONY: help
 help: ## list these targets
@@ -69,9 +72,12 @@ test-race: go ## the unit tests of packages that start goroutines, under the rac
 	@.tools/race
 
 .PHONY: lint
-lint: $(LINTER) ## go vet and golangci-lint, which also enforces the import rules
+lint: $(LINTER) ## go vet, golangci-lint, which also enforces the import rules, and shellcheck
 	go vet ./...
 	$(LINTER) run
+	cd .package && ../$(LINTER) run --disable forbidigo # its one program is a command
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); \
+		else mkdir -p .test; echo 'lint of the shell scripts: needs shellcheck' | tee -a .test/skipped; fi
 
 .PHONY: tidy
 tidy: go ## fail if go.mod or go.sum is not what the code needs
@@ -125,6 +131,7 @@ package: go ## deb, rpm, tarball, SBOM for linux/amd64 and arm64, and SHA256SUMS
 
 .PHONY: test-package
 test-package: go ## install, run, upgrade and remove the packages in a Debian tree (root, debootstrap); says what it skipped
+	@.tools/deps debootstrap:debootstrap rpm:rpm strace:strace zstdcat:zstd systemd-analyze:systemd
 	.package/test
 
 .PHONY: clean

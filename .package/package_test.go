@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -110,5 +111,57 @@ func TestDaemonSet(t *testing.T) {
 		if line := key + "=" + strings.Join(caps, " ") + "\n"; !strings.Contains(string(unit), "\n"+line) {
 			t.Errorf("jindan.service has no line %q", line)
 		}
+	}
+}
+
+// TestThreatModel holds README.md's threat model against the tree: each line is answered by at least one test, setting of the
+// unit or target of make, and each that it names exists.
+func TestThreatModel(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	known := map[string]bool{}
+	add := func(text, pattern, form string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			known[strings.Replace(form, "X", m[1], 1)] = true
+		}
+	}
+	add(read("jindan.service"), `(?m)^(\w+)=`, "`X=`")
+	add(read("../Makefile"), `(?m)^([a-z-]+):`, "`make X`")
+	err := filepath.WalkDir("..", func(name string, _ os.DirEntry, err error) error {
+		if strings.HasSuffix(name, "_test.go") {
+			add(read(name), `(?m)^func ((?:Test|Fuzz)\w+)\(`, "`X`")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	_, text, _ := strings.Cut(read("../README.md"), "\n## Threat model\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	answer := regexp.MustCompile("`(?:(?:Test|Fuzz)\\w+|[A-Z]\\w+=|make [a-z-]+)`")
+	lines := 0
+	for l := range strings.Lines(text) {
+		names := answer.FindAllString(l, -1)
+		for _, n := range names {
+			if !known[n] {
+				t.Errorf("there is no %s", n)
+			}
+		}
+		if !strings.HasPrefix(l, "| ") || strings.HasPrefix(l, "| who can |") {
+			continue
+		}
+		lines++
+		if len(names) == 0 {
+			t.Errorf("nothing answers %s", l)
+		}
+	}
+	if lines == 0 {
+		t.Error("README.md has no threat model")
 	}
 }

@@ -159,6 +159,9 @@ var mistakes = []struct{ in, want string }{
 	// TLS.
 	{sink("type: webhook, url: \"https://h\", tls: {ca: \"${DIR}/key\", insecure_skip_verify: no}"), `2:49: file "${DIR}/key": has no certificate in PEM
 2:85: expected true or false, found "no"`},
+	{sink("type: webhook, url: \"https://h\", tls: {ca: \"${DIR}/missing\"}"), `2:49: file "${DIR}/missing": no such file or directory`},
+	{sink("type: webhook, url: \"https://h\", tls: {cert: \"${DIR}/ok/cert\", key: \"${DIR}/key\"}"), `2:51: file "${DIR}/ok/cert": not a directory`},
+	{sink("type: webhook, url: \"https://h\", tls: {cert: \"${DIR}/ok\", key: \"${DIR}/missing\"}"), `2:69: file "${DIR}/missing": no such file or directory`},
 	{sink("type: webhook, url: \"https://h\", tls: {ca: \"${DIR}/ok\", insecure_skip_verify: true}"), `2:49: ca has no effect with insecure_skip_verify`},
 	{sink("type: webhook, url: \"https://h\", tls: {cert: \"${DIR}/ok\"}"), `2:44: cert and key belong together: one of them is missing`},
 	{sink("type: webhook, url: \"https://h\", tls: {cert: \"${DIR}/ok\", key: \"${DIR}/other\"}"), `2:69: file "${DIR}/other": is not the private key of the certificate in "${DIR}/ok"`},
