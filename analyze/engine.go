@@ -177,7 +177,9 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 		e.heard[1] = at
 		e.local.sockets(s.Sockets)
 	case s.Host != nil:
-		e.heard[2] = at
+		if h := s.Host; h.Has != 0 || h.ConntrackMax > 0 || h.FilesMax > 0 || h.PortRange[1] > 0 {
+			e.heard[2] = at // else procfs could not be read: what is 0 in h is not known
+		}
 		e.local.addresses(s.Host.Addrs)
 	case s.Change != nil && s.Change.Kind == capture.ChangeFilter:
 		e.cov.Captured = s.Change.What

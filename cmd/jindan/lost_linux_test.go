@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -211,5 +213,67 @@ func TestIntegrationPacketsNotPermitted(t *testing.T) {
 		if v := got["close-wait"]; strings.Contains(v, "No packets") {
 			t.Errorf("close-wait, which sockets tell: %q", v)
 		}
+	}
+}
+
+// TestProcfsLost takes the agent's procfs away while it runs: it goes on, names each file once, and takes back what the counters
+// had ruled out.
+func TestProcfsLost(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	proc, record := filepath.Join(dir, "proc"), filepath.Join(dir, "recording")
+	if err := os.CopyFS(proc, os.DirFS("../../capture/host/testdata/proc")); err != nil {
+		t.Fatal(err)
+	}
+	run := func(span time.Duration) (log string, steps map[string]string) {
+		t.Helper()
+		var messages bytes.Buffer
+		agent := exec.Command(self, "record", record, "--for", span.String(), "--no-capture")
+		agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN=", "JINDAN_RECORDER_ENABLED=false", "JINDAN_HOST_PROCFS="+proc)
+		agent.Stderr = &messages
+		if err := agent.Run(); err != nil {
+			t.Fatalf("%v: %s", err, messages.String())
+		}
+		replay := exec.Command(self, "analyze", "-o", "ndjson", record)
+		replay.Env = append(os.Environ(), asProgram+"=1")
+		out, err := replay.Output()
+		if err != nil {
+			t.Fatalf("analyse the recording: %v", err)
+		}
+		if err := os.RemoveAll(record); err != nil {
+			t.Fatal(err)
+		}
+		return messages.String(), verdicts(out)
+	}
+	if log, steps := run(3 * time.Second); !strings.Contains(steps["exhaustion"], "The fullest limit is ") {
+		t.Fatalf("with its procfs: %q; %s", steps["exhaustion"], log)
+	}
+	// The open descriptors must notice, too, as with a module that is unloaded.
+	remove := time.AfterFunc(2*time.Second, func() {
+		err := filepath.WalkDir(proc, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			return os.Truncate(path, 0)
+		})
+		if err := errors.Join(err, os.RemoveAll(proc)); err != nil {
+			t.Error(err)
+		}
+	})
+	defer remove.Stop()
+	log, steps := run(15 * time.Second) // the engine believes counters for 10 s, the log tells every 5 s
+	for _, file := range []string{"net/snmp", "net/netstat", "sys/fs/file-nr"} {
+		if n := strings.Count(log, proc+"/"+file+": "); n != 1 {
+			t.Errorf("%s is named %d times: %s", file, n, log)
+		}
+	}
+	if v := steps["exhaustion"]; strings.Contains(v, "limit") { // that of the accept queues is ruled out by sockets
+		t.Errorf("without its procfs: exhaustion %q", v)
+	}
+	if v := steps["close-wait"]; !strings.HasPrefix(v, "ruled_out: ") {
+		t.Errorf("without its procfs: close-wait, which sockets tell, %q", v)
 	}
 }
