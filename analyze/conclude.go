@@ -58,6 +58,9 @@ func (e *Engine) diagnose(assessed map[string]Assessed) *Diagnosis {
 	if e.o.Causes != nil {
 		d = e.o.Causes.Diagnose(e.findings, assessed)
 	}
+	for i := range d.Steps {
+		e.unseen(&d.Steps[i])
+	}
 	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.w.End, e.coverage(), e.findings
 	return d
 }

@@ -63,6 +63,7 @@ type Engine struct {
 	byKind    [64][]int // detectors by flow.Kind
 	samplers  []Sampler
 	heard     [3]capture.Instant // newest observation by input, in the order of their bits
+	blind     blind
 	table     *flow.Table
 	emit      func(*Finding) error
 	err       error
@@ -176,11 +177,16 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 		e.heard[1] = at
 		e.local.sockets(s.Sockets)
 	case s.Host != nil:
-		e.heard[2] = at
+		if h := s.Host; h.Has != 0 || h.ConntrackMax > 0 || h.FilesMax > 0 || h.PortRange[1] > 0 {
+			e.heard[2] = at // else procfs could not be read: what is 0 in h is not known
+		}
 		e.local.addresses(s.Host.Addrs)
 	case s.Change != nil && s.Change.Kind == capture.ChangeFilter:
 		e.cov.Captured = s.Change.What
 		return // of the agent, not of the host
+	case s.Change != nil && s.Change.Kind == ChangeCapture:
+		e.blinded(at, s.Change)
+		return // likewise
 	}
 	for _, d := range e.samplers {
 		d.Sample(at, s)
@@ -188,13 +194,13 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 }
 
 // freshness is how long an input counts as there after it last spoke: samples come every second, and a
-// busy host may delay some. Of packets it is not asked: a quiet network has none.
+// busy host may delay some. Of packets it is not asked: a quiet network has none; their source says when it ends.
 const freshness = 10 * time.Second
 
 // have is the set of inputs that speak.
 func (e *Engine) have() (i Inputs) {
 	for bit, at := range e.heard {
-		if at != 0 && (bit == 0 || e.w.End.Sub(at) <= freshness) {
+		if at != 0 && (bit == 0 && e.blind.why == "" || bit > 0 && e.w.End.Sub(at) <= freshness) {
 			i |= 1 << bit
 		}
 	}

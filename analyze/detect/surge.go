@@ -23,6 +23,9 @@ type Surge struct {
 	OthersFailed  float64 `json:"others_failed"`
 	FailedBefore  float64 `json:"failed_before"`
 	Class         string  `json:"class"`
+	// Sampled says that sockets and counters told it, not packets: rates are those of the first seconds, RateBefore is that of all
+	// sources, and Unanswered what was turned away in those seconds.
+	Sampled bool `json:"sampled"`
 }
 
 // The classes of surge.
@@ -35,9 +38,10 @@ const (
 // all and by source. Repeated SYNs are not new requests: they are an effect of the surge, or of
 // something else.
 type surge struct {
-	states services[demandState]
-	best   Surge // the busiest source seen, for the assessment
-	syns   int
+	states  services[demandState]
+	sockets surgeSockets
+	best    Surge // the busiest source seen, for the assessment
+	syns    int
 }
 
 type demandState struct {
@@ -95,7 +99,7 @@ const (
 )
 
 func newSurge() analyze.Detector {
-	return &surge{states: newServices[demandState](maxListeners)}
+	return &surge{states: newServices[demandState](maxListeners), sockets: newSurgeSockets()}
 }
 
 func (d *surge) Spec() analyze.Spec {
@@ -151,7 +155,13 @@ func (d *surge) Event(e *flow.Event) {
 	}
 }
 
+// Sample takes what speaks when no packets are captured.
+func (d *surge) Sample(at capture.Instant, s *capture.Sample) { d.sockets.sample(at, s) }
+
 func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	if !w.Have.Has(analyze.Packets) {
+		d.sockets.judge(w, emit) // packets tell more
+	}
 	d.states.each(func(k capture.Endpoint, st *demandState) bool {
 		began := st.rate.seen - st.rate.windows()
 		if !st.rate.locked {

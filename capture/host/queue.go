@@ -13,6 +13,9 @@ import (
 // more than this in a second is a storm, of which the count is enough.
 const maxQueued = 1024
 
+// maxUntold bounds the failures that wait to be told: more than there are files and interfaces to read.
+const maxUntold = 32
+
 // queue holds what happens between two reads.
 type queue struct {
 	clock func() capture.Instant
@@ -23,6 +26,7 @@ type queue struct {
 	dropped uint64
 	failed  uint64
 	last    error
+	untold  []error // see Source.Untold
 }
 
 // change queues a marker with the present time.
@@ -74,4 +78,7 @@ func (q *queue) fail(err error) {
 	defer q.mu.Unlock()
 	q.failed++
 	q.last = err
+	if len(q.untold) < maxUntold {
+		q.untold = append(q.untold, err)
+	}
 }

@@ -99,6 +99,15 @@ func (s *Source) Failures() (n uint64, last error) {
 	return s.queue.failed, s.queue.last
 }
 
+// Untold returns the failures since the last call, each of which names its file, at most 32.
+func (s *Source) Untold() []error {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	u := s.queue.untold
+	s.queue.untold = nil
+	return u
+}
+
 // Dropped is how many changes, and inodes asked for, found the queue full.
 func (s *Source) Dropped() uint64 {
 	s.queue.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,4 +151,86 @@ func TestSourceWithoutAnything(t *testing.T) {
 		t.Errorf("Read after Close: %v", err)
 	}
 	s.Close()
+}
+
+// Files that cannot be read any more are named and counted once, and what they told is absent, not zero or old; the rest goes on.
+// When they can be read again, they are.
+func TestSourceFileVanishes(t *testing.T) {
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS("testdata/proc")); err != nil {
+		t.Fatal(err)
+	}
+	s := NewSource(Options{Proc: root, Interval: time.Millisecond})
+	defer s.Close()
+	var b capture.Batch
+	var h *capture.HostSample
+	samples := func(n int) {
+		t.Helper()
+		for range n {
+			if err := s.Read(t.Context(), &b); err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range b.Obs {
+				if o.Sample.Host != nil {
+					h = o.Sample.Host
+				}
+			}
+		}
+	}
+	known := func() [3]bool {
+		return [3]bool{h.Known(capture.TCPOrigDataSent), h.FilesMax > 0, h.Known(capture.OutSegs)}
+	}
+	samples(3)
+	if known() != [3]bool{true, true, true} {
+		t.Fatalf("before: %+v", h)
+	}
+	before, _ := s.Failures()
+	s.Untold()
+
+	netstat, fileNr := root+"/net/netstat", root+"/sys/fs/file-nr"
+	// The open descriptors must notice, too, as with a module that is unloaded.
+	for _, name := range []string{netstat, fileNr} {
+		if err := os.Truncate(name, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(fileNr, 0o700); err != nil { // opens, and cannot be read: also not by root
+		t.Fatal(err)
+	}
+	samples(3 * reopenEvery)
+	if known() != [3]bool{false, false, true} || h.Counters[capture.TCPOrigDataSent] != 0 {
+		t.Errorf("without two files: %+v", h)
+	}
+	if n, _ := s.Failures(); n != before+2 {
+		t.Errorf("%d failures for two files", n-before)
+	}
+	told := s.Untold()
+	if len(told) != 2 || len(s.Untold()) != 0 {
+		t.Errorf("told %v", told)
+	}
+	for _, name := range []string{netstat, fileNr} {
+		if !slices.ContainsFunc(told, func(err error) bool { return strings.Contains(err.Error(), name+": ") }) {
+			t.Errorf("%s is not named in %v", name, told)
+		}
+	}
+
+	if err := os.Remove(fileNr); err != nil {
+		t.Fatal(err)
+	}
+	for name, from := range map[string]string{netstat: "testdata/proc/net/netstat", fileNr: "testdata/proc/sys/fs/file-nr"} {
+		content, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(name, content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	samples(2 * reopenEvery)
+	if known() != [3]bool{true, true, true} {
+		t.Errorf("again: %+v", h)
+	}
 }

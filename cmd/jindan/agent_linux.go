@@ -134,8 +134,29 @@ func (ag *agent) run(ctx context.Context) error {
 	wait.Go(func() { ag.alive(ctx) })
 	wait.Go(func() { ag.economise(ctx) })
 	wait.Go(func() { ag.reopen(ctx) })
+	wait.Go(func() { ag.complain(ctx) })
 	wait.Wait()
 	return errors.Join(errs...)
+}
+
+// complainEvery is how often the log tells what the host's source could not read: each file once, when it begins.
+const complainEvery = 5 * time.Second
+
+func (ag *agent) complain(ctx context.Context) {
+	tick := time.NewTicker(complainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, w := range ag.watches {
+			if errs := w.host.Untold(); len(errs) > 0 {
+				ag.app.log.Warn().Msgf("%s goes on without what it cannot read: %s", w.host.Name(), oneLine(errors.Join(errs...)))
+			}
+		}
+	}
 }
 
 // reopen lets go of the files of sinks that were moved away.

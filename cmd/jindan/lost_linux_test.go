@@ -3,8 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -14,9 +18,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"jindan/analyze"
 )
 
-// TestIntegrationSourcesLost takes the agent's interface away, gives it back, and then removes its network namespace.
+// TestIntegrationSourcesLost takes the agent's interface away, gives it back, takes it away again, and then removes its network
+// namespace. The diagnosis says so, and so does that of the recording.
 func TestIntegrationSourcesLost(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes a network namespace")
@@ -49,7 +56,8 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := exec.Command(self, "run", "-o", "ndjson", "--netns", ns, "-i", "wire")
+	record := filepath.Join(dir, "recording")
+	agent := exec.Command(self, "run", "-o", "ndjson", "--netns", ns, "-i", "wire", "--record", record)
 	agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN="+api, "JINDAN_RECORDER_DIR="+filepath.Join(dir, "incidents"))
 	var out, messages bytes.Buffer
 	agent.Stdout, agent.Stderr = &out, &messages
@@ -104,6 +112,8 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	before := packets()
 	wire()
 	until("packets are seen again", func() bool { knock(); return packets() > before })
+	ip("-n", ns, "link", "del", "wire")
+	until("the interface is missed again", func() bool { return value(`jindan_source_failures_total`+label+`,source="capture"}`) == 2 })
 
 	ip("netns", "del", ns)
 	removed = true
@@ -119,7 +129,151 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	if code := agent.ProcessState.ExitCode(); code != 0 && code != exitTerminate || time.Since(begun) > 5*time.Second {
 		t.Errorf("exit code %d after %v: %s", code, time.Since(begun), messages.String())
 	}
-	if !strings.Contains(out.String(), `"jindan.diagnosis/v1"`) {
-		t.Errorf("no diagnosis: %s%s", out.String(), messages.String())
+	live := verdicts(out.Bytes())
+	for step := range strings.FieldsSeq(needsPackets) {
+		if v := live[step]; !strings.HasPrefix(v, "not_assessable: No packets since ") || !strings.Contains(v, ": capture on wire: ") {
+			t.Errorf("%s: %q", step, v)
+		}
+	}
+	if v := live["close-wait"]; !strings.HasPrefix(v, "ruled_out: ") {
+		t.Errorf("close-wait, which sockets tell: %q", v)
+	}
+	replay := exec.Command(self, "analyze", "-o", "ndjson", filepath.Join(record, ns))
+	replay.Env = append(os.Environ(), asProgram+"=1")
+	again, err := replay.Output()
+	if err != nil {
+		t.Fatalf("analyse the recording: %v", err)
+	}
+	if got := verdicts(again); !maps.Equal(got, live) {
+		t.Errorf("the recording says %q,\nthe agent %q", got, live)
+	}
+	samples, err := os.ReadFile(filepath.Join(record, ns, "samples.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(samples, []byte(`"`+string(analyze.ChangeCapture)+`"`)); n != 3 {
+		t.Errorf("%d markers for an interface that was gone, back and gone", n)
+	}
+}
+
+// verdicts are those of the diagnosis in records, with their reasons, by step.
+func verdicts(records []byte) map[string]string {
+	all := make(map[string]string)
+	for line := range bytes.Lines(records) {
+		var d struct {
+			Schema string
+			Steps  []analyze.StepVerdict
+		}
+		if json.Unmarshal(line, &d) == nil && d.Schema == analyze.DiagnosisSchema {
+			for _, v := range d.Steps {
+				all[v.Step] = fmt.Sprintf("%s: %s", v.Verdict, v.Reason.En)
+			}
+		}
+	}
+	return all
+}
+
+// TestIntegrationPacketsNotPermitted runs the agent without the right to capture: it goes on with what is left, and the diagnosis
+// says what that is not enough for, and why.
+func TestIntegrationPacketsNotPermitted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it takes one capability away, and no other")
+	}
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		t.Skipf("needs setpriv (util-linux): %v", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ why, flag string }{
+		{"not permitted: run as root, or with CAP_NET_RAW.", "--interface=lo"},
+		{"capture is switched off.", "--no-capture"},
+	} {
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		record := filepath.Join(t.TempDir(), "recording")
+		agent := exec.CommandContext(ctx, "setpriv", "--bounding-set=-net_raw", self, "record", record, "--for", "4s", c.flag)
+		agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN=", "JINDAN_RECORDER_ENABLED=false")
+		if out, err := agent.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		replay := exec.Command(self, "analyze", "-o", "ndjson", record)
+		replay.Env = append(os.Environ(), asProgram+"=1")
+		out, err := replay.Output()
+		if err != nil {
+			t.Fatalf("analyse the recording: %v", err)
+		}
+		got := verdicts(out)
+		for step := range strings.FieldsSeq(needsPackets) {
+			if !strings.HasPrefix(got[step], "not_assessable: No packets: "+c.why) {
+				t.Errorf("%s: %q", step, got[step])
+			}
+		}
+		if v := got["close-wait"]; strings.Contains(v, "No packets") {
+			t.Errorf("close-wait, which sockets tell: %q", v)
+		}
+	}
+}
+
+// TestProcfsLost takes the agent's procfs away while it runs: it goes on, names each file once, and takes back what the counters
+// had ruled out.
+func TestProcfsLost(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	proc, record := filepath.Join(dir, "proc"), filepath.Join(dir, "recording")
+	if err := os.CopyFS(proc, os.DirFS("../../capture/host/testdata/proc")); err != nil {
+		t.Fatal(err)
+	}
+	run := func(span time.Duration) (log string, steps map[string]string) {
+		t.Helper()
+		var messages bytes.Buffer
+		agent := exec.Command(self, "record", record, "--for", span.String(), "--no-capture")
+		agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN=", "JINDAN_RECORDER_ENABLED=false", "JINDAN_HOST_PROCFS="+proc)
+		agent.Stderr = &messages
+		if err := agent.Run(); err != nil {
+			t.Fatalf("%v: %s", err, messages.String())
+		}
+		replay := exec.Command(self, "analyze", "-o", "ndjson", record)
+		replay.Env = append(os.Environ(), asProgram+"=1")
+		out, err := replay.Output()
+		if err != nil {
+			t.Fatalf("analyse the recording: %v", err)
+		}
+		if err := os.RemoveAll(record); err != nil {
+			t.Fatal(err)
+		}
+		return messages.String(), verdicts(out)
+	}
+	if log, steps := run(3 * time.Second); !strings.Contains(steps["exhaustion"], "The fullest limit is ") {
+		t.Fatalf("with its procfs: %q; %s", steps["exhaustion"], log)
+	}
+	// The open descriptors must notice, too, as with a module that is unloaded.
+	remove := time.AfterFunc(2*time.Second, func() {
+		err := filepath.WalkDir(proc, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			return os.Truncate(path, 0)
+		})
+		if err := errors.Join(err, os.RemoveAll(proc)); err != nil {
+			t.Error(err)
+		}
+	})
+	defer remove.Stop()
+	log, steps := run(15 * time.Second) // the engine believes counters for 10 s, the log tells every 5 s
+	for _, file := range []string{"net/snmp", "net/netstat", "sys/fs/file-nr"} {
+		if n := strings.Count(log, proc+"/"+file+": "); n != 1 {
+			t.Errorf("%s is named %d times: %s", file, n, log)
+		}
+	}
+	if v := steps["exhaustion"]; strings.Contains(v, "limit") { // that of the accept queues is ruled out by sockets
+		t.Errorf("without its procfs: exhaustion %q", v)
+	}
+	if v := steps["close-wait"]; !strings.HasPrefix(v, "ruled_out: ") {
+		t.Errorf("without its procfs: close-wait, which sockets tell, %q", v)
 	}
 }

@@ -36,10 +36,13 @@ func newTape(ag *agent, w *watch, dir string) (*tape, error) {
 	t := &tape{ag: ag, w: w}
 	cfg := ag.cfg
 	if dir != "" {
+		var err error
 		if w.ns != "" {
+			if err = os.MkdirAll(dir, 0o700); err != nil {
+				return nil, fmt.Errorf("create recording: %w", err)
+			}
 			dir = filepath.Join(dir, strings.ReplaceAll(w.ns, "/", "_"))
 		}
-		var err error
 		t.writer, err = recording.Create(dir, recording.Options{Meta: w.meta, MaxBytes: int64(cfg.Record.MaxBytes), MaxDuration: cfg.Record.MaxTime})
 		if err != nil {
 			return nil, err

@@ -37,9 +37,10 @@ type watch struct {
 	host    *host.Source
 	handle  netns.NsHandle
 	// blind says what cannot be seen, why, and what would help.
-	blind  []string
-	engine *analyze.Engine
-	meta   recording.Meta
+	blind     []string
+	noPackets string // why nothing captures packets; empty: something does
+	engine    *analyze.Engine
+	meta      recording.Meta
 	// newest is the event time of the newest batch.
 	newest atomic.Int64
 }
@@ -61,10 +62,13 @@ func openWatch(cfg *config.Config, ns string) (*watch, error) {
 	if cfg.Capture.Enabled {
 		if err := w.openLive(cfg); err != nil {
 			errs = append(errs, err)
-			w.blind = append(w.blind, "packets: "+advice(err, "CAP_NET_RAW"))
+			w.noPackets = advice(err, "CAP_NET_RAW")
 		}
 	} else {
-		w.blind = append(w.blind, "packets: capture is switched off")
+		w.noPackets = "capture is switched off"
+	}
+	if w.noPackets != "" {
+		w.blind = append(w.blind, "packets: "+w.noPackets)
 	}
 	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: cfg.Sockets.GateEvery, FullEvery: cfg.Sockets.FullEvery})
 	if err != nil {
@@ -116,7 +120,7 @@ func (w *watch) openLive(cfg *config.Config) error {
 	if w.live, err = live.Open(o, decode.New()); err != nil {
 		return err
 	}
-	w.sources = append(w.sources, w.live)
+	w.sources = append(w.sources, newPackets(w.live, cfg.Capture.Interfaces))
 	return nil
 }
 
@@ -173,7 +177,7 @@ func (w *watch) ask(a analyze.Ask) {
 // run observes until ctx ends, and returns the diagnosis. See shows every batch before the engine has it.
 func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analyze.Diagnosis, error) {
 	var failed error
-	err := capture.Merge(ctx, w.sources, 0, func(b *capture.Batch) error {
+	take := func(b *capture.Batch) error {
 		if see != nil {
 			if failed = see(b); failed != nil {
 				return failed
@@ -182,7 +186,13 @@ func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analy
 		w.newest.Store(int64(b.Until))
 		failed = w.engine.Observe(b)
 		return failed
-	})
+	}
+	if w.noPackets != "" {
+		if err := take(w.unseen()); err != nil {
+			return nil, err
+		}
+	}
+	err := capture.Merge(ctx, w.sources, 0, take)
 	if failed != nil {
 		return nil, failed
 	}
