@@ -66,6 +66,12 @@ test-integration: $(TESTSUM) ## the tests in network namespaces (root), one pack
 	@mkdir -p .test
 	$(TESTSUM) --format standard-quiet --hide-summary skipped --jsonfile .test/integration.json -- -p 1 -run '^TestIntegration' ./...
 
+.PHONY: conformance
+conformance: go ## the stream into an OpenTelemetry Collector, Loki and NATS that are built from their modules (first, some 20 minutes)
+	go -C fixtures/receivers build -trimpath -buildvcs=false -o ../../bin/ ./otelcol tool
+	go -C fixtures/receivers/loki build -trimpath -buildvcs=false -o ../../../bin/ tool
+	PATH=$(CURDIR)/bin:$$PATH go test -count=1 -v -run '^(TestConformance|TestIntegrationNATS)' ./cmd/internal/sink/...
+
 .PHONY: test-race
 test-race: go ## the unit tests of packages that start goroutines, under the race detector
 	@mkdir -p .test

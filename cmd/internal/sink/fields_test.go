@@ -69,57 +69,63 @@ var otelValues = map[string][]string{
 	"network.transport": {"tcp", "udp"}, "network.io.direction": {"transmit", "receive"}, "network.connection.state": {"close_wait"},
 }
 
-// replay gives the records of all recorded cases, each a minute past its end, so that faults resolve.
+// replay gives the records of all recorded cases.
 func replay(t *testing.T, each func(r Record)) {
 	t.Helper()
 	files, err := filepath.Glob("../../../fixtures/*/packets.pcap*")
 	if err != nil || len(files) < 10 {
 		t.Fatalf("no fixtures: %v %v", files, err)
 	}
+	for _, name := range files {
+		replayCase(t, name, 2*time.Minute, each)
+	}
+}
+
+// replayCase gives the records of one capture and of the quiet time after it, in which faults resolve.
+func replayCase(t *testing.T, name string, quiet time.Duration, each func(r Record)) {
+	t.Helper()
 	set, err := rules.Load(detect.Features())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range files {
-		e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: "web01", Agent: "jindan/1.2.3", Causes: cause.New(set)},
-			func(f *analyze.Finding) error {
-				r, err := FindingRecord(f)
-				each(r)
-				return err
-			})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := pcapfile.Open(name, packets.New())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var last capture.Instant
-		err = capture.Merge(context.Background(), []capture.Source{f}, 256, func(b *capture.Batch) error {
-			if len(b.Obs) > 0 {
-				last = b.Obs[len(b.Obs)-1].At
-			}
-			return e.Observe(b)
+	e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: "web01", Agent: "jindan/1.2.3", Causes: cause.New(set)},
+		func(f *analyze.Finding) error {
+			r, err := FindingRecord(f)
+			each(r)
+			return err
 		})
-		f.Close()
-		if err != nil && !errors.Is(err, io.EOF) {
-			t.Fatal(err)
-		}
-		for i := range 120 {
-			if err := e.Observe(&capture.Batch{Until: last.Add(time.Duration(i) * time.Second)}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		d, err := e.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := DiagnosisRecord(d, 1, "web01", "jindan/1.2.3")
-		if err != nil {
-			t.Fatal(err)
-		}
-		each(r)
+	if err != nil {
+		t.Fatal(err)
 	}
+	f, err := pcapfile.Open(name, packets.New())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var last capture.Instant
+	err = capture.Merge(context.Background(), []capture.Source{f}, 256, func(b *capture.Batch) error {
+		if len(b.Obs) > 0 {
+			last = b.Obs[len(b.Obs)-1].At
+		}
+		return e.Observe(b)
+	})
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	for d := time.Duration(0); d < quiet; d += time.Second {
+		if err := e.Observe(&capture.Batch{Until: last.Add(d)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := e.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := DiagnosisRecord(d, 1, "web01", "jindan/1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(r)
 }
 
 // TestFields holds every record of the recorded cases, in every encoding, against the published names: the schemas,

@@ -67,7 +67,10 @@ func open(o Options) (*kafka, error) {
 	}
 	opts := []kgo.Opt{kgo.SeedBrokers(o.Address...), kgo.DefaultProduceTopic(o.Topic), kgo.ClientID("jindan"),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchMaxBytes(2 << 20), // bodies are at most 1 MiB, here and in the batch
-		kgo.MaxBufferedRecords(10_000)}
+		kgo.MaxBufferedRecords(10_000),
+		// Without it a record that was once sent waits for its answer however long the broker is away, and the outage
+		// does not show in the status. What it costs are records stored twice, and their id tells which.
+		kgo.AllowIdempotentProduceCancellation()}
 	if o.TLS.Enabled() {
 		t, err := o.TLS.Config()
 		if err != nil {

@@ -134,6 +134,27 @@ func TestIntegrationNATS(t *testing.T) {
 	}
 }
 
+func TestFaults(t *testing.T) {
+	deaf, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	for name, address := range map[string]string{"absent": "127.0.0.1:1", "no such host": "no-such-host.invalid", "accepts and never reads": deaf.Addr().String()} {
+		t.Run(name, func(t *testing.T) {
+			p, err := New(Options{Address: "nats://" + address})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			start := time.Now()
+			if n, err := send(p, batch(3, 0)); n != 0 || err == nil || time.Since(start) > 10*time.Second {
+				t.Errorf("%d, %v after %v", n, err, time.Since(start))
+			}
+		})
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for _, bad := range []Options{{}, {Address: "h", Subject: "a.*"}, {Address: "h", TLS: sink.TLS{CA: "/nowhere"}}} {
 		if _, err := New(bad); err == nil {
