@@ -23,9 +23,10 @@ FUZZTIME  ?= 60s
 # What the tests and `make bench` run beside Go: program:package. Lists, because the lab's own hosts need them.
 PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
 	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
-	gcc:gcc ld:binutils zstd:zstd git:git rsyslogd:rsyslog shellcheck:shellcheck
-# gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS.
-PACKAGES := libc6-dev ca-certificates rsyslog-openssl
+	gcc:gcc ld:binutils zstd:zstd git:git shellcheck:shellcheck \
+	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager nats-server:nats-server
+# gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS; journald comes with systemd.
+PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd
 
 # The shell scripts, those of the packages included.
 SCRIPTS = $(shell grep -lE '^\#!.*sh$$' .ci/* .package/* .tools/*)

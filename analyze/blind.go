@@ -5,10 +5,6 @@ import (
 	"jindan/rules"
 )
 
-// ChangeCapture is a marker of the agent itself: from now on no packets of the source What can be seen, and Detail says why;
-// an empty Detail says that they can be seen again. Only its source knows: a quiet network has no packets either.
-const ChangeCapture capture.ChangeKind = "capture"
-
 // blind says why there are no packets; an empty why, that there may be some.
 type blind struct {
 	why   string
@@ -16,7 +12,7 @@ type blind struct {
 	heard bool // there were some before
 }
 
-// blinded takes a marker of ChangeCapture.
+// blinded takes a marker of capture.ChangeCapture.
 func (e *Engine) blinded(at capture.Instant, c *capture.Change) {
 	if c.Detail == "" {
 		e.blind = blind{}

@@ -184,7 +184,7 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 	case s.Change != nil && s.Change.Kind == capture.ChangeFilter:
 		e.cov.Captured = s.Change.What
 		return // of the agent, not of the host
-	case s.Change != nil && s.Change.Kind == ChangeCapture:
+	case s.Change != nil && s.Change.Kind == capture.ChangeCapture:
 		e.blinded(at, s.Change)
 		return // likewise
 	}

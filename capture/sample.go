@@ -239,6 +239,9 @@ const (
 	ChangeNeighbour    ChangeKind = "neighbour" // a next hop became unreachable, or moved
 	ChangeClock        ChangeKind = "clock"     // the wall clock was stepped
 	ChangeFilter       ChangeKind = "filter"    // jindan's own: which packets it captures from now on
+	// ChangeCapture, jindan's own: from now on no packets of the source What can be seen, and Detail says why; an empty Detail
+	// says that they can be seen again. Only its source knows: a quiet network has no packets either.
+	ChangeCapture ChangeKind = "capture"
 )
 
 // Change is a marker: something on the host that changed at a known time.

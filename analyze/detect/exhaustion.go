@@ -110,12 +110,13 @@ func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
 }
 
 func (d *exhaustion) counters(at capture.Instant, h *capture.HostSample) {
-	refused := h.Counters[capture.ConntrackDrop] + h.Counters[capture.ConntrackInsertFailed]
-	if !d.host.known {
-		d.host.refused0 = refused
+	if h.Known(capture.ConntrackDrop) && h.Known(capture.ConntrackInsertFailed) {
+		refused := h.Counters[capture.ConntrackDrop] + h.Counters[capture.ConntrackInsertFailed]
+		if !d.host.known {
+			d.host.refused0 = refused
+		}
+		d.host.known, d.host.refused = true, refused
 	}
-	d.host.known = true
-	d.host.refused = refused
 	d.host.first, d.host.last = h.PortRange[0], h.PortRange[1]
 	d.host.portRange = 0
 	if h.PortRange[1] >= h.PortRange[0] && h.PortRange[1] != 0 {

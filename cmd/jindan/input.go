@@ -76,7 +76,9 @@ func (in *input) openRecording(dir string) error {
 	if err != nil {
 		return err
 	}
-	in.files = append(in.files, packets)
+	if packets != nil { // a recording of samples alone has none
+		in.files = append(in.files, packets)
+	}
 	in.recordings = append(in.recordings, r)
 	in.sources = append(in.sources, r)
 	in.names = append(in.names, r.Name())

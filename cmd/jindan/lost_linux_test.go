@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/capture"
 )
 
 // TestIntegrationSourcesLost takes the agent's interface away, gives it back, takes it away again, and then removes its network
@@ -151,7 +152,7 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := bytes.Count(samples, []byte(`"`+string(analyze.ChangeCapture)+`"`)); n != 3 {
+	if n := bytes.Count(samples, []byte(`"`+string(capture.ChangeCapture)+`"`)); n != 3 {
 		t.Errorf("%d markers for an interface that was gone, back and gone", n)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"jindan/analyze"
 	"jindan/capture"
 	"jindan/capture/live"
 )
@@ -57,7 +56,7 @@ func (p *packets) Read(ctx context.Context, b *capture.Batch) error {
 // noPackets is the marker that what captures no packets from at on; an empty why ends that.
 func noPackets(at capture.Instant, what, why string) capture.Observation {
 	return capture.Observation{At: at, Kind: capture.KindSample, Sample: &capture.Sample{
-		Change: &capture.Change{Kind: analyze.ChangeCapture, What: what, Detail: why}}}
+		Change: &capture.Change{Kind: capture.ChangeCapture, What: what, Detail: why}}}
 }
 
 // unseen is what the engine is told first where nothing captures packets.
