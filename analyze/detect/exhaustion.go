@@ -110,7 +110,7 @@ func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
 }
 
 func (d *exhaustion) counters(at capture.Instant, h *capture.HostSample) {
-	if h.Known(capture.ConntrackDrop) && h.Known(capture.ConntrackInsertFailed) {
+	if h.Known(capture.ConntrackDrop) { // the same file has both
 		refused := h.Counters[capture.ConntrackDrop] + h.Counters[capture.ConntrackInsertFailed]
 		if !d.host.known {
 			d.host.refused0 = refused

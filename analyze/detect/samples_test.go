@@ -142,7 +142,8 @@ func TestExhaustion(t *testing.T) {
 			})
 		}
 	}
-	conntrack := func(count uint64, drops uint64) func(*network) {
+	// The kernel tells of drops from the sixth second on: old ones, and new ones each second.
+	conntrack := func(count, old, drops uint64) func(*network) {
 		return func(n *network) {
 			every(0, 20*sec, sec, func(at time.Duration, i int) {
 				n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5))
@@ -150,7 +151,7 @@ func TestExhaustion(t *testing.T) {
 					h.ConntrackMax, h.ConntrackCount = 1000, 100
 					if at >= 5*sec {
 						h.ConntrackCount = count
-						h.Set(capture.ConntrackDrop, drops*uint64(i))
+						h.Set(capture.ConntrackDrop, old+drops*uint64(i))
 					}
 				})
 			})
@@ -159,9 +160,10 @@ func TestExhaustion(t *testing.T) {
 	play(t, newExhaustion, []scene{
 		{name: "ports", make: ports(200, 1), want: "error upstream 10.0.0.1 10.0.3.1 80", onset: 11 * sec},
 		{name: "ports, many destinations", make: ports(200, 10)},
-		{name: "conntrack", make: conntrack(900, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
-		{name: "conntrack, packets refused", make: conntrack(1000, 5), want: "error host 10.0.0.1", onset: 5*sec + ms},
-		{name: "conntrack, half full", make: conntrack(600, 0)},
+		{name: "conntrack", make: conntrack(900, 0, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
+		{name: "conntrack, packets refused", make: conntrack(1000, 0, 5), want: "error host 10.0.0.1", onset: 5*sec + ms},
+		{name: "conntrack, half full", make: conntrack(600, 0, 0)},
+		{name: "conntrack, refusals of old that could not be read at first", make: conntrack(100, 1000, 0)},
 	})
 }
 
