@@ -163,7 +163,7 @@ func TestExhaustion(t *testing.T) {
 		{name: "conntrack", make: conntrack(900, 0, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
 		{name: "conntrack, packets refused", make: conntrack(1000, 0, 5), want: "error host 10.0.0.1", onset: 5*sec + ms},
 		{name: "conntrack, half full", make: conntrack(600, 0, 0)},
-		{name: "conntrack, refusals of old that could not be read at first", make: conntrack(100, 1000, 0)},
+		{name: "conntrack, refusals of old that could not be read at first", make: conntrack(900, 1000, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
 	})
 }
 
