@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -40,6 +41,7 @@ func (c sourceCount) all() uint32 { return c.open + c.closed }
 // counterDemand finds a rise of the new connection requests per second in the counters.
 type counterDemand struct {
 	known bool
+	blind bool            // the newest interval was too long
 	at    capture.Instant // newest sample
 	last  demandCounts
 	// In the newest interval, per second:
@@ -58,8 +60,8 @@ type counterDemand struct {
 type demandCounts struct{ accepted, cookies, dropped uint64 }
 
 const (
-	// minInterval and maxInterval bound the time between samples from which a rate can be told: they come every second, and
-	// SYNs are sent again after one (RFC 6298 §2).
+	// minInterval and maxInterval bound the time between samples from which a rate can be told: they come every second, on a busy
+	// host later, and SYNs are sent again after one (RFC 6298 §2). A shorter interval becomes part of the next.
 	minInterval, maxInterval = 500 * time.Millisecond, 2 * time.Second
 	// timeWait is how long sockets stay in TIME_WAIT: TCP_TIMEWAIT_LEN in include/net/tcp.h.
 	timeWait = time.Minute
@@ -95,7 +97,7 @@ func (d *surgeSockets) dump(at capture.Instant, t *capture.SocketTable) {
 			d.serving[s.Local.Port] = struct{}{}
 		}
 	}
-	calm := d.demand.high == 0
+	calm := d.demand.high == 0 && !d.demand.blind
 	if calm {
 		d.prior, d.before = d.before, at
 	}
@@ -142,9 +144,12 @@ func (d *counterDemand) sample(at capture.Instant, h *capture.HostSample) {
 		return
 	}
 	old, since, known := d.last, at.Sub(d.at), d.known
-	d.last = demandCounts{h.Counters[capture.PassiveOpens], h.Counters[capture.SyncookiesSent], h.Counters[capture.ListenDrops]}
-	d.at, d.known = at, true
-	if !known || since < minInterval || since > maxInterval || d.last.accepted < old.accepted || d.last.cookies < old.cookies || d.last.dropped < old.dropped {
+	now := demandCounts{h.Counters[capture.PassiveOpens], h.Counters[capture.SyncookiesSent], h.Counters[capture.ListenDrops]}
+	if known = known && now.accepted >= old.accepted && now.cookies >= old.cookies && now.dropped >= old.dropped; known && since < minInterval {
+		return
+	}
+	d.last, d.at, d.known, d.blind = now, at, true, known && since > maxInterval
+	if !known {
 		d.dropped = 0
 		if !d.risen() {
 			d.high = 0
@@ -153,11 +158,18 @@ func (d *counterDemand) sample(at capture.Instant, h *capture.HostSample) {
 	}
 	rate := func(now, before uint64) float64 { return float64(now-before) / since.Seconds() }
 	dropped := rate(d.last.dropped, old.dropped)
+	if d.blind && (d.high == 0 || d.risen()) {
+		d.dropped = dropped
+		return
+	}
 	// A connection that a cookie brings about is counted as accepted, too. What was turned away a second ago is asked for again, so
 	// that under pressure this is a lower bound, good in the first seconds of a rise.
 	d.accepted = rate(d.last.accepted, old.accepted)
 	came := max(d.accepted, rate(d.last.cookies, old.cookies)) + dropped
 	fresh := max(came-d.dropped, 0)
+	if d.blind { // who is turned away comes twice in it: all that it shows is that the rise goes on
+		fresh = min(fresh, slices.Max(d.rates[:d.high]))
+	}
 	d.asking = came
 	turned := max(dropped-d.dropped, 0)
 	d.dropped = dropped

@@ -17,18 +17,27 @@ type hostSecond struct {
 func hostSeconds(of func(i int) hostSecond) func(*network) { return hostMinutes(1, of) }
 
 func hostMinutes(minutes int, of func(i int) hostSecond) func(*network) {
+	return hostLate(minutes, nil, of)
+}
+
+// hostLate is hostMinutes on a host so busy that the samples of some seconds come late, by that part of a second.
+func hostLate(minutes int, late map[int]float64, of func(i int) hostSecond) func(*network) {
 	return func(n *network) {
 		var accepted, dropped, cookies uint64 = 5000, 70, 3 // since the boot
 		every(0, time.Duration(minutes)*60*sec, sec, func(at time.Duration, i int) {
 			s := of(i)
 			accepted, dropped, cookies = accepted+s.accepted, dropped+s.dropped, cookies+s.cookies
+			part := late[i]
+			at += time.Duration(part * float64(sec))
+			next := of(i + 1)
+			share := func(n uint64) uint64 { return uint64(part * float64(n)) }
 			n.counters(at, func(h *capture.HostSample) {
 				h.Addrs = []capture.Addr{addr("10.0.0.1")}
-				h.Set(capture.PassiveOpens, accepted)
-				h.Set(capture.ListenDrops, dropped)
-				h.Set(capture.SyncookiesSent, cookies)
+				h.Set(capture.PassiveOpens, accepted+share(next.accepted))
+				h.Set(capture.ListenDrops, dropped+share(next.dropped))
+				h.Set(capture.SyncookiesSent, cookies+share(next.cookies))
 			})
-			if i%3 == 2 {
+			if i%3 == 2 || part > 0 {
 				n.sockets(at+5*ms, capture.AllStates, append(s.sockets, listener("0.0.0.0:8080", 0, 64))...)
 			}
 		})
@@ -59,14 +68,24 @@ func TestSurgeSockets(t *testing.T) {
 		}
 		return s
 	}
-	since := func(from int, then func(i int, s *hostSecond)) func(*network) {
-		return hostSeconds(func(i int) hostSecond {
+	from := func(first int, then func(i int, s *hostSecond)) func(int) hostSecond {
+		return func(i int) hostSecond {
 			s := usual(i)
-			if i >= from {
-				then(i-from, &s)
+			if i >= first {
+				then(i-first, &s)
 			}
 			return s
-		})
+		}
+	}
+	since := func(first int, then func(i int, s *hostSecond)) func(*network) { return hostSeconds(from(first, then)) }
+	queueFull := func(i int, s *hostSecond) {
+		s.accepted = 0
+		if i%4 == 0 {
+			s.accepted = 81
+		}
+		s.dropped = uint64(320*min(i+1, 4) - 81) // three repetitions before it gives up
+		s.sockets = append(s.sockets, peers(capture.Established, 78, 0, flooder)...)
+		s.sockets = append(s.sockets, peers(capture.SynRecv, 1, 0, users[:3]...)...)
 	}
 	check := func(rate, before float64) func(*testing.T, any) {
 		return func(t *testing.T, features any) {
@@ -77,15 +96,9 @@ func TestSurgeSockets(t *testing.T) {
 	}
 	play(t, newSurge, []scene{
 		{name: "the queue is full, and who is turned away asks again every second", want: "error source 10.0.0.1 192.0.2.66 8080", onset: 30 * sec,
-			check: check(300, 20), make: since(31, func(i int, s *hostSecond) {
-				s.accepted = 0
-				if i%4 == 0 {
-					s.accepted = 81
-				}
-				s.dropped = uint64(320*min(i+1, 4) - 81) // three repetitions before it gives up
-				s.sockets = append(s.sockets, peers(capture.Established, 78, 0, flooder)...)
-				s.sockets = append(s.sockets, peers(capture.SynRecv, 1, 0, users[:3]...)...)
-			})},
+			check: check(300, 20), make: since(31, queueFull)},
+		{name: "the same, on a host too busy to look in time", want: "error source 10.0.0.1 192.0.2.66 8080", onset: 30*sec + 291*ms,
+			check: check(400, 20), make: hostLate(1, map[int]float64{32: 0.7, 34: 0.8}, from(31, queueFull))},
 		{name: "the server keeps up: one source, closed by the server", want: "warn source 10.0.0.1 192.0.2.66 8080", onset: 30 * sec,
 			check: check(300, 20), make: since(31, func(i int, s *hostSecond) {
 				s.accepted = 320
