@@ -24,7 +24,7 @@ FUZZTIME  ?= 60s
 PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
 	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
 	gcc:gcc ld:binutils zstd:zstd git:git shellcheck:shellcheck \
-	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager nats-server:nats-server
+	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager nats-server:nats-server kcat:kcat
 # gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS; journald comes with systemd.
 PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd
 

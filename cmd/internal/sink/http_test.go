@@ -3,7 +3,6 @@ package sink
 import (
 	"compress/gzip"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/sink/tlstest"
 )
 
 // answers is a receiver that keeps requests and answers by a function.
@@ -221,23 +221,19 @@ func TestHTTPFaults(t *testing.T) {
 			}
 		})
 	}
-	a := newAuthority(t)
+	a := tlstest.New(t)
 	for _, c := range []struct{ name, host, word string }{{"wrong", "other.example", "cannot validate"}, {"old", "127.0.0.1", "expired"}} {
 		life := time.Hour
 		if c.name == "old" {
 			life = -time.Hour
 		}
-		a.issue(t, c.name, c.host, life)
-		pair, err := tls.LoadX509KeyPair(a.path(c.name+".crt"), a.path(c.name+".key"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		a.Issue(t, c.name, c.host, life)
 		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
-		srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+		srv.TLS = a.Server(t, c.name)
 		srv.Config.ErrorLog = nil
 		srv.StartTLS()
 		defer srv.Close()
-		k := must(t)(NewWebhook(WebhookOptions{Address: srv.URL, HTTP: HTTP{TLS: TLS{CA: a.path("ca.crt")}}}))
+		k := must(t)(NewWebhook(WebhookOptions{Address: srv.URL, HTTP: HTTP{TLS: TLS{CA: a.Path("ca.crt")}}}))
 		out := make([]Outcome, 1)
 		if err := k.Send(context.Background(), messages(t, 1), out); err == nil || !strings.Contains(err.Error(), c.word) || out[0] != Retry {
 			t.Errorf("%s: %v", c.name, err)

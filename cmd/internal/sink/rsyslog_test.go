@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/sink/tlstest"
 )
 
 // rsyslogd runs Debian's rsyslog with UDP, TCP, TLS and local sockets, writing
 // one JSON object per message, and returns a reader of what came.
-func rsyslogd(t *testing.T, a *authority) (addr map[string]string, got func() []map[string]string) {
+func rsyslogd(t *testing.T, a *tlstest.Authority) (addr map[string]string, got func() []map[string]string) {
 	t.Helper()
 	path, err := exec.LookPath("rsyslogd")
 	if err != nil {
@@ -49,7 +50,7 @@ input(type="imudp" address="127.0.0.1" port=%q ruleset="r" name="udp")
 input(type="imtcp" address="127.0.0.1" port=%q ruleset="r" name="tcp")
 input(type="imtcp" address="127.0.0.1" port=%q ruleset="r" name="tls" streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="x509/certvalid")
 input(type="imuxsock" socket=%q ruleset="r" useSpecialParser="off" parseHostname="on")
-`, dir, a.path("ca.crt"), a.path("server.crt"), a.path("server.key"), out, udp, tcp, sec, sock)
+`, dir, a.Path("ca.crt"), a.Path("server.crt"), a.Path("server.key"), out, udp, tcp, sec, sock)
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -90,15 +91,15 @@ input(type="imuxsock" socket=%q ruleset="r" useSpecialParser="off" parseHostname
 }
 
 func TestIntegrationRsyslog(t *testing.T) {
-	a := newAuthority(t)
-	a.issue(t, "server", "127.0.0.1", time.Hour)
-	a.issue(t, "client", "", time.Hour)
+	a := tlstest.New(t)
+	a.Issue(t, "server", "127.0.0.1", time.Hour)
+	a.Issue(t, "client", "", time.Hour)
 	addr, got := rsyslogd(t, a)
 	for _, network := range []string{"udp", "tcp", "tls", "unixgram"} {
 		t.Run(network, func(t *testing.T) {
 			o := SyslogOptions{Network: network, Address: addr[network], Facility: "local0"}
 			if network == "tls" {
-				o.TLS = TLS{CA: a.path("ca.crt"), Cert: a.path("client.crt"), Key: a.path("client.key")}
+				o.TLS = TLS{CA: a.Path("ca.crt"), Cert: a.Path("client.crt"), Key: a.Path("client.key")}
 			}
 			k, err := NewSyslog(o)
 			if err != nil {

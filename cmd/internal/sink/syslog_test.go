@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/sink/tlstest"
 )
 
 func message(t testing.TB, f *analyze.Finding) *Message {
@@ -107,21 +108,17 @@ func TestSyslogFaults(t *testing.T) {
 			t.Errorf("want %q: %+v", word, st)
 		}
 	}
-	a := newAuthority(t)
-	a.issue(t, "right", "127.0.0.1", time.Hour)
-	a.issue(t, "name", "other.example", time.Hour)
-	a.issue(t, "old", "127.0.0.1", -time.Hour)
-	a.issue(t, "client", "", time.Hour)
+	a := tlstest.New(t)
+	a.Issue(t, "right", "127.0.0.1", time.Hour)
+	a.Issue(t, "name", "other.example", time.Hour)
+	a.Issue(t, "old", "127.0.0.1", -time.Hour)
+	a.Issue(t, "client", "", time.Hour)
 	secure := func(t *testing.T, cert string) string {
-		pair, err := tls.LoadX509KeyPair(a.path(cert+".crt"), a.path(cert+".key"))
-		if err != nil {
-			t.Fatal(err)
-		}
 		l := listen(t)
-		octetServer(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}}), nil)
+		octetServer(t, tls.NewListener(l, a.Server(t, cert)), nil)
 		return l.Addr().String()
 	}
-	trust := TLS{CA: a.path("ca.crt")}
+	trust := TLS{CA: a.Path("ca.crt")}
 	t.Run("wrong name", func(t *testing.T) {
 		fails(t, SyslogOptions{Network: "tls", Address: secure(t, "name"), TLS: trust}, "cannot validate certificate for 127.0.0.1")
 	})

@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,6 +48,17 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 type kafka struct {
 	options []kgo.Opt
 	client  *kgo.Client
+	refused atomic.Pointer[string] // why the newest connection could not be made; nil: it could
+}
+
+// OnBrokerConnect is called by the client. A record that waits in vain for a connection only tells that its time is over.
+func (k *kafka) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err == nil {
+		k.refused.Store(nil)
+		return
+	}
+	why := err.Error()
+	k.refused.Store(&why)
 }
 
 // New returns the sink. The producer is idempotent and waits for all replicas in
@@ -88,7 +102,10 @@ func open(o Options) (*kafka, error) {
 	if err := kgo.ValidateOpts(opts...); err != nil {
 		return nil, err
 	}
-	return &kafka{options: opts}, nil
+	k := &kafka{}
+	opts = append(opts, kgo.WithHooks(k))
+	k.options = opts
+	return k, nil
 }
 
 // Send produces the batch and waits for every acknowledgement.
@@ -124,6 +141,9 @@ func (k *kafka) Send(ctx context.Context, batch []sink.Message, out []sink.Outco
 		}
 		if first == nil {
 			return nil
+		}
+		if why := k.refused.Load(); why != nil && errors.Is(first, context.DeadlineExceeded) {
+			return fmt.Errorf("connect to kafka: %s: %w", *why, first)
 		}
 		return fmt.Errorf("produce to kafka: %w", first)
 	})

@@ -2,16 +2,23 @@ package nats
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"jindan/analyze"
+	"jindan/capture"
 	"jindan/cmd/internal/sink"
+	"jindan/cmd/internal/sink/tlstest"
 )
 
 func batch(n, from int) (b []sink.Message) {
@@ -35,15 +42,21 @@ func send(p sink.Sink, b []sink.Message) (accepted int, err error) {
 	return accepted, err
 }
 
-// server starts nats-server with JetStream.
-func server(t *testing.T, addr, dir string) (stop func()) {
+// server starts nats-server with JetStream, over TLS if cert, of a, is given.
+func server(t *testing.T, addr, dir string, a *tlstest.Authority, cert string) (stop func()) {
 	t.Helper()
 	path, err := exec.LookPath("nats-server")
 	if err != nil {
-		t.Skip("nats-server is not in PATH: go install github.com/nats-io/nats-server/v2@v2.15.2")
+		t.Skip("nats-server is not in PATH: apt-get install nats-server")
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(path, "-js", "-sd", dir, "-a", "127.0.0.1", "-p", port)
+	args := []string{"-js", "-sd", dir, "-a", "127.0.0.1", "-p", port}
+	var options []nats.Option
+	if cert != "" {
+		args = append(args, "-tls", "-tlscert", a.Path(cert+".crt"), "-tlskey", a.Path(cert+".key"))
+		options = append(options, nats.Secure(&tls.Config{InsecureSkipVerify: true})) // to see that it is up
+	}
+	cmd := exec.Command(path, args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +70,7 @@ func server(t *testing.T, addr, dir string) (stop func()) {
 	}
 	t.Cleanup(stop)
 	for range 500 {
-		if c, err := nats.Connect("nats://" + addr); err == nil {
+		if c, err := nats.Connect("nats://"+addr, options...); err == nil {
 			js, _ := jetstream.New(c)
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			_, err := js.AccountInfo(ctx)
@@ -73,13 +86,53 @@ func server(t *testing.T, addr, dir string) (stop func()) {
 	return nil
 }
 
-func TestIntegrationNATS(t *testing.T) {
+// free is an address of loopback at which nobody listens.
+func free(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr, dir := l.Addr().String(), t.TempDir()
-	l.Close()
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestIntegrationNATSTLS: only a server whose certificate is of a trusted authority, valid and of its name gets anything.
+func TestIntegrationNATSTLS(t *testing.T) {
+	a := tlstest.New(t)
+	for _, c := range []struct {
+		name, host string
+		life       time.Duration
+		trust      bool
+		word       string // of the error
+	}{
+		{"right", "127.0.0.1", time.Hour, true, "no response from stream"}, // trusted: only the stream is missing
+		{"name", "other.example", time.Hour, true, "cannot validate certificate for 127.0.0.1"},
+		{"expired", "127.0.0.1", -time.Hour, true, "expired"},
+		{"unknown", "127.0.0.1", time.Hour, false, "unknown authority"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a.Issue(t, c.name, c.host, c.life)
+			addr := free(t)
+			server(t, addr, t.TempDir(), a, c.name)
+			o := Options{Address: "nats://" + addr, TLS: sink.TLS{Enable: true}}
+			if c.trust {
+				o.TLS.CA = a.Path("ca.crt")
+			}
+			p, err := New(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if n, err := send(p, batch(3, 0)); n != 0 || err == nil || !strings.Contains(err.Error(), c.word) {
+				t.Errorf("%d, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestIntegrationNATS(t *testing.T) {
+	addr, dir := free(t), t.TempDir()
 	p, err := New(Options{Address: "nats://" + addr})
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +141,7 @@ func TestIntegrationNATS(t *testing.T) {
 	if n, err := send(p, batch(3, 0)); n != 0 || err == nil {
 		t.Errorf("absent at start: %d, %v", n, err)
 	}
-	stop := server(t, addr, dir)
+	stop := server(t, addr, dir, nil, "")
 	if n, err := send(p, batch(3, 0)); n != 0 || err == nil {
 		t.Errorf("no stream covers the subject: %d, %v", n, err)
 	}
@@ -112,7 +165,7 @@ func TestIntegrationNATS(t *testing.T) {
 	if n, err := send(p, batch(5, 1000)); n != 0 || err == nil {
 		t.Errorf("killed: %d, %v", n, err)
 	}
-	server(t, addr, dir)
+	server(t, addr, dir, nil, "")
 	if n, err := send(p, batch(5, 1000)); n != 5 || err != nil {
 		t.Errorf("back: %d, %v", n, err)
 	}
@@ -131,6 +184,88 @@ func TestIntegrationNATS(t *testing.T) {
 	m, err := s.GetMsg(ctx, 1)
 	if err != nil || m.Subject != "jindan.finding.warn" || string(m.Data) != `{"seq":1}` {
 		t.Errorf("%v %+v", err, m)
+	}
+}
+
+// TestIntegrationNATSOutage kills the server in the middle of a stream of findings. All arrive, once, each finding's in order.
+func TestIntegrationNATSOutage(t *testing.T) {
+	addr, dir := free(t), t.TempDir()
+	stop := server(t, addr, dir, nil, "")
+	stream := func() jetstream.Stream {
+		c, err := nats.Connect("nats://" + addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		js, err := jetstream.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: "J", Subjects: []string{"jindan.>"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	stream()
+	p, err := New(Options{Address: "nats://" + addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := sink.Start(sink.Options{Spool: sink.SpoolOptions{Path: filepath.Join(t.TempDir(), "spool")}, Outputs: []sink.Output{
+		{Name: "nats", Sink: p, Batch: 20, Timeout: time.Second, MinWait: 10 * time.Millisecond, MaxWait: 100 * time.Millisecond}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close(context.Background())
+	n := uint64(0)
+	feed := func() { // 200 states of 7 findings
+		for range 200 {
+			n++
+			f := &analyze.Finding{Schema: analyze.FindingSchema, ID: fmt.Sprintf("surge-%012x", n%7), Seq: n, Rule: "surge", State: analyze.Update,
+				Severity: "warn", Time: capture.Instant(1_700_000_000_000_000_000 + n)}
+			if err := d.Finding(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	until := func(what string, ok func(sink.Status) bool) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); !ok(d.Status()[0]); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("never: %s: %+v", what, d.Status()[0])
+			}
+		}
+	}
+	feed()
+	until("a part is sent", func(s sink.Status) bool { return s.Sent > 0 })
+	stop()
+	feed()
+	until("the failure shows", func(s sink.Status) bool { return s.Retried >= 2 && !s.Connected && s.LastError != "" })
+	server(t, addr, dir, nil, "")
+	feed()
+	until("all are passed", func(s sink.Status) bool { return s.Lag == 0 })
+	if s := d.Status()[0]; s.Sent != n || s.Rejected != 0 || s.Dropped != 0 {
+		t.Errorf("%d fed: %+v", n, s)
+	}
+	j := stream()
+	if k := j.CachedInfo().State.Msgs; k != n {
+		t.Errorf("the stream holds %d of %d messages", k, n)
+	}
+	last := map[string]uint64{}
+	for seq := range n {
+		m, err := j.GetMsg(t.Context(), seq+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f analyze.Finding
+		if err := json.Unmarshal(m.Data, &f); err != nil {
+			t.Fatal(err)
+		}
+		if f.Seq <= last[f.ID] {
+			t.Errorf("%s: %d after %d", f.ID, f.Seq, last[f.ID])
+		}
+		last[f.ID] = f.Seq
 	}
 }
 

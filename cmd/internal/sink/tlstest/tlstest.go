@@ -1,9 +1,11 @@
-package sink
+// Package tlstest makes certificates for the tests of sinks.
+package tlstest
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -15,24 +17,27 @@ import (
 	"time"
 )
 
-// authority issues certificates into a directory.
-type authority struct {
+// Authority issues certificates into a directory.
+type Authority struct {
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	n    int64
 }
 
-func newAuthority(t testing.TB) *authority {
-	a := &authority{dir: t.TempDir()}
-	a.issue(t, "ca", "", time.Hour)
+// New returns an authority; its own certificate is ca.crt.
+func New(t testing.TB) *Authority {
+	t.Helper()
+	a := &Authority{dir: t.TempDir()}
+	a.Issue(t, "ca", "", time.Hour)
 	return a
 }
 
-func (a *authority) path(name string) string { return filepath.Join(a.dir, name) }
+// Path is that of one of its files.
+func (a *Authority) Path(name string) string { return filepath.Join(a.dir, name) }
 
-// issue writes NAME.crt and NAME.key for a host; the first is the authority itself.
-func (a *authority) issue(t testing.TB, name, host string, life time.Duration) {
+// Issue writes NAME.crt and NAME.key for a host, valid for life from now on.
+func (a *Authority) Issue(t testing.TB, name, host string, life time.Duration) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -67,8 +72,18 @@ func (a *authority) issue(t testing.TB, name, host string, life time.Duration) {
 		t.Fatal(err)
 	}
 	for file, block := range map[string]*pem.Block{name + ".crt": {Type: "CERTIFICATE", Bytes: der}, name + ".key": {Type: "PRIVATE KEY", Bytes: pkcs8}} {
-		if err := os.WriteFile(a.path(file), pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := os.WriteFile(a.Path(file), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Server is the configuration of a server with certificate NAME.
+func (a *Authority) Server(t testing.TB, name string) *tls.Config {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(a.Path(name+".crt"), a.Path(name+".key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}}
 }
