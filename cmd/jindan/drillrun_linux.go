@@ -33,6 +33,9 @@ type seenAt struct {
 	verdict lab.Verdict
 }
 
+// maxAgain is how often a run is repeated that something else than the scenario disturbed.
+const maxAgain = 3
+
 // runDrill plays a scenario and diagnoses its captures.
 func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed uint64, f drillFlags, phase func(string, time.Duration)) (*drillRun, error) {
 	dir := filepath.Join(f.keep, fmt.Sprintf("%s-%d", s.ID, seed))
@@ -50,10 +53,24 @@ func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 	}
-	truth, err := lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Agent: agent, Phase: phase,
-		Log: func(format string, args ...any) { a.log.Info().Msgf(format, args...) }})
-	if err != nil {
-		return nil, err
+	var truth *lab.Truth
+	for again := 0; ; again++ {
+		var err error
+		truth, err = lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Agent: agent, Phase: phase,
+			Log: func(format string, args ...any) { a.log.Info().Msgf(format, args...) }})
+		if err != nil {
+			return nil, err
+		}
+		if truth.Disturbed == "" {
+			break
+		}
+		if again == maxAgain {
+			return nil, fmt.Errorf("%s, in each of %d runs; try fewer --jobs", truth.Disturbed, again+1)
+		}
+		a.log.Warn().Msgf("%s, seed %d, is run again: %s", s.ID, seed, truth.Disturbed)
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, err
+		}
 	}
 	phase("diagnosing", 0)
 	r, err := diagnoseDrill(ctx, set, truth, dir)
