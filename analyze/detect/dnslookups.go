@@ -108,6 +108,7 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 			l.truncated = true
 		default:
 			l.over = true
+			ls.pending.drop(k)
 		}
 		return at, l
 	}

@@ -81,7 +81,7 @@ const (
 // askedName is a DNS query.
 type askedName struct {
 	server capture.Endpoint
-	at     capture.Instant // newest; 0: answered
+	at     capture.Instant // newest
 }
 
 func newPoolExhausted() analyze.Detector {
@@ -164,9 +164,7 @@ func (d *poolExhausted) dns(e *flow.Event) {
 		return
 	}
 	if e.Kind == flow.DNSAnswer {
-		if q := h.asked.peek(e.DNS.Number); q != nil {
-			q.at = 0
-		}
+		h.asked.drop(e.DNS.Number)
 		return
 	}
 	if q := h.asked.get(e.DNS.Number); q != nil {
@@ -243,7 +241,7 @@ func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, int
 func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, int]) (n [len(dnsPatience)]int) {
 	h.asked.each(func(_ uint64, q *askedName) bool {
 		age := w.End.Sub(q.at)
-		if q.at == 0 || age > dnsPatience[len(dnsPatience)-1] {
+		if age > dnsPatience[len(dnsPatience)-1] {
 			return false
 		}
 		for i, limit := range dnsPatience {

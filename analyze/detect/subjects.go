@@ -3,6 +3,8 @@
 package detect
 
 import (
+	"slices"
+
 	"jindan/analyze/flow"
 	"jindan/capture"
 )
@@ -34,6 +36,9 @@ func (s *subjects[K, V]) get(k K) *V {
 		s.refused++
 		return nil
 	}
+	if len(s.keys) >= 2*s.limit { // most of them dropped
+		s.keys = slices.DeleteFunc(s.keys, func(k K) bool { return s.m[k] == nil })
+	}
 	v := new(V)
 	s.m[k] = v
 	s.keys = append(s.keys, k)
@@ -43,13 +48,19 @@ func (s *subjects[K, V]) get(k K) *V {
 // peek returns the state of k or nil.
 func (s *subjects[K, V]) peek(k K) *V { return s.m[k] }
 
+// drop forgets k at once, so that the map stays small between two windows. It must not come again before the next.
+func (s *subjects[K, V]) drop(k K) { delete(s.m, k) }
+
 // each calls f in order of insertion and forgets those for which it returns false.
 func (s *subjects[K, V]) each(f func(K, *V) bool) {
 	keep := s.keys[:0]
 	for _, k := range s.keys {
-		if f(k, s.m[k]) {
+		v := s.m[k]
+		switch {
+		case v == nil: // dropped
+		case f(k, v):
 			keep = append(keep, k)
-		} else {
+		default:
 			delete(s.m, k)
 		}
 	}

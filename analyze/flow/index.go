@@ -78,7 +78,7 @@ func (t *Table) remove(c *Conn) {
 }
 
 // prefetchLen is how many packets Prefetch looks at: their records fit the first-level cache.
-const prefetchLen = 64
+const prefetchLen = 32
 
 // Prefetch reads the records of the connections that obs are about, so that the processor fetches
 // them at the same time and not one after the other when Observe comes to them. It
