@@ -18,13 +18,14 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // incident gives the records of the bundled incident, in which the root opens, grows more severe and resolves.
 func incident(t *testing.T) (all []Record) {
 	t.Helper()
 	states := map[analyze.State]bool{}
-	replayCase(t, "../../../fixtures/gpki-2023-11-17/packets.pcap.zst", 5*time.Minute, func(r Record) {
+	replayCase(t, sinktest.Incident(t), 5*time.Minute, func(r Record) {
 		all = append(all, r)
 		if r.Rule == "size-dependent-loss" {
 			states[r.State] = true

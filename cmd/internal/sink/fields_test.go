@@ -1,24 +1,15 @@
 package sink
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"jindan/analyze"
-	"jindan/analyze/cause"
-	"jindan/analyze/detect"
-	"jindan/capture"
-	packets "jindan/capture/decode"
-	"jindan/capture/pcapfile"
-	"jindan/rules"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // ecsFields are the fields that are used, each with its type in the Elastic Common Schema 8.17: pages ecs-base,
@@ -72,56 +63,20 @@ var otelValues = map[string][]string{
 // replay gives the records of all recorded cases.
 func replay(t *testing.T, each func(r Record)) {
 	t.Helper()
-	files, err := filepath.Glob("../../../fixtures/*/packets.pcap*")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("no fixtures: %v %v", files, err)
-	}
-	for _, name := range files {
+	for _, name := range sinktest.Cases(t) {
 		replayCase(t, name, 2*time.Minute, each)
 	}
 }
 
-// replayCase gives the records of one capture and of the quiet time after it, in which faults resolve.
+// replayCase gives the records of one capture and of the quiet time after it.
 func replayCase(t *testing.T, name string, quiet time.Duration, each func(r Record)) {
 	t.Helper()
-	set, err := rules.Load(detect.Features())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: "web01", Agent: "jindan/1.2.3", Causes: cause.New(set)},
-		func(f *analyze.Finding) error {
-			r, err := FindingRecord(f)
-			each(r)
-			return err
-		})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := pcapfile.Open(name, packets.New())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var last capture.Instant
-	err = capture.Merge(context.Background(), []capture.Source{f}, 256, func(b *capture.Batch) error {
-		if len(b.Obs) > 0 {
-			last = b.Obs[len(b.Obs)-1].At
-		}
-		return e.Observe(b)
+	d := sinktest.Replay(t, name, quiet, func(f *analyze.Finding) error {
+		r, err := FindingRecord(f)
+		each(r)
+		return err
 	})
-	if err != nil && !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	for d := time.Duration(0); d < quiet; d += time.Second {
-		if err := e.Observe(&capture.Batch{Until: last.Add(d)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d, err := e.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := DiagnosisRecord(d, 1, "web01", "jindan/1.2.3")
+	r, err := DiagnosisRecord(d, 1, sinktest.Host, sinktest.Agent)
 	if err != nil {
 		t.Fatal(err)
 	}

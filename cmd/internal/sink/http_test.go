@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"jindan/analyze"
-	"jindan/cmd/internal/sink/tlstest"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // answers is a receiver that keeps requests and answers by a function.
@@ -221,7 +221,7 @@ func TestHTTPFaults(t *testing.T) {
 			}
 		})
 	}
-	a := tlstest.New(t)
+	a := sinktest.NewAuthority(t)
 	for _, c := range []struct{ name, host, word string }{{"wrong", "other.example", "cannot validate"}, {"old", "127.0.0.1", "expired"}} {
 		life := time.Hour
 		if c.name == "old" {

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"jindan/analyze"
-	"jindan/cmd/internal/sink/tlstest"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // rsyslogd runs Debian's rsyslog with UDP, TCP, TLS and local sockets, writing
 // one JSON object per message, and returns a reader of what came.
-func rsyslogd(t *testing.T, a *tlstest.Authority) (addr map[string]string, got func() []map[string]string) {
+func rsyslogd(t *testing.T, a *sinktest.Authority) (addr map[string]string, got func() []map[string]string) {
 	t.Helper()
 	path, err := exec.LookPath("rsyslogd")
 	if err != nil {
@@ -91,7 +91,7 @@ input(type="imuxsock" socket=%q ruleset="r" useSpecialParser="off" parseHostname
 }
 
 func TestIntegrationRsyslog(t *testing.T) {
-	a := tlstest.New(t)
+	a := sinktest.NewAuthority(t)
 	a.Issue(t, "server", "127.0.0.1", time.Hour)
 	a.Issue(t, "client", "", time.Hour)
 	addr, got := rsyslogd(t, a)

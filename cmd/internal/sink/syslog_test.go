@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 
 	"jindan/analyze"
-	"jindan/cmd/internal/sink/tlstest"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 func message(t testing.TB, f *analyze.Finding) *Message {
@@ -108,7 +108,7 @@ func TestSyslogFaults(t *testing.T) {
 			t.Errorf("want %q: %+v", word, st)
 		}
 	}
-	a := tlstest.New(t)
+	a := sinktest.NewAuthority(t)
 	a.Issue(t, "right", "127.0.0.1", time.Hour)
 	a.Issue(t, "name", "other.example", time.Hour)
 	a.Issue(t, "old", "127.0.0.1", -time.Hour)

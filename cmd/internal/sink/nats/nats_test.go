@@ -18,7 +18,7 @@ import (
 	"jindan/analyze"
 	"jindan/capture"
 	"jindan/cmd/internal/sink"
-	"jindan/cmd/internal/sink/tlstest"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 func batch(n, from int) (b []sink.Message) {
@@ -43,7 +43,7 @@ func send(p sink.Sink, b []sink.Message) (accepted int, err error) {
 }
 
 // server starts nats-server with JetStream, over TLS if cert, of a, is given.
-func server(t *testing.T, addr, dir string, a *tlstest.Authority, cert string) (stop func()) {
+func server(t *testing.T, addr, dir string, a *sinktest.Authority, cert string) (stop func()) {
 	t.Helper()
 	path, err := exec.LookPath("nats-server")
 	if err != nil {
@@ -99,7 +99,7 @@ func free(t *testing.T) string {
 
 // TestIntegrationNATSTLS: only a server whose certificate is of a trusted authority, valid and of its name gets anything.
 func TestIntegrationNATSTLS(t *testing.T) {
-	a := tlstest.New(t)
+	a := sinktest.NewAuthority(t)
 	for _, c := range []struct {
 		name, host string
 		life       time.Duration
@@ -187,27 +187,61 @@ func TestIntegrationNATS(t *testing.T) {
 	}
 }
 
+// TestIntegrationNATSIncident reads back from a stream what the sink has made of the incident of 17 November.
+func TestIntegrationNATSIncident(t *testing.T) {
+	addr := free(t)
+	server(t, addr, t.TempDir(), nil, "")
+	j := stream(t, addr)
+	p, err := New(Options{Address: "nats://" + addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := sink.Start(sink.Options{Spool: sink.SpoolOptions{Path: filepath.Join(t.TempDir(), "spool")}, Outputs: []sink.Output{{Name: "nats", Sink: p}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := sinktest.Feed(t, d.Finding)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := d.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for seq := range uint64(len(sent)) {
+		m, err := j.GetMsg(ctx, seq+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := sent.Take(t, m.Data); f != nil && m.Subject != "jindan.finding."+f.Severity {
+			t.Errorf("%s %s under %s", f.ID, f.Severity, m.Subject)
+		}
+	}
+	sent.Done(t)
+}
+
+// stream makes the stream of a server.
+func stream(t *testing.T, addr string) jetstream.Stream {
+	t.Helper()
+	c, err := nats.Connect("nats://" + addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	js, err := jetstream.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: "J", Subjects: []string{"jindan.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestIntegrationNATSOutage kills the server in the middle of a stream of findings. All arrive, once, each finding's in order.
 func TestIntegrationNATSOutage(t *testing.T) {
 	addr, dir := free(t), t.TempDir()
 	stop := server(t, addr, dir, nil, "")
-	stream := func() jetstream.Stream {
-		c, err := nats.Connect("nats://" + addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		js, err := jetstream.New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: "J", Subjects: []string{"jindan.>"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	stream()
+	stream(t, addr)
 	p, err := New(Options{Address: "nats://" + addr})
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +282,7 @@ func TestIntegrationNATSOutage(t *testing.T) {
 	if s := d.Status()[0]; s.Sent != n || s.Rejected != 0 || s.Dropped != 0 {
 		t.Errorf("%d fed: %+v", n, s)
 	}
-	j := stream()
+	j := stream(t, addr)
 	if k := j.CachedInfo().State.Msgs; k != n {
 		t.Errorf("the stream holds %d of %d messages", k, n)
 	}

@@ -1,5 +1,5 @@
-// Package tlstest makes certificates for the tests of sinks.
-package tlstest
+// Package sinktest is what the tests of sinks have in common: certificates, and the findings of a recorded incident.
+package sinktest
 
 import (
 	"crypto/ecdsa"
@@ -25,8 +25,8 @@ type Authority struct {
 	n    int64
 }
 
-// New returns an authority; its own certificate is ca.crt.
-func New(t testing.TB) *Authority {
+// NewAuthority returns an authority; its own certificate is ca.crt.
+func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{dir: t.TempDir()}
 	a.Issue(t, "ca", "", time.Hour)

@@ -1,0 +1,85 @@
+package sinktest
+
+import (
+	"context"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/cause"
+	"jindan/analyze/detect"
+	"jindan/capture"
+	"jindan/capture/decode"
+	"jindan/capture/pcapfile"
+	"jindan/rules"
+)
+
+// The agent of a replay.
+const (
+	Host  = "web01"
+	Agent = "jindan/1.2.3"
+)
+
+// Cases are the captures of all recorded cases.
+func Cases(t testing.TB) []string {
+	t.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../../../../fixtures/*/packets.pcap*"))
+	if err != nil || len(files) < 10 {
+		t.Fatalf("no fixtures: %v %v", files, err)
+	}
+	return files
+}
+
+// Incident is the capture of 17 November 2023, rebuilt.
+func Incident(t testing.TB) string {
+	t.Helper()
+	for _, name := range Cases(t) {
+		if filepath.Base(filepath.Dir(name)) == "gpki-2023-11-17" {
+			return name
+		}
+	}
+	t.Fatal("the incident is not among the fixtures")
+	return ""
+}
+
+// Replay calls each for the records of one capture and of the quiet time after it, in which faults resolve, and
+// returns the diagnosis.
+func Replay(t testing.TB, name string, quiet time.Duration, each func(*analyze.Finding) error) *analyze.Diagnosis {
+	t.Helper()
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: Host, Agent: Agent, Causes: cause.New(set)}, each)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := pcapfile.Open(name, decode.New())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var last capture.Instant
+	err = capture.Merge(context.Background(), []capture.Source{f}, 0, func(b *capture.Batch) error {
+		if len(b.Obs) > 0 {
+			last = b.Obs[len(b.Obs)-1].At
+		}
+		return e.Observe(b)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := time.Duration(0); d < quiet; d += time.Second {
+		if err := e.Observe(&capture.Batch{Until: last.Add(d)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := e.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
