@@ -125,7 +125,10 @@ is not as expected.`,
 				truth.Expected, truth.Elsewhere = s.Expect, s.Elsewhere // as of today
 				run, err := diagnoseDrill(c.Context(), set, truth, dir)
 				if err == nil {
-					err = run.judgeAgents(c.Context(), nil, truth, dir) // what it wrote then; the rules may be others now
+					err = run.judgeAgents(c.Context(), nil, truth, dir)
+				}
+				if err == nil {
+					err = run.judgeRecordings(c.Context(), set, truth, dir) // the rules may be others now
 				}
 				if err != nil {
 					return err

@@ -89,20 +89,48 @@ func diagnoseDrill(ctx context.Context, set *rules.Set, truth *lab.Truth, dir st
 	}
 	slices.Sort(points[1:])
 	for _, p := range points {
-		in, err := openInput([]string{filepath.Join(dir, p)})
+		d, got, err := diagnoseKept(ctx, set, filepath.Join(dir, p))
 		if err != nil {
-			in.close()
-			return nil, err
-		}
-		d, inErr, err := diagnose(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
-		got := in.report(inErr)
-		in.close()
-		if err = errors.Join(err, inErr); err != nil {
 			return nil, err
 		}
 		r.seen = append(r.seen, seenAt{p, got, d, truth.JudgeCapture(p, d)})
 	}
 	return r, nil
+}
+
+// diagnoseKept diagnoses a capture or recording.
+func diagnoseKept(ctx context.Context, set *rules.Set, name string) (*analyze.Diagnosis, report.Input, error) {
+	in, err := openInput([]string{name})
+	defer in.close()
+	if err != nil {
+		return nil, report.Input{}, err
+	}
+	d, inErr, err := diagnose(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
+	return d, in.report(inErr), errors.Join(err, inErr)
+}
+
+// judgeRecordings replaces what the agents found by what set finds in their recordings, as far as there are any.
+func (r *drillRun) judgeRecordings(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
+	for _, kept := range []struct {
+		name    string
+		verdict **lab.Verdict
+		judge   func(*analyze.Diagnosis) lab.Verdict
+	}{
+		{lab.RecordingName, &r.agent, func(d *analyze.Diagnosis) lab.Verdict { return truth.Judge(truth.Point, d) }},
+		{lab.SocketsName, &r.sockets, truth.JudgeWeak},
+	} {
+		name := filepath.Join(dir, kept.name)
+		if _, err := os.Stat(name); err != nil {
+			continue // that agent did not run, or kept nothing
+		}
+		d, _, err := diagnoseKept(ctx, set, name)
+		if err != nil {
+			return err
+		}
+		v := kept.judge(d)
+		*kept.verdict = &v
+	}
+	return nil
 }
 
 // judgeAgents holds what the agents found, if there were any, against what is expected, and what one of them found
