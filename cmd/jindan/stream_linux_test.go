@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,11 +18,7 @@ import (
 	"time"
 
 	"jindan/analyze"
-	"jindan/analyze/cause"
-	"jindan/analyze/detect"
-	"jindan/capture"
-	"jindan/capture/decode"
-	"jindan/capture/pcapfile"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // receiver is an HTTP server that keeps what is posted.
@@ -114,39 +109,7 @@ ruleset(name="jindan") {
 // outage replays the recording of 17 November in the order of events, and a quarter of an hour of quiet behind it.
 func outage(t *testing.T, emit func(*analyze.Finding) error) *analyze.Diagnosis {
 	t.Helper()
-	set, err := catalogue("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: "gpki01", Agent: "jindan/" + version, Causes: cause.New(set)}, emit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := pcapfile.Open("../../fixtures/gpki-2023-11-17/packets.pcap.zst", decode.New())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var last capture.Instant
-	err = capture.Merge(t.Context(), []capture.Source{f}, 256, func(b *capture.Batch) error {
-		if len(b.Obs) > 0 {
-			last = b.Obs[len(b.Obs)-1].At
-		}
-		return e.Observe(b)
-	})
-	if err != nil && !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	for i := range 900 {
-		if err := e.Observe(&capture.Batch{Until: last.Add(time.Duration(i) * time.Second)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d, err := e.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return sinktest.Replay(t, sinktest.Incident(t), 15*time.Minute, "gpki01", "jindan/"+version, emit)
 }
 
 // TestStream: the findings of 17 November reach receivers by a configuration as a user writes it: each record, in order,

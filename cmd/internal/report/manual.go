@@ -55,7 +55,7 @@ func RulePage(w io.Writer, set *rules.Set, r *rules.Rule, o Options) error {
 	}
 	m.decision(r)
 	m.links(r)
-	m.todo(r)
+	m.next(r)
 	m.section(m.pick("SOURCES", "출처"))
 	for _, c := range r.Citation {
 		m.bullet(c)
@@ -196,9 +196,9 @@ func (m *manual) links(r *rules.Rule) {
 var examples = map[string]any{"cliff": 1400, "largest_passed": 1300, "big_loss": 0.9, "dns_big_unanswered": 1,
 	"idle_age": 300.0, "foreign_ttl": 1, "own_listener": true}
 
-// todo writes the next actions as a finding would, with words in the place of addresses.
+// next writes the next actions as a finding would, with words in the place of addresses.
 // What differs between the rule's classes says for which it is.
-func (m *manual) todo(r *rules.Rule) {
+func (m *manual) next(r *rules.Rule) {
 	classes := r.Classes
 	if len(classes) == 0 {
 		classes = []string{""}

@@ -157,24 +157,24 @@ func (r *text) list(head string, names []string) string {
 
 // next writes what to do: the commands of the first cause, then of the others.
 func (r *text) next(fs []*analyze.Finding) {
-	var todo []string
+	var next []string
 	for _, f := range fs {
 		for _, t := range f.Next {
-			if s := r.Text(t); s != "" && !slices.Contains(todo, s) {
-				todo = append(todo, s)
+			if s := r.Text(t); s != "" && !slices.Contains(next, s) {
+				next = append(next, s)
 			}
 		}
 	}
-	if len(todo) == 0 {
+	if len(next) == 0 {
 		return
 	}
 	r.blank()
 	label := r.pick("DO NEXT", "다음 조치")
-	for i, s := range todo[:min(len(todo), r.detail.next)] {
+	for i, s := range next[:min(len(next), r.detail.next)] {
 		r.row(label, bold, fmt.Sprintf("%d.", i+1), 3, s)
 		label = ""
 	}
-	if n := len(todo) - r.detail.next; n > 0 {
+	if n := len(next) - r.detail.next; n > 0 {
 		r.more(fmt.Sprintf(r.pick("%d more with -v", "-v로 %d건 더"), n), dim)
 	}
 }

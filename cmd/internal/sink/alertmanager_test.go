@@ -3,12 +3,15 @@ package sink
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // TestIntegrationAlertmanager posts to Debian's Alertmanager and asks it what it holds.
@@ -85,4 +88,35 @@ func TestIntegrationAlertmanager(t *testing.T) {
 	if st := r.Status(); st.Rejected != 0 || st.Sent != 5 {
 		t.Errorf("%+v", st)
 	}
+	put(t, s, now(1, analyze.Resolved, "error"))
+	eventually(t, "nothing is active", func() bool { return len(alerts()) == 0 })
+
+	// The incident, as if it were now: while it lasts, and when it is over.
+	active := map[string]string{}
+	var during, after []Record
+	sinktest.Feed(t, func(f *analyze.Finding) error {
+		x := *f
+		d := time.Duration(time.Now().UnixNano() - int64(x.Time))
+		x.Time, x.Onset = x.Time.Add(d), x.Onset.Add(d)
+		rec, err := FindingRecord(&x)
+		if x.State == analyze.Resolved || len(after) > 0 {
+			after = append(after, rec)
+			return err
+		}
+		during = append(during, rec)
+		active[x.ID] = x.Severity
+		return err
+	})
+	put(t, s, during...)
+	eventually(t, "every finding is an alert of its severity", func() bool { return maps.Equal(alerts(), active) })
+	put(t, s, after...)
+	eventually(t, "the cause is over", func() bool {
+		m := alerts()
+		for id := range m {
+			if strings.HasPrefix(id, "size-dependent-loss") {
+				return false
+			}
+		}
+		return true
+	})
 }

@@ -71,7 +71,7 @@ func replay(t *testing.T, each func(r Record)) {
 // replayCase gives the records of one capture and of the quiet time after it.
 func replayCase(t *testing.T, name string, quiet time.Duration, each func(r Record)) {
 	t.Helper()
-	d := sinktest.Replay(t, name, quiet, func(f *analyze.Finding) error {
+	d := sinktest.Replay(t, name, quiet, sinktest.Host, sinktest.Agent, func(f *analyze.Finding) error {
 		r, err := FindingRecord(f)
 		each(r)
 		return err

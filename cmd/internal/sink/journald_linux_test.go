@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/sink/sinktest"
 )
 
 // TestIntegrationJournald sends to systemd's own journal daemon, started in a
@@ -59,6 +60,36 @@ func TestIntegrationJournald(t *testing.T) {
 			t.Errorf("%.600v", e)
 		}
 	}
+	sent := sinktest.Feed(t, func(f *analyze.Finding) error {
+		rec, err := FindingRecord(f)
+		put(t, s, rec)
+		return err
+	})
+	eventually(t, "the incident is sent", func() bool { return r.Status().Sent == 2+uint64(len(sent)) })
+	rule := "JINDAN_RULE=size-dependent-loss"
+	eventually(t, "the journal has the last of it", func() bool {
+		out, err := exec.Command("journalctl", "-D", filepath.Join(root, "run/log/journal"), "-o", "cat", rule, "JINDAN_STATE=resolved").Output()
+		return err == nil && len(out) > 0
+	})
+	out, err := exec.Command("journalctl", "-D", filepath.Join(root, "run/log/journal"), "-o", "json", "--all", "SYSLOG_IDENTIFIER=jindan").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(string(out)) {
+		var e map[string]any
+		if err := json.Unmarshal([]byte(l), &e); err != nil {
+			t.Fatal(err)
+		}
+		body, _ := e["JINDAN_RECORD"].(string)
+		if e["JINDAN_ID"] == small.ID || e["JINDAN_ID"] == large.ID {
+			continue
+		}
+		if f := sent.Take(t, []byte(body)); f != nil && (e["JINDAN_ID"] != f.ID || e["JINDAN_STATE"] != string(f.State) ||
+			e["PRIORITY"] != map[string]string{"error": "3", "warn": "4", "info": "6"}[f.Severity]) {
+			t.Errorf("%.600v", e)
+		}
+	}
+	sent.Done(t)
 }
 
 func TestJournaldFaults(t *testing.T) {

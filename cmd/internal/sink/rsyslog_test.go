@@ -129,6 +129,26 @@ func TestIntegrationRsyslog(t *testing.T) {
 			if !strings.HasSuffix(m["msg"], "Upstream does not answer: 진단 ✓") {
 				t.Errorf("message %q", m["msg"])
 			}
+			before = len(got())
+			want := map[string]string{} // by what tells records apart: priority and words
+			sinktest.Feed(t, func(f *analyze.Finding) error {
+				r, err := FindingRecord(f)
+				put(t, s, r)
+				pri := map[string]string{"error": "131", "warn": "132", "info": "134"}[f.Severity] // local0 (RFC 5424 §6.2.1)
+				want[fmt.Sprintf(`id="%s" seq="%d" state="%s" severity="%s" rule="%s"`, f.ID, f.Seq, f.State, f.Severity, f.Rule)] = pri + " " + line(f.Title.En+": "+f.Summary.En)
+				return err
+			})
+			eventually(t, "the incident is in rsyslog's file", func() bool { return len(got()) >= before+len(want) })
+			for _, m := range got()[before:] {
+				for sd, rest := range want {
+					if strings.Contains(m["sd"], sd) && m["pri"]+" "+strings.TrimLeft(m["msg"], " \ufeff") == rest {
+						delete(want, sd)
+					}
+				}
+			}
+			for sd, rest := range want {
+				t.Errorf("missing or changed: %s %s", sd, rest)
+			}
 		})
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"jindan/rules"
 )
 
-// The agent of a replay.
+// The agent of the incident.
 const (
 	Host  = "web01"
 	Agent = "jindan/1.2.3"
@@ -45,15 +45,15 @@ func Incident(t testing.TB) string {
 	return ""
 }
 
-// Replay calls each for the records of one capture and of the quiet time after it, in which faults resolve, and
-// returns the diagnosis.
-func Replay(t testing.TB, name string, quiet time.Duration, each func(*analyze.Finding) error) *analyze.Diagnosis {
+// Replay calls each for the records of one capture and of the quiet time after it, in which faults resolve, as an agent of that name on
+// that host makes them, and returns the diagnosis.
+func Replay(t testing.TB, name string, quiet time.Duration, host, agent string, each func(*analyze.Finding) error) *analyze.Diagnosis {
 	t.Helper()
 	set, err := rules.Load(detect.Features())
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: Host, Agent: Agent, Causes: cause.New(set)}, each)
+	e, err := analyze.New(set, detect.All(), analyze.Options{Sources: []string{"eth0"}, Host: host, Agent: agent, Causes: cause.New(set)}, each)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ const rootCause = "size-dependent-loss"
 func Feed(t testing.TB, feed func(*analyze.Finding) error) Sent {
 	t.Helper()
 	sent, states := Sent{}, map[analyze.State]bool{}
-	Replay(t, Incident(t), 5*time.Minute, func(f *analyze.Finding) error {
+	Replay(t, Incident(t), 5*time.Minute, Host, Agent, func(f *analyze.Finding) error {
 		b, err := json.Marshal(f)
 		if err != nil {
 			return err
@@ -34,6 +34,7 @@ func Feed(t testing.TB, feed func(*analyze.Finding) error) Sent {
 	if len(states) != 3 {
 		t.Fatalf("the cause is only %v", states)
 	}
+	t.Logf("%d states of findings, the cause opened, updated and resolved", len(sent))
 	return sent
 }
 
