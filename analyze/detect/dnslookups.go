@@ -222,9 +222,6 @@ func newResolvers[V any]() resolvers[V] {
 }
 
 func (s *resolvers[V]) get(d *flow.DNS) *V {
-	if v := s.peek(d.Resolver); v != nil {
-		return v
-	}
 	k := resolverOf(d)
 	return s.numbered.get(d.Resolver, &k)
 }

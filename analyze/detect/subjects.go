@@ -69,37 +69,45 @@ func (s *subjects[K, V]) each(f func(K, *V) bool) {
 }
 
 // numbered is what subjects is, for keys that the flow table has numbered: it needs no map.
-type numbered[K, V any] struct {
-	list    []*V // by number
+type numbered[K comparable, V any] struct {
+	list    []*entry[K, V] // by number
 	ids     []uint32
-	keys    []K
 	refused uint64
 	limit   int
 }
 
+type entry[K comparable, V any] struct {
+	key   K
+	value V
+}
+
 // get returns the state of k, which has number id, made if need be; nil when the list is full or
-// k has no number.
+// k has no number. A number that has gone from another key to k takes that one's state away.
 func (s *numbered[K, V]) get(id uint32, k *K) *V {
 	if int(id) < len(s.list) && s.list[id] != nil {
-		return s.list[id]
+		e := s.list[id]
+		if e.key == *k {
+			return &e.value
+		}
+		*e = entry[K, V]{key: *k}
+		return &e.value
 	}
-	if id == 0 || len(s.keys) >= s.limit {
+	if id == 0 || len(s.ids) >= s.limit {
 		s.refused++
 		return nil
 	}
 	for int(id) >= len(s.list) {
 		s.list = append(s.list, nil)
 	}
-	v := new(V)
-	s.list[id] = v
-	s.ids, s.keys = append(s.ids, id), append(s.keys, *k)
-	return v
+	s.list[id] = &entry[K, V]{key: *k}
+	s.ids = append(s.ids, id)
+	return &s.list[id].value
 }
 
-// peek returns the state of number id or nil.
-func (s *numbered[K, V]) peek(id uint32) *V {
-	if int(id) < len(s.list) {
-		return s.list[id]
+// peek returns the state of k or nil.
+func (s *numbered[K, V]) peek(id uint32, k *K) *V {
+	if int(id) < len(s.list) && s.list[id] != nil && s.list[id].key == *k {
+		return &s.list[id].value
 	}
 	return nil
 }
@@ -107,16 +115,15 @@ func (s *numbered[K, V]) peek(id uint32) *V {
 // each calls f in order of insertion and forgets those for which it returns false.
 func (s *numbered[K, V]) each(f func(K, *V) bool) {
 	n := 0
-	for i, k := range s.keys {
-		id := s.ids[i]
-		if !f(k, s.list[id]) {
+	for _, id := range s.ids {
+		if e := s.list[id]; f(e.key, &e.value) {
+			s.ids[n] = id
+			n++
+		} else {
 			s.list[id] = nil
-			continue
 		}
-		s.keys[n], s.ids[n] = k, id
-		n++
 	}
-	s.keys, s.ids = s.keys[:n], s.ids[:n]
+	s.ids = s.ids[:n]
 }
 
 // services are states by listener.
@@ -129,7 +136,7 @@ func newServices[V any](limit int) services[V] {
 }
 
 func (s *services[V]) get(c *flow.Conn) *V  { return s.numbered.get(c.Service(), &c.Server) }
-func (s *services[V]) peek(c *flow.Conn) *V { return s.numbered.peek(c.Service()) }
+func (s *services[V]) peek(c *flow.Conn) *V { return s.numbered.peek(c.Service(), &c.Server) }
 
 // ring keeps the newest n values.
 type ring[T any] struct {

@@ -68,7 +68,7 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	d.First, d.Last, d.LookupAt = at, at, at
 	d.QueryFrame, d.QueryLen, d.EDNSSize, d.Tries = p.Frame, size, t.msg.EDNSSize, 1
 	t.stats.Transactions++
-	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolver(d)
+	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolvers.get(resolverPair{d.Client.Addr, d.Server}, t.window)
 	old, asked := t.find(byID, d), t.find(byName, d)
 	before := asked
 	again := repeats(d, before)
@@ -100,19 +100,6 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 type resolverPair struct {
 	client capture.Addr
 	server capture.Endpoint
-}
-
-// maxResolvers bounds the pairs that get a number.
-const maxResolvers = 1 << 16
-
-func (t *dnsTable) resolver(d *DNS) uint32 {
-	k := resolverPair{d.Client.Addr, d.Server}
-	n, ok := t.resolvers[k]
-	if !ok && len(t.resolvers) < maxResolvers {
-		n = uint32(len(t.resolvers) + 1)
-		t.resolvers[k] = n
-	}
-	return n
 }
 
 // again takes a repeat of the query of d under the same id.

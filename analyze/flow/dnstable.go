@@ -11,16 +11,16 @@ import (
 // arrival; a new one pushes out the oldest, so what is in the table depends on the messages
 // alone. The zero value is empty; memory is taken when the first message comes.
 type dnsTable struct {
-	chunks  [][]DNS
-	names   []byte
-	head    uint64 // number of the next record
-	tail    uint64 // number of the oldest record
-	first   uint64 // all records before this one are decided
-	nameAt  uint32 // end of the newest name, see room
-	buckets [indexes][]uint32
-	stats   DNSStats
-	// resolvers numbers who asks whom, so that detectors need no map to find theirs.
-	resolvers map[resolverPair]uint32
+	chunks    [][]DNS
+	names     []byte
+	head      uint64 // number of the next record
+	tail      uint64 // number of the oldest record
+	first     uint64 // all records before this one are decided
+	nameAt    uint32 // end of the newest name, see room
+	buckets   [indexes][]uint32
+	stats     DNSStats
+	resolvers numbers[resolverPair]
+	window    uint32 // counts seals
 	row       func(*DNS)
 	tcp       dnsStreams
 	msg       dnsMessage
@@ -40,7 +40,6 @@ func (t *dnsTable) grow() {
 	for i := range t.buckets {
 		t.buckets[i] = make([]uint32, t.maxRec)
 	}
-	t.resolvers = make(map[resolverPair]uint32)
 	t.names = make([]byte, min(64<<10, 256*t.maxRec)) // a power of two, and more than a name
 	t.chunks = make([][]DNS, 0, (t.maxRec+chunkLen-1)/chunkLen)
 }
@@ -228,6 +227,7 @@ func repeats(d, e *DNS) bool {
 // seal reports the queries whose time-out has passed. The table calls it when a window
 // ends, in event time.
 func (t *dnsTable) seal(now capture.Instant, emit func(*Event)) {
+	t.window++
 	t.expire(now, dnsTimeout, emit)
 }
 

@@ -52,16 +52,15 @@ type Stats struct {
 
 // Table tracks all connections. It is not safe for concurrent use.
 type Table struct {
-	o     Options
-	slots []slot
-	conns slab[Conn]
-	ws    [][]wiresharkConn // parallel to conns, when asked for
-	tr    slab[Trouble]
-	paths slab[Path]
-	pairs map[[2]capture.Addr]uint32
-	// services numbers the listeners from 1, so that detectors need no map to find theirs.
-	services map[capture.Endpoint]uint32
-	holed    []uint32 // troubles that may have open holes
+	o        Options
+	slots    []slot
+	conns    slab[Conn]
+	ws       [][]wiresharkConn // parallel to conns, when asked for
+	tr       slab[Trouble]
+	paths    slab[Path]
+	pairs    map[[2]capture.Addr]uint32
+	services numbers[capture.Endpoint] // listeners
+	holed    []uint32                  // troubles that may have open holes
 	// writing are connections in the middle of a write, at the last packet of a side.
 	writing []Ref
 	// active are the paths touched since the last seal, in order of first touch.
@@ -97,8 +96,7 @@ func New(o Options) *Table {
 	if o.Emit == nil {
 		o.Emit, o.Mask = func(*Event) {}, 0
 	}
-	t := &Table{o: o, slots: make([]slot, 1<<12), pairs: make(map[[2]capture.Addr]uint32),
-		services: make(map[capture.Endpoint]uint32), win: 1}
+	t := &Table{o: o, slots: make([]slot, 1<<12), pairs: make(map[[2]capture.Addr]uint32), win: 1}
 	t.copies.init()
 	t.dns.init(&t.o)
 	return t
@@ -207,7 +205,7 @@ func (t *Table) begin(h uint32, p *capture.Packet, at capture.Instant) (*Conn, S
 	t.Stats.Conns++
 	t.insert(h, i)
 	t.attachPath(c, at)
-	c.service = t.service(c.Server)
+	c.service = t.services.get(c.Server, t.win)
 	t.event(ConnNew, c, s, at)
 	return c, s
 }
@@ -238,19 +236,6 @@ func (t *Table) attachPath(c *Conn, at capture.Instant) {
 	if c.Client.Addr != p.A {
 		c.aSide = Server
 	}
-}
-
-// maxServices bounds the listeners that get a number. A scan brings more; what is beyond is not
-// judged as a service.
-const maxServices = 1 << 16
-
-func (t *Table) service(e capture.Endpoint) uint32 {
-	id, ok := t.services[e]
-	if !ok && len(t.services) < maxServices {
-		id = uint32(len(t.services) + 1)
-		t.services[e] = id
-	}
-	return id
 }
 
 // Path returns the host pair of c, nil if the path table was full.
