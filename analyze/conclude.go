@@ -42,6 +42,7 @@ func (e *Engine) Diagnosis() *Diagnosis {
 
 // assess asks every detector what it has to say about its step.
 func (e *Engine) assess() map[string]Assessed {
+	e.meet()
 	e.w.Local = e.local.get()
 	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
 	assessed := make(map[string]Assessed)

@@ -2,7 +2,7 @@
 // wakes detectors with flow events, lets them judge at the end of each window, holds their symptoms against
 // the rules of the catalogue, follows findings from open to resolved and gives a diagnosis at the end.
 //
-// It has no clock, does no I/O, writes no log and starts no goroutine: the same observations give the
+// It has no clock, does no I/O, writes no log and starts no goroutine (Options.Beside lends it one): the same observations give the
 // same records, live or from a file.
 package analyze
 

@@ -48,7 +48,7 @@ func (st *peerState) hear(at capture.Instant) {
 }
 
 // heardOn notes when the peer was last heard over TCP.
-func (st *peerState) heardOn(p *flow.Path, k peerKey) {
+func (st *peerState) heardOn(p *flow.Pair, k peerKey) {
 	if p == nil {
 		return
 	}
@@ -127,7 +127,7 @@ func (d *pathCut) roll(w *analyze.Window) {
 			if st == nil {
 				continue
 			}
-			st.heardOn(p, k)
+			st.heardOn(&p.Pair, k)
 			if p.Side[i].Segments == st.segments {
 				continue
 			}

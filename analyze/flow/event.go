@@ -188,5 +188,5 @@ type Event struct {
 	Frame  uint64
 	Conn   *Conn // nil for DNS over UDP
 	DNS    *DNS  // DNS… events
-	Path   *Path // the host pair
+	Path   *Pair // the hosts
 }

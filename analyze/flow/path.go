@@ -61,17 +61,22 @@ type PathSide struct {
 	Bytes uint64 // payload
 }
 
-// Path is a pair of hosts, with A < B. Side[0] is what A sends, Side[1] what B sends.
-type Path struct {
+// Pair is a pair of hosts, with A < B.
+type Pair struct {
 	A, B  capture.Addr
-	Conns uint32 // connections so far
 	Index uint32
+	First capture.Instant
+	Heard [2]capture.Instant // newest TCP packet of A and B, of any kind but a lone SYN
+}
+
+// Path is what a pair of hosts say to one another. Side[0] is what A sends, Side[1] what B sends.
+type Path struct {
+	Pair
+	Conns uint32 // connections so far
 	live  uint32 // connections in the table
 	win   uint32 // last window in which it was touched
-	First capture.Instant
 	Last  capture.Instant
-	Heard [2]capture.Instant // newest TCP packet of the sides, of any kind but a lone SYN
-	start [2]uint32          // Segments of the sides when the window began
+	start [2]uint32 // Segments of the sides when the window began
 	inUse bool
 	Side  [2]PathSide
 }

@@ -349,8 +349,8 @@ func (t *Table) event(k Kind, c *Conn, s Side, at capture.Instant) {
 
 func (t *Table) send(e *Event) {
 	if t.wants(e.Kind) {
-		if e.Path == nil {
-			e.Path = t.Path(e.Conn)
+		if p := t.Path(e.Conn); p != nil {
+			e.Path = &p.Pair
 		}
 		t.o.Emit(e)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
+	"sync"
 	"time"
 
 	"jindan/analyze"
@@ -42,6 +44,9 @@ func diagnose(ctx context.Context, in *input, set *rules.Set, local *capture.Add
 		o.Local = local
 	}
 	o.Causes = cause.New(set)
+	if runtime.GOMAXPROCS(0) > 1 {
+		o.Beside = new(sync.WaitGroup)
+	}
 	e, err := analyze.New(set, detect.All(), o, emit)
 	if err != nil {
 		return nil, nil, err
