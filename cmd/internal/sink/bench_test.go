@@ -15,8 +15,8 @@ import (
 	"jindan/analyze"
 )
 
-// octetServer counts the octet-counted messages that it reads.
-func octetServer(t testing.TB, l net.Listener, each func(string)) *atomic.Int64 {
+// octetServer counts the octet-counted messages that it reads; each gets them with the connection that they came over.
+func octetServer(t testing.TB, l net.Listener, each func(conn, m string)) *atomic.Int64 {
 	n := new(atomic.Int64)
 	t.Cleanup(func() { l.Close() })
 	go func() {
@@ -44,7 +44,7 @@ func octetServer(t testing.TB, l net.Listener, each func(string)) *atomic.Int64 
 					}
 					n.Add(1)
 					if each != nil {
-						each(string(m))
+						each(c.RemoteAddr().String(), string(m))
 					}
 				}
 			}()

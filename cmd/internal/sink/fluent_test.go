@@ -5,20 +5,49 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"testing"
 	"time"
 
 	"jindan/analyze"
 )
 
-// TestFluent reads what the sink forwards with a decoder that knows MessagePack's own rules.
+// chunk is what a receiver of the forward protocol gets at once.
+type chunk struct {
+	tag     string
+	entries [][2]any // time and record
+}
+
+// fluentServer acknowledges the chunks of a connection, and reads them with a decoder that knows MessagePack's own rules.
+func fluentServer(t *testing.T, c net.Conn, each func(chunk)) {
+	defer c.Close()
+	for {
+		d := &unpacker{r: c}
+		v, ok := d.value().([]any)
+		if !ok || d.err != nil {
+			return
+		}
+		got := chunk{tag: v[0].(string)}
+		e := &unpacker{r: bytes.NewReader(v[1].([]byte))}
+		for {
+			x, ok := e.value().([]any)
+			if !ok || e.err != nil {
+				break
+			}
+			got.entries = append(got.entries, [2]any{x[0], x[1]})
+		}
+		o := v[2].(map[string]any)
+		each(got)
+		if fmt.Sprint(o["size"]) != fmt.Sprint(len(got.entries)) {
+			t.Errorf("size %v for %d entries", o["size"], len(got.entries))
+		}
+		c.Write(packString(packString([]byte{0x81}, "ack"), o["chunk"].(string)))
+	}
+}
+
 func TestFluent(t *testing.T) {
 	l := listen(t)
 	defer l.Close()
-	type chunk struct {
-		tag     string
-		entries [][2]any
-	}
 	chunks := make(chan chunk, 10)
 	go func() {
 		for round := 0; ; round++ {
@@ -31,31 +60,7 @@ func TestFluent(t *testing.T) {
 				c.Close()
 				continue
 			}
-			go func() {
-				defer c.Close()
-				for {
-					d := &unpacker{r: c}
-					v, ok := d.value().([]any)
-					if !ok || d.err != nil {
-						return
-					}
-					got := chunk{tag: v[0].(string)}
-					e := &unpacker{r: bytes.NewReader(v[1].([]byte))}
-					for {
-						x, ok := e.value().([]any)
-						if !ok || e.err != nil {
-							break
-						}
-						got.entries = append(got.entries, [2]any{x[0], x[1]})
-					}
-					o := v[2].(map[string]any)
-					chunks <- got
-					if fmt.Sprint(o["size"]) != fmt.Sprint(len(got.entries)) {
-						t.Errorf("size %v for %d entries", o["size"], len(got.entries))
-					}
-					c.Write(packString(packString([]byte{0x81}, "ack"), o["chunk"].(string)))
-				}
-			}()
+			go fluentServer(t, c, func(c chunk) { chunks <- c })
 		}
 	}()
 	k := must(t)(NewFluent(FluentOptions{Address: l.Addr().String()}))

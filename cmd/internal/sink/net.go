@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -58,6 +59,7 @@ type stream struct {
 	network, address string
 	tls              *tls.Config
 	conn             net.Conn
+	clean            bool // the last connection was closed by the receiver after it had read everything
 }
 
 // open connects. A stream that the receiver closed is noticed here, before a
@@ -67,6 +69,7 @@ func (s *stream) open(ctx context.Context) error {
 		_ = s.conn.SetReadDeadline(time.Now().Add(time.Microsecond))
 		if _, err := s.conn.Read(make([]byte, 64)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			s.close()
+			s.clean = errors.Is(err, io.EOF) // with something unread the connection is reset (RFC 2525 §2.17)
 		}
 	}
 	if s.conn == nil {
@@ -96,6 +99,6 @@ func (s *stream) open(ctx context.Context) error {
 func (s *stream) close() {
 	if s.conn != nil {
 		s.conn.Close()
-		s.conn = nil
+		s.conn, s.clean = nil, false
 	}
 }

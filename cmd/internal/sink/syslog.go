@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -24,9 +25,20 @@ type syslogSink struct {
 	format   *formatter
 	datagram bool
 	b, m     []byte
+	tail     []byte // the last frames that were accepted, at most tailMost bytes
+	lengths  []int  // of the frames in tail
 }
 
-// NewSyslog returns the sink "syslog".
+// tailMost is how much of what a receiver may not have read is sent again, in bytes: twice what Linux holds for a receiver that
+// has just connected (tcp_rmem, 128 KiB).
+const tailMost = 256 << 10
+
+// NewSyslog returns the sink "syslog". A syslog receiver confirms nothing. Over
+// TCP a record counts as accepted when the receiver's kernel has acknowledged it,
+// and when a connection fails its last 256 KiB are sent again, with the same ids:
+// the receiver may have hung or died without reading them. What is lost is what a
+// receiver has read and not stored, or left unread beyond that or when the agent
+// ends; and over UDP any datagram that goes astray.
 func NewSyslog(o SyslogOptions) (Sink, error) {
 	s := &syslogSink{}
 	if err := s.configure(o); err != nil {
@@ -84,22 +96,21 @@ func (s *syslogSink) configure(o SyslogOptions) error {
 	return err
 }
 
-// Send writes the batch. A syslog receiver confirms nothing; over TCP the batch
-// counts as accepted when the receiver's kernel has acknowledged all of it.
+// Send writes the batch, behind what is in doubt of the connection before.
 func (s *syslogSink) Send(ctx context.Context, batch []Message, out []Outcome) error {
+	was := s.conn
 	if err := s.open(ctx); err != nil {
 		s.close()
 		return fmt.Errorf("connect to syslog: %w", err)
 	}
-	err := s.write(batch, out)
-	if err == nil && !s.datagram {
-		if err = drained(ctx, s.conn); err == nil {
-			for i := range out { // what could not be formatted stays rejected
-				if out[i] == Retry {
-					out[i] = Accepted
-				}
-			}
+	var err error
+	if s.datagram {
+		err = s.datagrams(batch, out)
+	} else {
+		if s.conn != was && s.clean {
+			s.tail, s.lengths = s.tail[:0], s.lengths[:0]
 		}
+		err = s.frames(ctx, batch, out, s.conn != was)
 	}
 	if err != nil {
 		s.close()
@@ -108,30 +119,59 @@ func (s *syslogSink) Send(ctx context.Context, batch []Message, out []Outcome) e
 	return nil
 }
 
-// write formats and writes: datagrams one by one, a stream at once.
-func (s *syslogSink) write(batch []Message, out []Outcome) error {
-	s.b = s.b[:0]
+// datagrams writes one datagram per message.
+func (s *syslogSink) datagrams(batch []Message, out []Outcome) error {
 	for i := range batch {
 		var err error
 		if s.m, err = s.format.format(s.m[:0], &batch[i]); err != nil {
 			out[i] = Rejected
 			continue
 		}
-		switch {
-		case s.datagram:
-			if _, err := s.conn.Write(s.m); err != nil {
-				return err
-			}
-			out[i] = Accepted
-		default:
-			s.b = append(append(strconv.AppendInt(s.b, int64(len(s.m)), 10), ' '), s.m...)
+		if _, err := s.conn.Write(s.m); err != nil {
+			return err
 		}
+		out[i] = Accepted
 	}
-	if s.datagram {
-		return nil
+	return nil
+}
+
+// frames writes the batch at once, on a new connection behind the tail, and waits for the receiver's kernel.
+func (s *syslogSink) frames(ctx context.Context, batch []Message, out []Outcome, fresh bool) error {
+	s.b = s.b[:0]
+	if fresh {
+		s.b = append(s.b, s.tail...)
+	}
+	news, frames := len(s.b), len(s.lengths)
+	for i := range batch {
+		var err error
+		if s.m, err = s.format.format(s.m[:0], &batch[i]); err != nil {
+			out[i] = Rejected
+			continue
+		}
+		start := len(s.b)
+		s.b = append(append(strconv.AppendInt(s.b, int64(len(s.m)), 10), ' '), s.m...)
+		s.lengths = append(s.lengths, len(s.b)-start)
 	}
 	_, err := s.conn.Write(s.b)
-	return err
+	if err == nil {
+		err = drained(ctx, s.conn)
+	}
+	if err != nil {
+		s.lengths = s.lengths[:frames]
+		return err
+	}
+	for i := range out { // what could not be formatted stays rejected
+		if out[i] == Retry {
+			out[i] = Accepted
+		}
+	}
+	s.tail = append(s.tail, s.b[news:]...)
+	drop, n := 0, 0
+	for ; len(s.tail)-drop > tailMost; n++ {
+		drop += s.lengths[n]
+	}
+	s.tail, s.lengths = slices.Delete(s.tail, 0, drop), slices.Delete(s.lengths, 0, n)
+	return nil
 }
 
 // Close closes the connection.

@@ -170,7 +170,7 @@ func TestSyslogFaults(t *testing.T) {
 		}
 		s, r := deliver(t, Output{Sink: k, Batch: 20})
 		var seen [300]atomic.Int32
-		each := func(m string) {
+		each := func(_, m string) {
 			var n int
 			fmt.Sscanf(m[strings.Index(m, `seq="`)+5:], "%d", &n)
 			seen[n-1].Add(1)

@@ -1,0 +1,230 @@
+package sink
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"jindan/analyze"
+	"jindan/cmd/internal/sink/sinktest"
+)
+
+// outageSinks are the sinks that reach their receiver over a stream, with a receiver each that hands what it gets to a stream of
+// findings. Those with a library of their own are in its package.
+var outageSinks = []struct {
+	name   string
+	open   func(address string) (Sink, error)
+	listen func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) (done func(testing.TB))
+}{
+	{"webhook", func(a string) (Sink, error) { return NewWebhook(WebhookOptions{Address: "http://" + a}) },
+		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
+			behind(t, g, func(w http.ResponseWriter, body []byte) {
+				var all []json.RawMessage
+				if err := json.Unmarshal(body, &all); err != nil {
+					t.Error(err)
+				}
+				for _, f := range all {
+					s.Take(t, "", "", f)
+				}
+			})
+			return s.Done
+		}},
+	{"webhook to Elasticsearch", func(a string) (Sink, error) {
+		return NewWebhook(WebhookOptions{Address: "http://" + a, Format: "elastic"})
+	}, func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
+		var mu sync.Mutex
+		stored := map[string]bool{}
+		behind(t, g, func(w http.ResponseWriter, body []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			var items []string
+			for pair := range slices.Chunk(strings.Split(strings.TrimSuffix(string(body), "\n"), "\n"), 2) {
+				var action struct{ Create struct{ ID string } }
+				if err := json.Unmarshal([]byte(strings.ReplaceAll(pair[0], `"_id"`, `"ID"`)), &action); err != nil || action.Create.ID == "" {
+					t.Errorf("%v %s", err, pair[0])
+				}
+				id, status := action.Create.ID, http.StatusCreated
+				if stored[id] {
+					status = http.StatusConflict
+				}
+				stored[id] = true
+				s.Take(t, "", id, []byte(pair[1]))
+				items = append(items, fmt.Sprintf(`{"create":{"status":%d}}`, status))
+			}
+			fmt.Fprintf(w, `{"items":[%s]}`, strings.Join(items, ","))
+		})
+		return func(t testing.TB) {
+			s.Done(t)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(stored) != s.Len() {
+				t.Errorf("%d documents of %d states", len(stored), s.Len())
+			}
+		}
+	}},
+	{"otlp", func(a string) (Sink, error) { return NewOTLP(OTLPOptions{Address: "http://" + a}) },
+		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
+			behind(t, g, func(w http.ResponseWriter, body []byte) {
+				var q otlpRequest
+				if err := json.Unmarshal(body, &q); err != nil {
+					t.Error(err)
+				}
+				for _, l := range q.ResourceLogs[0].ScopeLogs[0].LogRecords {
+					for _, a := range l.Attributes {
+						if a.Key == "jindan.record" {
+							s.Take(t, "", "", []byte(*a.Value.String))
+						}
+					}
+				}
+			})
+			return s.Done
+		}},
+	{"alertmanager", func(a string) (Sink, error) { return NewAlertmanager(AlertmanagerOptions{Address: "http://" + a}) }, alerts},
+	{"fluent", func(a string) (Sink, error) { return NewFluent(FluentOptions{Address: a}) },
+		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
+			go func() {
+				for {
+					c, err := g.Accept()
+					if err != nil {
+						return
+					}
+					go fluentServer(t, c, func(c chunk) {
+						for _, e := range c.entries {
+							body, err := json.Marshal(e[1])
+							if err != nil {
+								t.Error(err)
+							}
+							s.Take(t, "", "", body)
+						}
+					})
+				}
+			}()
+			return s.Done
+		}},
+	{"syslog over TCP", func(a string) (Sink, error) { return NewSyslog(SyslogOptions{Address: a, JSON: true}) },
+		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
+			octetServer(t, g, func(conn, m string) {
+				_, body, _ := strings.Cut(m, "@cee: ")
+				s.Take(t, conn, "", []byte(body)) // connections know nothing of each other
+			})
+			return s.Done
+		}},
+}
+
+// behind answers HTTP requests behind a gate.
+func behind(t *testing.T, g *sinktest.Gate, answer func(http.ResponseWriter, []byte)) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if body, err := io.ReadAll(q.Body); err == nil { // else it was killed
+			answer(w, body)
+		}
+	}))
+	s.Listener.Close()
+	s.Listener = g
+	s.Start()
+	t.Cleanup(s.Close)
+}
+
+// alerts is a receiver that keeps states, as Alertmanager does: of each finding one for every severity that it had, open or ended.
+// The findings of a stream only grow worse, so what opens an ended one again is a request that came late.
+func alerts(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
+	const open, ended = 1, 2
+	var mu sync.Mutex
+	known := map[string]*[3]int{} // by severity
+	behind(t, g, func(_ http.ResponseWriter, body []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		var all []alert
+		if err := json.Unmarshal(body, &all); err != nil {
+			t.Error(err)
+		}
+		for _, a := range all {
+			id, severity := a.Labels["finding"], slices.Index(severities, a.Labels["severity"])
+			end, err := time.Parse(time.RFC3339Nano, a.EndsAt)
+			if err != nil || severity < 0 {
+				t.Errorf("%v: %+v", err, a)
+				continue
+			}
+			if known[id] == nil {
+				known[id] = new([3]int)
+			}
+			now := open
+			if !end.After(time.Now()) {
+				now = ended
+			}
+			if k := known[id]; k[severity] == 0 && slices.Max(k[severity:]) > 0 {
+				t.Errorf("%s was worse before it was %s", id, severities[severity])
+			}
+			known[id][severity] = max(known[id][severity], now)
+		}
+	})
+	return func(t testing.TB) {
+		mu.Lock()
+		defer mu.Unlock()
+		want := map[string]int{}
+		s.Each(func(f *analyze.Finding) {
+			want[f.ID] = open
+			if f.State == analyze.Resolved {
+				want[f.ID] = ended
+			}
+		})
+		for id, w := range want {
+			if k := known[id]; k == nil || k[2] != w || k[0] == open || k[1] == open {
+				t.Errorf("%s: %v, want %d as an error and nothing else open", id, k, w)
+			}
+		}
+	}
+}
+
+// TestOutages: whatever befalls a receiver, every record arrives, each finding's in order; what comes twice bears the same id; and
+// another sink has everything while this one has not.
+func TestOutages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: waits for the time limits of 35 outages, takes about 20 s")
+	}
+	for _, k := range outageSinks {
+		t.Run(k.name, func(t *testing.T) {
+			for _, o := range sinktest.Outages {
+				t.Run(o.Name, func(t *testing.T) {
+					t.Parallel()
+					g, s := sinktest.NewGate(t), sinktest.NewStream(t)
+					done := k.listen(t, g, s)
+					under, err := k.open(g.Addr().String())
+					if err != nil {
+						t.Fatal(err)
+					}
+					dir := t.TempDir()
+					beside, err := NewFile(FileOptions{Path: filepath.Join(dir, "records")})
+					if err != nil {
+						t.Fatal(err)
+					}
+					d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(dir, "spool")}, Outputs: []Output{
+						{Name: "under test", Sink: under, Batch: 20, Timeout: 300 * time.Millisecond, MinWait: 10 * time.Millisecond, MaxWait: 100 * time.Millisecond},
+						{Name: "beside", Sink: beside}}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer d.Close(context.Background())
+					o.Run(t, g, sinktest.Delivery{Finding: d.Finding, Failing: func() {
+						eventually(t, "the sink beside has all", func() bool { x := d.Status()[1]; return x.Lag == 0 && x.Sent == uint64(s.Len()) })
+						if x := d.Status()[0]; x.Lag == 0 {
+							t.Errorf("and so has the one that fails: %+v", x)
+						}
+					}, Status: func() sinktest.Status {
+						x := d.Status()[0]
+						return sinktest.Status{Connected: x.Connected, LastError: x.LastError, Lag: x.Lag, Sent: x.Sent, Retried: x.Retried, Lost: x.Rejected + x.Dropped}
+					}}, s)
+					done(t)
+				})
+			}
+		})
+	}
+}
