@@ -3,6 +3,8 @@ package sink
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,30 +88,79 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// TestFileFaults: a file that cannot be opened or written delays its records, and is written when it can.
 func TestFileFaults(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "later")
-	k, err := NewFile(FileOptions{Path: filepath.Join(dir, "records")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, r := deliver(t, Output{Sink: k})
-	put(t, s, record(t, 0, analyze.Open, "warn"))
-	eventually(t, "retries while the directory is missing", func() bool { return r.Status().Retried >= 2 })
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is written", func() bool { return r.Status().Sent == 1 })
-	full, err := NewFile(FileOptions{Path: "/dev/full"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := make([]Outcome, 1)
-	if err := full.Send(context.Background(), messages(t, 1), out); err == nil || !strings.Contains(err.Error(), "no space left") || out[0] != Retry {
-		t.Errorf("full disk: %v %v", err, out)
+	for _, c := range []struct {
+		name, word string
+		fail       func(path string) error
+	}{
+		{"no directory", "no such file", func(path string) error { return os.Remove(filepath.Dir(path)) }},
+		{"not writable", "is a directory", func(path string) error { return os.Mkdir(path, 0o700) }}, // permissions do not hold root
+		{"disk full", "no space left", func(path string) error { return os.Symlink("/dev/full", path) }},
+	} {
+		for _, atStart := range []bool{true, false} {
+			path := filepath.Join(t.TempDir(), "later", "records")
+			t.Run(fmt.Sprintf("%s, at start %v", c.name, atStart), func(t *testing.T) {
+				if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				k, err := NewFile(FileOptions{Path: path})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s, r := deliver(t, Output{Sink: k, Batch: 20})
+				feed := func(from int) {
+					for i := range 100 {
+						put1(t, s, record(t, from+i, analyze.Open, severities[i%3]))
+					}
+					flush(t, s)
+				}
+				moved := path + ".moved"
+				if !atStart {
+					feed(0)
+					eventually(t, "the first are written", func() bool { return r.Status().Lag == 0 })
+					moved = filepath.Join(t.TempDir(), "moved")
+					if err := errors.Join(os.Rename(path, moved), k.(Reopener).Reopen()); err != nil { // as logrotate does
+						t.Fatal(err)
+					}
+				}
+				if err := c.fail(path); err != nil {
+					t.Fatal(err)
+				}
+				feed(100)
+				eventually(t, "the failure shows", func() bool {
+					x := r.Status()
+					return x.Retried >= 2 && !x.Connected && strings.Contains(x.LastError, c.word)
+				})
+				if err := errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Dir(path), 0o700)); err != nil {
+					t.Fatal(err)
+				}
+				feed(200)
+				eventually(t, "all are written", func() bool { return r.Status().Lag == 0 })
+				var want, got []byte
+				for i := range 300 {
+					if i >= 100 || !atStart {
+						want = append(append(want, record(t, i, analyze.Open, severities[i%100%3]).Body...), '\n')
+					}
+				}
+				for _, name := range []string{moved, path} {
+					b, err := os.ReadFile(name)
+					if err != nil && !(atStart && name == moved) {
+						t.Fatal(err)
+					}
+					got = append(got, b...)
+				}
+				if !bytes.Equal(got, want) {
+					t.Errorf("%d lines of %d, or not in order", bytes.Count(got, []byte("\n")), bytes.Count(want, []byte("\n")))
+				}
+				if x := r.Status(); x.Rejected != 0 || x.Dropped != 0 || !x.Connected {
+					t.Errorf("%+v", x)
+				}
+			})
+		}
 	}
 }
 
-// shortWriter takes a number of bytes and fails.
 func TestDeliveryCloseDrains(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	k, err := NewFile(FileOptions{Path: path})
