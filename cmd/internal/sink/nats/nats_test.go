@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os/exec"
@@ -15,8 +14,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"jindan/analyze"
-	"jindan/capture"
 	"jindan/cmd/internal/sink"
 	"jindan/cmd/internal/sink/sinktest"
 )
@@ -237,69 +234,45 @@ func stream(t *testing.T, addr string) jetstream.Stream {
 	return s
 }
 
-// TestIntegrationNATSOutage kills the server in the middle of a stream of findings. All arrive, once, each finding's in order.
-func TestIntegrationNATSOutage(t *testing.T) {
-	addr, dir := free(t), t.TempDir()
-	stop := server(t, addr, dir, nil, "")
-	stream(t, addr)
-	p, err := New(Options{Address: "nats://" + addr})
-	if err != nil {
-		t.Fatal(err)
+// TestIntegrationNATSOutages: whatever befalls the server, all records arrive, once, each finding's in order.
+func TestIntegrationNATSOutages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: waits for time limits, takes about 20 s")
 	}
-	d, err := sink.Start(sink.Options{Spool: sink.SpoolOptions{Path: filepath.Join(t.TempDir(), "spool")}, Outputs: []sink.Output{
-		{Name: "nats", Sink: p, Batch: 20, Timeout: time.Second, MinWait: 10 * time.Millisecond, MaxWait: 100 * time.Millisecond}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close(context.Background())
-	n := uint64(0)
-	feed := func() { // 200 states of 7 findings
-		for range 200 {
-			n++
-			f := &analyze.Finding{Schema: analyze.FindingSchema, ID: fmt.Sprintf("surge-%012x", n%7), Seq: n, Rule: "surge", State: analyze.Update,
-				Severity: "warn", Time: capture.Instant(1_700_000_000_000_000_000 + n)}
-			if err := d.Finding(f); err != nil {
+	for _, o := range sinktest.Outages {
+		t.Run(o.Name, func(t *testing.T) {
+			addr, dir := free(t), t.TempDir()
+			stop := server(t, addr, dir, nil, "")
+			stream(t, addr)
+			g, s := sinktest.NewProxy(t, addr, func() { stop() }, func() { stop = server(t, addr, dir, nil, "") }), sinktest.NewStream(t)
+			p, err := New(Options{Address: "nats://" + g.Addr().String()})
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-	}
-	until := func(what string, ok func(sink.Status) bool) {
-		t.Helper()
-		for end := time.Now().Add(30 * time.Second); !ok(d.Status()[0]); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("never: %s: %+v", what, d.Status()[0])
+			d, err := sink.Start(sink.Options{Spool: sink.SpoolOptions{Path: filepath.Join(t.TempDir(), "spool")}, Outputs: []sink.Output{
+				{Name: "nats", Sink: p, Batch: 20, Timeout: 500 * time.Millisecond, MinWait: 10 * time.Millisecond, MaxWait: 100 * time.Millisecond}}})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-	}
-	feed()
-	until("a part is sent", func(s sink.Status) bool { return s.Sent > 0 })
-	stop()
-	feed()
-	until("the failure shows", func(s sink.Status) bool { return s.Retried >= 2 && !s.Connected && s.LastError != "" })
-	server(t, addr, dir, nil, "")
-	feed()
-	until("all are passed", func(s sink.Status) bool { return s.Lag == 0 })
-	if s := d.Status()[0]; s.Sent != n || s.Rejected != 0 || s.Dropped != 0 {
-		t.Errorf("%d fed: %+v", n, s)
-	}
-	j := stream(t, addr)
-	if k := j.CachedInfo().State.Msgs; k != n {
-		t.Errorf("the stream holds %d of %d messages", k, n)
-	}
-	last := map[string]uint64{}
-	for seq := range n {
-		m, err := j.GetMsg(t.Context(), seq+1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var f analyze.Finding
-		if err := json.Unmarshal(m.Data, &f); err != nil {
-			t.Fatal(err)
-		}
-		if f.Seq <= last[f.ID] {
-			t.Errorf("%s: %d after %d", f.ID, f.Seq, last[f.ID])
-		}
-		last[f.ID] = f.Seq
+			defer d.Close(context.Background())
+			o.Run(t, g, sinktest.Delivery{Finding: d.Finding, Status: func() sinktest.Status {
+				x := d.Status()[0]
+				return sinktest.Status{Connected: x.Connected, LastError: x.LastError, Lag: x.Lag, Sent: x.Sent, Retried: x.Retried, Lost: x.Rejected + x.Dropped}
+			}}, s)
+			j := stream(t, addr)
+			n := j.CachedInfo().State.Msgs
+			if n != uint64(s.Len()) {
+				t.Errorf("the stream holds %d messages of %d", n, s.Len())
+			}
+			for seq := range n {
+				m, err := j.GetMsg(t.Context(), seq+1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Take(t, "", m.Header.Get(jetstream.MsgIDHeader), m.Data)
+			}
+			s.Done(t)
+		})
 	}
 }
 

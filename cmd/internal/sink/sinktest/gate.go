@@ -2,6 +2,7 @@ package sinktest
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -19,6 +20,8 @@ const gateBuffer = 32 << 10
 type Gate struct {
 	t       testing.TB
 	address net.Addr
+	kill    func() // with Cut; or nil
+	start   func() // with the Mend that follows; or nil
 
 	mu       sync.Mutex
 	change   *sync.Cond
@@ -36,6 +39,35 @@ func NewGate(t testing.TB) *Gate {
 	g.listen()
 	g.address = g.listener.Addr()
 	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// NewProxy is the gate of a receiver in another process, at an address of its own. Cut calls kill, and the Mend that follows start.
+func NewProxy(t testing.TB, address string, kill, start func()) *Gate {
+	t.Helper()
+	g := NewGate(t)
+	g.kill, g.start = kill, start
+	go func() {
+		for {
+			c, err := g.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r, err := net.Dial("tcp", address)
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(c, r) // ends with either side
+				}()
+				defer r.Close()
+				_, _ = io.Copy(r, c)
+			}()
+		}
+	}()
 	return g
 }
 
@@ -93,6 +125,9 @@ func (g *Gate) Cut() {
 		c.Conn.Close()
 	}
 	clear(g.conns)
+	if g.kill != nil {
+		g.kill()
+	}
 	g.change.Broadcast()
 }
 
@@ -116,6 +151,9 @@ func (g *Gate) Mend() {
 		_ = c.SetReadDeadline(time.Time{})
 	}
 	if g.listener == nil && !g.closed {
+		if g.start != nil {
+			g.start()
+		}
 		g.listen()
 	}
 	g.change.Broadcast()

@@ -196,25 +196,28 @@ func (s *Stream) Take(t testing.TB, conn, id string, body []byte) {
 	s.last[conn+f.ID] = f.Seq
 }
 
+// Missing is the number of states that have not arrived.
+func (s *Stream) Missing() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sent) - len(s.arrived)
+}
+
 // Done says what has not arrived, and gives what was written but not read yet the time that it needs.
 func (s *Stream) Done(t testing.TB) {
 	t.Helper()
-	missing := func() (all []int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for i := range s.sent {
-			if _, ok := s.arrived[uint64(i+1)]; !ok {
-				all = append(all, i+1)
-			}
-		}
-		return all
-	}
-	for end := time.Now().Add(Wait / 10); len(missing()) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-	}
-	if all := missing(); len(all) > 0 {
-		t.Errorf("%d of %d states have not arrived: %v", len(all), s.Len(), all)
+	for end := time.Now().Add(Wait / 10); s.Missing() > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var lost []int
+	for i := range s.sent {
+		if _, ok := s.arrived[uint64(i+1)]; !ok {
+			lost = append(lost, i+1)
+		}
+	}
+	if len(lost) > 0 {
+		t.Errorf("%d of %d states have not arrived: %v", len(lost), len(s.sent), lost)
+	}
 	t.Logf("%d states of %d findings, %d came again", len(s.sent), streamFindings, s.twice)
 }
