@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ type Options struct {
 // window is how many messages may wait for their acknowledgement at once.
 const window = 256
 
+// connectWait is the most that a connection may take, of a Send that may take longer.
+const connectWait = 5 * time.Second
+
 type publisher struct {
 	url, subject string
 	options      []nats.Option
@@ -47,7 +51,7 @@ func New(o Options) (sink.Sink, error) {
 		return nil, fmt.Errorf("sink nats: subject %q: wildcards cannot be published to", o.Subject)
 	}
 	// The runner retries: a connection that fails is given up at once.
-	opts := []nats.Option{nats.Name("jindan"), nats.NoReconnect(), nats.Timeout(5 * time.Second)}
+	opts := []nats.Option{nats.Name("jindan"), nats.NoReconnect()}
 	if o.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(o.Credentials))
 	}
@@ -62,12 +66,16 @@ func New(o Options) (sink.Sink, error) {
 }
 
 // connect makes a connection where there is none.
-func (p *publisher) connect() error {
+func (p *publisher) connect(ctx context.Context) error {
 	if p.conn != nil && p.conn.IsConnected() {
 		return nil
 	}
 	p.Close()
-	c, err := nats.Connect(p.url, p.options...)
+	wait := connectWait
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(end))
+	}
+	c, err := nats.Connect(p.url, append(slices.Clip(p.options), nats.Timeout(wait))...)
 	if err != nil {
 		return err
 	}
@@ -82,7 +90,7 @@ func (p *publisher) connect() error {
 
 // Send publishes and waits for the stream's acknowledgements.
 func (p *publisher) Send(ctx context.Context, batch []sink.Message, out []sink.Outcome) error {
-	if err := p.connect(); err != nil {
+	if err := p.connect(ctx); err != nil {
 		return fmt.Errorf("connect to nats: %w", err)
 	}
 	return sink.EachDistinct(batch, out, func(batch []sink.Message, out []sink.Outcome) error {

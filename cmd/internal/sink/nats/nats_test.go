@@ -237,7 +237,7 @@ func stream(t *testing.T, addr string) jetstream.Stream {
 // TestIntegrationNATSOutages: whatever befalls the server, all records arrive, once, each finding's in order.
 func TestIntegrationNATSOutages(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: waits for time limits, takes about 20 s")
+		t.Skip("-short: waits for time limits, takes about 6 s")
 	}
 	for _, o := range sinktest.Outages {
 		t.Run(o.Name, func(t *testing.T) {
@@ -290,7 +290,7 @@ func TestFaults(t *testing.T) {
 			}
 			defer p.Close()
 			start := time.Now()
-			if n, err := send(p, batch(3, 0)); n != 0 || err == nil || time.Since(start) > 10*time.Second {
+			if n, err := send(p, batch(3, 0)); n != 0 || err == nil || time.Since(start) > 4*time.Second {
 				t.Errorf("%d, %v after %v", n, err, time.Since(start))
 			}
 		})
