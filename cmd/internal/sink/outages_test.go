@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,10 +25,11 @@ import (
 // findings. Those with a library of their own are in its package.
 var outageSinks = []struct {
 	name   string
+	http   bool
 	open   func(address string) (Sink, error)
 	listen func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) (done func(testing.TB))
 }{
-	{"webhook", func(a string) (Sink, error) { return NewWebhook(WebhookOptions{Address: "http://" + a}) },
+	{"webhook", true, func(a string) (Sink, error) { return NewWebhook(WebhookOptions{Address: "http://" + a}) },
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			behind(t, g, func(w http.ResponseWriter, body []byte) {
 				var all []json.RawMessage
@@ -38,7 +42,7 @@ var outageSinks = []struct {
 			})
 			return s.Done
 		}},
-	{"webhook to Elasticsearch", func(a string) (Sink, error) {
+	{"webhook to Elasticsearch", true, func(a string) (Sink, error) {
 		return NewWebhook(WebhookOptions{Address: "http://" + a, Format: "elastic"})
 	}, func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 		var mu sync.Mutex
@@ -71,7 +75,7 @@ var outageSinks = []struct {
 			}
 		}
 	}},
-	{"otlp", func(a string) (Sink, error) { return NewOTLP(OTLPOptions{Address: "http://" + a}) },
+	{"otlp", true, func(a string) (Sink, error) { return NewOTLP(OTLPOptions{Address: "http://" + a}) },
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			behind(t, g, func(w http.ResponseWriter, body []byte) {
 				var q otlpRequest
@@ -88,8 +92,8 @@ var outageSinks = []struct {
 			})
 			return s.Done
 		}},
-	{"alertmanager", func(a string) (Sink, error) { return NewAlertmanager(AlertmanagerOptions{Address: "http://" + a}) }, alerts},
-	{"fluent", func(a string) (Sink, error) { return NewFluent(FluentOptions{Address: a}) },
+	{"alertmanager", true, func(a string) (Sink, error) { return NewAlertmanager(AlertmanagerOptions{Address: "http://" + a}) }, alerts},
+	{"fluent", false, func(a string) (Sink, error) { return NewFluent(FluentOptions{Address: a}) },
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			go func() {
 				for {
@@ -110,7 +114,7 @@ var outageSinks = []struct {
 			}()
 			return s.Done
 		}},
-	{"syslog over TCP", func(a string) (Sink, error) { return NewSyslog(SyslogOptions{Address: a, JSON: true}) },
+	{"syslog over TCP", false, func(a string) (Sink, error) { return NewSyslog(SyslogOptions{Address: a, JSON: true}) },
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			octetServer(t, g, func(conn, m string) {
 				_, body, _ := strings.Cut(m, "@cee: ")
@@ -226,5 +230,85 @@ func TestOutages(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// TestHTTPAnswers: what a receiver over HTTP refuses for now, or takes without saying so, comes again. What it takes in parts is in
+// TestElasticPartial and TestOTLPPartialSuccess.
+func TestHTTPAnswers(t *testing.T) {
+	refuse := func(code int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "no", code)
+		})
+	}
+	for _, k := range outageSinks {
+		if !k.http {
+			continue
+		}
+		for _, c := range []struct {
+			name  string
+			pause time.Duration // the least before the next request
+			fault func(receiver http.Handler) http.Handler
+		}{
+			{"429 with Retry-After", time.Second, func(http.Handler) http.Handler { return refuse(http.StatusTooManyRequests) }},
+			{"500, then fine", 0, func(http.Handler) http.Handler { return refuse(http.StatusInternalServerError) }},
+			{"reset in the middle of the answer", 0, func(receiver http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+					receiver.ServeHTTP(httptest.NewRecorder(), q)
+					c, _, err := w.(http.Hijacker).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+					c.(*net.TCPConn).SetLinger(0)
+					c.Close()
+				})
+			}},
+		} {
+			t.Run(k.name+": "+c.name, func(t *testing.T) {
+				t.Parallel()
+				g, stream := sinktest.NewGate(t), sinktest.NewStream(t)
+				done := k.listen(t, g, stream)
+				receiver := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: g.Addr().String()})
+				fault := c.fault(receiver)
+				const first, last = 2, 3 // requests that go wrong
+				n, failed := 0, time.Time{}
+				var one sync.Mutex
+				front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+					one.Lock()
+					defer one.Unlock()
+					if n++; n > first && n <= last+1 && time.Since(failed) < c.pause {
+						t.Errorf("request %d comes %v after a refusal", n, time.Since(failed))
+					}
+					if n < first || n > last {
+						receiver.ServeHTTP(w, q)
+						return
+					}
+					fault.ServeHTTP(w, q)
+					failed = time.Now()
+				}))
+				defer front.Close()
+				under, err := k.open(front.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(t.TempDir(), "spool")}, Outputs: []Output{
+					{Name: "x", Sink: under, Batch: 20, MinWait: 10 * time.Millisecond, MaxWait: 2 * time.Second}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close(context.Background())
+				for phase := range 3 {
+					stream.Feed(t, phase, d.Finding)
+				}
+				eventually(t, "all are passed", func() bool { return d.Status()[0].Lag == 0 })
+				if x := d.Status()[0]; x.Sent != uint64(stream.Len()) || x.Rejected != 0 || x.Dropped != 0 || x.Retried != last-first+1 || !x.Connected {
+					t.Errorf("%+v", x)
+				}
+				done(t)
+			})
+		}
 	}
 }

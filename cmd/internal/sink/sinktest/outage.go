@@ -59,16 +59,16 @@ func (o Outage) Run(t testing.TB, g *Gate, d Delivery, s *Stream) {
 		}
 	}
 	if !o.AtStart {
-		s.feed(t, 0, d.Finding)
+		s.Feed(t, 0, d.Finding)
 		until("a part is sent", func(x Status) bool { return x.Sent > 0 })
 	}
 	for i, fail := range o.fail {
 		fail(g)
 		if i == 0 && o.AtStart {
-			s.feed(t, 0, d.Finding)
+			s.Feed(t, 0, d.Finding)
 		}
 		if i == 0 {
-			s.feed(t, 1, d.Finding)
+			s.Feed(t, 1, d.Finding)
 		}
 		was := d.Status().Retried
 		until("the failure shows", func(x Status) bool { return x.Retried >= was+2 && !x.Connected && x.LastError != "" && x.Lag > 0 })
@@ -77,7 +77,7 @@ func (o Outage) Run(t testing.TB, g *Gate, d Delivery, s *Stream) {
 		d.Failing()
 	}
 	g.Mend()
-	s.feed(t, 2, d.Finding)
+	s.Feed(t, 2, d.Finding)
 	until("all are passed", func(x Status) bool { return x.Lag == 0 })
 	if x := d.Status(); x.Sent != uint64(s.Len()) || x.Lost != 0 || !x.Connected {
 		t.Errorf("%d fed: %+v", s.Len(), x)
@@ -118,8 +118,8 @@ func NewStream(t testing.TB) *Stream {
 	return s
 }
 
-// feed makes the findings of a phase. Every third finding is never resolved.
-func (s *Stream) feed(t testing.TB, phase int, feed func(*analyze.Finding) error) {
+// Feed makes the states of a phase, 0 to 2, of all findings. Every third finding is never resolved.
+func (s *Stream) Feed(t testing.TB, phase int, feed func(*analyze.Finding) error) {
 	t.Helper()
 	for i, x := range phases[phase] {
 		for n := range streamFindings {
