@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 )
 
 // TLS configures an encrypted connection.
@@ -66,8 +65,7 @@ type stream struct {
 // batch is written into it: nothing is expected to be readable but its end.
 func (s *stream) open(ctx context.Context) error {
 	if s.conn != nil && s.tls == nil && s.network != "udp" && s.network != "unixgram" {
-		_ = s.conn.SetReadDeadline(time.Now().Add(time.Microsecond))
-		if _, err := s.conn.Read(make([]byte, 64)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := ended(s.conn); err != nil {
 			s.close()
 			s.clean = errors.Is(err, io.EOF) // with something unread the connection is reset (RFC 2525 §2.17)
 		}

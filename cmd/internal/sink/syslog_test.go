@@ -1,11 +1,15 @@
 package sink
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -218,4 +222,85 @@ func (k *keeping) Accept() (net.Conn, error) {
 		k.conns <- c
 	}
 	return c, err
+}
+
+// TestSyslogTail: what was sent over a connection that is reset comes again on the next one, as far back as it is kept; after one that
+// the receiver closed with nothing unread, only what is new.
+func TestSyslogTail(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		sent  int
+		reset bool
+	}{{"reset", 20, true}, {"reset after more than is kept", 600, true}, {"closed", 20, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			l := listen(t)
+			served := make(chan net.Conn, 2)
+			var mu sync.Mutex
+			got := map[string][]string{} // by connection
+			octetServer(t, &keeping{l, served}, func(conn, m string) {
+				mu.Lock()
+				defer mu.Unlock()
+				got[conn] = append(got[conn], m)
+			})
+			count := func(conn net.Conn) int {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(got[conn.RemoteAddr().String()])
+			}
+			k, err := NewSyslog(SyslogOptions{Address: l.Addr().String(), JSON: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer k.Close()
+			send := func(from, n int) {
+				t.Helper()
+				var batch []Message
+				for i := range n {
+					r := record(t, from+i, analyze.Open, "warn")
+					batch = append(batch, Message{r, r.Body})
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				out := make([]Outcome, n)
+				if err := k.Send(ctx, batch, out); err != nil || slices.Contains(out, Retry) {
+					t.Fatal(err)
+				}
+			}
+			for at := 0; at < c.sent; at += 20 {
+				send(at, 20)
+			}
+			first := <-served
+			eventually(t, "all are read", func() bool { return count(first) == c.sent })
+			if c.reset {
+				first.(*net.TCPConn).SetLinger(0)
+			}
+			first.Close()
+			send(c.sent, 1)
+			second := <-served
+			eventually(t, "the last is read", func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				all := got[second.RemoteAddr().String()]
+				return len(all) > 0 && strings.Contains(all[len(all)-1], fmt.Sprintf(`seq="%d"`, c.sent+1))
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			before, after := got[first.RemoteAddr().String()], got[second.RemoteAddr().String()]
+			again := after[:len(after)-1]
+			if !slices.Equal(again, before[len(before)-len(again):]) {
+				t.Error("what came again is not the end of what was sent")
+			}
+			size := func(all []string) (n int) {
+				for _, m := range all {
+					n += len(strconv.Itoa(len(m))) + 1 + len(m)
+				}
+				return n
+			}
+			switch n := size(again); {
+			case !c.reset && n > 0, c.reset && size(before) <= tailMost && len(again) != c.sent,
+				c.reset && size(before) > tailMost && (n > tailMost || n < tailMost-8192):
+				t.Errorf("%d messages of %d bytes came again, %d of %d bytes were sent", len(again), n, c.sent, size(before))
+			}
+		})
+	}
 }
