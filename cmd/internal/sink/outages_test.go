@@ -192,7 +192,7 @@ func alerts(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB)
 // another sink has everything while this one has not.
 func TestOutages(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: waits for the time limits of 35 outages, takes about 20 s")
+		t.Skip("-short: waits for the time limits of 30 outages, takes about 10 s")
 	}
 	for _, k := range outageSinks {
 		t.Run(k.name, func(t *testing.T) {
