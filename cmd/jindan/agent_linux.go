@@ -274,11 +274,27 @@ func place(s analyze.Subject) string {
 	return strings.TrimSpace(end(s.Host, s.Port) + " " + s.Segment)
 }
 
+// undelivered is what the sinks that fail have not got.
+func undelivered(sinks []sink.Status) map[string]uint64 {
+	missing := make(map[string]uint64)
+	for _, s := range sinks {
+		n := s.Rejected + s.Dropped
+		if !s.Connected {
+			n += s.Lag
+		}
+		if n > 0 {
+			missing[s.Name] = n
+		}
+	}
+	return missing
+}
+
 // conclude writes the diagnosis of a namespace at the end.
 func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
 	if ag.delivery != nil {
+		d.Coverage.Undelivered = undelivered(ag.delivery.Status())
 		if err := ag.delivery.Diagnosis(d); err != nil {
 			ag.app.log.Error().Msgf("deliver the diagnosis: %s", oneLine(err))
 		}

@@ -186,10 +186,11 @@ sinks:
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := map[string]string{}
+	words, missing := map[string]string{}, map[string]uint64{}
 	for line := range bytes.Lines(b) {
 		var h struct {
 			Schema, Host string
+			Coverage     struct{ Undelivered map[string]uint64 }
 			Sinks        []struct {
 				Name, LastError string
 				Connected       bool
@@ -202,6 +203,8 @@ sinks:
 		switch {
 		case h.Host == sinktest.Host:
 			s.Take(t, "", "", line)
+		case h.Schema == analyze.DiagnosisSchema:
+			missing = h.Coverage.Undelivered
 		case h.Schema == sink.HeartbeatSchema:
 			for _, x := range h.Sinks {
 				if x.Name != "file" && (x.Connected || x.Lag == 0) {
@@ -212,6 +215,9 @@ sinks:
 		}
 	}
 	s.Done(t)
+	if n := uint64(s.Len()); len(missing) != 2 || missing["deaf"] < n || missing["absent"] < n {
+		t.Errorf("the diagnosis says that %v are not delivered", missing)
+	}
 	if !strings.Contains(words["absent"], "connection refused") {
 		t.Errorf("the heartbeat says %q", words)
 	}

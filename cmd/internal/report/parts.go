@@ -37,6 +37,10 @@ func (r *text) input() {
 		}
 		r.entry(r.pick("  note", "  주의"), yellow, n, plain)
 	}
+	for _, sink := range sortedKeys(c.Undelivered) {
+		n := r.plural(c.Undelivered[sink], "record", "records", "기록 %s건")
+		r.entry(r.pick("  note", "  주의"), yellow, fmt.Sprintf(r.pick("%s not delivered to %s", "%s 미전달: %s"), n, sink), plain)
+	}
 }
 
 func (r *text) packets(n uint64) string {
