@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,10 +28,12 @@ import (
 var outageSinks = []struct {
 	name   string
 	http   bool
-	open   func(address string) (Sink, error)
+	open   func(address string, t TLS) (Sink, error)
 	listen func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) (done func(testing.TB))
 }{
-	{"webhook", true, func(a string) (Sink, error) { return NewWebhook(WebhookOptions{Address: "http://" + a}) },
+	{"webhook", true, func(a string, t TLS) (Sink, error) {
+		return NewWebhook(WebhookOptions{Address: web(a, t), HTTP: HTTP{TLS: t}})
+	},
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			behind(t, g, func(w http.ResponseWriter, body []byte) {
 				var all []json.RawMessage
@@ -42,8 +46,8 @@ var outageSinks = []struct {
 			})
 			return s.Done
 		}},
-	{"webhook to Elasticsearch", true, func(a string) (Sink, error) {
-		return NewWebhook(WebhookOptions{Address: "http://" + a, Format: "elastic"})
+	{"webhook to Elasticsearch", true, func(a string, t TLS) (Sink, error) {
+		return NewWebhook(WebhookOptions{Address: web(a, t), HTTP: HTTP{TLS: t}, Format: "elastic"})
 	}, func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 		var mu sync.Mutex
 		stored := map[string]bool{}
@@ -75,7 +79,9 @@ var outageSinks = []struct {
 			}
 		}
 	}},
-	{"otlp", true, func(a string) (Sink, error) { return NewOTLP(OTLPOptions{Address: "http://" + a}) },
+	{"otlp", true, func(a string, t TLS) (Sink, error) {
+		return NewOTLP(OTLPOptions{Address: web(a, t), HTTP: HTTP{TLS: t}})
+	},
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			behind(t, g, func(w http.ResponseWriter, body []byte) {
 				var q otlpRequest
@@ -92,8 +98,10 @@ var outageSinks = []struct {
 			})
 			return s.Done
 		}},
-	{"alertmanager", true, func(a string) (Sink, error) { return NewAlertmanager(AlertmanagerOptions{Address: "http://" + a}) }, alerts},
-	{"fluent", false, func(a string) (Sink, error) { return NewFluent(FluentOptions{Address: a}) },
+	{"alertmanager", true, func(a string, t TLS) (Sink, error) {
+		return NewAlertmanager(AlertmanagerOptions{Address: web(a, t), HTTP: HTTP{TLS: t}})
+	}, alerts},
+	{"fluent", false, func(a string, t TLS) (Sink, error) { return NewFluent(FluentOptions{Address: a, TLS: t}) },
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			go func() {
 				for {
@@ -114,7 +122,9 @@ var outageSinks = []struct {
 			}()
 			return s.Done
 		}},
-	{"syslog over TCP", false, func(a string) (Sink, error) { return NewSyslog(SyslogOptions{Address: a, JSON: true}) },
+	{"syslog over TCP", false, func(a string, t TLS) (Sink, error) {
+		return NewSyslog(SyslogOptions{Address: a, TLS: t, JSON: true})
+	},
 		func(t *testing.T, g *sinktest.Gate, s *sinktest.Stream) func(testing.TB) {
 			octetServer(t, g, func(conn, m string) {
 				_, body, _ := strings.Cut(m, "@cee: ")
@@ -122,6 +132,14 @@ var outageSinks = []struct {
 			})
 			return s.Done
 		}},
+}
+
+// web is the URL of an address.
+func web(address string, t TLS) string {
+	if t.Enabled() {
+		return "https://" + address
+	}
+	return "http://" + address
 }
 
 // behind answers HTTP requests behind a gate.
@@ -201,7 +219,7 @@ func TestOutages(t *testing.T) {
 					t.Parallel()
 					g, s := sinktest.NewGate(t), sinktest.NewStream(t)
 					done := k.listen(t, g, s)
-					under, err := k.open(g.Addr().String())
+					under, err := k.open(g.Addr().String(), TLS{})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -231,6 +249,99 @@ func TestOutages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnreachable: a receiver whose name cannot be resolved, or whose certificate is not to be trusted, gets nothing, and the sink says
+// why. It gets everything once it shows the certificate of the name that was asked for.
+func TestUnreachable(t *testing.T) {
+	a := sinktest.NewAuthority(t)
+	a.Issue(t, "right", "127.0.0.1", time.Hour)
+	a.Issue(t, "other", "other.example", time.Hour)
+	a.Issue(t, "old", "127.0.0.1", -time.Hour)
+	foreign := sinktest.NewAuthority(t)
+	foreign.Issue(t, "right", "127.0.0.1", time.Hour)
+	for _, k := range outageSinks {
+		for _, c := range []struct {
+			name, word string
+			front      *tls.Config // what is shown at first; nil: the name cannot be resolved
+		}{
+			{"no such host", "no-such-host.invalid", nil},
+			{"wrong name", "cannot validate certificate for 127.0.0.1", a.Server(t, "other")},
+			{"expired", "expired", a.Server(t, "old")},
+			{"unknown authority", "unknown authority", foreign.Server(t, "right")},
+		} {
+			t.Run(k.name+": "+c.name, func(t *testing.T) {
+				t.Parallel()
+				g, stream := sinktest.NewGate(t), sinktest.NewStream(t)
+				done := k.listen(t, g, stream)
+				address, trust := "no-such-host.invalid:6514", TLS{}
+				var shown atomic.Pointer[tls.Config]
+				if shown.Store(c.front); c.front != nil {
+					address, trust = before(t, g, &shown), TLS{CA: a.Path("ca.crt")}
+				}
+				under, err := k.open(address, trust)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(t.TempDir(), "spool")}, Outputs: []Output{
+					{Name: "x", Sink: under, Batch: 20, MinWait: 10 * time.Millisecond, MaxWait: 100 * time.Millisecond}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				given, stop := context.WithCancel(context.Background())
+				stop()
+				defer d.Close(given) // what a receiver without an address has not got stays in the spool
+				for phase := range 3 {
+					stream.Feed(t, phase, d.Finding)
+				}
+				eventually(t, "the failure shows", func() bool { return d.Status()[0].Retried >= 2 })
+				n := uint64(stream.Len())
+				if x := d.Status()[0]; x.Sent != 0 || x.Lag != n || x.Connected || !strings.Contains(x.LastError, c.word) || stream.Missing() != int(n) {
+					t.Errorf("want %q: %+v", c.word, x)
+				}
+				if c.front == nil {
+					return
+				}
+				shown.Store(a.Server(t, "right"))
+				eventually(t, "all are passed", func() bool { return d.Status()[0].Lag == 0 })
+				if x := d.Status()[0]; x.Sent != n || x.Rejected != 0 || x.Dropped != 0 {
+					t.Errorf("%+v", x)
+				}
+				done(t)
+			})
+		}
+	}
+}
+
+// before ends TLS before a gate, with the certificate that is shown at the time.
+func before(t *testing.T, g *sinktest.Gate, shown *atomic.Pointer[tls.Config]) string {
+	l := tls.NewListener(listen(t), &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return shown.Load(), nil }})
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if c.(*tls.Conn).Handshake() != nil {
+					return
+				}
+				r, err := net.Dial("tcp", g.Addr().String())
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(c, r) // ends with either side
+				}()
+				defer r.Close()
+				_, _ = io.Copy(r, c)
+			}()
+		}
+	}()
+	return l.Addr().String()
 }
 
 // TestHTTPAnswers: what a receiver over HTTP refuses for now, or takes without saying so, comes again. What it takes in parts is in
@@ -290,7 +401,7 @@ func TestHTTPAnswers(t *testing.T) {
 					failed = time.Now()
 				}))
 				defer front.Close()
-				under, err := k.open(front.Listener.Addr().String())
+				under, err := k.open(front.Listener.Addr().String(), TLS{})
 				if err != nil {
 					t.Fatal(err)
 				}
