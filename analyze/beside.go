@@ -62,11 +62,14 @@ func (e *Engine) hand() {
 	h := &e.handover
 	h.beside.Wait()
 	h.filling, h.delivering = h.delivering[:0], h.filling
+	e.table.Restock()
 	h.beside.Go(h.work)
 }
 
-// deliver shows detectors what was handed over.
+// deliver shows detectors what was handed over. For the time that is left it takes a burden off the flow table: most of what a new
+// record costs is its memory.
 func (e *Engine) deliver() {
+	e.table.Prepare()
 	for i := range e.handover.delivering {
 		e.show(&e.handover.delivering[i].event)
 	}

@@ -4,6 +4,8 @@ const chunkLen = 1024 // records per slab chunk: pointers stay valid while the s
 
 type slab[T any] struct {
 	chunks [][]T
+	spare  []T // the next chunk, if it is there
+	stock  []T // the next spare: of who calls prepare
 	free   []uint32
 	n      uint32
 }
@@ -20,12 +22,34 @@ func (s *slab[T]) alloc() (uint32, *T) {
 		return i, p
 	}
 	if int(s.n) == len(s.chunks)*chunkLen {
-		chunk := make([]T, chunkLen)
-		clear(chunk) // writes to its pages: a page that is read first is mapped twice
+		chunk := s.spare
+		if s.spare = nil; chunk == nil {
+			chunk = newChunk[T]()
+		}
 		s.chunks = append(s.chunks, chunk)
 	}
 	s.n++
 	return s.n - 1, s.at(s.n - 1)
+}
+
+func newChunk[T any]() []T {
+	chunk := make([]T, chunkLen)
+	clear(chunk) // writes to its pages: a page that is read first is mapped twice
+	return chunk
+}
+
+// prepare makes a chunk for later, if the last one was taken. It may run beside all else but prepare and restock.
+func (s *slab[T]) prepare() {
+	if s.stock == nil {
+		s.stock = newChunk[T]()
+	}
+}
+
+// restock puts by what was prepared.
+func (s *slab[T]) restock() {
+	if s.spare == nil {
+		s.spare, s.stock = s.stock, nil
+	}
 }
 
 func (s *slab[T]) release(i uint32) { s.free = append(s.free, i) }

@@ -238,6 +238,12 @@ func (t *Table) attachPath(c *Conn, at capture.Instant) {
 	}
 }
 
+// Prepare makes room for connections to come. It may run beside all else but Restock.
+func (t *Table) Prepare() { t.conns.prepare() }
+
+// Restock takes the room that was prepared.
+func (t *Table) Restock() { t.conns.restock() }
+
 // Path returns the host pair of c, nil if the path table was full.
 func (t *Table) Path(c *Conn) *Path {
 	if c == nil || c.path == 0 {
