@@ -314,7 +314,7 @@ func (ws *ways) roll(w *analyze.Window) {
 		st.series.add(lost, sent, mark)
 		st.series.roll()
 		if lost > 0 || w.End.Sub(st.firstMark) > markPatience {
-			st.firstMark = 0
+			st.firstMark = st.uncounted(w.End)
 		}
 		if st.n == seriesLen {
 			copy(st.ring[:], st.ring[1:])
@@ -349,6 +349,16 @@ func (ws *ways) roll(w *analyze.Window) {
 // markPatience is how long after its first sign a loss may be counted: a hole counts when it has
 // been open for a second, at the end of a window. Signs without a loss by then were reordering.
 const markPatience = 3 * time.Second
+
+// uncounted is since when the oldest hole is open that is too young to have been counted by now; 0 if there is none.
+func (st *wayState) uncounted(now capture.Instant) (since capture.Instant) {
+	for _, stream := range st.conns.keys {
+		if at := st.conns.m[stream].openAt; at > now.Add(-flow.StallAge) && (since == 0 || at < since) {
+			since = at
+		}
+	}
+	return since
+}
 
 // recent sums the sizes since the loss was first counted.
 func (st *wayState) recent() (sizes, point, int) { return st.sum(st.series.windows()) }

@@ -145,7 +145,7 @@ func (t *Table) checkWriters(now capture.Instant) {
 		}
 		keep = append(keep, ref)
 		for s := range c.side {
-			if c.side[s].flags&midWrite != 0 && now.Sub(c.side[s].nextAt) >= time.Duration(stallAge) {
+			if c.side[s].flags&midWrite != 0 && now.Sub(c.side[s].nextAt) >= StallAge {
 				t.stalled(c, Side(s), now, false)
 			}
 		}

@@ -13,11 +13,12 @@ const (
 	closedLinger = 60 * time.Second
 	// sweepEvery is how many seals pass between sweeps for closed connections.
 	sweepEvery = 16
-	// stallAge is how long a hole stays open before its segments count as missing although
-	// nothing has filled it: more than two time-outs of TCP_RTO_MIN 200 ms with back-off
-	// (0.2 + 0.4 s), so that at least one retransmission was lost, too.
-	stallAge = capture.Instant(time.Second)
 )
+
+// StallAge is how long a hole stays open before its segments count as missing although
+// nothing has filled it: more than two time-outs of TCP_RTO_MIN 200 ms with back-off
+// (0.2 + 0.4 s), so that at least one retransmission was lost, too.
+const StallAge = time.Second
 
 // Expire decides what the passing of time decides: holes that stay open, DNS queries that
 // stay unanswered. The engine calls it at the end of each window, before the detectors judge.
@@ -28,7 +29,7 @@ func (t *Table) Expire(now capture.Instant) {
 		tr := t.tr.at(i)
 		c := t.conns.at(tr.conn)
 		for s := range tr.side {
-			t.countStalled(c, tr, Side(s), now, stallAge)
+			t.countStalled(c, tr, Side(s), now, capture.Instant(StallAge))
 		}
 		if tr.side[0].n+tr.side[1].n > 0 {
 			keep = append(keep, i)

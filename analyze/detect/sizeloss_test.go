@@ -1,0 +1,57 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"jindan/capture"
+)
+
+func TestSizeLoss(t *testing.T) {
+	const app, peer = "192.0.2.1", "198.51.100.2:8080"
+	const mss, list = 1460, 6*1460 + 388 // bytes; all of it within the first window of 10 segments (RFC 6928)
+	// fetch reads a list; of its segments those that lost names do not arrive, or come again that much later, if it is not 0.
+	fetch := func(n *network, at time.Duration, lost func(segment int) bool, again time.Duration) {
+		c, s := n.from(app), host(peer)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+		begin, read := q, q
+		for i := range 7 {
+			flags, size := capture.ACK, uint32(mss)
+			if i == 6 {
+				flags, size = capture.ACK|capture.PSH, list-6*mss
+			}
+			if lost(i) && again > 0 {
+				n.tcp(at+again, s, c, flags, begin+uint32(i)*mss, q+100, size)
+				n.tcp(at+again+ms, c, s, capture.ACK, q+100, begin+list, 0)
+			}
+			if !lost(i) {
+				n.tcp(at+3*ms+time.Duration(i)*10*time.Microsecond, s, c, flags, begin+uint32(i)*mss, q+100, size)
+				if begin+uint32(i)*mss == read {
+					read += size
+				}
+				n.tcp(at+3*ms+time.Duration(i)*10*time.Microsecond+5*time.Microsecond, c, s, capture.ACK, q+100, read, 0)
+			}
+		}
+	}
+	well := func(n *network, from, to time.Duration) {
+		every(from, to, 50*ms, func(at time.Duration, _ int) { fetch(n, at, func(int) bool { return false }, 0) })
+	}
+	play(t, newSizeLoss, []scene{
+		// At the end of a window (they begin at 0.7 s) the first loss counts, a second old; what all others miss counts in the next window,
+		// which has nothing but that. The small segments to compare it with came before.
+		{name: "nearly every transfer stands still within a second", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 19723 * ms,
+			make: func(n *network) {
+				well(n, 0, 19600*ms)
+				fetch(n, 19600*ms, func(k int) bool { return k == 2 }, 0)
+				every(19720*ms, 20650*ms, 50*ms, func(at time.Duration, i int) { fetch(n, at, func(k int) bool { return k < 6 }, 0) })
+				n.call(25*sec, "203.0.113.7", app+":443", 5*ms)
+				n.call(40*sec, "203.0.113.7", app+":443", 5*ms)
+			}},
+		{name: "a segment is lost and comes again", local: app, make: func(n *network) {
+			well(n, 0, 20*sec)
+			fetch(n, 20130*ms, func(k int) bool { return k == 2 }, 400*ms)
+			well(n, 20180*ms, 30*sec)
+		}},
+	})
+}
