@@ -72,7 +72,10 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		s, acks, conns := st.recent()
 		if !bothSizes(&s, int(w.Params.Float("min_small"))) {
-			s, acks, conns = st.fromOnset(w.End)
+			// What went well before the first sign gives more to compare with, or drowns what little was lost since.
+			if x, a, n := st.fromOnset(w.End); apart(&x) < apart(&s) {
+				s, acks, conns = x, a, n
+			}
 		}
 		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
 		s.sent[flow.Bin(ackSize)] += acks.total
@@ -147,6 +150,24 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
 		return true
 	})
+}
+
+// apart is the p-value of the best split of s by size; 1 if there is none.
+func apart(s *sizes) float64 {
+	cut := cliff(s)
+	if cut == 0 {
+		return 1
+	}
+	var big, small point
+	for i := range s.sent {
+		p := &small
+		if i >= cut {
+			p = &big
+		}
+		p.bad += s.lost[i]
+		p.total += s.sent[i]
+	}
+	return fisher(big.bad, big.total, small.bad, small.total)
 }
 
 // bothSizes reports whether s holds segments of several sizes that arrived, to compare the lost ones with.
