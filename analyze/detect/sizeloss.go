@@ -84,15 +84,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if cut == 0 {
 			return true
 		}
-		var big, small point
-		for i := range s.sent {
-			p := &small
-			if i >= cut {
-				p = &big
-			}
-			p.bad += s.lost[i]
-			p.total += s.sent[i]
-		}
+		big, small := s.split(cut)
 		fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
 		p := w.Flows.PathAt(st.index)
 		ps, _ := p.From(k.from)
@@ -158,7 +150,12 @@ func apart(s *sizes) float64 {
 	if cut == 0 {
 		return 1
 	}
-	var big, small point
+	big, small := s.split(cut)
+	return fisher(big.bad, big.total, small.bad, small.total)
+}
+
+// split sums up the segments of size class cut and above, and those below.
+func (s *sizes) split(cut int) (big, small point) {
 	for i := range s.sent {
 		p := &small
 		if i >= cut {
@@ -167,7 +164,7 @@ func apart(s *sizes) float64 {
 		p.bad += s.lost[i]
 		p.total += s.sent[i]
 	}
-	return fisher(big.bad, big.total, small.bad, small.total)
+	return big, small
 }
 
 // bothSizes reports whether s holds segments of several sizes that arrived, to compare the lost ones with.

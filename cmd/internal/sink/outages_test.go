@@ -324,20 +324,11 @@ func before(t *testing.T, g *sinktest.Gate, shown *atomic.Pointer[tls.Config]) s
 				return
 			}
 			go func() {
-				defer c.Close()
 				if c.(*tls.Conn).Handshake() != nil {
+					c.Close()
 					return
 				}
-				r, err := net.Dial("tcp", g.Addr().String())
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					_, _ = io.Copy(c, r) // ends with either side
-				}()
-				defer r.Close()
-				_, _ = io.Copy(r, c)
+				sinktest.Relay(c, g.Addr().String())
 			}()
 		}
 	}()

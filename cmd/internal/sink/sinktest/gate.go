@@ -53,22 +53,25 @@ func NewProxy(t testing.TB, address string, kill, start func()) *Gate {
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				r, err := net.Dial("tcp", address)
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					_, _ = io.Copy(c, r) // ends with either side
-				}()
-				defer r.Close()
-				_, _ = io.Copy(r, c)
-			}()
+			go Relay(c, address)
 		}
 	}()
 	return g
+}
+
+// Relay passes on what comes over c to a receiver, and back, until either side ends; then c is closed.
+func Relay(c net.Conn, address string) {
+	defer c.Close()
+	r, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	go func() {
+		defer c.Close()
+		_, _ = io.Copy(c, r) // ends with either side
+	}()
+	defer r.Close()
+	_, _ = io.Copy(r, c)
 }
 
 // Addr is the same before, in and after a fault.
