@@ -21,10 +21,6 @@ func TestSizeLoss(t *testing.T) {
 			if i == 6 {
 				flags, size = capture.ACK|capture.PSH, list-6*mss
 			}
-			if lost(i) && again > 0 {
-				n.tcp(at+again, s, c, flags, begin+uint32(i)*mss, q+100, size)
-				n.tcp(at+again+ms, c, s, capture.ACK, q+100, begin+list, 0)
-			}
 			if !lost(i) {
 				n.tcp(at+3*ms+time.Duration(i)*10*time.Microsecond, s, c, flags, begin+uint32(i)*mss, q+100, size)
 				if begin+uint32(i)*mss == read {
@@ -33,9 +29,21 @@ func TestSizeLoss(t *testing.T) {
 				n.tcp(at+3*ms+time.Duration(i)*10*time.Microsecond+5*time.Microsecond, c, s, capture.ACK, q+100, read, 0)
 			}
 		}
+		for i := range 7 { // after all others: the IP identification counts up
+			if lost(i) && again > 0 {
+				n.tcp(at+again, s, c, capture.ACK, begin+uint32(i)*mss, q+100, min(mss, list-uint32(i)*mss))
+				n.tcp(at+again+ms, c, s, capture.ACK, q+100, begin+list, 0)
+			}
+		}
 	}
 	well := func(n *network, from, to time.Duration) {
 		every(from, to, 50*ms, func(at time.Duration, _ int) { fetch(n, at, func(int) bool { return false }, 0) })
+	}
+	// ask asks the peer for a name of many addresses; answer as query takes it.
+	ask := func(n *network, from, to, answer time.Duration) {
+		every(from, to, 100*ms, func(at time.Duration, _ int) {
+			n.query(at+ms/2, app, "198.51.100.2:53", "a.test", answer, noError, 1300)
+		})
 	}
 	play(t, newSizeLoss, []scene{
 		// At the end of a window (they begin at 0.7 s) the first loss counts, a second old; what all others miss counts in the next window,
@@ -48,6 +56,24 @@ func TestSizeLoss(t *testing.T) {
 				n.call(25*sec, "203.0.113.7", app+":443", 5*ms)
 				n.call(40*sec, "203.0.113.7", app+":443", 5*ms)
 			}},
+		{name: "large answers stay out with the segments", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20 * sec,
+			make: func(n *network) {
+				well(n, 0, 20*sec)
+				ask(n, 0, 20*sec, ms)
+				ask(n, 20*sec, 30*sec, -1)
+				every(20*sec, 30*sec, 250*ms, func(at time.Duration, _ int) { fetch(n, at, func(k int) bool { return k < 6 && k != 3 }, 0) })
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(SizeLoss); f.Cliff != 1328 || f.DNSBigUnanswered < 40 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "the peer's name server is dead, and one segment of many is lost", local: app, make: func(n *network) {
+			well(n, 0, 40*sec)
+			ask(n, 0, 20*sec, ms)
+			ask(n, 20*sec, 40*sec, -1)
+			fetch(n, 25130*ms, func(k int) bool { return k == 2 }, 400*ms)
+		}},
 		{name: "a segment is lost and comes again", local: app, make: func(n *network) {
 			well(n, 0, 20*sec)
 			fetch(n, 20130*ms, func(k int) bool { return k == 2 }, 400*ms)
