@@ -154,12 +154,12 @@ is not as expected.`,
 	return c
 }
 
-// expected is the root, or a dash where nothing must be found.
+// expected names the root, and the other rules that name the same cause; a dash where nothing must be found.
 func expected(e lab.Expectation) string {
 	if e.Root == "" {
 		return "–"
 	}
-	return e.Root
+	return strings.Join(append([]string{e.Root}, e.AlsoRoot...), " or ")
 }
 
 func (a *app) drill(ctx context.Context, args []string, f drillFlags) error {

@@ -115,7 +115,7 @@ func (r *drillRun) compare(w io.Writer, x seenAt) {
 	}
 	root := "nothing above info"
 	if want.Root != "" {
-		root = strings.Join(append([]string{want.Root}, want.AlsoRoot...), " or ")
+		root = expected(want)
 		if p := want.Place; p != (lab.Place{}) {
 			root += strings.TrimRight(fmt.Sprintf(", %s %s %s", p.Peer, p.Direction, p.Sizes), " ")
 		}
