@@ -21,6 +21,9 @@ const dayGrowth = 25
 // TestDay shows the engine, with the agent's options, a day of a host that has one or two connections a second from ever new clients,
 // the samples of every second, and in each hour a fault: listeners that refuse, and sockets in CLOSE_WAIT.
 func TestDay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: a simulated day, under the race detector some minutes, and no goroutine is at work")
+	}
 	set, err := catalogue("")
 	if err != nil {
 		t.Fatal(err)
