@@ -291,11 +291,9 @@ func (ws *ways) roll(w *analyze.Window) {
 			if p.B == k.from {
 				side = 1
 			}
-			in := min(max(p.InWindow(side), lost), sent)
+			all, small := p.InWindow(side)
+			in := delta.keep(0, flow.SmallBins, small) + delta.keep(flow.SmallBins, flow.Bins, all-small)
 			st.series.old.total = sent - in
-			for i := range delta.sent {
-				delta.sent[i] = delta.lost[i] + uint32(uint64(delta.sent[i]-delta.lost[i])*uint64(in)/uint64(max(sent, 1)))
-			}
 			sent = in
 		}
 		if !w.Local.Is(k.from) { // else the sender itself stood still: its repetitions would be in the capture
@@ -344,6 +342,20 @@ func (ws *ways) roll(w *analyze.Window) {
 		idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
 		return !idle
 	})
+}
+
+// keep leaves of the segments of the size classes from from to to only n, and all that were lost. It returns how many are left.
+func (s *sizes) keep(from, to int, n uint32) uint32 {
+	var sent, lost uint32
+	for i := from; i < to; i++ {
+		sent += s.sent[i]
+		lost += s.lost[i]
+	}
+	n = min(max(n, lost), sent)
+	for i := from; i < to; i++ {
+		s.sent[i] = s.lost[i] + uint32(uint64(s.sent[i]-s.lost[i])*uint64(n-lost)/uint64(max(sent-lost, 1)))
+	}
+	return n
 }
 
 // markPatience is how long after its first sign a loss may be counted: a hole counts when it has

@@ -76,13 +76,30 @@ type Path struct {
 	live  uint32 // connections in the table
 	win   uint32 // last window in which it was touched
 	Last  capture.Instant
-	start [2]uint32 // Segments of the sides when the window began
+	start [2]tally // of the sides when the window began
 	inUse bool
 	Side  [2]PathSide
 }
 
-// InWindow is how many segments of Side[i] were seen in the open window, if there were any.
-func (p *Path) InWindow(i int) uint32 { return p.Side[i].Segments - p.start[i] }
+// SmallBins classes of size are below 576 bytes, which every host and every path must take (RFC 791 §3.1).
+const SmallBins = 576 / 64
+
+// tally counts segments, and those of SmallBins.
+type tally struct{ all, small uint32 }
+
+func (ps *PathSide) tally() tally {
+	n := tally{all: ps.Segments}
+	for i := range SmallBins {
+		n.small += ps.Bin[i].Seen
+	}
+	return n
+}
+
+// InWindow is how many segments of Side[i] were seen in the open window, if there were any, and how many of SmallBins.
+func (p *Path) InWindow(i int) (all, small uint32) {
+	now := p.Side[i].tally()
+	return now.all - p.start[i].all, now.small - p.start[i].small
+}
 
 // From returns the counts of what a sends, and whether a is a host of p.
 func (p *Path) From(a capture.Addr) (*PathSide, bool) {

@@ -255,7 +255,7 @@ func (t *Table) Path(c *Conn) *Path {
 func (t *Table) touch(p *Path, at capture.Instant) {
 	if p.win != t.win {
 		p.win = t.win
-		p.start = [2]uint32{p.Side[0].Segments, p.Side[1].Segments}
+		p.start = [2]tally{p.Side[0].tally(), p.Side[1].tally()}
 		t.active = append(t.active, p.Index)
 	}
 	if at > p.Last {
