@@ -47,6 +47,7 @@ func (b *bigAnswers) event(e *flow.Event) {
 // bigLoss counts big answers.
 type bigLoss struct {
 	lost     point
+	sizes    sizes
 	first    capture.Instant // first question whose answer was lost
 	smallest int             // smallest of the sizes lost, IP length in bytes
 }
@@ -71,14 +72,18 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 		}
 	}
 	for _, a := range big[begin:] {
+		n := int(*b.sizes.peek(a.q))
+		i := flow.Bin(uint32(n))
 		l.lost.total++
+		l.sizes.sent[i]++
 		if !a.lost {
 			continue
 		}
-		if n := int(*b.sizes.peek(a.q)); l.lost.bad == 0 || n < l.smallest {
+		if l.lost.bad == 0 || n < l.smallest {
 			l.smallest = n
 		}
 		l.lost.bad++
+		l.sizes.lost[i]++
 	}
 	if l.lost.bad > 0 {
 		l.first = big[begin].asked
@@ -89,7 +94,17 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 	return l
 }
 
+// alike reports whether segments are lost as the answers are, which are as large. If not, it is not the path that loses them.
+func (l *bigLoss) alike(segments point) bool {
+	return segments.share()*maxUnlike >= l.lost.share()
+}
+
 const (
+	// maxUnlike is how many times the share of the segments that of the answers may be: TCP repeats, and goes
+	// slow. Lab: at most 1.4 times. Proposal.
+	maxUnlike = 10
+	// largeAnswer in bytes is what no path refuses for its size (RFC 791 §3.1).
+	largeAnswer = 576
 	// bigAnswerRun answers in a row mean that before them nothing was wrong.
 	bigAnswerRun = 10
 	// minBigAnswers lost ones are no accident.

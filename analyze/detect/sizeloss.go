@@ -81,6 +81,16 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s.sent[flow.Bin(ackSize)] += acks.total
 		s.lost[flow.Bin(ackSize)] += acks.bad
 		cut := cliff(&s)
+		if answers := d.dns.since(k, largeAnswer, st.series.onset); answers.lost.bad > 0 {
+			// They say where the cliff is, too: now and then a segment gets through. That some came says nothing of the
+			// path, for those that are missing are known only some seconds later.
+			all := s
+			all.add(&answers.sizes)
+			c := cliff(&all)
+			if big, _ := s.split(c); c != 0 && answers.alike(big) {
+				cut = c
+			}
+		}
 		if cut == 0 {
 			return true
 		}
@@ -104,7 +114,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		onset := st.series.onset
 		dns := d.dns.since(k, f.LargestPassed, onset)
-		if f.Side == "sender" || big.share()*alike < dns.lost.share() {
+		if f.Side == "sender" || !dns.alike(big) {
 			dns = bigLoss{} // seen before they could be lost; or their server is silent, and not the path
 		}
 		big.bad += dns.lost.bad
@@ -179,10 +189,6 @@ func bothSizes(s *sizes, enough int) bool {
 	}
 	return n >= enough
 }
-
-// alike is how many times the share of large segments lost that of large answers lost may be, if it is the path that
-// loses them: both are as large, but TCP repeats and goes slow. Lab: at most 1.4 times. Proposal.
-const alike = 10
 
 // ackSize is the IP length of a pure ACK in bytes: 20 + 20 + 12 of timestamps.
 const ackSize = 52
