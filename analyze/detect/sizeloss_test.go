@@ -62,9 +62,27 @@ func TestSizeLoss(t *testing.T) {
 				ask(n, 0, 20*sec, ms)
 				ask(n, 20*sec, 30*sec, -1)
 				every(20*sec, 30*sec, 250*ms, func(at time.Duration, _ int) { fetch(n, at, func(k int) bool { return k < 6 && k != 3 }, 0) })
+				// A segment as large as the answers gets through, and is not what tells where the cliff is.
+				c, s := n.from(app), host(peer)
+				q := n.open(21*sec, c, s)
+				n.tcp(21*sec+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(21*sec+3*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1290)
+				n.tcp(21*sec+4*ms, c, s, capture.ACK, q+100, q+1290, 0)
 			},
 			check: func(t *testing.T, features any) {
 				if f := features.(SizeLoss); f.Cliff != 1328 || f.DNSBigUnanswered < 40 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		// In the window of the first loss six transfers went well and eight lost all that was large: of each the SYN-ACK and the end arrived.
+		{name: "within a window, and no more", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20003 * ms,
+			make: func(n *network) {
+				well(n, 0, 20*sec)
+				every(20*sec, 20400*ms, 50*ms, func(at time.Duration, _ int) { fetch(n, at, func(k int) bool { return k < 6 }, 0) })
+				n.call(40*sec, "203.0.113.7", app+":443", 5*ms)
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(SizeLoss); f.SmallSent != 28 || f.SmallLost != 0 {
 					t.Errorf("%+v", f)
 				}
 			}},
