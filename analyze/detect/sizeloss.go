@@ -81,7 +81,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s.sent[flow.Bin(ackSize)] += acks.total
 		s.lost[flow.Bin(ackSize)] += acks.bad
 		cut := cliff(&s)
-		if answers := d.dns.since(k, largeAnswer, st.series.onset); answers.lost.bad > 0 {
+		if answers := d.dns.since(k, flow.SmallSize, st.series.onset); answers.lost.bad > 0 {
 			// They say where the cliff is, too: now and then a segment gets through. That some came says nothing of the
 			// path, for those that are missing are known only some seconds later.
 			all := s

@@ -81,8 +81,12 @@ type Path struct {
 	Side  [2]PathSide
 }
 
-// SmallBins classes of size are below 576 bytes, which every host and every path must take (RFC 791 §3.1).
-const SmallBins = 576 / 64
+// SmallSize is the size of an IP packet, in bytes, that every host must be prepared to accept (RFC 791 §3.1). The
+// classes below it are the first SmallBins.
+const (
+	SmallSize = 576
+	SmallBins = SmallSize / 64
+)
 
 // tally counts segments, and those of SmallBins.
 type tally struct{ all, small uint32 }
