@@ -65,10 +65,15 @@ type Symptom struct {
 // MaxEvidence bounds Finding.Evidence.
 const MaxEvidence = 8
 
-// Assessment feeds the texts ruled_out and not_assessable of a rule.
+// Assessment is what a detector says of its step when no finding speaks. The rule's clear decides, over the
+// features, between its texts ruled_out and not_assessable.
 type Assessment struct {
+	// Assessable: the input has what the rule looks at, be it ever so little. Otherwise another rule of the same step
+	// may clear the step without this one.
 	Assessable bool
-	Features   any // values for the rule's ruled_out or not_assessable text, by JSON name
+	// Features describe the worst subject that was seen and all opportunities to see it: those that a fault, if there
+	// were one, would show in. Of the type of Spec.Features.
+	Features any
 }
 
 // Window is what a detector sees of the world at a seal.

@@ -36,6 +36,9 @@ func (d *decoder) compile(r *Rule, features any) {
 	if r.nodes.when != nil {
 		r.when = d.program(r.nodes.when, env)
 	}
+	if r.nodes.clear != nil {
+		r.clear = d.program(r.nodes.clear, env)
+	}
 	for i := range r.SeverityWhen {
 		w := &r.SeverityWhen[i]
 		w.prog = d.program(w.node, env)

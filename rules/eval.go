@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -121,7 +122,7 @@ func (d *decoder) program(n *node, env types.Map) *vm.Program {
 		d.fail(n.errorf("the condition has %d bytes; at most %d are read", len(n.text), maxExpr))
 		return nil
 	}
-	p, err := expr.Compile(n.text, expr.Env(env), expr.AsBool(),
+	p, err := expr.Compile(n.text, expr.Env(env), expr.AsBool(), expr.Function("at_most", atMost, new(func(int, int) float64)),
 		expr.DisableAllBuiltins(), expr.EnableBuiltin("min"), expr.EnableBuiltin("max"), expr.EnableBuiltin("abs"))
 	var fe *file.Error
 	switch {
@@ -180,6 +181,46 @@ func (r *Rule) Eval(features any) (severity string, holds bool, err error) {
 		}
 	}
 	return r.Severity, true, nil
+}
+
+// IsClear reports whether these features rule the fault out: Clear holds, and When does not. A condition that cannot
+// be computed clears nothing.
+func (r *Rule) IsClear(features any) (bool, error) {
+	if r.clear == nil { // not converted yet
+		return true, nil
+	}
+	if !r.Enabled {
+		return false, nil
+	}
+	env := r.env()
+	defer r.envs.Put(env)
+	err := r.features.fill(*env, features)
+	var clear, holds bool
+	if err == nil {
+		clear, err = run(r.clear, *env)
+	}
+	if err == nil && clear {
+		holds, err = run(r.when, *env)
+	}
+	return err == nil && clear && !holds, r.reported.report(r.wrap("clear", err))
+}
+
+// atMost is at_most of conditions and texts: the share of all that may be bad although only bad of n were, with a
+// confidence of 95 %: the upper end of Wilson's score interval, one-sided. Of nothing anything may be bad.
+func atMost(args ...any) (any, error) {
+	bad, n := args[0].(int), args[1].(int)
+	return AtMost(bad, n), nil
+}
+
+// AtMost is the one-sided upper 95 % bound of a share of which bad of n were seen (Wilson 1927, score interval); 1
+// where n is 0.
+func AtMost(bad, n int) float64 {
+	if n <= 0 {
+		return 1
+	}
+	const z = 1.6449 // 95 % quantile of the normal distribution
+	p, m := min(max(float64(bad)/float64(n), 0), 1), float64(n)
+	return min((p+z*z/(2*m)+z*math.Sqrt(p*(1-p)/m+z*z/(4*m*m)))/(1+z*z/m), 1)
 }
 
 func (r *Rule) wrap(what string, err error) error {

@@ -37,6 +37,42 @@ func TestEval(t *testing.T) {
 	}
 }
 
+// A rule is cleared where clear holds and when does not.
+func TestIsClear(t *testing.T) {
+	s, err := loadSmall(change(t, "thing.yaml", "when: n >= low && x > part", "when: n >= low && x > part\nclear: at_most(0, n) < part || n == 50"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.Rule("thing")
+	for _, c := range []struct {
+		features any
+		clear    bool
+	}{
+		{thing{N: 9}, false},
+		{thing{N: 1000}, true},
+		{thing{N: 50}, true},
+		{thing{N: 50, X: 0.5}, false}, // it is found
+		{nil, false},
+	} {
+		if clear, err := r.IsClear(c.features); clear != c.clear || err != nil {
+			t.Errorf("IsClear(%+v) = %v, %v", c.features, clear, err)
+		}
+	}
+}
+
+func TestAtMost(t *testing.T) {
+	for _, c := range []struct {
+		bad, n   int
+		from, to float64 // the exact bound (Clopper and Pearson) lies near
+	}{
+		{0, 0, 1, 1}, {0, 1, 0.7, 0.95}, {0, 100, 0.02, 0.03}, {3, 100, 0.06, 0.08}, {184, 184, 1, 1}, {-1, 10, 0, 0.3},
+	} {
+		if got := AtMost(c.bad, c.n); got < c.from || got > c.to {
+			t.Errorf("AtMost(%d, %d) = %v, expected %v to %v", c.bad, c.n, got, c.from, c.to)
+		}
+	}
+}
+
 // What cannot be computed does not hold and is reported once.
 func TestEvalFails(t *testing.T) {
 	s, err := loadSmall(change(t, "thing.yaml", "n >= low && x > part", "10 % n >= 0"))

@@ -22,6 +22,7 @@ import (
 //	hostport h p         10.0.0.1:53 [::1]:53 10.0.0.1 (port 0)
 //	port p               53, PORT (port 0)
 //	pingsize peer 1400   1372, for IPv6 1352: the ping payload that makes an IP length
+//	at_most 0 100        0.026: the share that may be bad although 0 of 100 were (AtMost)
 //	v6 peer              whether the address is IPv6
 var funcs = map[string]template.FuncMap{"en": funcMap(english), "ko": funcMap(korean)}
 
@@ -87,7 +88,8 @@ func funcMap(u units) template.FuncMap {
 			}
 			return strconv.FormatFloat(math.Round(max(v-header, 0)), 'f', 0, 64), err
 		},
-		"v6": func(addr string) bool { return strings.Contains(addr, ":") },
+		"at_most": func(bad, n int) float64 { return AtMost(bad, n) },
+		"v6":      func(addr string) bool { return strings.Contains(addr, ":") },
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 
 // Keys of a rule file, and those that an override may change without replacing the rule.
 var (
-	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "against", "params", "when", "for", "keep_for",
+	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "against", "params", "when", "clear", "for", "keep_for",
 		"severity", "severity_when", "citation", "look_alikes", "text"}
 	changeable = []string{"id", "enabled", "params", "for", "keep_for", "severity", "severity_when"}
 	textKeys   = []string{"title", "summary", "next", "ruled_out", "not_assessable"}
@@ -21,8 +21,8 @@ var identifier = regexp.MustCompile(`^[a-z][a-z0-9]*([-_][a-z0-9]+)*$`)
 
 // ruleNodes are the places that later checks refer to.
 type ruleNodes struct {
-	id, steps, when *node
-	text            map[string]*node // by language
+	id, steps, when, clear *node
+	text                   map[string]*node // by language
 }
 
 // rule reads a whole rule. What it lacks is a mistake; the rule is returned in any case.
@@ -61,6 +61,9 @@ func (d *decoder) rule(n *node) *Rule {
 	}
 	if r.nodes.when = d.need(n, "when"); r.nodes.when != nil {
 		r.When = d.str(r.nodes.when)
+	}
+	if r.nodes.clear = n.get("clear"); r.nodes.clear != nil {
+		r.Clear = d.str(r.nodes.clear)
 	}
 	d.need(n, "for")
 	d.need(n, "keep_for")

@@ -59,16 +59,19 @@ func (s *Set) Step(id string) *Step {
 
 // Rule is one diagnosis.
 type Rule struct {
-	ID           string
-	File         string // where it was defined
-	Order        int    // in lists; equal orders by id
-	Enabled      bool
-	Steps        []string // ids of steps.yaml
-	Classes      []string // values of the feature "class"; nil if it has none
-	Against      []string // classes that explain the same signs otherwise: they rule the steps out
-	Thresholds   []Threshold
-	Params       Params // their values, for detectors
-	When         string // the condition, as written
+	ID         string
+	File       string // where it was defined
+	Order      int    // in lists; equal orders by id
+	Enabled    bool
+	Steps      []string // ids of steps.yaml
+	Classes    []string // values of the feature "class"; nil if it has none
+	Against    []string // classes that explain the same signs otherwise: they rule the steps out
+	Thresholds []Threshold
+	Params     Params // their values, for detectors
+	When       string // the condition, as written
+	// Clear is the condition under which the rule's steps are ruled out, over the same features, as written: there
+	// were enough opportunities to have seen the fault, and it was not there. Empty: they never are.
+	Clear        string
 	For          time.Duration
 	KeepFor      time.Duration
 	Severity     string // unless a condition of SeverityWhen holds
@@ -80,6 +83,7 @@ type Rule struct {
 	zero     map[string]any // a zero value of every name that texts and conditions may use
 	features *plan
 	when     *vm.Program
+	clear    *vm.Program       // nil without Clear
 	texts    map[string]*texts // by language
 	envs     sync.Pool         // of *map[string]any
 	reported reportedOnce

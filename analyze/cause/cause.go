@@ -289,29 +289,30 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 			return v
 		}
 	}
-	var clear, unclear []analyze.Text
+	var clear, open, unseen []analyze.Text
 	for _, r := range g.set.Rules {
 		a, ok := assessed[r.ID]
 		if !ok || !slices.Contains(r.Steps, s.ID) {
 			continue
 		}
-		which := "not_assessable"
-		if a.Assessable {
-			which = "ruled_out"
-		}
-		t := text(r, which, a.Features)
-		if a.Assessable {
-			clear = append(clear, t)
-		} else {
-			unclear = append(unclear, t)
+		// A condition that cannot be computed clears nothing; the rule counts it.
+		switch ok, err := r.IsClear(a.Features); {
+		case !a.Assessable:
+			unseen = append(unseen, text(r, "not_assessable", a.Features))
+		case ok && err == nil:
+			clear = append(clear, text(r, "ruled_out", a.Features))
+		default:
+			open = append(open, text(r, "not_assessable", a.Features))
 		}
 	}
 	switch {
+	case len(open) > 0: // one rule of the step that is not cleared leaves the step open, whatever the others say
+		v.Reason = join(open)
 	case len(clear) > 0:
 		v.Verdict = analyze.RuledOut
 		v.Reason = join(clear)
-	case len(unclear) > 0:
-		v.Reason = join(unclear)
+	case len(unseen) > 0:
+		v.Reason = join(unseen)
 	default:
 		v.Reason = analyze.Text(s.NotAssessable)
 	}

@@ -147,6 +147,10 @@ func (m *manual) decision(r *rules.Rule) {
 	m.section(m.pick("DECISION", "판정"))
 	m.para(m.pick("Found when:", "발견 조건:"))
 	m.put("", 0, m.gutter+4, r.When, plain)
+	if r.Clear != "" {
+		m.para(m.pick("Ruled out when:", "배제 조건:"))
+		m.put("", 0, m.gutter+4, r.Clear, plain)
+	}
 	held := m.pick("at once", "즉시")
 	if r.For > 0 {
 		held = fmt.Sprintf(m.pick("once it has held for %s", "%s 동안 지속되면"), r.For)
