@@ -192,11 +192,13 @@ const (
 	LossFileDamaged             // the file breaks off inside its structure
 	LossFileCut                 // the file ends inside its last packet
 	LossReassembling            // IP fragment that waits for its siblings; harmless, nothing is missing yet
+	LossEngine                  // the analysis failed and began anew; counted are the failures
 	LossReasonCount
 )
 
 var lossNames = [LossReasonCount]string{"none", "kernel_drop", "link_type", "not_ip",
-	"other_transport", "truncated", "malformed", "orphan_fragment", "nesting", "file_damaged", "file_cut", "fragment_pending"}
+	"other_transport", "truncated", "malformed", "orphan_fragment", "nesting", "file_damaged", "file_cut", "fragment_pending",
+	"engine_failure"}
 
 // String returns the reason's name as it stands in coverage reports.
 func (r LossReason) String() string {

@@ -26,6 +26,7 @@ type CaptureQuality struct {
 	ClockSteps       int     `json:"clock_steps"`
 	Broken           bool    `json:"broken"`
 	Late             int     `json:"late"`
+	EngineFailures   int     `json:"engine_failures,omitempty"`
 }
 
 // captureQuality says what in the capture itself lowers the worth of the other verdicts. It
@@ -59,7 +60,8 @@ func (d *captureQuality) measure(w *analyze.Window) CaptureQuality {
 	f := CaptureQuality{Packets: int(w.Packets), Connections: int(s.Conns), Copies: int(s.Copies),
 		CaptureLoss: int(s.CaptureLost), Dropped: int(lost[capture.LossKernelDrop]), MidStream: int(s.MidStream),
 		SuperPackets: int(s.SuperPackets), Cut: int(lost[capture.LossTruncated]), ClockSteps: int(s.Backward),
-		Broken: lost[capture.LossFileDamaged] > 0, Late: int(w.Late), OneWay: int(s.OneWay)}
+		Broken: lost[capture.LossFileDamaged] > 0, Late: int(w.Late), OneWay: int(s.OneWay),
+		EngineFailures: int(lost[capture.LossEngine])}
 	f.Undecoded = int(lost[capture.LossLinkType] + lost[capture.LossMalformed] + lost[capture.LossFragment] + lost[capture.LossNesting])
 	if w.Final {
 		// Connections that are still open count only now: until the end, any of them may hear from
@@ -88,5 +90,5 @@ func (d *captureQuality) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 }
 
 func (d *captureQuality) Assess(w *analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: w.Flows.Stats.Packets > 0, Features: d.measure(w)}
+	return analyze.Assessment{Assessable: w.Flows.Stats.Packets > 0 || w.Lost[capture.LossEngine] > 0, Features: d.measure(w)}
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"jindan/analyze"
+	"jindan/capture"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/report"
 	"jindan/cmd/internal/sink"
@@ -31,13 +33,15 @@ type agent struct {
 	closing []func() error
 	// delivery takes the findings to the other sinks; nil: there are none.
 	delivery *sink.Delivery
+	stuck    bool   // an engine did not end: what it uses stays open
 	host     string // empty: it has no name
-	// moved tells that the files of sinks were moved away; nil: nobody does.
-	moved <-chan os.Signal
+	// renamed tells that the files of sinks were moved away; nil: nobody does.
+	renamed <-chan os.Signal
+	stdout  *outlet
+	started atomic.Bool // watches are complete, and run
 
-	lock   sync.Mutex // of what follows
-	out    *bufio.Writer
-	direct *sink.Direct                // to out; nil: nothing goes to standard output
+	lock   sync.Mutex                  // of what follows; nothing waits for a disk or a reader while it is held
+	direct *sink.Direct                // to stdout; nil: nothing goes to standard output
 	found  map[string]*analyze.Finding // newest state by id and namespace
 	counts map[countKey]uint64         // findings opened
 }
@@ -45,17 +49,17 @@ type agent struct {
 type countKey struct{ rule, severity string }
 
 func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent, error) {
-	ag := &agent{app: a, cfg: cfg, set: set, output: output, out: bufio.NewWriter(os.Stdout),
+	ag := &agent{app: a, cfg: cfg, set: set, output: output, stdout: newOutlet(os.Stdout),
 		found: make(map[string]*analyze.Finding), counts: make(map[countKey]uint64)}
 	ag.host, _ = os.Hostname() // without a name, records bear none
 	var err error
-	if ag.direct, err = direct(cfg, output, ag.out); err != nil {
+	if ag.direct, err = direct(cfg, output, ag.stdout); err != nil {
 		return nil, err
 	}
-	if ag.delivery, err = deliver(cfg, ag.host); err != nil {
+	if ag.delivery, err = deliver(cfg, ag.host, ag.unwell); err != nil {
 		a.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
 		if ag.direct == nil {
-			ag.direct, err = sink.NewDirect(ag.out, sink.Output{Name: "stdout"})
+			ag.direct, err = sink.NewDirect(ag.stdout, sink.Output{Name: "stdout"})
 			return ag, err
 		}
 	}
@@ -79,10 +83,13 @@ func (ag *agent) add(ns, record string) error {
 	return nil
 }
 
+// deliverWithin is how long the sinks have at the end.
+const deliverWithin = 1500 * time.Millisecond
+
 func (ag *agent) close() {
 	if ag.delivery != nil {
 		// What is not sent by then stays in the spool.
-		ctx, stop := context.WithTimeout(context.Background(), 3*time.Second)
+		ctx, stop := context.WithTimeout(context.Background(), deliverWithin)
 		defer stop()
 		if err := ag.delivery.Close(ctx); err != nil {
 			ag.app.log.Warn().Msgf("not all findings are delivered, the rest stays in the spool: %s", oneLine(err))
@@ -93,12 +100,21 @@ func (ag *agent) close() {
 			ag.app.log.Warn().Msg(oneLine(err))
 		}
 	}
-	for i, w := range ag.watches {
-		if err := errors.Join(ag.tapes[i].close(), w.close()); err != nil {
-			ag.app.log.Warn().Msg(oneLine(err))
+	if !ag.stuck {
+		for i, w := range ag.watches {
+			if err := errors.Join(ag.tapes[i].close(), w.close()); err != nil {
+				ag.app.log.Warn().Msg(oneLine(err))
+			}
 		}
 	}
+	if !ag.stdout.flush(flushWithin) {
+		n, _, _ := ag.stdout.state()
+		ag.app.log.Warn().Msgf("standard output is not read: %d records are left", n)
+	}
 }
+
+// flushWithin is how long the reader of standard output has for the rest.
+const flushWithin = time.Second
 
 // banner says what is watched, and what is not.
 func (ag *agent) banner() {
@@ -114,16 +130,25 @@ func (ag *agent) banner() {
 	}
 }
 
+// stopWithin is how long the engines have to end once they are told to. With what closing takes it stays below endWithin.
+const stopWithin = 2 * time.Second
+
+// errUnstoppable ends an agent whose engine does not heed a stop.
+var errUnstoppable = fmt.Errorf("the analysis did not end within %v; there is no last diagnosis", stopWithin)
+
 // run watches all namespaces until ctx ends. One that cannot be watched any more ends all: whoever started the
 // agent starts it again.
 func (ag *agent) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var wait sync.WaitGroup
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var engines, helpers sync.WaitGroup
 	errs := make([]error, len(ag.watches))
+	now := capture.Instant(time.Now().UnixNano())
 	for i, w := range ag.watches {
-		wait.Go(func() {
-			defer stop()
+		w.progress.made(now)
+		w.crashed = func(at capture.Instant, what any, stack []byte) { ag.crashed(i, at, what, stack) }
+		engines.Go(func() {
+			defer stop(nil)
 			d, err := w.run(ctx, ag.tapes[i].see)
 			if err == nil {
 				err = ag.conclude(w, d)
@@ -131,25 +156,57 @@ func (ag *agent) run(ctx context.Context) error {
 			errs[i] = err
 		})
 	}
-	wait.Go(func() { ag.alive(ctx) })
-	wait.Go(func() { ag.economise(ctx) })
-	wait.Go(func() { ag.reopen(ctx) })
-	wait.Go(func() { ag.complain(ctx) })
-	wait.Wait()
-	return errors.Join(errs...)
+	ag.started.Store(true)
+	for _, help := range []func(context.Context){ag.alive, ag.economise, ag.reopen, ag.complain} {
+		helpers.Go(func() { help(ctx) })
+	}
+	helpers.Go(func() { ag.guard(ctx, stop) })
+	done := make(chan struct{})
+	go func() { engines.Wait(); close(done) }()
+	<-ctx.Done()
+	helpers.Wait()
+	select {
+	case <-done:
+		return errors.Join(errs...)
+	case <-time.After(stopWithin):
+	}
+	ag.stuck = true
+	if err := context.Cause(ctx); errors.Is(err, errStuck) {
+		return err
+	}
+	return errUnstoppable
 }
 
-// complainEvery is how often the log tells what the host's source could not read: each file once, when it begins.
+// crashed tells of a failure of an engine, and keeps what led to it: headers, as every recording.
+func (ag *agent) crashed(i int, at capture.Instant, what any, stack []byte) {
+	where := ag.tapes[i].keepFailure(at)
+	ag.app.log.Error().Str("stack", string(stack)).Msgf("the analysis failed and begins anew, what it knew is lost: %v%s", what, where)
+	if ag.delivery != nil {
+		_ = ag.delivery.Notice("error", fmt.Sprintf("the analysis failed and began anew; findings that were open may have gone on unseen: %v%s", what, where))
+	}
+}
+
+// complainEvery is how often the log tells what standard output lost, and what the host's source could not read: each
+// file once, when it begins.
 const complainEvery = 5 * time.Second
 
 func (ag *agent) complain(ctx context.Context) {
 	tick := time.NewTicker(complainEvery)
 	defer tick.Stop()
+	told := uint64(0) // of what standard output lost
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if _, lost, err := ag.stdout.state(); lost > told {
+			why := "it is not read"
+			if err != nil {
+				why = oneLine(err)
+			}
+			ag.app.log.Error().Msgf("standard output lost %d records: %s", lost-told, why)
+			told = lost
 		}
 		for _, w := range ag.watches {
 			if errs := w.host.Untold(); len(errs) > 0 {
@@ -165,7 +222,7 @@ func (ag *agent) reopen(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ag.moved:
+		case <-ag.renamed:
 		}
 		if ag.delivery == nil {
 			continue
@@ -204,11 +261,11 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 	case ag.direct == nil:
 		return nil
 	case ag.output != "text":
-		return errors.Join(ag.direct.Finding(f), ag.out.Flush())
+		return ag.direct.Finding(f)
 	case ag.direct.Wants(f):
-		ag.line(w, f, old)
+		_, _ = ag.stdout.Write(ag.line(w, f, old)) // never fails
 	}
-	return ag.out.Flush()
+	return nil
 }
 
 // maxFound bounds the findings that the agent shows on its socket; those that are over give way.
@@ -228,13 +285,14 @@ func (ag *agent) bound() {
 }
 
 // line tells a person of a finding that opened, became worse or another's consequence, or ended.
-func (ag *agent) line(w *watch, f, old *analyze.Finding) {
+func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
+	var b bytes.Buffer
 	what := "OPEN"
 	switch {
 	case f.State == analyze.Resolved:
 		what = "RESOLVED"
 	case f.State != analyze.Open && old != nil && old.Role == f.Role && old.Severity == f.Severity:
-		return
+		return nil
 	case f.State != analyze.Open:
 		what = "UPDATE"
 	}
@@ -244,12 +302,13 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) {
 	if w.ns != "" {
 		ns = " [" + w.ns + "]"
 	}
-	fmt.Fprintf(ag.out, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, lang.Text(f.Title), place(f.Subject))
+	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, report.Clean(lang.Text(f.Title)), report.Clean(place(f.Subject)))
 	if what == "OPEN" {
 		for _, l := range report.Wrap(lang.Text(f.Summary), cmp.Or(columns(os.Stdout), report.DefaultWidth)-18) {
-			fmt.Fprintf(ag.out, "%18s%s\n", "", l)
+			fmt.Fprintf(&b, "%18s%s\n", "", l)
 		}
 	}
+	return b.Bytes()
 }
 
 // place is a subject in a line.
@@ -303,13 +362,14 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 		return nil
 	}
 	if ag.output != "text" {
-		return errors.Join(ag.direct.Diagnosis(d, ag.host, "jindan/"+version), ag.out.Flush())
+		return ag.direct.Diagnosis(d, ag.host, "jindan/"+version)
 	}
-	fmt.Fprintln(ag.out)
+	b := bytes.NewBufferString("\n")
 	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}}
-	err := report.Text(ag.out, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
+	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
 		Color: ag.app.wantColor(os.Stdout), Catalogue: report.Rules(ag.set, w.inputs()...)})
-	return errors.Join(err, ag.out.Flush())
+	_, _ = ag.stdout.Write(b.Bytes()) // as above
+	return err
 }
 
 // inputs are what w sees beside packets, as steps name it.

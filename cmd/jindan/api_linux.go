@@ -18,6 +18,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/config"
 )
 
 // serve answers /metrics, /healthz and /findings where the configuration wants it, until ctx ends.
@@ -33,8 +34,8 @@ func (ag *agent) serve(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { ag.metrics(w) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if late := ag.late(); late > maxLate {
-			http.Error(w, fmt.Sprintf("the newest window is %.0f s old", late.Seconds()), http.StatusServiceUnavailable)
+		if why := ag.unwell(); why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
@@ -91,16 +92,30 @@ func listen(where string) (net.Listener, error) {
 	return l, os.Chmod(where, 0o660)
 }
 
-// maxLate is how old the newest window may be of an agent that is well: sources speak at least every second.
+// maxLate is how far the engine of an agent that is well may be behind: sources speak every second unless they are
+// told to speak less often.
 const maxLate = 10 * time.Second
 
-// late is how far the engines are behind the clock.
-func (ag *agent) late() time.Duration {
-	var most time.Duration
-	for _, w := range ag.watches {
-		most = max(most, time.Since(time.Unix(0, w.newest.Load())))
+// allowed is that for a configuration: three times the longest interval of a source that always speaks.
+func allowed(cfg *config.Config) time.Duration {
+	return max(maxLate, 3*min(cfg.Sockets.GateEvery, cfg.Host.Every))
+}
+
+// unwell says why the agent cannot be said to be alive; empty: its engines keep up.
+func (ag *agent) unwell() string {
+	if !ag.started.Load() {
+		return ""
 	}
-	return most
+	for _, w := range ag.watches {
+		if late := w.progress.late(); late > allowed(ag.cfg) {
+			where := ""
+			if w.ns != "" {
+				where = " of " + w.ns
+			}
+			return fmt.Sprintf("the analysis%s stands still: its newest window is %.0f s old", where, late.Seconds())
+		}
+	}
+	return ""
 }
 
 // metrics writes the agent's own state in Prometheus' text format. Labels are bounded: rules, severities, sources
@@ -142,7 +157,11 @@ func (ag *agent) metrics(w io.Writer) {
 			counter("jindan_packets_total", st.Packets, "netns", x.ns)
 			counter("jindan_packets_dropped_total", st.Dropped, "netns", x.ns)
 		}
-		gauge("jindan_window_age_seconds", time.Since(time.Unix(0, x.newest.Load())).Seconds(), "netns", x.ns)
+		gauge("jindan_window_age_seconds", x.progress.late().Seconds(), "netns", x.ns)
+		counter("jindan_engine_failures_total", x.progress.failures.Load(), "netns", x.ns)
+	}
+	if _, lost, _ := ag.stdout.state(); ag.direct != nil {
+		counter("jindan_stdout_dropped_total", lost)
 	}
 	if ag.delivery != nil {
 		for _, s := range ag.delivery.Status() {

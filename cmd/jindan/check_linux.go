@@ -74,6 +74,7 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	for _, b := range w.blind {
 		a.log.Warn().Msgf("cannot see %s", b)
 	}
+	defer a.endWithin(ctx)()
 	looking, stop := context.WithTimeout(ctx, span)
 	defer stop()
 	d, err := w.run(looking, nil)

@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -90,6 +93,43 @@ type app struct {
 	color     string
 	logFormat string
 }
+
+// endWithin is how long a command may take to end after a signal, whatever it is at.
+const endWithin = 4800 * time.Millisecond
+
+// endWithin ends the process some time after a signal, unless what it returns is called before: what runs by then does not
+// heed ctx, and a goroutine cannot be ended.
+func (a *app) endWithin(ctx context.Context) (ended func()) {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		select {
+		case <-done:
+		case <-time.After(endWithin):
+			if code := a.interrupted.Load(); code != 0 {
+				os.Exit(int(code))
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}
+
+// logAside lets the log wait for nobody, until what it returns is called.
+func (a *app) logAside() (back func()) {
+	before, o := a.log, newOutlet(os.Stderr)
+	a.log = newLogTo(o, a.logFormat, a.wantColor(os.Stderr))
+	return func() {
+		o.flush(flushLog)
+		a.log = before
+	}
+}
+
+// flushLog is how long the reader of the log has for the rest.
+const flushLog = 200 * time.Millisecond
 
 func newRoot(a *app) *cobra.Command {
 	c := &cobra.Command{
@@ -173,12 +213,14 @@ func oneOf(flag, value string, allowed ...string) error {
 
 // newLog returns the program's own log on standard error: one line a message,
 // "jindan: …" or JSON.
-func newLog(format string, color bool) zerolog.Logger {
+func newLog(format string, color bool) zerolog.Logger { return newLogTo(os.Stderr, format, color) }
+
+func newLogTo(w io.Writer, format string, color bool) zerolog.Logger {
 	if format == "json" {
-		return zerolog.New(os.Stderr).With().Timestamp().Logger()
+		return zerolog.New(w).With().Timestamp().Logger()
 	}
 	return zerolog.New(zerolog.ConsoleWriter{
-		Out: os.Stderr, NoColor: true, PartsOrder: []string{zerolog.LevelFieldName, zerolog.MessageFieldName},
+		Out: w, NoColor: true, PartsOrder: []string{zerolog.LevelFieldName, zerolog.MessageFieldName},
 		FormatLevel: func(l any) string {
 			word, style := "", ""
 			switch l {

@@ -100,6 +100,8 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if err != nil {
 		return err
 	}
+	defer a.logAside()()
+	defer a.endWithin(ctx)()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -151,7 +153,7 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, mo
 	if err != nil {
 		return err
 	}
-	ag.moved = moved
+	ag.renamed = moved
 	defer ag.close()
 	for _, ns := range spaces {
 		if err := ag.add(ns, f.record); err != nil {

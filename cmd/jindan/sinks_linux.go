@@ -17,7 +17,7 @@ import (
 
 // deliver opens the sinks of the configuration but for standard output. Nothing is connected yet: a receiver
 // that is down is no reason not to watch. Nil without sinks.
-func deliver(cfg *config.Config, host string) (*sink.Delivery, error) {
+func deliver(cfg *config.Config, host string, unwell func() string) (*sink.Delivery, error) {
 	var outputs []sink.Output
 	for i := range cfg.Sinks {
 		c := &cfg.Sinks[i]
@@ -39,7 +39,7 @@ func deliver(cfg *config.Config, host string) (*sink.Delivery, error) {
 	}
 	return sink.Start(sink.Options{
 		Spool:   sink.SpoolOptions{Path: filepath.Join(cfg.Spool.Dir, "spool.db"), MaxBytes: int64(cfg.Spool.MaxBytes)},
-		Outputs: outputs, Host: host, Agent: "jindan/" + version, Heartbeat: cfg.Heartbeat, Repeat: cfg.Repeat,
+		Outputs: outputs, Host: host, Agent: "jindan/" + version, Heartbeat: cfg.Heartbeat, Repeat: cfg.Repeat, Unwell: unwell,
 	})
 }
 

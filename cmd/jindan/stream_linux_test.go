@@ -142,7 +142,7 @@ sinks:
 		text += fmt.Sprintf("  - {type: syslog, name: json, address: 'tcp://127.0.0.1:%s', encoding: native, max_bytes: 64KiB}\n", port)
 	}
 	cfg := configure(t, text)
-	d, err := deliver(cfg, "gpki01")
+	d, err := deliver(cfg, "gpki01", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ type tape struct {
 	ring   *recording.Ring
 	due    []incident
 	broken bool
+	failed capture.Instant // when a failure of the engine was last kept
 }
 
 // incident is a finding whose surroundings are to be kept.
@@ -99,6 +100,20 @@ func (t *tape) dump(dir string) {
 		return
 	}
 	t.ag.app.log.Info().Msgf("what surrounds the finding is kept in %s; 'jindan analyze' reads it", dir)
+}
+
+// failureEvery is how often a failure of the engine is recorded: one that recurs leads to the same place.
+const failureEvery = time.Hour
+
+// keepFailure keeps what led to a failure of the engine, and says where; empty: it is not kept.
+func (t *tape) keepFailure(at capture.Instant) string {
+	if t.ring == nil || t.failed != 0 && at.Sub(t.failed) < failureEvery {
+		return ""
+	}
+	t.failed = at
+	dir := filepath.Join(t.ag.cfg.Recorder.Dir, "failure-"+at.Time().Format("20060102T150405Z"))
+	t.dump(dir)
+	return "; what led to it is in " + dir
 }
 
 func (t *tape) close() error {

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"jindan/analyze"
 	"jindan/analyze/cause"
@@ -40,9 +42,33 @@ type watch struct {
 	blind     []string
 	noPackets string // why nothing captures packets; empty: something does
 	engine    *analyze.Engine
+	renew     func() error // makes a new engine
 	meta      recording.Meta
-	// newest is the event time of the newest batch.
-	newest atomic.Int64
+	progress  progressMade
+	// crashed is told of a failure of the engine, which begins anew then; nil: nobody wants to know.
+	crashed func(at capture.Instant, what any, stack []byte)
+}
+
+// progressMade is how far an engine has come. What says that the agent is alive asks it, never a timer.
+type progressMade struct {
+	newest   atomic.Int64  // event time up to which the engine is done
+	turns    atomic.Uint64 // batches that it is done with
+	at       atomic.Int64  // when it was done with the last one, ns since began
+	failures atomic.Uint64 // times that it failed and was begun anew
+}
+
+// began is when the process began: what is counted from it goes by the monotonic clock.
+var began = time.Now()
+
+func (p *progressMade) made(until capture.Instant) {
+	p.newest.Store(int64(until))
+	p.at.Store(int64(time.Since(began)))
+	p.turns.Add(1)
+}
+
+// late is how far the engine is behind the clock, or how long it has done nothing, whichever is more.
+func (p *progressMade) late() time.Duration {
+	return max(time.Since(time.Unix(0, p.newest.Load())), time.Since(began)-time.Duration(p.at.Load()))
 }
 
 // openWatch opens the sources of a namespace. What cannot be opened is noted; it fails only when
@@ -160,8 +186,11 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 	}
 	o.Ask = w.ask
 	o.Causes = cause.New(set)
-	w.engine, err = analyze.New(set, detect.All(), o, emit)
-	return err
+	w.renew = func() error {
+		w.engine, err = analyze.New(set, detect.All(), o, emit)
+		return err
+	}
+	return w.renew()
 }
 
 // ask hands the engine's wishes to the sources; the answers come as observations.
@@ -174,17 +203,57 @@ func (w *watch) ask(a analyze.Ask) {
 	}
 }
 
+// errFailed is what a panic of the engine becomes.
+type errFailed struct {
+	what  any
+	stack []byte
+}
+
+func (e *errFailed) Error() string { return fmt.Sprintf("the analysis failed: %v", e.what) }
+
+// caught runs f and turns its panic into an error. The packets and names that an engine judges are strangers': one that
+// it cannot bear must not end the agent.
+func caught(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &errFailed{p, debug.Stack()}
+		}
+	}()
+	return f()
+}
+
+// observe shows b to the engine. If the engine fails, the rest of b and what the engine knew are lost; another one goes on
+// with the next batch, and is told of the gap.
+func (w *watch) observe(b *capture.Batch) error {
+	err := caught(func() error { return w.engine.Observe(b) })
+	var failed *errFailed
+	if !errors.As(err, &failed) {
+		return err
+	}
+	w.progress.failures.Add(1)
+	if w.crashed != nil {
+		w.crashed(b.Until, failed.what, failed.stack)
+	}
+	if err := w.renew(); err != nil {
+		return err
+	}
+	gap := &capture.Batch{Until: b.Until, Obs: []capture.Observation{
+		{At: b.Until, Kind: capture.KindLoss, Reason: capture.LossEngine, Lost: w.progress.failures.Load()}}}
+	return caught(func() error { return w.engine.Observe(gap) })
+}
+
 // run observes until ctx ends, and returns the diagnosis. See shows every batch before the engine has it.
 func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analyze.Diagnosis, error) {
 	var failed error
 	take := func(b *capture.Batch) error {
 		if see != nil {
-			if failed = see(b); failed != nil {
+			if failed = caught(func() error { return see(b) }); failed != nil {
 				return failed
 			}
 		}
-		w.newest.Store(int64(b.Until))
-		failed = w.engine.Observe(b)
+		if failed = w.observe(b); failed == nil {
+			w.progress.made(b.Until)
+		}
 		return failed
 	}
 	if w.noPackets != "" {
@@ -199,7 +268,12 @@ func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analy
 	if err != nil && ctx.Err() == nil {
 		return nil, err
 	}
-	return w.engine.Close()
+	var d *analyze.Diagnosis
+	err = caught(func() (err error) {
+		d, err = w.engine.Close()
+		return err
+	})
+	return d, err
 }
 
 // failures sums up what the sources could not do, for people and metrics.

@@ -98,6 +98,7 @@ func (r *text) quality() string {
 	}
 	add(c.Copies, "copy", "copies", "복사본 %s개")
 	add(c.Lost["kernel_drop"], "packet dropped by the capture", "packets dropped by the capture", "캡처 중 버려진 패킷 %s개")
+	add(c.Lost["engine_failure"], "gap: the analysis failed and began anew", "gaps: the analysis failed and began anew", "분석 오류로 다시 시작해 생긴 공백 %s회")
 	add(c.CaptureLoss, "segment not captured", "segments not captured", "캡처되지 않은 세그먼트 %s개")
 	add(c.OneWay, "connection one-way", "connections one-way", "한 방향만 보인 연결 %s개")
 	add(c.MidStream, "connection begun before", "connections begun before", "시작 전에 열린 연결 %s개")

@@ -26,6 +26,8 @@ type Options struct {
 	Agent     string        // "jindan/1.2.3"
 	Heartbeat time.Duration // between heartbeats; 0 = none
 	Repeat    time.Duration // between repetitions of open findings at warn and above; 0 = none
+	// Unwell says why the agent cannot be said to be alive; empty: it is. Nil: it always is.
+	Unwell func() string
 }
 
 // Delivery takes records and sees that every sink gets them. None of its methods
@@ -175,8 +177,14 @@ func (d *Delivery) own(k Kind, severity, message string, body func(notice) any) 
 	return d.spool.Append(Record{Kind: k, ID: string(k), Seq: n.Seq, Severity: severity, Time: n.Time, Host: d.o.Host, Agent: d.o.Agent, Body: b})
 }
 
-// beat sends a heartbeat.
+// beat sends a heartbeat; of an agent that is not well, a notice in its place: that this package still runs is no sign that
+// anything is watched.
 func (d *Delivery) beat() error {
+	if d.o.Unwell != nil {
+		if why := d.o.Unwell(); why != "" {
+			return d.Notice("error", why)
+		}
+	}
 	open := map[string]int{"info": 0, "warn": 0, "error": 0}
 	d.mu.Lock()
 	for _, f := range d.open {
