@@ -31,8 +31,9 @@ type lookup struct {
 	first, last capture.Instant // queries
 	frame       uint64          // of the first one
 	port        uint16          // from which it was asked
-	tries       uint16          // of this piece
+	tries       uint32          // of this piece, at most maxTries
 	proto       uint8
+	begun       bool          // the fields above are set
 	over        bool          // answered, or decided
 	again       bool          // a late try of a lookup that counts as unanswered already
 	truncated   bool          // answered over UDP, but cut: TCP should follow
@@ -56,6 +57,8 @@ const (
 	// dnsSettled is how old a second must be before its questions are counted: by then each
 	// question is answered or called unanswered, so that the two are counted alike.
 	dnsSettled = lookupDecided + analyze.WindowLength
+	// maxTries bounds the count of tries; nobody tells more of them apart.
+	maxTries = 1 << 20
 	// askElsewhere: programs that ask several servers at once do so within milliseconds; what
 	// comes later is a second server asked because the first is silent.
 	askElsewhere = 300 * time.Millisecond
@@ -69,12 +72,14 @@ const (
 type lookups struct {
 	pending subjects[uint64, lookup]   // by number of the lookup and of its piece
 	asked   subjects[nameKey, waiters] // by asker and name, at whichever server
+	steps   uint64                     // along the chains of asked, for tests of what a packet costs
 }
 
-// waiters are the lookups of one name that wait, oldest first.
+// waiters are the lookups of one name that wait, oldest first, maxCallers at most.
 type waiters struct {
 	oldest, newest *lookup
 	n              int
+	mixed          bool // they wait for several servers
 }
 
 type nameKey struct {
@@ -83,7 +88,7 @@ type nameKey struct {
 }
 
 func newLookups() lookups {
-	return lookups{newSubjects[uint64, lookup](maxLookups), newSubjects[nameKey, waiters](maxLookups)}
+	return lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups)}
 }
 
 // lookupEvents wake lookups.
@@ -118,12 +123,12 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 	if l == nil {
 		return at, nil
 	}
-	if l.tries == 0 {
-		*l = lookup{resolverKey: resolverOf(d), resolver: d.Resolver, name: d.NameHash, qtype: d.QType, at: at,
+	if !l.begun {
+		*l = lookup{begun: true, resolverKey: resolverOf(d), resolver: d.Resolver, name: d.NameHash, qtype: d.QType, at: at,
 			first: e.At, frame: e.Frame, port: d.Client.Port, again: d.Tries > 1 && piece == 0}
 		ls.moved(l, e.At)
 	}
-	if l.last != e.At || l.tries == 0 {
+	if (l.last != e.At || l.tries == 0) && l.tries < maxTries {
 		l.tries++ // DNSQuery and DNSRepeat tell of the same packet
 	}
 	l.last, l.proto = e.At, d.Proto
@@ -140,8 +145,14 @@ func (ls *lookups) moved(l *lookup, at capture.Instant) {
 	if w == nil {
 		return
 	}
-	for o := w.oldest; o != nil; o = o.next {
-		if o.server != l.server && at.Sub(o.at) >= askElsewhere && !o.over && o.elsewhere == 0 {
+	for w.oldest != nil && (w.oldest.over || w.oldest.elsewhere != 0) {
+		w.oldest, w.n = w.oldest.next, w.n-1
+	}
+	w.mixed = w.mixed || w.oldest != nil && w.oldest.server != l.server
+	// Where all wait for one server nobody turns to another: a flood of equal questions walks nowhere.
+	for o := w.oldest; o != nil && w.mixed && at.Sub(o.at) >= askElsewhere; o = o.next {
+		ls.steps++
+		if o.server != l.server && !o.over && o.elsewhere == 0 {
 			o.elsewhere = at.Sub(o.at)
 			break
 		}
@@ -152,9 +163,14 @@ func (ls *lookups) moved(l *lookup, at capture.Instant) {
 }
 
 func (w *waiters) add(l *lookup) {
-	if l.next = nil; w.oldest == nil {
+	l.next = nil
+	switch {
+	case w.oldest == nil:
 		w.oldest = l
-	} else {
+	case w.newest == l:
+		return // a chain that ends in itself has no end
+	default:
+		w.mixed = w.mixed || w.oldest.server != l.server
 		w.newest.next = l
 	}
 	w.newest = l

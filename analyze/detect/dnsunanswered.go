@@ -165,6 +165,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		st.notes = appendBounded(st.notes, q, maxDNSNotes)
 	})
 	lossy := w.Flows.Stats.CaptureLossShare()
+	var hear map[capture.Addr]struct{}
 	d.states.each(func(k resolverKey, st *unansweredState) bool {
 		st.roll(w.End)
 		s := &st.series
@@ -179,7 +180,13 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: lossy}
 		// Without any answer in the capture, nothing tells silence from a direction that was not
 		// captured, unless the host is seen to receive something else.
-		f.OneWay = !st.answered && d.answered.peek(k.client) == nil && !hears(w, k.client)
+		if !st.answered && d.answered.peek(k.client) == nil {
+			if hear == nil {
+				hear = hearing(w)
+			}
+			_, hears := hear[k.client]
+			f.OneWay = !hears
+		}
 		silence := st.silence
 		if st.asking != 0 {
 			silence = max(silence, w.End.Sub(max(st.asking, s.onset)))
@@ -203,16 +210,16 @@ func (st *unansweredState) evidence(onset capture.Instant) (out []analyze.Eviden
 	return out
 }
 
-// hears reports whether a is seen to receive data over TCP from a host to which it sends: then the
-// capture shows both of its directions.
-func hears(w *analyze.Window, a capture.Addr) bool {
-	found := false
+// hearing are the hosts that are seen to receive data over TCP from a host to which they send: of them
+// the capture shows both directions. One walk over the paths, and that only where a resolver is silent.
+func hearing(w *analyze.Window) map[capture.Addr]struct{} {
+	hear := make(map[capture.Addr]struct{})
 	w.Flows.Paths(func(p *flow.Path) {
-		if p.A == a || p.B == a {
-			found = found || p.Side[0].Segments > 0 && p.Side[1].Segments > 0
+		if p.Side[0].Segments > 0 && p.Side[1].Segments > 0 {
+			hear[p.A], hear[p.B] = struct{}{}, struct{}{}
 		}
 	})
-	return found
+	return hear
 }
 
 // appendBounded appends x. When there are limit, the oldest quarter goes, so that the cost of moving
