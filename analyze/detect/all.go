@@ -10,7 +10,10 @@ import (
 
 // All returns a new instance of every detector, for one engine.
 func All() []analyze.Detector {
+	scan, refused, dead := newScan().(*scan), newConnectionRefused().(*connectionRefused), newDeadUpstream().(*deadUpstream)
+	refused.scanners, dead.scanners = scan.scanners, scan.scanners
 	return []analyze.Detector{
+		scan, // first: it tells the others who scans
 		newCaptureQuality(),
 		newSizeLoss(),
 		newRetransmission(),
@@ -19,8 +22,8 @@ func All() []analyze.Detector {
 		newDNSUnanswered(),
 		newDNSDelay(),
 		newDNSErrors(),
-		newDeadUpstream(),
-		newConnectionRefused(),
+		dead,
+		refused,
 		newBackendSkew(),
 		newSlowServer(),
 		newPoolExhausted(),

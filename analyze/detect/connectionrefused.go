@@ -32,6 +32,7 @@ type ConnectionRefused struct {
 // A scanner, which tries a port once or twice, is neither.
 type connectionRefused struct {
 	callers  callers
+	scanners *scanners // whose attempts do not count; nil: nobody's
 	requests requests
 	states   services[listenerState]
 	attempts int
@@ -123,6 +124,9 @@ func (d *connectionRefused) Event(e *flow.Event) {
 }
 
 func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
+	if d.scanners.is(a.key.client) {
+		return
+	}
 	st := d.states.get(c)
 	if st == nil {
 		return
@@ -196,8 +200,8 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	var delays []float64
 	for i := range st.fails {
 		x := &st.fails[i]
-		if x.at < s.onset || d.callers.is(x.client, k.Addr) {
-			continue // or it was not yet known whose call this is
+		if x.at < s.onset || d.callers.is(x.client, k.Addr) || d.scanners.is(x.client) {
+			continue // or it was not yet known whose call this is, and that it is a scan
 		}
 		clients.get(x.client)
 		f.ServedBefore = min(f.ServedBefore, int(x.served))

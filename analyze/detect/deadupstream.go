@@ -43,6 +43,7 @@ const (
 // whether connection requests are answered, and whether connections that are open get a byte.
 type deadUpstream struct {
 	callers  callers
+	scanners *scanners // whose attempts are no calls; nil: nobody's
 	requests requests
 	states   subjects[callKey, upstreamState]
 	opening  openingSockets
@@ -142,6 +143,9 @@ func (d *deadUpstream) Event(e *flow.Event) {
 
 func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
 	k := a.key
+	if d.scanners.aimed(k.client, k.server) {
+		return
+	}
 	st := d.states.get(k)
 	if st == nil {
 		return

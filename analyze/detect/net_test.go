@@ -168,6 +168,16 @@ func every(from, to, step time.Duration, f func(at time.Duration, i int)) {
 // findings in their last state. local may be empty.
 func (n *network) findings(t *testing.T, d analyze.Detector, local string) []*analyze.Finding {
 	t.Helper()
+	diagnosis := n.run(t, []analyze.Detector{d}, local)
+	for reason, k := range diagnosis.Coverage.Refused {
+		t.Errorf("%d refused: %s", k, reason)
+	}
+	return diagnosis.Findings
+}
+
+// run runs ds over the packets of n.
+func (n *network) run(t *testing.T, ds []analyze.Detector, local string) *analyze.Diagnosis {
+	t.Helper()
 	set, err := rules.Load(Features())
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +187,7 @@ func (n *network) findings(t *testing.T, d analyze.Detector, local string) []*an
 		a := addr(local)
 		o.Local = &a
 	}
-	e, err := analyze.New(set, []analyze.Detector{d}, o, func(*analyze.Finding) error { return nil })
+	e, err := analyze.New(set, ds, o, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,10 +202,7 @@ func (n *network) findings(t *testing.T, d analyze.Detector, local string) []*an
 	if err != nil {
 		t.Fatal(err)
 	}
-	for reason, k := range diagnosis.Coverage.Refused {
-		t.Errorf("%d refused: %s", k, reason)
-	}
-	return diagnosis.Findings
+	return diagnosis
 }
 
 // scene is one test of a detector.

@@ -111,33 +111,48 @@ func (d *retransmission) syn(e *flow.Event) {
 	case flow.SynRepeat:
 		// A SYN that was answered and comes again means that the answer was lost, or that the
 		// listener dropped the handshake's end: the SYN itself arrived here.
+		at := e.At.Add(-e.Dur)
+		if e.N == 1 {
+			st.requests.add(1, 0, at)
+		}
+		if e.N == 1 && e.Conn.SynAckTries() > 0 && e.Conn.Established() == 0 {
+			st.answers.add(1, 0, at) // as it turns out, the client did not get them
+		}
 		a := st.again.get(e.Conn.Stream)
 		if a == nil {
 			return
 		}
 		if a.tries == 0 {
-			a.at = e.At.Add(-e.Dur)
+			a.at = at
 			a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN repeated"}
-			st.requests.add(1, 0, a.at)
 		}
-		a.tries = e.N
+		a.tries, a.saTries = e.N, uint32(e.Conn.SynAckTries())
 		a.answered = e.Conn.SynAnswered()
 	case flow.SynAckRepeat:
-		a := st.again.get(e.Conn.Stream)
-		if a == nil {
+		if !wanted(e.Conn) {
 			return
 		}
-		if a.saTries == 0 {
+		at := e.At.Add(-e.Dur)
+		first := e.N == 1 // of those that count
+		a := st.again.get(e.Conn.Stream)
+		if a != nil {
+			first = a.saTries == 0
 			if a.at == 0 {
-				a.at = e.At.Add(-e.Dur)
+				a.at = at
 				a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN-ACK repeated"}
 			}
-			st.answers.add(1, 0, e.At.Add(-e.Dur))
+			a.saTries, a.answered = e.N, true
 		}
-		a.saTries = e.N
-		a.answered = true
+		if first {
+			st.answers.add(1, 0, at)
+		}
 	}
 }
+
+// wanted reports whether the client of c shows that it wants the connection: it went on with the handshake or has sent its SYN again. Whoever
+// does neither, and leaves the listener to repeat its SYN-ACK, scans, forges addresses or is gone: nothing was
+// lost (a client that does not get the SYN-ACK repeats its SYN, RFC 9293 §3.8.1).
+func wanted(c *flow.Conn) bool { return c.SynTries() > 0 || c.IsEstablished() }
 
 func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {

@@ -137,8 +137,11 @@ func (c *Conn) Established() capture.Instant { return c.estAt }
 // Closed reports whether the connection has ended.
 func (c *Conn) Closed() bool { return c.closed }
 
-// SynTries is how often the SYN was repeated; SynAnswered whether a SYN-ACK was seen.
+// SynTries is how often the SYN was repeated.
 func (c *Conn) SynTries() int { return int(c.synTries) }
+
+// SynAckTries is how often the SYN-ACK was repeated.
+func (c *Conn) SynAckTries() int { return int(c.saTries) }
 
 // SynAnswered reports whether a SYN-ACK was seen.
 func (c *Conn) SynAnswered() bool { return c.synAckAt != 0 }
