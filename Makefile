@@ -23,10 +23,13 @@ FUZZTIME  ?= 60s
 # What the tests and `make bench` run beside Go: program:package. Lists, because the lab's own hosts need them.
 PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
 	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
+	haproxy:haproxy redis-server:redis-server redis-cli:redis-tools psql:postgresql-client nghttpx:nghttp2-proxy mosquitto:mosquitto \
+	mosquitto_pub:mosquitto-clients setpriv:util-linux \
 	gcc:gcc ld:binutils zstd:zstd git:git shellcheck:shellcheck \
 	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager nats-server:nats-server kcat:kcat
 # gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS; journald comes with systemd.
-PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd
+# postgresql has its server outside PATH.
+PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd postgresql
 
 # The shell scripts, those of the packages included.
 SCRIPTS = $(shell grep -lE '^\#!.*sh$$' .ci/* .package/* .tools/*)
@@ -112,6 +115,10 @@ JOBS   ?= 4
 .PHONY: drill
 drill: deps build ## every lab scenario live (root), and a table of what was found; DRILLS='S1 N4' SEED=1 RUNS=3 JOBS=4
 	$(JINDAN) drill $(DRILLS) --agent --seed $(SEED) --runs $(RUNS) --jobs $(JOBS)
+
+.PHONY: accuracy
+accuracy: deps build ## draw RUNS sites and faults from SEED on, run them (root), and say how often the diagnosis is right; KEEP=DIR keeps them
+	$(JINDAN) drill sites --seed $(SEED) --runs $(RUNS) --jobs $(JOBS) $(if $(KEEP),--keep $(KEEP))
 
 .PHONY: bench
 bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets; BENCH_TSHARK_PACKETS=N shortens tshark

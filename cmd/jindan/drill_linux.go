@@ -73,7 +73,7 @@ Exit status: 1 if a diagnosis is not as expected, 2 if a scenario cannot be run.
 	_ = c.MarkFlagDirname("rules")
 	c.Flags().BoolVar(&f.agent, "agent", false, "also run the agent on the captured host, with packets and without, and replay its recording")
 	fixed(c, "output", "text", "markdown", "ndjson")
-	c.AddCommand(newDrillList(), newDrillAgain(a))
+	c.AddCommand(newDrillList(), newDrillAgain(a), newDrillSites(a))
 	return c
 }
 
