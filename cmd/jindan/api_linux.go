@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/report"
 )
 
 // serve answers /metrics, /healthz and /findings where the configuration wants it, until ctx ends.
@@ -42,7 +42,7 @@ func (ag *agent) serve(ctx context.Context) error {
 	})
 	mux.HandleFunc("GET /findings", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
-		enc := json.NewEncoder(w)
+		enc := report.NewEncoder(w)
 		for _, f := range ag.newest() {
 			if enc.Encode(f) != nil {
 				return // the reader has gone

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+
+	"jindan/cmd/internal/report"
 )
 
 // Exit codes.
@@ -78,6 +81,16 @@ func run(args []string) int {
 		a.log.Error().Msg(oneLine(s.err))
 	}
 	return s.code
+}
+
+// jsonLines makes the texts of JSON lines harmless.
+type jsonLines struct{ w io.Writer }
+
+func (j jsonLines) Write(p []byte) (int, error) {
+	if _, err := j.w.Write(report.CleanJSON(slices.Clone(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // oneLine makes an error one line; errors.Join separates by line breaks.
@@ -217,7 +230,7 @@ func newLog(format string, color bool) zerolog.Logger { return newLogTo(os.Stder
 
 func newLogTo(w io.Writer, format string, color bool) zerolog.Logger {
 	if format == "json" {
-		return zerolog.New(w).With().Timestamp().Logger()
+		return zerolog.New(jsonLines{w}).With().Timestamp().Logger()
 	}
 	return zerolog.New(zerolog.ConsoleWriter{
 		Out: w, NoColor: true, PartsOrder: []string{zerolog.LevelFieldName, zerolog.MessageFieldName},
@@ -234,6 +247,7 @@ func newLogTo(w io.Writer, format string, color bool) zerolog.Logger {
 			}
 			return style + "jindan:" + word + "\x1b[0m"
 		},
-		FormatMessage: func(m any) string { return fmt.Sprint(m) },
+		FormatMessage:    func(m any) string { return report.Clean(fmt.Sprint(m)) },
+		FormatFieldValue: func(v any) string { return report.Clean(fmt.Sprint(v)) },
 	})
 }

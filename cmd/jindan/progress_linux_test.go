@@ -21,6 +21,7 @@ import (
 	"jindan/capture"
 	"jindan/capture/host"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/report"
 )
 
 // ticking is a source that says every 20 ms that a second has passed.
@@ -212,5 +213,18 @@ func TestOutlet(t *testing.T) {
 	}
 	if n, lost, err := o.state(); n != 0 || lost != 0 || err != nil {
 		t.Error(n, lost, err)
+	}
+}
+
+// TestHostileLine: a process cannot write to the terminal of who watches it.
+func TestHostileLine(t *testing.T) {
+	cfg := config.Default()
+	cfg.Recorder.Enabled = false
+	ag := faultyAgent(t, cfg, io.Discard, func(int) {})
+	const evil = "java\x1b[2J\u009b1m\u202e\nx"
+	b := ag.line(ag.watches[0], &analyze.Finding{State: analyze.Open, Severity: "warn", Title: analyze.Text{En: evil}, Summary: analyze.Text{En: evil},
+		Subject: analyze.Subject{Kind: analyze.SubjectHost, Host: evil}}, nil)
+	if s := strings.ReplaceAll(string(b), "\n", ""); strings.ContainsFunc(s, report.Hostile) || strings.Count(string(b), "\n") > 2 {
+		t.Errorf("%q", b)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"reflect"
@@ -30,9 +29,7 @@ func newRows(w io.Writer, format string, dns bool) *rows {
 	case "text":
 		write = textRows(w, dns)
 	default:
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		write = e.Encode
+		write = report.NewEncoder(w).Encode
 	}
 	r.write = func(row any) {
 		if r.err == nil {
@@ -88,7 +85,7 @@ func cells(v reflect.Value, out []string) []string {
 		}
 		switch x := f.Interface().(type) {
 		case string:
-			out = append(out, x)
+			out = append(out, report.CleanCell(x))
 		case bool:
 			out = append(out, strconv.FormatBool(x))
 		case fmt.Stringer: // capture.Instant, flow.Seconds

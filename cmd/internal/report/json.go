@@ -1,7 +1,6 @@
 package report
 
 import (
-	"encoding/json"
 	"io"
 
 	"jindan/analyze"
@@ -9,15 +8,13 @@ import (
 
 // Records writes findings and the diagnosis as JSON, one record a line, as they come.
 type Records struct {
-	enc *json.Encoder
+	enc *Encoder
 	ecs bool
 }
 
 // NewRecords returns a writer of jindan's own records to w, or of their ECS form.
 func NewRecords(w io.Writer, ecs bool) *Records {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return &Records{e, ecs}
+	return &Records{NewEncoder(w), ecs}
 }
 
 // Finding writes one state of a finding.

@@ -36,18 +36,6 @@ func runeWidth(r rune) int {
 	return 1
 }
 
-// Clean makes s harmless to print: names of files and hosts come from strangers, and must not
-// move the cursor or turn the text around. White space becomes single spaces.
-func Clean(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 // Wrap breaks s into lines of at most w columns, at spaces. What stands between
 // backticks is a command: it stays on one line if it fits on one. A word that is too
 // long for a line is broken where the line ends.

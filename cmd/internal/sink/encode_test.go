@@ -180,3 +180,59 @@ func FuzzPseudonym(f *testing.F) {
 		}
 	})
 }
+
+// TestHostileTexts: what a stranger puts into a name reaches no receiver, whatever the encoding.
+func TestHostileTexts(t *testing.T) {
+	const evil = "a\x1b[2Jb\u009b1mc\u202ed\x7fe\nf\u2028g\u2066h"
+	f := aFinding(1, analyze.Open, "warn")
+	f.Features = map[string]any{"command": evil, "names": []string{evil}}
+	f.Evidence[0].Note += evil
+	f.Title.En, f.Summary.En, f.Summary.Ko, f.Netns, f.Filter = evil, evil, evil, evil, evil
+	r, err := FindingRecord(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [][]byte
+	for _, e := range []Encoding{Native, ECS, OTLP} {
+		data, err := e.encode(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, data)
+	}
+	for _, asJSON := range []bool{false, true} {
+		f, err := newFormatter(SyslogOptions{JSON: asJSON, Facility: "daemon"}, 8<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := f.format(nil, &Message{r, r.Body})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	}
+	for i, data := range all {
+		if strings.ContainsFunc(string(data), report.Hostile) || bytes.Contains(data, []byte(`\u001b`)) || bytes.Contains(data, []byte(`\n`)) {
+			t.Errorf("%d: %q", i, data)
+		}
+	}
+}
+
+// TestKeysOfHosts: equal findings of two hosts are two records, a record that is sent again is one.
+func TestKeysOfHosts(t *testing.T) {
+	key := func(host, netns string) string {
+		f := aFinding(1, analyze.Open, "warn")
+		f.Host, f.Netns = host, netns
+		r, err := FindingRecord(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Key()
+	}
+	if key("web01", "") == key("web02", "") || key("web01", "") == key("web01", "blue") {
+		t.Error("records of two hosts have one key: a receiver that drops duplicates loses one of them")
+	}
+	if key("web01", "") != key("web01", "") {
+		t.Error("a record that is sent again has another key")
+	}
+}

@@ -6,7 +6,9 @@ package sink
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +18,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/capture"
+	"jindan/cmd/internal/report"
 )
 
 // Kind of a record.
@@ -55,15 +58,18 @@ type Record struct {
 	pos uint64 // place in the spool
 }
 
-// Key names the record for receivers that drop duplicates: a record that is
-// sent again after a crash has the same key. Seq counts from one in each run,
-// so the event time takes part.
+// Key names the record for receivers that drop duplicates: a record that is sent again after a crash has the same key. Seq
+// counts from one in each run, so the event time takes part; hosts find the same at the same time, so the host and all that
+// the record says do. A receiver that has the key has the record.
 func (r *Record) Key() string {
 	k := r.ID + "." + strconv.FormatInt(int64(r.Time), 36) + "." + strconv.FormatUint(r.Seq, 36)
 	if r.Repeat > 0 {
 		k += "." + strconv.FormatUint(r.Repeat, 36)
 	}
-	return k
+	h := sha256.New()
+	h.Write(append([]byte(r.Host), 0)) // a Hash never fails
+	h.Write(r.Body)
+	return k + "." + hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // finding is one state of a finding as it travels.
@@ -72,7 +78,7 @@ type finding struct {
 	Repeat uint64 `json:"repeat,omitempty"` // how many times an open finding was repeated without news; none: it is news
 }
 
-// marshal encodes v as one line without HTML escapes.
+// marshal encodes v as one line without HTML escapes, its texts harmless: whatever a sink sends is made from it.
 func marshal(v any) (json.RawMessage, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -80,7 +86,7 @@ func marshal(v any) (json.RawMessage, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
+	return report.CleanJSON(bytes.TrimSuffix(b.Bytes(), []byte{'\n'})), nil
 }
 
 // unmarshal decodes b into v and keeps numbers as they were written.

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"jindan/cmd/internal/report"
 )
 
 // Message is a record as a sink gets it: filtered, pseudonymised and encoded.
@@ -103,10 +104,10 @@ func EachDistinct(batch []Message, out []Outcome, send func([]Message, []Outcome
 	return errors.Join(errs...)
 }
 
-// line makes s fit on one line of a log: no control characters, valid UTF-8.
+// line makes s fit on one line of a log: nothing hostile, valid UTF-8.
 func line(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+		if report.Hostile(r) {
 			return ' '
 		}
 		return r
