@@ -179,11 +179,22 @@ func (ag *agent) run(ctx context.Context) error {
 
 // crashed tells of a failure of an engine, and keeps what led to it: headers, as every recording.
 func (ag *agent) crashed(i int, at capture.Instant, what any, stack []byte) {
-	where := ag.tapes[i].keepFailure(at)
-	ag.app.log.Error().Str("stack", string(stack)).Msgf("the analysis failed and begins anew, what it knew is lost: %v%s", what, where)
+	where := ag.tapes[i].keepFailure(at, stack)
+	ag.app.log.Error().Msgf("the analysis failed and begins anew, what it knew is lost: %v (%s)%s", what, panicked(stack), where)
 	if ag.delivery != nil {
 		_ = ag.delivery.Notice("error", fmt.Sprintf("the analysis failed and began anew; findings that were open may have gone on unseen: %v%s", what, where))
 	}
+}
+
+// panicked is the line of the program that panicked: in a stack, the one behind the runtime's own "panic(…)".
+func panicked(stack []byte) string {
+	_, rest, _ := strings.Cut(string(stack), "\npanic(")
+	lines := strings.SplitN(rest, "\n", 5)
+	if len(lines) < 5 {
+		return "place unknown"
+	}
+	place, _, _ := strings.Cut(strings.TrimSpace(lines[3]), " +0x")
+	return place
 }
 
 // complainEvery is how often the log tells what standard output lost, and what the host's source could not read: each

@@ -12,6 +12,8 @@ import (
 	"jindan/analyze"
 	"jindan/capture"
 	"jindan/capture/recording"
+
+	"golang.org/x/sys/unix"
 )
 
 // tape keeps what a watch observes: all of it where the user wants that, and the newest of it in memory, to be
@@ -90,29 +92,74 @@ func (t *tape) incident(f *analyze.Finding) string {
 	return t.due[len(t.due)-1].dir // findings of one fault share one recording
 }
 
+// dump writes the ring to dir. Room is made before, so that neither the limit of all incidents nor the disk is passed; what
+// could not be written to its end is removed again.
 func (t *tape) dump(dir string) {
-	err := t.ring.Dump(dir, recording.Options{Meta: t.w.meta})
+	parent, limit := t.ag.cfg.Recorder.Dir, int64(t.ag.cfg.Recorder.MaxTotal)
+	need := min(spread*int64(t.ring.Stats().Bytes), limit)
+	err := rotate(parent, limit-need)
 	if err == nil {
-		err = rotate(t.ag.cfg.Recorder.Dir, int64(t.ag.cfg.Recorder.MaxTotal))
+		err = makeRoom(parent, need)
+	}
+	if err == nil {
+		if err = t.ring.Dump(dir, recording.Options{Meta: t.w.meta, MaxBytes: need}); err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
 	}
 	if err != nil {
-		t.ag.app.log.Error().Msgf("keep what surrounds a finding: %s", oneLine(err))
+		t.ag.app.log.Error().Msgf("what surrounds a finding is not kept: %s", oneLine(err))
 		return
 	}
 	t.ag.app.log.Info().Msgf("what surrounds the finding is kept in %s; 'jindan analyze' reads it", dir)
+}
+
+// spread is how many bytes on disk one of the ring may become: measured 1.84 for packets that only JSON can
+// express. What is beyond is left out, and the recording says so.
+const spread = 2
+
+// freeShare of a file system is left to others, as ext4 leaves to root (mke2fs(8), -m): a recording that fills a sick
+// server's disk makes it sicker.
+const freeShare = 0.05
+
+// makeRoom removes the oldest recordings in dir until its file system has need bytes more than freeShare; none, if all of
+// them would not do.
+func makeRoom(dir string, need int64) error {
+	all, total, err := keptIn(dir)
+	if err != nil {
+		return err
+	}
+	for {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return fmt.Errorf("room in %s: %w", dir, err)
+		}
+		free, reserve := int64(st.Bavail)*st.Bsize, int64(freeShare*float64(st.Blocks))*st.Bsize
+		if free-need >= reserve {
+			return nil
+		}
+		if len(all) == 0 || free+total-need < reserve {
+			return fmt.Errorf("%s: %d MB are free, and %.0f %% of the file system stay so: %w", dir, free>>20, freeShare*100, unix.ENOSPC)
+		}
+		if err := os.RemoveAll(all[0].path); err != nil {
+			return err
+		}
+		total -= all[0].size
+		all = all[1:]
+	}
 }
 
 // failureEvery is how often a failure of the engine is recorded: one that recurs leads to the same place.
 const failureEvery = time.Hour
 
 // keepFailure keeps what led to a failure of the engine, and says where; empty: it is not kept.
-func (t *tape) keepFailure(at capture.Instant) string {
+func (t *tape) keepFailure(at capture.Instant, stack []byte) string {
 	if t.ring == nil || t.failed != 0 && at.Sub(t.failed) < failureEvery {
 		return ""
 	}
 	t.failed = at
 	dir := filepath.Join(t.ag.cfg.Recorder.Dir, "failure-"+at.Time().Format("20060102T150405Z"))
 	t.dump(dir)
+	_ = os.WriteFile(filepath.Join(dir, "stack.txt"), stack, 0o600) // the log has its place
 	return "; what led to it is in " + dir
 }
 
@@ -129,19 +176,19 @@ func (t *tape) close() error {
 	return t.writer.Close()
 }
 
-// rotate removes the oldest recordings in dir until all together take at most limit bytes.
-func rotate(dir string, limit int64) error {
+// kept is a recording on disk.
+type kept struct {
+	path string
+	size int64
+	at   time.Time
+}
+
+// keptIn lists the recordings in dir, the oldest first, whole or not, and what they take together.
+func keptIn(dir string) (all []kept, total int64, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	type kept struct {
-		path string
-		size int64
-		at   time.Time
-	}
-	var all []kept
-	var total int64
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if !e.IsDir() || !recording.IsRecording(path) {
@@ -157,9 +204,18 @@ func rotate(dir string, limit int64) error {
 		all = append(all, k)
 		total += k.size
 	}
-	slices.SortFunc(all, func(a, b kept) int { return a.at.Compare(b.at) })
+	slices.SortStableFunc(all, func(a, b kept) int { return a.at.Compare(b.at) })
+	return all, total, nil
+}
+
+// rotate removes the oldest recordings in dir until all together take at most limit bytes.
+func rotate(dir string, limit int64) error {
+	all, total, err := keptIn(dir)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, k := range all[:max(len(all)-1, 0)] { // the newest stays in any case
+	for _, k := range all {
 		if total <= limit {
 			break
 		}
