@@ -1,7 +1,9 @@
 package detect
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
@@ -60,6 +62,8 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 			f.Retried += int(b.retried)
 			f.TCPAnswered += int(b.tcp)
 			f.Unreachable += int(b.unreachable)
+			f.TCPRefused += int(b.refused)
+			f.TCPSilent += int(b.silent)
 			late += int(b.late)
 		}
 	}
@@ -71,12 +75,14 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 	var bySize sizes
 	var expected, elsewhere []float64
 	names := newSubjects[uint64, struct{}](maxDNSNotes)
+	var asked examples
 	for i := range st.notes {
 		q := &st.notes[i]
 		if q.at < onset {
 			continue
 		}
 		names.get(q.name)
+		asked.add(q.qtype, q.text)
 		f.Tries += q.tries
 		most = max(most, q.tries)
 		if q.elsewhere > 0 {
@@ -88,11 +94,16 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 			bySize.lost[flow.Bin(q.expected)]++
 		}
 	}
+	others := false // types are answered that none of the unanswered has
 	for _, a := range st.answers {
 		if a.at >= onset {
+			others = others || a.qtype != asked.qtype
 			bySize.sent[flow.Bin(a.size)]++
 			f.LargestAnswered = max(f.LargestAnswered, int(a.size))
 		}
+	}
+	if f.Examples = asked.String(); others && !asked.mixed && asked.n > 0 {
+		f.Type = flow.DNSType(asked.qtype)
 	}
 	f.Names, f.ExpectedSize = len(names.keys), int(median(expected))
 	f.Elsewhere, f.ElsewhereAfter = len(elsewhere), median(elsewhere)
@@ -111,4 +122,48 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 		f.BigUnanswered += int(bySize.lost[i])
 	}
 	return most
+}
+
+// examples are the questions that a finding names.
+type examples struct {
+	qtype uint16 // of the first
+	mixed bool   // there are others
+	n     int
+	list  []example
+}
+
+type example struct {
+	qtype uint16
+	name  string
+	n     int
+}
+
+// maxExamples is how many a finding names.
+const maxExamples = 3
+
+func (x *examples) add(qtype uint16, name string) {
+	if x.n++; x.n == 1 {
+		x.qtype = qtype
+	}
+	x.mixed = x.mixed || qtype != x.qtype
+	if name == "" {
+		return
+	}
+	i := slices.IndexFunc(x.list, func(e example) bool { return e.qtype == qtype && e.name == name })
+	switch {
+	case i >= 0:
+		x.list[i].n++
+	case len(x.list) < 4*maxExamples: // enough to find the most frequent ones of few names
+		x.list = append(x.list, example{qtype, name, 1})
+	}
+}
+
+// String names the most frequent ones.
+func (x *examples) String() string {
+	slices.SortStableFunc(x.list, func(a, b example) int { return cmp.Compare(b.n, a.n) })
+	var out []string
+	for _, e := range x.list[:min(maxExamples, len(x.list))] {
+		out = append(out, flow.DNSType(e.qtype)+" "+e.name)
+	}
+	return strings.Join(out, ", ")
 }

@@ -20,35 +20,116 @@ func (k resolverKey) subject() analyze.Subject {
 	return analyze.Subject{Kind: analyze.SubjectResolver, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
 }
 
-// lookup is one question of a program: all tries for a name at one server are one lookup,
-// because a program waits for the lookup, not for a try.
+// lookup is one question of a program: all tries for a name and type at one server. Several make a group.
 type lookup struct {
 	resolverKey
 	resolver    uint32 // its number
 	name        uint64
 	qtype       uint16
+	id          uint16          // of the first query
+	record      uint64          // of the first query, for its name
+	group       *group          // nil: there were too many
 	at          capture.Instant // first query, or a later one of an endless lookup
 	first, last capture.Instant // queries
 	frame       uint64          // of the first one
 	port        uint16          // from which it was asked
 	tries       uint32          // of this piece, at most maxTries
 	proto       uint8
-	begun       bool          // the fields above are set
-	over        bool          // answered, or decided
-	again       bool          // a late try of a lookup that counts as unanswered already
-	truncated   bool          // answered over UDP, but cut: TCP should follow
+	begun       bool // the fields above are set
+	over        bool // answered, or decided
+	again       bool // a late try of a lookup that counts as unanswered already
+	truncated   bool // answered over UDP, but cut: TCP should follow
+	served      bool // another server, asked at the same time, answered at once: nobody waited for this one
+	cutAt       capture.Instant
 	unreachable bool          // ICMP said so
 	elsewhere   time.Duration // another server was asked after that time; 0: none was
 	next        *lookup       // of the same asker for the same name
 }
 
+// group is what a program waits for: the questions for one name that one caller asks one server together, the A and the
+// AAAA of getaddrinfo(3). It fails if one of them does, and is as slow as the slowest.
+type group struct {
+	at      capture.Instant // first query
+	types   uint8           // see typeBit
+	counted bool            // among all
+	failed  bool            // among those that failed
+}
+
+// askedKey is whose question for which name.
+type askedKey struct {
+	resolver uint32
+	name     uint64
+}
+
+// typeBit is a bit for each type of those that are asked together (getaddrinfo(3): A and AAAA; RFC 9460: browsers ask
+// for HTTPS beside them), 0 for others.
+func typeBit(qtype uint16) uint8 {
+	switch qtype {
+	case typeA:
+		return 1
+	case typeAAAA:
+		return 2
+	case typeHTTPS:
+		return 4
+	}
+	return 0
+}
+
+// Record types (IANA dns-parameters).
 const (
+	typeA     = 1
+	typeAAAA  = 28
+	typeHTTPS = 65
+)
+
+// began is when the caller began to wait.
+func (l *lookup) began() capture.Instant {
+	if l.group != nil {
+		return l.group.at
+	}
+	return l.first
+}
+
+// groups joins questions into groups.
+type groups struct{ subjects[askedKey, *group] }
+
+// join returns the group of a question that is asked at at, nil if there are too many.
+func (gs *groups) join(d *flow.DNS, at capture.Instant) *group {
+	bit := typeBit(d.QType)
+	if bit == 0 {
+		return &group{at: at}
+	}
+	p := gs.get(askedKey{d.Resolver, d.NameHash})
+	if p == nil {
+		return nil
+	}
+	g := *p
+	if g == nil || g.types&bit != 0 || at.Sub(g.at) > askTogether || g.at.Sub(at) > askTogether {
+		g = &group{at: at}
+		*p = g
+	}
+	g.types |= bit
+	return g
+}
+
+// judge forgets groups that nothing will join any more.
+func (gs *groups) judge(now capture.Instant) {
+	gs.each(func(_ askedKey, g **group) bool { return now.Sub((*g).at) <= askTogether })
+}
+
+const (
+	// askTogether is how far apart the questions of one group are asked. glibc sends the pair in one sendmmsg(2), or,
+	// with single-request, the second when the first is answered; programs with a thread for each within milliseconds.
+	askTogether = 300 * time.Millisecond
+	// askAtOnce: servers that are asked within that time of one another are asked in parallel (musl, dnsmasq
+	// --all-servers): in a loop that sends, microseconds apart.
+	askAtOnce = 5 * time.Millisecond
 	// maxLookups bounds the questions that wait for an answer: 3,000 a second for the 6 s that
 	// it takes to call one unanswered.
 	maxLookups = 1 << 14
-	// lookupDecided: a lookup is unanswered when its newest query has waited for 5 s (resolv.conf(5),
-	// RES_TIMEOUT) and a second more, in which a resolver that times out at 5 s asks again.
-	lookupDecided = 6 * time.Second
+	// lookupDecided: a lookup is unanswered when its newest query is (flow.DNSTimeout), and in a window more, in
+	// which a resolver whose time-out is as long asks again, nothing has come.
+	lookupDecided = flow.DNSTimeout + analyze.WindowLength
 	// lookupPiece cuts an endless lookup into pieces: a program that asks for the same name every
 	// second looks like one that tries again. Two attempts of 5 s (resolv.conf(5)) are one piece.
 	lookupPiece = lookupDecided
@@ -72,7 +153,8 @@ const (
 type lookups struct {
 	pending subjects[uint64, lookup]   // by number of the lookup and of its piece
 	asked   subjects[nameKey, waiters] // by asker and name, at whichever server
-	steps   uint64                     // along the chains of asked, for tests of what a packet costs
+	groups  groups
+	steps   uint64 // along the chains of asked, for tests of what a packet costs
 }
 
 // waiters are the lookups of one name that wait, oldest first, maxCallers at most.
@@ -88,7 +170,8 @@ type nameKey struct {
 }
 
 func newLookups() lookups {
-	return lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups)}
+	return lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups),
+		groups: groups{newSubjects[askedKey, *group](maxLookups)}}
 }
 
 // lookupEvents wake lookups.
@@ -110,10 +193,11 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 		case e.Kind == flow.ICMPError:
 			l.unreachable = true
 		case d.Truncated && d.Proto == capture.ProtoUDP:
-			l.truncated = true
+			l.truncated, l.cutAt = true, e.At
 		default:
 			l.over = true
 			ls.pending.drop(k)
+			ls.serve(d, e.At)
 		}
 		return at, l
 	}
@@ -125,6 +209,7 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 	}
 	if !l.begun {
 		*l = lookup{begun: true, resolverKey: resolverOf(d), resolver: d.Resolver, name: d.NameHash, qtype: d.QType, at: at,
+			id: d.ID, record: d.Record, group: ls.groups.join(d, e.At),
 			first: e.At, frame: e.Frame, port: d.Client.Port, again: d.Tries > 1 && piece == 0}
 		ls.moved(l, e.At)
 	}
@@ -162,6 +247,28 @@ func (ls *lookups) moved(l *lookup, at capture.Instant) {
 	}
 }
 
+// serve notes that d, answered at at, was asked in parallel at other servers: what those do is of no harm to the caller.
+// One answer serves one lookup at each.
+func (ls *lookups) serve(d *flow.DNS, at capture.Instant) {
+	w := ls.asked.peek(nameKey{d.Client.Addr, nameAndType(d.NameHash, d.QType)})
+	if w == nil || !w.mixed {
+		return
+	}
+	var last capture.Endpoint
+	for o := w.oldest; o != nil; o = o.next {
+		ls.steps++
+		apart := max(o.first.Sub(d.First), d.First.Sub(o.first))
+		if o.server == d.Server || o.server == last || o.over || o.served || o.elsewhere != 0 ||
+			apart > askTogether || at.Sub(o.first) > askElsewhere {
+			continue
+		}
+		// One socket for all servers (musl), or one id (dnsmasq), or all in one loop.
+		if o.port == d.Client.Port || o.id == d.ID || apart <= askAtOnce {
+			o.served, last = true, o.server
+		}
+	}
+}
+
 func (w *waiters) add(l *lookup) {
 	l.next = nil
 	switch {
@@ -177,8 +284,10 @@ func (w *waiters) add(l *lookup) {
 	w.n++
 }
 
-// judge calls unanswered for each lookup whose time is over, and forgets what is decided.
-func (ls *lookups) judge(now capture.Instant, unanswered func(*lookup)) {
+// judge calls decided for each lookup whose time is over without an answer, be it that nobody waits for it any more
+// (served), or that its answer was cut and it did not go on over TCP (truncated), and forgets what is decided.
+func (ls *lookups) judge(now capture.Instant, decided func(*lookup)) {
+	ls.groups.judge(now)
 	ls.pending.each(func(_ uint64, l *lookup) bool {
 		if l.over {
 			return false
@@ -186,8 +295,8 @@ func (ls *lookups) judge(now capture.Instant, unanswered func(*lookup)) {
 		if now.Sub(l.last) < lookupDecided && now.Sub(l.first) < lookupLongest {
 			return true
 		}
-		if !l.again && (!l.truncated || l.proto == capture.ProtoTCP) {
-			unanswered(l)
+		if !l.again {
+			decided(l)
 		}
 		l.over = true
 		return false

@@ -28,6 +28,10 @@ type DNSUnanswered struct {
 	Unreachable     int     `json:"unreachable"`
 	Elsewhere       int     `json:"elsewhere"`
 	ElsewhereAfter  float64 `json:"elsewhere_after"`
+	TCPRefused      int     `json:"tcp_refused"`
+	TCPSilent       int     `json:"tcp_silent"`
+	Type            string  `json:"type"`
+	Examples        string  `json:"examples"`
 	OneWay          bool    `json:"one_way"`
 	CaptureLoss     float64 `json:"capture_loss"`
 	Silence         float64 `json:"silence"`
@@ -40,8 +44,15 @@ type dnsUnanswered struct {
 	states   resolvers[unansweredState]
 	sizes    subjects[question, uint32] // IP length of the largest answer over UDP
 	answered subjects[capture.Addr, struct{}]
-	queries  int
-	lost     int
+	cut      subjects[callKey, []tcpFailure] // who got truncated answers from whom, and cannot ask over TCP
+	requests requests
+	gone     worst // of the states that were dropped
+}
+
+// tcpFailure is a connection to a DNS server that did not come about.
+type tcpFailure struct {
+	at      capture.Instant
+	refused bool // else the SYN got no answer
 }
 
 type unansweredState struct {
@@ -53,20 +64,25 @@ type unansweredState struct {
 	silence  time.Duration   // longest such time since the onset
 	began    capture.Instant // second of the first question
 	lastAt   capture.Instant
+	total    int  // lookups decided
+	lost     int  // of these
 	answered bool // ever
+	insists  bool // an unanswered question was asked again, here or elsewhere, or ICMP answered it
 }
 
 // dnsBin is a second, by the time of the question.
 type dnsBin struct {
 	start capture.Instant
 	point
-	retried, tcp, unreachable, late uint32
-	rolled                          bool
+	retried, tcp, unreachable, late, refused, silent uint32
+	rolled                                           bool
 }
 
 type unansweredQ struct {
 	at        capture.Instant
 	name      uint64
+	text      string // the name
+	qtype     uint16
 	tries     int
 	expected  uint32
 	elsewhere time.Duration
@@ -74,24 +90,31 @@ type unansweredQ struct {
 }
 
 type answerSize struct {
-	at   capture.Instant
-	size uint32
+	at    capture.Instant
+	size  uint32
+	qtype uint16
 }
 
 // maxDNSNotes bounds the questions and answers that one subject remembers one by one.
 const maxDNSNotes = 512
 
 func newDNSUnanswered() analyze.Detector {
-	return &dnsUnanswered{lookups: newLookups(), states: newResolvers[unansweredState](),
-		sizes: newSubjects[question, uint32](maxPerDetector), answered: newSubjects[capture.Addr, struct{}](maxPerDetector)}
+	d := &dnsUnanswered{lookups: newLookups(), states: newResolvers[unansweredState](),
+		sizes: newSubjects[question, uint32](maxPerDetector), answered: newSubjects[capture.Addr, struct{}](maxPerDetector),
+		cut: newSubjects[callKey, []tcpFailure](maxPerDetector)}
+	d.requests = newRequests(d.connected)
+	return d
 }
 
 func (d *dnsUnanswered) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "dns-unanswered", Features: DNSUnanswered{}, Events: lookupEvents}
+	return analyze.Spec{Rule: "dns-unanswered", Features: DNSUnanswered{}, Events: lookupEvents | requestEvents}
 }
 
 func (d *dnsUnanswered) Event(e *flow.Event) {
 	if e.DNS == nil {
+		if c := e.Conn; c != nil && len(d.cut.keys) > 0 && d.cut.peek(callKey{c.Client.Addr, c.Server}) != nil {
+			d.requests.event(e)
+		}
 		return
 	}
 	at, l := d.lookups.event(e)
@@ -104,9 +127,6 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 	case flow.DNSQuery:
 		if st.asking == 0 {
 			st.asking = e.At
-		}
-		if l != nil && l.first == e.At && !l.again {
-			d.queries++
 		}
 	case flow.DNSAnswer, flow.DNSLate:
 		if !st.answered {
@@ -121,14 +141,16 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 			if n := d.sizes.get(questionOf(e.DNS)); n != nil {
 				*n = max(*n, e.DNS.AnswerIPLen)
 			}
-			st.answers = appendBounded(st.answers, answerSize{at, e.DNS.AnswerIPLen}, maxDNSNotes)
+			st.answers = appendBounded(st.answers, answerSize{at, e.DNS.AnswerIPLen, e.DNS.QType}, maxDNSNotes)
+		} else if e.DNS.Truncated {
+			d.cut.get(callKey{e.DNS.Client.Addr, e.DNS.Server})
 		}
 		switch {
 		case l == nil && e.Kind == flow.DNSLate && !e.Flag:
 			st.bin(at).late++
 		case l != nil && l.over && !l.again:
-			b := st.bin(l.first)
-			b.total++
+			b := st.bin(l.began())
+			st.count(l, b)
 			if l.tries > 1 {
 				b.retried++
 			}
@@ -139,30 +161,106 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 	}
 }
 
-func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.lookups.judge(w.End, func(l *lookup) {
-		st := d.states.numbered.get(l.resolver, &l.resolverKey)
-		if st == nil {
+// count counts the group of l among all, once.
+func (st *unansweredState) count(l *lookup, b *dnsBin) {
+	if g := l.group; g != nil {
+		if g.counted {
 			return
 		}
-		d.lost++
-		b := st.bin(l.first)
-		b.total++
-		b.bad++
-		if b.first == 0 || l.first < b.first {
-			b.first = l.first
+		g.counted = true
+	}
+	b.total++
+	st.total++
+}
+
+// fail counts the group of l among those that fail, once.
+func (st *unansweredState) fail(l *lookup, b *dnsBin) {
+	st.count(l, b)
+	if g := l.group; g != nil {
+		if g.failed {
+			return
 		}
-		if l.tries > 1 {
-			b.retried++
+		g.failed = true
+	}
+	b.bad++
+	st.lost++
+}
+
+// connected takes what became of a connection to a server whose answers are too large for UDP.
+func (d *dnsUnanswered) connected(_ *flow.Conn, o outcome, a *attempt, _ *flow.Event) {
+	if fs := d.cut.peek(a.key); fs != nil && (o == refused || o == ignored) {
+		*fs = appendBounded(*fs, tcpFailure{a.at, o == refused}, maxDNSNotes)
+	}
+}
+
+// cutOff returns the connection by which the asker of l tried to get the answer that did not fit UDP; nil if it did
+// not try, or was not turned away.
+func (d *dnsUnanswered) cutOff(l *lookup) *tcpFailure {
+	fs := d.cut.peek(callKey{l.client, l.server})
+	if fs == nil {
+		return nil
+	}
+	for i := len(*fs) - 1; i >= 0 && (*fs)[i].at >= l.cutAt; i-- {
+		if (*fs)[i].at.Sub(l.cutAt) <= askTogether {
+			return &(*fs)[i]
 		}
-		if l.unreachable {
-			b.unreachable++
+	}
+	return nil
+}
+
+// decided takes a lookup that ends without an answer.
+func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
+	st := d.states.numbered.get(l.resolver, &l.resolverKey)
+	if st == nil {
+		return
+	}
+	b := st.bin(l.began())
+	note := "no answer"
+	switch {
+	case l.served:
+		st.count(l, b)
+		return
+	case l.truncated && l.proto == capture.ProtoUDP:
+		f := d.cutOff(l)
+		if f == nil {
+			st.count(l, b) // what fits is enough for its asker
+			return
 		}
-		q := unansweredQ{at: l.first, name: l.name, tries: int(l.tries), elsewhere: l.elsewhere, evidence: l.evidence("no answer")}
-		if n := d.sizes.peek(question{l.server.Addr, nameAndType(l.name, l.qtype)}); n != nil {
-			q.expected = *n
+		if note = "answer truncated, TCP not answered"; f.refused {
+			note = "answer truncated, TCP refused"
+			b.refused++
+		} else {
+			b.silent++
 		}
-		st.notes = appendBounded(st.notes, q, maxDNSNotes)
+	}
+	st.fail(l, b)
+	if b.first == 0 || l.first < b.first {
+		b.first = l.first
+	}
+	if l.tries > 1 {
+		b.retried++
+	}
+	if l.unreachable {
+		b.unreachable++
+	}
+	st.insists = st.insists || l.tries > 1 || l.elsewhere > 0 || l.unreachable
+	q := unansweredQ{at: l.first, name: l.name, text: w.Flows.DNSNameOf(l.record, l.name), qtype: l.qtype,
+		tries: int(l.tries), elsewhere: l.elsewhere}
+	if q.text != "" {
+		note = flow.DNSType(l.qtype) + " " + q.text + ": " + note
+	}
+	q.evidence = l.evidence(note)
+	if n := d.sizes.peek(question{l.server.Addr, nameAndType(l.name, l.qtype)}); n != nil {
+		q.expected = *n
+	}
+	st.notes = appendBounded(st.notes, q, maxDNSNotes)
+}
+
+func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.requests.judge(w)
+	d.lookups.judge(w.End, func(l *lookup) { d.decided(w, l) })
+	d.cut.each(func(k callKey, fs *[]tcpFailure) bool {
+		return len(*fs) == 0 || w.End.Sub((*fs)[len(*fs)-1].at) < idleState
 	})
 	lossy := w.Flows.Stats.CaptureLossShare()
 	var hear map[capture.Addr]struct{}
@@ -171,7 +269,11 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s := &st.series
 		if s.since.bad == 0 {
 			st.silence = 0
-			return w.End.Sub(st.lastAt) < idleState
+			if w.End.Sub(st.lastAt) < idleState {
+				return true
+			}
+			d.gone.add(st.lost, st.total)
+			return false
 		}
 		if s.over() {
 			return true
@@ -187,6 +289,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			_, hears := hear[k.client]
 			f.OneWay = !hears
 		}
+		f.OneWay = f.OneWay || !st.answered && !w.Local.Is(k.client) && !st.insists
 		silence := st.silence
 		if st.asking != 0 {
 			silence = max(silence, w.End.Sub(max(st.asking, s.onset)))
@@ -194,7 +297,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.Silence = silence.Seconds()
 		most := st.since(s.onset, &f)
 		// Many tries of one lookup are independent, too.
-		tolerated := max(w.Params.Float("min_share"), lossy) // the capture loses answers, too
+		tolerated := max(w.Params.Float("tolerated"), lossy) // the capture loses answers, too
 		f.Chance = min(atLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
 		return true
@@ -231,8 +334,37 @@ func appendBounded[T any](v []T, x T, limit int) []T {
 	return append(v, x)
 }
 
+// worst is what was counted of the subject with the largest share of failures, or of all, where none failed.
+type worst struct {
+	bad, total int
+	all        int
+	share      float64
+}
+
+// add takes a subject. Failures of few are more than failures of none, whatever the share.
+func (x *worst) add(bad, total int) {
+	x.all += total
+	if s := ratio(bad, total); bad > 0 && s > x.share {
+		x.bad, x.total, x.share = bad, total, s
+	}
+}
+
+// of returns the numbers of the worst subject.
+func (x *worst) of() (bad, total int) {
+	if x.bad > 0 {
+		return x.bad, x.total
+	}
+	return 0, x.all
+}
+
 func (d *dnsUnanswered) Assess(w *analyze.Window) analyze.Assessment {
-	one := w.Flows.DNSStats().OneWay()
-	return analyze.Assessment{Assessable: d.queries > 0 && !one, Features: DNSUnanswered{Queries: d.queries,
-		Unanswered: d.lost, Share: ratio(d.lost, d.queries), OneWay: one}}
+	x := d.gone
+	d.states.each(func(_ resolverKey, st *unansweredState) bool {
+		x.add(st.lost, st.total)
+		return true
+	})
+	f := DNSUnanswered{OneWay: w.Flows.DNSStats().OneWay()}
+	f.Unanswered, f.Queries = x.of()
+	f.Share = ratio(f.Unanswered, f.Queries)
+	return analyze.Assessment{Assessable: f.Queries > 0 && !f.OneWay, Features: f}
 }

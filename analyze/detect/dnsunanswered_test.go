@@ -6,6 +6,8 @@ import (
 	"time"
 )
 
+const truncated = 0x0200 // TC, RFC 1035 §4.1.1
+
 func TestDNSUnanswered(t *testing.T) {
 	const app, dns, other = "192.0.2.1", "198.51.100.53:53", "198.51.100.54:53"
 	// well asks one question every 50 ms, answered after 1 ms.
@@ -77,6 +79,80 @@ func TestDNSUnanswered(t *testing.T) {
 		{name: "the input ends before they are due", local: app, make: func(n *network) {
 			well(n, 0, 20*sec, "a.test", 200)
 			every(20*sec, 24*sec, 50*ms, func(at time.Duration, _ int) { n.query(at, app, dns, "a.test", -1, 0, 0) })
+		}},
+		{name: "answers do not fit UDP, and TCP is refused", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 40*sec, 200*ms, func(at time.Duration, i int) {
+					c, name := n.from(app), fmt.Sprintf("n%d.test", i)
+					q := n.ask(at, c, dns, name, typeA)
+					if i%3 != 0 {
+						n.answer(at+ms, c, dns, q, 0, 200)
+						return
+					}
+					n.answer(at+ms, c, dns, q, truncated, 30)
+					n.refused(at+2*ms, app, dns)
+				})
+			},
+			check: func(t *testing.T, features any) {
+				f := features.(DNSUnanswered)
+				if f.TCPRefused != f.Unanswered || f.TCPRefused < 50 || f.Share < 0.3 || f.Share > 0.36 || f.Examples != "A n0.test, A n3.test, A n6.test" {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "answers do not fit UDP, and TCP is dropped", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 40*sec, 200*ms, func(at time.Duration, i int) {
+					c := n.from(app)
+					n.answer(at+ms, c, dns, n.ask(at, c, dns, "large.test", typeA), truncated, 30)
+					n.silent(at+2*ms, app, dns, 2)
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSUnanswered); f.TCPSilent != f.Unanswered || f.TCPSilent < 100 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "answers do not fit UDP, and who asked makes do with what fits", local: app, make: func(n *network) {
+			every(0, 40*sec, 200*ms, func(at time.Duration, i int) {
+				c := n.from(app)
+				n.answer(at+ms, c, dns, n.ask(at, c, dns, "large.test", typeA), truncated, 30)
+			})
+		}},
+		{name: "one type is never answered", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 40*sec, 200*ms, func(at time.Duration, i int) {
+					c, name := n.from(app), fmt.Sprintf("n%d.test", i)
+					n.answer(at+ms, c, dns, n.ask(at, c, dns, name, typeA), 0, 200)
+					n.ask(at+ms/2, c, dns, name, typeAAAA)
+				})
+			},
+			check: func(t *testing.T, features any) {
+				f := features.(DNSUnanswered)
+				if f.Type != "AAAA" || f.Share != 1 || f.Queries < 150 || f.Queries > 200 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "two servers asked in parallel, one of them dead", local: app, make: func(n *network) {
+			every(0, 40*sec, 100*ms, func(at time.Duration, i int) {
+				c, name := n.from(app), "a.test" // musl: one socket for all servers
+				n.ask(at, c, other, name, typeA)
+				n.answer(at+2*ms, c, dns, n.ask(at+ms/10, c, dns, name, typeA), 0, 200)
+			})
+		}},
+		{name: "two servers asked one after the other, the first dead, for one name all the time", local: app,
+			want: "error resolver 192.0.2.1 198.51.100.54 53", onset: 200 * ms,
+			make: func(n *network) {
+				every(200*ms, 40*sec, 100*ms, func(at time.Duration, i int) {
+					n.query(at, app, other, "a.test", -1, 0, 0)
+					n.query(at+1020*ms, app, dns, "a.test", ms, noError, 200)
+				})
+			}},
+		{name: "the questions of another host pass here, its answers go another way", local: "203.0.113.1", make: func(n *network) {
+			every(0, 40*sec, 100*ms, func(at time.Duration, i int) {
+				n.call(at, "203.0.113.7", "203.0.113.1:443", ms)
+				n.call(at, app, "203.0.113.9:443", ms)
+				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), -1, 0, 0)
+			})
 		}},
 		{name: "names that do not exist", local: app, make: func(n *network) {
 			every(0, 30*sec, 20*ms, func(at time.Duration, i int) {

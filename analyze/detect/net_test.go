@@ -139,6 +139,28 @@ func (n *network) queryFrom(at time.Duration, c capture.Endpoint, server, name s
 	}
 }
 
+// ask sends a question of any type, under its own id, and returns the message.
+func (n *network) ask(at time.Duration, c capture.Endpoint, server, name string, qtype uint16) []byte {
+	n.dnsID++
+	m := question16(message(n.dnsID, name, 0, 0), qtype)
+	n.udp(at, c, host(server), m, len(m))
+	return m
+}
+
+// answer answers the question q of c.
+func (n *network) answer(at time.Duration, c capture.Endpoint, server string, q []byte, flags uint16, size int) {
+	r := slices.Clone(q)
+	binary.BigEndian.PutUint16(r[2:], 0x8180|flags)
+	r[7] = 1
+	n.udp(at, host(server), c, r, max(size, len(r)))
+}
+
+// question16 sets the type of the question of m, which ends with it.
+func question16(m []byte, qtype uint16) []byte {
+	binary.BigEndian.PutUint16(m[len(m)-4:], qtype)
+	return m
+}
+
 func (n *network) udp(at time.Duration, from, to capture.Endpoint, data []byte, size int) {
 	n.add(at, capture.Packet{Src: from, Dst: to, Proto: capture.ProtoUDP, Len: uint32(size), IPLen: uint32(28 + size), Data: data})
 }

@@ -12,8 +12,9 @@ const (
 	MaxDNS = 65_536
 	// maxDNSNames bounds the bytes of their names together.
 	maxDNSNames = 4 << 20
-	// dnsTimeout is when a query counts as unanswered (resolv.conf(5): RES_TIMEOUT, 5 s).
-	dnsTimeout = 5 * time.Second
+	// DNSTimeout is when a query counts as unanswered (resolv.conf(5): RES_TIMEOUT, 5 s): the one definition, here and in
+	// all detectors.
+	DNSTimeout = 5 * time.Second
 	// dnsPending is the age below which a query is not called unanswered when the capture ends:
 	// the answer may have come later. Proposal: healthy resolvers answer in less, and the
 	// lab's slow one takes 2.5 s.
@@ -53,6 +54,7 @@ type DNS struct {
 	AnswerFrame  uint64
 	RetransmitOf uint64 // frame of the query that this one repeats; 0: none
 	Number       uint64 // of the transaction, from 1; 0: the record is none
+	Record       uint64 // number of this record, see Table.DNSNameOf
 	Lookup       uint64 // Number of the transaction in which the client first asked, see LookupAt
 	NameHash     uint64 // of the lower-case name
 
@@ -83,6 +85,9 @@ type DNS struct {
 	Late bool
 	// Unreachable: ICMP said that the query could not be delivered.
 	Unreachable bool
+	// Iterative: the query does not ask for recursion (RFC 1035 §4.1.1, RD): it is a resolver's, and who answers it
+	// knows the answer or says who does.
+	Iterative bool
 	// Repeat: the record is a repeat of RetransmitOf's query. OriginalAnswered: that one was answered.
 	Repeat           bool
 	OriginalAnswered bool
@@ -131,6 +136,21 @@ func (t *Table) DNSStats() *DNSStats { return &t.dns.stats }
 // dot. It is empty if the question was not captured. d must be of this table, and not older
 // than the call that handed it out.
 func (t *Table) DNSName(d *DNS) string { return string(t.dns.name(d)) }
+
+// DNSNameOf returns the name of the record with that number, which asks for a name of that hash, as long as the table
+// has it: what a detector remembers of a query is enough to name it later. It is empty afterwards.
+func (t *Table) DNSNameOf(record, hash uint64) string {
+	if record < t.dns.tail || record >= t.dns.head {
+		return ""
+	}
+	if d := t.dns.at(record); d.NameHash == hash {
+		return t.DNSName(d)
+	}
+	return ""
+}
+
+// DNSType is the name of a record type (IANA dns-parameters), "TYPE65280" if it has none here.
+func DNSType(t uint16) string { return code(dnsTypes, t, "TYPE") }
 
 // AppendDNSName appends the name to b.
 func (t *Table) AppendDNSName(b []byte, d *DNS) []byte { return append(b, t.dns.name(d)...) }

@@ -174,8 +174,8 @@ func FuzzDNSMessage(f *testing.F) {
 			p.Src, p.Dst = p.Dst, p.Src
 		}
 		d.icmp(&capture.Packet{Data: b, Proto: capture.ProtoICMP}, &p, t0, emit)
-		d.seal(t0.Add(dnsTimeout), emit)
-		d.close(t0.Add(dnsTimeout), emit)
+		d.seal(t0.Add(DNSTimeout), emit)
+		d.close(t0.Add(DNSTimeout), emit)
 		if s := &d.stats; s.Answered+s.Unanswered != s.Transactions && s.Evicted == 0 {
 			t.Fatalf("%+v", *s)
 		}

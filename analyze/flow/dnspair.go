@@ -67,6 +67,7 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	d.Client, d.Server, d.Proto = p.Src, p.Dst, p.Proto
 	d.First, d.Last, d.LookupAt = at, at, at
 	d.QueryFrame, d.QueryLen, d.EDNSSize, d.Tries = p.Frame, size, t.msg.EDNSSize, 1
+	d.Iterative = !t.msg.RD
 	t.stats.Transactions++
 	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolvers.get(resolverPair{d.Client.Addr, d.Server}, t.window)
 	old, asked := t.find(byID, d), t.find(byName, d)

@@ -77,7 +77,7 @@ func (t *dnsTable) add() (uint64, *DNS) {
 	t.head++
 	d := t.at(n)
 	*d = DNS{
-		ID: t.msg.ID, QType: t.msg.QType, NameHash: t.msg.NameHash,
+		Record: n, ID: t.msg.ID, QType: t.msg.QType, NameHash: t.msg.NameHash,
 		nameOff: off, nameLen: uint8(len(name)),
 	}
 	copy(t.names[int(off)%len(t.names):], name)
@@ -228,7 +228,7 @@ func repeats(d, e *DNS) bool {
 // ends, in event time.
 func (t *dnsTable) seal(now capture.Instant, emit func(*Event)) {
 	t.window++
-	t.expire(now, dnsTimeout, emit)
+	t.expire(now, DNSTimeout, emit)
 }
 
 // close reports what is unanswered at the end of the input and not too young to be called so,
