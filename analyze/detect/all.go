@@ -22,6 +22,7 @@ func All() []analyze.Detector {
 		newDNSUnanswered(),
 		newDNSDelay(),
 		newDNSErrors(),
+		newDeadConnection(),
 		dead,
 		refused,
 		newBackendSkew(),

@@ -153,20 +153,18 @@ func (r *requests) judge(w *analyze.Window) {
 	})
 }
 
-// repeats sums up the requests of k that are ignored: how often their SYNs were
-// repeated, and for how long the oldest has waited.
-func (r *requests) repeats(w *analyze.Window, k callKey, since capture.Instant) (n int, wait time.Duration) {
+// ignoredOnes calls f for each request that nothing has answered so far, with how often its SYN was repeated, and
+// for how long it has waited.
+func (r *requests) ignoredOnes(w *analyze.Window, f func(a *attempt, repeats int, wait time.Duration)) {
 	for _, ref := range r.open.keys {
 		a := r.open.m[ref]
-		if a.key != k || a.over || a.at < since {
+		if a.over {
 			continue
 		}
 		if c := w.Flows.Lookup(ref); c != nil {
-			n += c.SynTries()
-			wait = max(wait, c.Last.Sub(a.at))
+			f(a, c.SynTries(), c.Last.Sub(a.at))
 		}
 	}
-	return n, wait
 }
 
 // evidence of an attempt.

@@ -29,11 +29,14 @@ type DeadUpstream struct {
 	OthersOK        int     `json:"others_ok"`
 	OthersPeers     int     `json:"others_peers"`
 	SameHostOK      int     `json:"same_host_ok"`
+	Fallback        int     `json:"fallback"`
+	Small           bool    `json:"small"`
 }
 
 // The classes of dead-upstream.
 const (
 	classSilent  = "silent"
+	classGone    = "gone"
 	classRefused = "refused"
 	classHung    = "hung"
 	classFull    = "full"
@@ -49,6 +52,15 @@ type deadUpstream struct {
 	opening  openingSockets
 	calls    int
 	failed   int
+	worst    float64      // share of failed calls of the worst upstream that has been forgotten
+	accepted []acceptedV4 // newest calls over IPv4 that were accepted
+	beside   *besides     // of the window that is being judged
+}
+
+// acceptedV4 is a call over IPv4 that was accepted.
+type acceptedV4 struct {
+	port uint16
+	at   capture.Instant
 }
 
 type upstreamState struct {
@@ -61,6 +73,9 @@ type upstreamState struct {
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
 	lastAt   capture.Instant
+	all      point         // calls that failed, of all
+	repeats  int           // of the SYNs that nothing has answered since the onset
+	wait     time.Duration // the longest wait of these
 }
 
 // failedCall is a connection request that failed.
@@ -69,8 +84,12 @@ type failedCall struct {
 	delay    time.Duration // SYN to RST
 	ok       uint32        // calls that had succeeded by then
 	refused  bool
+	fallback bool // over IPv6, and the same port was reached over IPv4 meanwhile (RFC 8305)
 	evidence analyze.Evidence
 }
+
+// maxAccepted bounds the calls over IPv4 that are remembered: those of the last seconds count.
+const maxAccepted = 64
 
 // maxFails bounds the failures that one subject remembers one by one: the first ones since the onset.
 const maxFails = 512
@@ -119,7 +138,11 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	if e.Kind == flow.SynAckSent || e.Kind == flow.Response {
 		d.callers.serving(c.Server.Addr)
 	}
-	if !d.callers.may(c.Client.Addr, c.Server.Addr) {
+	if e.Kind == flow.SynAckSent && c.Server.Addr.Netip().Is4() && !d.callers.local.Is(c.Server.Addr) {
+		// The host may call from another address there than the one that is known to be its own.
+		d.accepted = appendBounded(d.accepted, acceptedV4{c.Server.Port, c.SynAt()}, maxAccepted)
+	}
+	if !d.may(c.Client.Addr, c.Server.Addr) {
 		return
 	}
 	d.requests.event(e)
@@ -150,7 +173,7 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 	if st == nil {
 		return
 	}
-	if e != nil {
+	if st.lastAt = max(st.lastAt, a.at); e != nil {
 		st.lastAt = e.At
 	}
 	switch o {
@@ -159,6 +182,7 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 		st.stretch.good()
 		st.lastOK = e.At
 		st.ok++
+		st.all.total++
 		d.calls++
 		return
 	case answered:
@@ -173,8 +197,15 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 	} else {
 		f.evidence = a.evidence(0, "no answer to the SYN")
 	}
+	if !a.key.server.Addr.Netip().Is4() {
+		f.fallback = slices.ContainsFunc(d.accepted, func(x acceptedV4) bool {
+			return x.port == a.key.server.Port && x.at >= a.at && x.at.Sub(a.at) < ignoredAfter
+		})
+	}
 	d.calls++
 	d.failed++
+	st.all.total++
+	st.all.bad++
 	st.connects.add(1, 1, a.at)
 	st.stretch.bad(a.at)
 	st.fails = appendFirst(st.fails, f)
@@ -187,31 +218,61 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.callers.judge(w)
 	d.requests.judge(w)
 	hungAfter := w.Params.Duration("hung_after")
-	d.states.each(func(k callKey, st *upstreamState) bool {
+	d.requests.ignoredOnes(w, func(a *attempt, repeats int, wait time.Duration) {
+		if st := d.states.peek(a.key); st != nil && a.at >= st.connects.onset {
+			st.repeats += repeats
+			st.wait = max(st.wait, wait)
+		}
+	})
+	d.beside = nil
+	d.states.each(func(_ callKey, st *upstreamState) bool {
 		st.connects.roll()
 		st.stretch.roll()
 		st.hung.judge(w)
-		if !d.callers.is(k.client, k.server.Addr) {
-			return false
+		return true
+	})
+	small := d.small(w)
+	d.states.each(func(k callKey, st *upstreamState) bool {
+		repeats, wait := st.repeats, st.wait
+		st.repeats, st.wait = 0, 0
+		if !d.callers.is(k.client, k.server.Addr) && !(small && d.may(k.client, k.server.Addr)) {
+			return !w.Final && d.may(k.client, k.server.Addr) && w.End.Sub(st.lastAt) < idleState
 		}
-		f, onset, evidence := st.measure(d, w, k)
+		f, onset, evidence := st.measure(w, repeats, wait)
 		if f.Failed == 0 {
 			if f, onset, evidence = st.hung.measure(w, hungAfter); f.Failed == 0 {
-				return len(st.hung.waiting) > 0 || st.connects.since.bad > 0 || w.End.Sub(st.lastAt) < idleState
+				if len(st.hung.waiting) > 0 || st.connects.since.bad > 0 || w.End.Sub(st.lastAt) < idleState {
+					return true
+				}
+				d.worst = max(d.worst, st.all.share())
+				return false
 			}
 		}
 		if st.lastOK != 0 {
 			f.Silence = w.End.Sub(st.lastOK).Seconds()
 		}
 		d.others(w, k, onset, &f)
+		f.Small = small
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(),
 			Peer: k.server.Addr.String(), Port: k.server.Port}, Onset: onset, Features: f, Evidence: evidence})
 		return true
 	})
 }
 
+// may reports whether the calls from client to server may be an upstream's: where no address counts as this host,
+// anybody's, as long as there are few.
+func (d *deadUpstream) may(client, server capture.Addr) bool {
+	return d.callers.may(client, server) || d.callers.local.String() == ""
+}
+
+// small reports whether the whole input is so small that it is about each of its calls, whoever's they are: people hand in the
+// capture of one connection and want to know what happened to it. Only the end tells.
+func (d *deadUpstream) small(w *analyze.Window) bool {
+	return w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
+}
+
 // measure sums up the connection requests that failed.
-func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) (f DeadUpstream, onset capture.Instant, evidence []analyze.Evidence) {
+func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Duration) (f DeadUpstream, onset capture.Instant, evidence []analyze.Evidence) {
 	s := &st.connects
 	onset = s.onset
 	st.fails = slices.DeleteFunc(st.fails, func(f failedCall) bool { return f.at < onset || s.since.bad == 0 })
@@ -230,6 +291,9 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 		} else {
 			f.SynUnanswered++
 		}
+		if x.fallback {
+			f.Fallback++
+		}
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, x.evidence)
 		}
@@ -243,7 +307,7 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 	// accept queue; its server is there.
 	late := countSince(st.late, onset)
 	f.SynUnanswered = max(f.SynUnanswered-late, 0)
-	if late*5 > f.SynUnanswered {
+	if float64(late) > w.Params.Float("max_late")*float64(f.SynUnanswered) {
 		f.SynUnanswered = 0
 	}
 	f.Failed = f.Refused + f.SynUnanswered
@@ -252,14 +316,15 @@ func (st *upstreamState) measure(d *deadUpstream, w *analyze.Window, k callKey) 
 	f.Lasting = st.stretch.longest(onset).Seconds()
 	f.Class = classRefused
 	if f.SynUnanswered > f.Refused {
-		f.Class = classSilent
-		if st.heardBetween(onset) {
+		switch f.Class = classSilent; {
+		case st.heardBetween(onset):
 			f.Class = classFull
+		case st.hung.unheard(w, ignoredAfter):
+			f.Class = classGone
 		}
 	}
 	if f.SynUnanswered > 0 {
-		n, wait := d.requests.repeats(w, k, onset)
-		f.SynRepeats, f.Wait = n, wait.Seconds()
+		f.SynRepeats, f.Wait = repeats, wait.Seconds()
 	}
 	return f, onset, evidence
 }
@@ -274,34 +339,100 @@ func (st *upstreamState) heardBetween(onset capture.Instant) bool {
 	return slices.ContainsFunc(st.heard, func(h capture.Instant) bool { return h > onset.Add(heardSlack) && h < last })
 }
 
-// others counts the calls of the same host that went well meanwhile.
-func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instant, f *DeadUpstream) {
-	windows := int(w.End.Sub(onset)/analyze.WindowLength) + 1
-	peers := newSubjects[capture.Addr, struct{}](maxFails)
-	// Called while states are gone through: the list of keys is being rewritten, the map is whole. Sums do not depend
-	// on its order.
-	for o, st := range d.states.m {
-		if o.client != k.client || o == k {
-			continue
-		}
-		ok := 0
-		s := &st.connects
-		for i := max(s.n-windows, 0); i < s.n; i++ {
-			ok += int(s.ring[i].total - min(s.ring[i].bad, s.ring[i].total))
-		}
-		switch {
-		case ok == 0:
-		case o.server.Addr == k.server.Addr:
-			f.SameHostOK += ok
-		default:
-			f.OthersOK += ok
-			peers.get(o.server.Addr)
-		}
-	}
-	f.OthersPeers = len(peers.keys)
+// besides are the calls that went well, of each caller and of each of its peers, by how many windows ago.
+type besides struct {
+	ok     map[capture.Addr]*[seriesLen + 1]uint32 // [n]: within the newest n windows
+	byPeer map[peerKey]*[seriesLen + 1]uint32
+	peers  map[capture.Addr]*[seriesLen + 1]uint32 // peers with one
 }
 
-func (d *deadUpstream) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.calls > 0 || d.opening.tables > 0, Features: DeadUpstream{Attempts: d.calls, Failed: d.failed,
-		Share: ratio(d.failed, d.calls), Class: classSilent}}
+// newBesides sums them up once a window, when it is first needed.
+func newBesides(states *subjects[callKey, upstreamState]) *besides {
+	b := &besides{ok: make(map[capture.Addr]*[seriesLen + 1]uint32), byPeer: make(map[peerKey]*[seriesLen + 1]uint32),
+		peers: make(map[capture.Addr]*[seriesLen + 1]uint32)}
+	// Called while states are gone through: the list of keys is being rewritten, the map is whole. Sums do not depend on its order.
+	for k, st := range states.m {
+		s := &st.connects
+		for i := range s.ring[:s.n] {
+			n := s.ring[i].total - min(s.ring[i].bad, s.ring[i].total)
+			if n == 0 {
+				continue
+			}
+			all, one := b.ok[k.client], b.byPeer[peerKey{k.client, k.server.Addr}]
+			if all == nil {
+				all = new([seriesLen + 1]uint32)
+				b.ok[k.client] = all
+			}
+			if one == nil {
+				one = new([seriesLen + 1]uint32)
+				b.byPeer[peerKey{k.client, k.server.Addr}] = one
+			}
+			all[s.n-i] += n
+			one[s.n-i] += n
+		}
+	}
+	for k, one := range b.byPeer {
+		all := b.peers[k.host]
+		if all == nil {
+			all = new([seriesLen + 1]uint32)
+			b.peers[k.host] = all
+		}
+		for i, n := range one {
+			if n > 0 {
+				all[i]++ // the newest one
+				break
+			}
+		}
+	}
+	for _, all := range b.ok {
+		accumulate(all)
+	}
+	for _, all := range b.byPeer {
+		accumulate(all)
+	}
+	for _, all := range b.peers {
+		accumulate(all)
+	}
+	return b
+}
+
+func accumulate(v *[seriesLen + 1]uint32) {
+	for i := 1; i < len(v); i++ {
+		v[i] += v[i-1]
+	}
+}
+
+// others counts the calls of the same host that went well meanwhile.
+func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instant, f *DeadUpstream) {
+	if d.beside == nil {
+		d.beside = newBesides(&d.states)
+	}
+	all := d.beside.ok[k.client]
+	if all == nil {
+		return
+	}
+	n := min(int(w.End.Sub(onset)/analyze.WindowLength)+1, seriesLen)
+	f.OthersOK, f.OthersPeers = int(all[n]), int(d.beside.peers[k.client][n])
+	if one := d.beside.byPeer[peerKey{k.client, k.server.Addr}]; one != nil && one[n] > 0 {
+		f.OthersOK -= int(one[n])
+		f.OthersPeers--
+		own := uint32(0)
+		s := &d.states.m[k].connects
+		for i := max(s.n-n, 0); i < s.n; i++ {
+			own += s.ring[i].total - min(s.ring[i].bad, s.ring[i].total)
+		}
+		f.SameHostOK = int(one[n] - own)
+	}
+}
+
+func (d *deadUpstream) Assess(w *analyze.Window) analyze.Assessment {
+	f := DeadUpstream{Attempts: d.calls, Failed: d.failed, Share: d.worst, Class: classSilent}
+	after := w.Params.Duration("hung_after")
+	for _, k := range d.states.keys {
+		if st := d.states.m[k]; st != nil && (d.callers.is(k.client, k.server.Addr) || d.small(w)) {
+			f.Share = max(f.Share, st.all.share())
+			f.NoAnswer += st.hung.unanswered(w, after)
+		}
+	}
+	return analyze.Assessment{Assessable: d.calls > 0 || d.opening.tables > 0, Features: f}
 }

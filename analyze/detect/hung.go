@@ -36,12 +36,8 @@ type hungCall struct {
 // hungEvents wake hungCalls.
 var hungEvents = flow.Of(flow.Request, flow.Response, flow.Abandoned, flow.Closed)
 
-const (
-	// minAnswered is how many answers say how the server usually behaves.
-	minAnswered = 5
-	// answerSpell is for how many windows, at least, a slow answer is remembered.
-	answerSpell = 600
-)
+// answerSpell is for how many windows, at least, a slow answer is remembered.
+const answerSpell = 600
 
 func (h *hungCalls) event(e *flow.Event) {
 	c := e.Conn
@@ -83,9 +79,30 @@ func (h *hungCalls) judge(w *analyze.Window) {
 	}
 }
 
+// unheard reports whether a request on an open connection waits for more than after, and not even an
+// acknowledgement has come since.
+func (h *hungCalls) unheard(w *analyze.Window, after time.Duration) bool {
+	return slices.ContainsFunc(h.waiting, func(x hungCall) bool {
+		c := w.Flows.Lookup(x.ref)
+		return !x.spoke && w.End.Sub(x.at) >= after && c != nil && c.IsEstablished() && c.Packets(flow.Server) == x.packets
+	})
+}
+
+// unanswered is how many requests wait for more than after.
+func (h *hungCalls) unanswered(w *analyze.Window, after time.Duration) (n int) {
+	for i := range h.waiting {
+		x := &h.waiting[i]
+		if c := w.Flows.Lookup(x.ref); w.End.Sub(x.at) >= after && (x.gaveUp || c != nil && c.Outstanding() == x.at) {
+			n++
+		}
+	}
+	return n
+}
+
 // measure returns nothing unless all calls hang.
 func (h *hungCalls) measure(w *analyze.Window, after time.Duration) (f DeadUpstream, onset capture.Instant, evidence []analyze.Evidence) {
-	if h.answers < minAnswered || max(h.slowest[0], h.slowest[1]) >= after || len(h.waiting) == 0 || w.End.Sub(h.waiting[0].at) < after {
+	minAnswered := w.Params.Int("min_answered")
+	if int(h.answers) < minAnswered || max(h.slowest[0], h.slowest[1]) >= after || len(h.waiting) == 0 || w.End.Sub(h.waiting[0].at) < after {
 		return f, 0, nil
 	}
 	f = DeadUpstream{Class: classHung, SucceededBefore: int(h.answers), Baseline: h.lastOK.Sub(w.First).Seconds()}
@@ -113,7 +130,7 @@ func (h *hungCalls) measure(w *analyze.Window, after time.Duration) (f DeadUpstr
 		return DeadUpstream{}, 0, nil
 	}
 	if !acked {
-		f.Class = classSilent // not even its kernel answers
+		f.Class = classGone // not even its kernel answers
 	}
 	f.Attempts, f.Failed, f.Share = len(h.waiting), f.NoAnswer, ratio(f.NoAnswer, len(h.waiting))
 	f.Lasting = w.End.Sub(onset).Seconds()

@@ -161,6 +161,27 @@ func (c *Conn) Unacked(s Side) bool {
 	return d.flags&known != 0 && r.flags&ackKnown != 0 && before(r.acked, d.next) && d.bytes > 0
 }
 
+// Heard is when s last sent a packet; 0: never.
+func (c *Conn) Heard(s Side) capture.Instant { return c.side[s].lastAt }
+
+// Acked is how much of the payload of s the other side has acknowledged.
+func (c *Conn) Acked(s Side) uint64 {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if d.flags&known == 0 || r.flags&ackKnown == 0 {
+		return 0
+	}
+	if open := uint64(d.next - r.acked); before(r.acked, d.next) {
+		return d.bytes - min(open, d.bytes)
+	}
+	return d.bytes
+}
+
+// Closing reports whether s has sent its FIN.
+func (c *Conn) Closing(s Side) bool { return c.side[s].flags&finSent != 0 }
+
+// Idle is the newest silence of both sides that lasted 10 s and more: when it ended, and how long it was.
+func (c *Conn) Idle() (end capture.Instant, d time.Duration) { return c.idleEnd, c.idleFor }
+
 // GaveUpAfter is how long the client waited for an answer before it closed; 0 if it got one.
 func (c *Conn) GaveUpAfter() time.Duration {
 	d := &c.side[Client]

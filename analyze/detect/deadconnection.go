@@ -1,0 +1,410 @@
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// DeadConnection are the features of dead-connection. Times in seconds.
+type DeadConnection struct {
+	Class       string  `json:"class"`
+	Connections int     `json:"connections"`
+	Alive       int     `json:"alive"`
+	Fresh       int     `json:"fresh"`
+	Share       float64 `json:"share"`
+	Clients     int     `json:"clients"`
+	To          string  `json:"to"`
+	Repeats     int     `json:"repeats"`
+	Silent      float64 `json:"silent"`
+	Idle        float64 `json:"idle"`
+	Survived    float64 `json:"survived"`
+	Healed      int     `json:"healed"`
+	OtherLoss   float64 `json:"other_loss"`
+	Checked     int     `json:"checked"`
+}
+
+// The classes of dead-connection.
+const (
+	deadGone      = "gone"
+	deadForgotten = "forgotten"
+	deadSome      = "some"
+	deadVanished  = "vanished"
+	deadOutage    = "outage"
+)
+
+// deadConnection looks for connections on which nothing of any size is acknowledged from a moment on, and on which
+// nothing else comes from the silent side.
+//
+// Repetitions of one segment are one event, however many there are: what counts are connections. A side that says
+// anything at all, be it a bare acknowledgement, is no dead one; its own repetitions of what was acknowledged
+// long ago are no answer, for they tell that it has not seen that acknowledgement.
+type deadConnection struct {
+	callers  callers
+	trying   subjects[deadSide, deadTry]
+	groups   subjects[deadKey, deadGroup]
+	survived subjects[callKey, survivor]
+	checked  int // connections whose data was acknowledged
+}
+
+// deadSide is the side of a connection that does not answer.
+type deadSide struct {
+	ref    flow.Ref
+	silent flow.Side
+}
+
+// deadTry is a side whose peer's data is being repeated.
+type deadTry struct {
+	since   capture.Instant // first transmission of what is repeated
+	last    capture.Instant // newest repetition
+	heard   uint32          // packets of the silent side, when the first repetition came
+	acked   uint64          // and what it had acknowledged
+	repeats uint32
+	idle    time.Duration // how long both sides had said nothing before
+	frames  [2]uint64     // first and newest repetition
+	early   bool          // nothing was ever acknowledged: perhaps the listener has not taken the connection
+}
+
+// deadKey is who fell silent: a listener, as all its clients see it or as one caller does; or its clients.
+type deadKey struct {
+	server capture.Endpoint
+	client capture.Addr // the caller; zero: all clients
+	silent flow.Side
+}
+
+// deadGroup are the connections that died of one silent side.
+type deadGroup struct {
+	list  subjects[deadSide, deadRecord]
+	alive int // the most that were alive at a time
+	fresh int
+}
+
+// deadRecord is a dead connection, or one that came back after a time.
+type deadRecord struct {
+	deadTry
+	client, server capture.Endpoint
+	healed         bool
+	until          capture.Instant // healed: since then
+}
+
+// survivor is what silences connections of a caller have lived through.
+type survivor struct {
+	longest time.Duration
+	at      capture.Instant
+}
+
+const (
+	// maxDead bounds the dead connections that one group remembers one by one, maxTrying those whose data is being repeated.
+	maxDead   = 512
+	maxTrying = 8192
+	// deadLinger is how long a connection without a further repetition still counts as dead: longer than the
+	// longest pause between two (Linux TCP_RTO_MAX 120 s, include/net/tcp.h).
+	deadLinger = 125 * time.Second
+)
+
+func newDeadConnection() analyze.Detector {
+	return &deadConnection{callers: newCallers(), trying: newSubjects[deadSide, deadTry](maxTrying),
+		groups: newSubjects[deadKey, deadGroup](maxPerDetector), survived: newSubjects[callKey, survivor](maxPerDetector)}
+}
+
+func (d *deadConnection) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "dead-connection", Features: DeadConnection{},
+		Events: flow.Of(flow.Retransmit, flow.SynAckSent, flow.Response, flow.Closed)}
+}
+
+func (d *deadConnection) Event(e *flow.Event) {
+	c := e.Conn
+	if c == nil {
+		return
+	}
+	switch e.Kind {
+	case flow.SynAckSent:
+		d.callers.serving(c.Server.Addr)
+	case flow.Response:
+		d.callers.serving(c.Server.Addr)
+		if end, idle := c.Idle(); end != 0 && end == e.Since {
+			if s := d.survived.get(callKey{c.Client.Addr, c.Server}); s != nil {
+				s.longest, s.at = max(s.longest, idle), e.At
+			}
+		}
+	case flow.Closed:
+		if c.Acked(flow.Client)+c.Acked(flow.Server) > 0 {
+			d.checked++
+		}
+	case flow.Retransmit:
+		d.repeated(c, e)
+	}
+}
+
+// repeated takes a repetition of data.
+func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
+	if c.Closed() || c.OneWay() {
+		return
+	}
+	// A side that repeats itself says nothing new: it has not seen what came since.
+	if x := d.trying.peek(deadSide{c.Ref(), e.Side}); x != nil && c.Packets(e.Side) == x.heard+1 && c.Acked(e.Side.Other()) == x.acked {
+		x.heard++
+	}
+	// Only a time-out tells that nothing at all came back. A FIN alone is no data; what is sent to a side that has
+	// closed may meet nobody.
+	o := e.Side.Other()
+	if e.Class != flow.RTO && e.Class != flow.Unaccepted || e.Len == 0 || c.Closing(o) {
+		return
+	}
+	k := deadSide{c.Ref(), o}
+	// What was never seen to fit the path may be too large for it: that is loss by size.
+	if e.IPLen > flow.SmallSize && c.Acked(e.Side) < sizeProof*uint64(e.Len) {
+		return
+	}
+	x := d.trying.get(k)
+	if x == nil {
+		return
+	}
+	if x.repeats == 0 || c.Packets(o) != x.heard {
+		*x = deadTry{since: max(e.Since, c.Heard(o)), heard: c.Packets(o), acked: c.Acked(e.Side),
+			early: c.Acked(e.Side) == 0 && c.Bytes(o) == 0}
+		x.frames[0] = e.Frame
+		if end, idle := c.Idle(); end != 0 && end <= e.Since && e.Since.Sub(end) < analyze.WindowLength {
+			x.idle = idle
+		}
+	}
+	x.repeats++
+	x.last, x.frames[1] = e.At, e.Frame
+}
+
+// sizeProof is how many times the length of a segment must have been acknowledged on its connection to say that
+// segments of this length get through.
+const sizeProof = 4
+
+func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.callers.judge(w)
+	minSilent, minRepeats := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_repeats"))
+	d.trying.each(func(s deadSide, x *deadTry) bool {
+		c := w.Flows.Lookup(s.ref)
+		if c == nil || x.repeats == 0 {
+			return false
+		}
+		answered := c.Packets(s.silent) != x.heard
+		if !answered && x.repeats >= minRepeats && x.last.Sub(x.since) >= minSilent {
+			d.bury(c, s, x)
+		}
+		return !answered && !c.Closed() && w.End.Sub(x.last) < deadLinger
+	})
+	d.survived.each(func(_ callKey, s *survivor) bool { return w.End.Sub(s.at) < idleState })
+	if len(d.groups.keys) == 0 {
+		return
+	}
+	d.lookAround(w)
+	d.groups.each(func(k deadKey, g *deadGroup) bool {
+		f, onset, evidence := d.measure(w, k, g)
+		if f.Connections == 0 {
+			return false
+		}
+		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence})
+		return true
+	})
+}
+
+// bury tells the group of c that c is dead, or still is.
+func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
+	k := deadKey{server: c.Server, silent: s.silent}
+	if s.silent == flow.Server && d.callers.is(c.Client.Addr, c.Server.Addr) {
+		k.client = c.Client.Addr
+	}
+	g := d.groups.get(k)
+	if g == nil {
+		return
+	}
+	if g.list.m == nil {
+		g.list = newSubjects[deadSide, deadRecord](maxDead)
+	}
+	if r := g.list.get(s); r != nil {
+		*r = deadRecord{deadTry: *x, client: c.Client, server: c.Server}
+	}
+}
+
+// lookAround finds out which connections of the groups are well, and which of the dead ones have come back.
+func (d *deadConnection) lookAround(w *analyze.Window) {
+	sums := newSubjects[deadKey, around](maxPerDetector)
+	d.groups.each(func(k deadKey, g *deadGroup) bool {
+		a := sums.get(k)
+		a.list, a.clients = &g.list, newSubjects[capture.Addr, struct{}](maxDead)
+		g.list.each(func(s deadSide, r *deadRecord) bool {
+			if c := w.Flows.Lookup(s.ref); !r.healed && c != nil && c.Acked(s.silent.Other()) > r.acked {
+				r.healed, r.until = true, c.Heard(s.silent)
+			}
+			if w.End.Sub(max(r.last, r.until)) > deadLinger {
+				return false
+			}
+			if a.onset == 0 || r.since < a.onset {
+				a.onset = r.since
+			}
+			a.clients.get(r.client.Addr)
+			return true
+		})
+		return true
+	})
+	w.Flows.Live(func(c *flow.Conn) {
+		for _, k := range [3]deadKey{{c.Server, capture.Addr{}, flow.Server}, {c.Server, c.Client.Addr, flow.Server}, {c.Server, capture.Addr{}, flow.Client}} {
+			a := sums.peek(k)
+			if a == nil || c.OneWay() || c.Heard(k.silent) <= a.onset.Add(heardSlack) || a.list.peek(deadSide{c.Ref(), k.silent}) != nil {
+				continue
+			}
+			a.alive++
+			// Of the same client: that others get through says nothing about it.
+			if c.SynAt() > a.onset && c.SynAnswered() && a.clients.peek(c.Client.Addr) != nil {
+				a.fresh++
+			}
+		}
+	})
+	for _, k := range sums.keys {
+		a, g := sums.m[k], d.groups.m[k]
+		g.alive, g.fresh = max(g.alive, a.alive), max(g.fresh, a.fresh)
+	}
+}
+
+// around is what is seen around the dead connections of a group.
+type around struct {
+	list         *subjects[deadSide, deadRecord]
+	clients      subjects[capture.Addr, struct{}] // those with a dead one
+	onset        capture.Instant
+	alive, fresh int
+}
+
+// measure sums up a group.
+func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f DeadConnection, onset capture.Instant, evidence []analyze.Evidence) {
+	f = DeadConnection{Alive: g.alive, Fresh: g.fresh, To: k.server.String()}
+	dead := 0
+	early := g.alive > 0 // a listener that goes on has not taken these
+	for _, ref := range g.list.keys {
+		if r := g.list.m[ref]; !r.healed && !(early && r.early) {
+			dead++
+		}
+	}
+	clients := newSubjects[capture.Addr, struct{}](maxDead)
+	var repeats map[way]uint32
+	g.list.each(func(_ deadSide, r *deadRecord) bool {
+		if early && r.early || r.healed && dead > 0 {
+			f.Healed += count(r.healed)
+			return true
+		}
+		until := r.last
+		if r.healed {
+			until = r.until
+			f.Healed++
+		}
+		if idle := r.idle.Seconds(); f.Connections == 0 || idle < f.Idle {
+			f.Idle = idle
+		}
+		f.Connections++
+		f.Repeats += int(r.repeats)
+		f.Silent = max(f.Silent, until.Sub(r.since).Seconds())
+		clients.get(r.client.Addr)
+		if s := d.survived.peek(callKey{r.client.Addr, r.server}); s != nil {
+			f.Survived = max(f.Survived, s.longest.Seconds())
+		}
+		if onset == 0 || r.since < onset {
+			onset = r.since
+		}
+		if repeats == nil {
+			repeats = make(map[way]uint32)
+		}
+		from, to := r.client.Addr, r.server.Addr
+		if k.silent == flow.Client {
+			from, to = to, from
+		}
+		repeats[way{from, to}] += r.repeats
+		if len(evidence) < analyze.MaxEvidence {
+			evidence = append(evidence, r.evidence())
+		}
+		return true
+	})
+	if f.Connections == 0 {
+		return f, 0, nil
+	}
+	f.Clients = len(clients.keys)
+	if k.silent == flow.Client {
+		f.To = ""
+		if f.Clients == 1 {
+			f.To = clients.keys[0].String()
+		}
+	}
+	f.Share = ratio(f.Connections, f.Connections+f.Alive)
+	f.OtherLoss = otherLoss(w, repeats)
+	minIdle := w.Params.Duration("min_idle").Seconds()
+	switch {
+	case dead == 0:
+		f.Class = deadOutage
+	case k.silent == flow.Client:
+		f.Class = deadVanished
+	case f.Alive == 0:
+		f.Class = deadGone
+	case f.Fresh > 0 && f.Idle >= minIdle && f.Survived < f.Idle:
+		f.Class = deadForgotten
+	default:
+		f.Class = deadSome
+	}
+	return f, onset, evidence
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// otherLoss is the share of segments that the directions lost beside the repetitions in vain.
+func otherLoss(w *analyze.Window, repeats map[way]uint32) float64 {
+	var lost, sent uint32
+	w.Flows.Paths(func(p *flow.Path) {
+		for i := range p.Side {
+			n, ok := repeats[way{p.Host(i), p.Host(1 - i)}]
+			if !ok {
+				continue
+			}
+			ps := &p.Side[i]
+			lost += ps.Retransmits + ps.Lost - min(n, ps.Retransmits+ps.Lost)
+			sent += ps.Segments + ps.Lost - min(n, ps.Segments)
+		}
+	})
+	return ratio(min(lost, sent), max(sent, 1))
+}
+
+func (r *deadRecord) evidence() analyze.Evidence {
+	e := analyze.Evidence{At: r.since, Flow: r.client.String() + " > " + r.server.String(),
+		Note: fmt.Sprintf("data sent again %d times in %.1f s, nothing comes back", r.repeats, r.last.Sub(r.since).Seconds())}
+	if r.healed {
+		e.Note = fmt.Sprintf("data sent again %d times, nothing came back for %.1f s", r.repeats, r.until.Sub(r.since).Seconds())
+	}
+	for _, f := range r.frames {
+		if f != 0 && (len(e.Frames) == 0 || e.Frames[0] != f) {
+			e.Frames = append(e.Frames, f)
+		}
+	}
+	return e
+}
+
+func (k deadKey) subject() analyze.Subject {
+	if k.client != (capture.Addr{}) {
+		return analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+	}
+	s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
+	if k.silent == flow.Client {
+		s.Direction = "outbound"
+	}
+	return s
+}
+
+func (d *deadConnection) Assess(w *analyze.Window) analyze.Assessment {
+	n := d.checked
+	w.Flows.Live(func(c *flow.Conn) {
+		if !c.Closed() && c.Acked(flow.Client)+c.Acked(flow.Server) > 0 {
+			n++
+		}
+	})
+	return analyze.Assessment{Assessable: n > 0, Features: DeadConnection{Class: deadGone, Checked: n}}
+}
