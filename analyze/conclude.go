@@ -71,7 +71,7 @@ func (e *Engine) coverage() Coverage {
 	s := &e.table.Stats
 	c.Sources = e.o.Sources
 	c.Connections, c.Copies, c.CaptureLoss = s.Conns, s.Copies, s.CaptureLost
-	c.OneWay, c.MidStream, c.Evicted = s.OneWay, s.MidStream, s.Evicted
+	c.OneWay, c.MidStream, c.Evicted, c.OutOfWindow = s.OneWay, s.MidStream, s.Evicted, s.OutOfWindow
 	c.DNS = e.table.DNSStats().Transactions
 	c.Lost = make(map[string]uint64)
 	for r, n := range e.lost {

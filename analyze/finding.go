@@ -110,19 +110,20 @@ type Coverage struct {
 	Packets     uint64            `json:"packets"`
 	Samples     uint64            `json:"samples,omitempty"` // of sockets, counters, processes and changes
 	Connections uint64            `json:"connections"`
-	DNS         uint64            `json:"dns"`                   // DNS transactions
-	Lost        map[string]uint64 `json:"lost,omitempty"`        // by capture.LossReason name
-	Copies      uint64            `json:"copies"`                // packets captured twice
-	Captured    string            `json:"captured,omitempty"`    // which part of the connections, if the agent had to choose: "1 of 4 connections"
-	CaptureLoss uint64            `json:"capture_loss"`          // segments that were acknowledged but never seen
-	OneWay      uint64            `json:"one_way"`               // connections of which one direction only was seen
-	MidStream   uint64            `json:"mid_stream"`            // connections whose start was not seen
-	Late        uint64            `json:"late"`                  // observations older than their window
-	Evicted     uint64            `json:"evicted"`               // connections dropped from the full flow table
-	Refused     map[string]uint64 `json:"refused,omitempty"`     // what a cap turned away, by the cap's name
-	Undelivered map[string]uint64 `json:"undelivered,omitempty"` // records that a sink which fails has not got, by its name; the agent says so
-	Local       string            `json:"local,omitempty"`       // which address was taken for this host
-	LocalBy     string            `json:"local_by,omitempty"`    // option, host, direction, common or none
+	DNS         uint64            `json:"dns"`                     // DNS transactions
+	Lost        map[string]uint64 `json:"lost,omitempty"`          // by capture.LossReason name
+	Copies      uint64            `json:"copies"`                  // packets captured twice
+	Captured    string            `json:"captured,omitempty"`      // which part of the connections, if the agent had to choose: "1 of 4 connections"
+	CaptureLoss uint64            `json:"capture_loss"`            // segments that were acknowledged but never seen
+	OneWay      uint64            `json:"one_way"`                 // connections of which one direction only was seen
+	MidStream   uint64            `json:"mid_stream"`              // connections whose start was not seen
+	Late        uint64            `json:"late"`                    // observations older than their window
+	OutOfWindow uint64            `json:"out_of_window,omitempty"` // segments and acknowledgements with a number that no window can contain
+	Evicted     uint64            `json:"evicted"`                 // connections dropped from the full flow table
+	Refused     map[string]uint64 `json:"refused,omitempty"`       // what a cap turned away, by the cap's name
+	Undelivered map[string]uint64 `json:"undelivered,omitempty"`   // records that a sink which fails has not got, by its name; the agent says so
+	Local       string            `json:"local,omitempty"`         // which address was taken for this host
+	LocalBy     string            `json:"local_by,omitempty"`      // option, host, direction, common or none
 }
 
 // Finding is the record of jindan.finding/v1.

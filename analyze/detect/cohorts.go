@@ -14,9 +14,21 @@ type cohorts struct {
 	older  int32     // begun before
 	total  int32
 	now    int64 // newest second seen
+	began  bool  // now is valid
 }
 
-func second(at capture.Instant) int64 { return int64(at) / int64(analyze.WindowLength) }
+// second is the one that holds at, before 1970 as well as after.
+func second(at capture.Instant) int64 {
+	n := int64(analyze.WindowLength)
+	s := int64(at) / n
+	if int64(at)%n < 0 {
+		s--
+	}
+	return s
+}
+
+// of returns the place of second s.
+func (c *cohorts) of(s int64) *int32 { return &c.counts[uint64(s)%uint64(len(c.counts))] }
 
 func (c *cohorts) slot(at capture.Instant) *int32 {
 	s := second(at)
@@ -24,11 +36,14 @@ func (c *cohorts) slot(at capture.Instant) *int32 {
 	if s <= c.now-int64(len(c.counts)) {
 		return &c.older
 	}
-	return &c.counts[s%int64(len(c.counts))]
+	return c.of(s)
 }
 
 // advance makes room for second s: what is 64 seconds old joins the older ones.
 func (c *cohorts) advance(s int64) {
+	if !c.began {
+		c.began, c.now = true, s
+	}
 	if s-c.now >= int64(len(c.counts)) {
 		for i := range c.counts {
 			c.older += c.counts[i]
@@ -38,9 +53,9 @@ func (c *cohorts) advance(s int64) {
 	}
 	for c.now < s {
 		c.now++
-		i := c.now % int64(len(c.counts))
-		c.older += c.counts[i]
-		c.counts[i] = 0
+		n := c.of(c.now)
+		c.older += *n
+		*n = 0
 	}
 }
 
@@ -61,9 +76,7 @@ func (c *cohorts) olderThan(now capture.Instant, age time.Duration) int {
 	n := c.older
 	last := second(now.Add(-age)) - 1
 	for s := c.now - int64(len(c.counts)) + 1; s <= last; s++ {
-		if s >= 0 {
-			n += c.counts[s%int64(len(c.counts))]
-		}
+		n += *c.of(s)
 	}
 	return int(max(n, 0))
 }
@@ -74,7 +87,7 @@ func (c *cohorts) oldest(now capture.Instant) time.Duration {
 		return time.Duration(len(c.counts)) * time.Second
 	}
 	for s := c.now - int64(len(c.counts)) + 1; s <= c.now; s++ {
-		if s >= 0 && c.counts[s%int64(len(c.counts))] > 0 {
+		if *c.of(s) > 0 {
 			return now.Sub(capture.Instant(s) * capture.Instant(analyze.WindowLength))
 		}
 	}

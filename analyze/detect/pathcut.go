@@ -89,7 +89,7 @@ func (d *pathCut) Event(e *flow.Event) {
 	case flow.SynAckRepeat:
 		st.ask(e.At.Add(-e.Dur), e, e.N)
 	case flow.Retransmit:
-		if e.Class == flow.RTO && e.Proven && !c.Closed() {
+		if (e.Class == flow.RTO || e.Class == flow.Closing) && e.Proven && !c.Closed() {
 			st.ask(e.At.Add(-e.Dur), e, e.N)
 		}
 	}

@@ -26,6 +26,7 @@ type CaptureQuality struct {
 	ClockSteps       int     `json:"clock_steps"`
 	Broken           bool    `json:"broken"`
 	Late             int     `json:"late"`
+	OutOfWindow      int     `json:"out_of_window"`
 	EngineFailures   int     `json:"engine_failures,omitempty"`
 }
 
@@ -61,7 +62,7 @@ func (d *captureQuality) measure(w *analyze.Window) CaptureQuality {
 		CaptureLoss: int(s.CaptureLost), Dropped: int(lost[capture.LossKernelDrop]), MidStream: int(s.MidStream),
 		SuperPackets: int(s.SuperPackets), Cut: int(lost[capture.LossTruncated]), ClockSteps: int(s.Backward),
 		Broken: lost[capture.LossFileDamaged] > 0, Late: int(w.Late), OneWay: int(s.OneWay),
-		EngineFailures: int(lost[capture.LossEngine])}
+		OutOfWindow: int(s.OutOfWindow), EngineFailures: int(lost[capture.LossEngine])}
 	f.Undecoded = int(lost[capture.LossLinkType] + lost[capture.LossMalformed] + lost[capture.LossFragment] + lost[capture.LossNesting])
 	if w.Final {
 		// Connections that are still open count only now: until the end, any of them may hear from

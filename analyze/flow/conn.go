@@ -30,6 +30,9 @@ const (
 	shut                        // it announced a window of 0, and has not taken all that was sent until then
 	midWrite                    // its last data was a full segment without PSH: there is more to come
 	sackSeen                    // it reported a gap by SACK since its last cumulative ACK moved
+	saSeen                      // its SYN-ACK was seen
+	odd                         // its newest data lay outside any window: trouble.odd says where
+	oddACK                      // so did its newest acknowledgement
 )
 
 // side is what is known of one sender. Sequence numbers are compared modulo 2^32.
@@ -55,8 +58,10 @@ type side struct {
 	wscale  uint8
 	dup     uint8 // duplicate ACKs in a row
 	ttl     uint8
-	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
 	hidden  uint8  // transmissions that the present stall has already been said to have cost
+	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
+	widest  uint16 // largest window that it announced outside a SYN, unscaled
+	synData uint16 // payload of its SYN that nobody has acknowledged yet (RFC 7413)
 }
 
 // Conn is one TCP connection. It is pointer-free and fills six cache lines; at most MaxConns are
@@ -92,7 +97,6 @@ type Conn struct {
 	synTries  uint16 // SYN repeats
 	saTries   uint16 // SYN-ACK repeats
 	ClientBy  ClientBy
-	firstSide Side
 	aSide     Side // who is Path.A
 	halfSide  Side // who sent the FIN that halfAt is about
 	closeSide Side
@@ -102,8 +106,9 @@ type Conn struct {
 	abandoned bool
 	inUse     bool
 	listed    bool // in Table.writing
-	// challenged: the SYN was answered with an old acknowledgement, and will come again.
-	challenged bool
+	// challenged: the newest SYN was answered with the acknowledgement of something older.
+	challenged challenge
+	challenges uint8 // how many SYNs were; 255: that or more
 }
 
 // Endpoint returns the address of side s.
@@ -145,6 +150,9 @@ func (c *Conn) SynAckTries() int { return int(c.saTries) }
 
 // SynAnswered reports whether a SYN-ACK was seen.
 func (c *Conn) SynAnswered() bool { return c.synAckAt != 0 }
+
+// Challenges is how many SYNs the server answered with an acknowledgement of something older, at most 255.
+func (c *Conn) Challenges() int { return int(c.challenges) }
 
 // SynAt is the time of the first SYN; 0 if it was not seen.
 func (c *Conn) SynAt() capture.Instant { return c.synAt }
@@ -231,11 +239,28 @@ func (c *Conn) MSS(s Side) uint32 {
 	return max(m, minMSS)
 }
 
+// reach is how far s can be ahead of what it was last known to have sent, or behind it: no more than the largest window that the
+// other side has announced (RFC 9293 §3.4). Where their scale is not known, it is taken for 1: what lies beyond needs a second
+// witness, no more.
+func (c *Conn) reach(s Side) uint32 {
+	d, r := &c.side[s], &c.side[s.Other()]
+	shift := uint8(0)
+	if d.flags&r.flags&wsSeen != 0 {
+		shift = r.wscale
+	}
+	return max(uint32(r.widest)<<shift, leastReach)
+}
+
+// flight is how many of n missing bytes of s can have been on their way at a time: estimates of segments that nobody has seen are
+// bounded by it.
+func (c *Conn) flight(s Side, n uint32) uint32 { return min(n, c.reach(s)) }
+
 const (
-	fallbackMSS = 1460 // bytes: 1,500 of Ethernet less 40 of headers (RFC 6691 §2)
-	minMSS      = 48   // bytes: Linux TCP_MIN_MSS is 88 with options; 48 bounds the division
-	tsOption    = 12   // bytes of the timestamps option with padding (RFC 7323 App. A)
-	plainFrame  = 1500 // bytes of IP packet that certainly fit one frame when no MSS is known
+	leastReach  = 1 << 16 // bytes: a window without scaling
+	fallbackMSS = 1460    // bytes: 1,500 of Ethernet less 40 of headers (RFC 6691 §2)
+	minMSS      = 48      // bytes: Linux TCP_MIN_MSS is 88 with options; 48 bounds the division
+	tsOption    = 12      // bytes of the timestamps option with padding (RFC 7323 App. A)
+	plainFrame  = 1500    // bytes of IP packet that certainly fit one frame when no MSS is known
 )
 
 // hole is data of one sender that has not been seen: [from, to).
@@ -254,14 +279,17 @@ const maxHoles = 4
 
 // trouble holds what only connections with losses need, for one sender's data.
 type trouble struct {
-	Retransmits [ClosedWindow + 1]uint32 // segments, by Class
-	Unproven    uint32                   // segments of them that may be copies
-	Holes       uint32                   // holes opened
-	Filled      uint32                   // segments that filled holes: lost before the capture point
-	Missing     uint32                   // segments in holes that stayed open
+	Retransmits [Closing + 1]uint32 // segments, by Class
+	Unproven    uint32              // segments of them that may be copies
+	Holes       uint32              // holes opened
+	Filled      uint32              // segments that filled holes: lost before the capture point
+	Missing     uint32              // segments in holes that stayed open
 	Reordered   uint32
 	CaptureLost uint32 // segments acknowledged but never seen
 	Copies      uint32
+	OutOfWindow uint32 // segments and acknowledgements with a number that no window can contain
+	After       uint32 // packets, RSTs left out, since a RST ended the connection
+	Ignored     uint32 // resets that the other side has to ignore
 	DSACKs      uint32
 	ZeroWindows uint32
 	againSeq    uint32 // newest retransmission, and how often it was repeated
@@ -271,6 +299,8 @@ type trouble struct {
 	heldLen     uint32
 	held        uint32
 	lastFill    capture.Instant // when missing data last arrived
+	odd         hole            // data outside any window: [from, to), see Table.outOfWindow
+	oddACK      uint32          // acknowledgement outside any window
 	n           uint8
 	holes       [maxHoles]hole
 }
@@ -280,6 +310,7 @@ type Trouble struct {
 	conn uint32
 	open bool // may have open holes
 	side [2]trouble
+	loop loop
 }
 
 func before(a, b uint32) bool { return int32(a-b) < 0 }

@@ -9,8 +9,8 @@ import (
 // halfCloseRefresh bounds how often data on a half-closed connection renews its age.
 const halfCloseRefresh = time.Second
 
-// data takes a segment of side s that carries payload or a FIN.
-func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+// data takes a segment of side s that carries payload or a FIN. It reports whether the segment may have an effect.
+func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) bool {
 	d, r := &c.side[s], &c.side[s.Other()]
 	end := p.Seq + seqLen(p)
 	header := p.IPLen - min(p.Len, p.IPLen)
@@ -23,14 +23,14 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 
 	// Keep-alive: at most one byte, just below what is next (RFC 9293 §3.8.4).
 	if p.Len <= 1 && p.Flags&(capture.SYN|capture.FIN) == 0 && p.Seq == d.next-1 {
-		return
+		return true
 	}
 	// Window probe: one byte beyond a closed window (RFC 9293 §3.8.6.1). It may or may not
 	// be accepted; what follows decides.
 	if p.Len == 1 && p.Seq == d.next && r.flags&zeroWin != 0 {
 		d.next++
 		d.flags |= probed
-		return
+		return true
 	}
 	if d.flags&probed != 0 {
 		d.flags &^= probed
@@ -39,6 +39,15 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		}
 	}
 
+	if p.Seq != d.next {
+		if d.synData > 0 && p.Seq-d.next == uint32(d.synData) {
+			t.tookSYN(c, s, p.Seq, at) // the capture lacks what acknowledged it
+		}
+		if !near(d.next, p.Seq, c.reach(s)) && t.outside(c, s, p, at, end) {
+			return false
+		}
+	}
+	d.flags &^= odd // it goes on where it was, or was believed
 	if p.Len > mss {
 		t.Stats.SuperPackets++
 	}
@@ -57,7 +66,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		t.openHole(c, s, p, at)
 	default:
 		if !t.again(c, s, p, at, path, header, mss, end) {
-			return
+			return true
 		}
 	}
 	if before(d.next, end) {
@@ -96,6 +105,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 			eachSize(p.Len, header, mss, ps.seen)
 		}
 	}
+	return true
 }
 
 // stallBurst is the number of segments above which a sender has recovered: after a time-out it begins with
@@ -206,10 +216,14 @@ func (t *Table) turn(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 }
 
 func (t *Table) openHole(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
-	d := &c.side[s]
+	t.addHole(c, s, hole{from: c.side[s].next, to: p.Seq, at: at, ts: p.TSVal, id: p.IPID,
+		hasTS: p.Opts&capture.OptTimestamps != 0}, p.IPLen, p.Frame)
+}
+
+// addHole adds a hole that shows before a packet of that IP length and number.
+func (t *Table) addHole(c *Conn, s Side, h hole, ip uint32, frame uint64) {
 	tr := t.trouble(c)
 	x := &tr.side[s]
-	h := hole{from: d.next, to: p.Seq, at: at, ts: p.TSVal, id: p.IPID, hasTS: p.Opts&capture.OptTimestamps != 0}
 	x.Holes++
 	if x.n < maxHoles {
 		x.holes[x.n] = h
@@ -223,8 +237,8 @@ func (t *Table) openHole(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 		t.holed = append(t.holed, c.trouble-1)
 	}
 	if t.wants(HoleOpened) {
-		t.ev = Event{Kind: HoleOpened, Conn: c, Side: s, At: at, Len: h.to - h.from,
-			N: segments(h.to-h.from, c.MSS(s)), IPLen: p.IPLen, Frame: p.Frame}
+		n := c.flight(s, h.to-h.from)
+		t.ev = Event{Kind: HoleOpened, Conn: c, Side: s, At: h.at, Len: n, N: segments(n, c.MSS(s)), IPLen: ip, Frame: frame}
 		t.send(&t.ev)
 	}
 }
@@ -253,6 +267,9 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 		class = TailLoss
 	}
 	n := segments(p.Len, mss)
+	if p.Len == 0 {
+		class = Closing
+	}
 	if class.OfPath() && t.unaccepted(c, s, p, at) {
 		class = Unaccepted
 		x.held += n
@@ -263,7 +280,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	}
 	// Nobody can know of a loss before a round trip is over.
 	soon := end == d.next && at.Sub(d.nextAt) < c.HandshakeRTT/2
-	proven := class == Spurious || !t.copies.doubtful && !soon
+	proven := class == Spurious || class == Closing || !t.copies.doubtful && !soon
 	x.Retransmits[class] += n
 	if !proven {
 		x.Unproven += n
@@ -428,6 +445,7 @@ func (t *Table) ackHoles(c *Conn, s Side, ack uint32, at capture.Instant, path *
 }
 
 func (t *Table) captureLost(c *Conn, s Side, n uint32, at capture.Instant, path *Path) {
+	n = c.flight(s, n)
 	segs := segments(n, c.MSS(s))
 	t.Stats.CaptureLost += uint64(segs)
 	t.trouble(c).side[s].CaptureLost += segs
@@ -456,11 +474,11 @@ func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, 
 			continue
 		}
 		h.counted = true
-		n := segments(h.to-h.from, mss)
-		x.Missing += n
+		lost := c.flight(s, h.to-h.from)
+		x.Missing += segments(lost, mss)
 		// What came from a side that never sees an acknowledgement may be the capture's fault.
 		if path != nil && !c.OneWay() {
-			eachSize(h.to-h.from, headerOf(c), mss, path.Side[c.dir(s)].missing)
+			eachSize(lost, headerOf(c), mss, path.Side[c.dir(s)].missing)
 		}
 	}
 }

@@ -49,6 +49,22 @@ const (
 	HalfCloseEnd
 	// Reset: a RST that ends a connection; Class says which kind. Side sent it.
 	Reset
+	// SynChallenged: the server answers a SYN with the acknowledgement of something older: of a connection on the same ports
+	// that it still has, in TIME_WAIT or LAST_ACK (RFC 5961 §4). Side = Server. N counts them in this connection,
+	// Dur is the time since that SYN. The connect has failed if no Established follows; Conn.Challenges tells later.
+	SynChallenged
+	// SynAckElsewhere: a SYN-ACK to this connection's SYN comes from another address or port, From; the caller does not know it.
+	// Conn is the connection that was asked for, Dur the time since its first SYN.
+	SynAckElsewhere
+	// ResetIgnored: a RST of Side that its receiver has to ignore: it does not acknowledge the SYN, or lies outside the
+	// window. N counts them in this connection.
+	ResetIgnored
+	// ResetLoop: Side sends a RST again and again, and the other side answers each with the same acknowledgement. N is the rounds
+	// so far, Since the first RST, Dur the time since then. It comes at 4 rounds, 8, 16 and so on.
+	ResetLoop
+	// AfterReset: Side sends although a RST has ended the connection: what was on its way, or a side that has not heard of the end. N is
+	// how many such packets, Dur the time since the RST, Flag: this one has data. It comes for 1, 2, 4, 8 and so on.
+	AfterReset
 	// Closed: the connection ended by FINs, RST, or eviction: once per connection.
 	// Dur is its length.
 	Closed
@@ -145,6 +161,9 @@ const (
 	// ClosedWindow: data again that the receiver had no room for: it had announced a window of 0
 	// since. No loss on the path.
 	ClosedWindow
+	// Closing: a FIN without data again. It is no data; a peer that has gone hears none of them. Once it is acknowledged, it
+	// counts on the path as one small segment that was lost.
+	Closing
 	// Of Reset.
 	ResetRefused    // answer to a SYN
 	ResetLateAnswer // client closed first, the server answered, the client's host rejects the answer
@@ -156,7 +175,7 @@ const (
 	classes
 )
 
-var classNames = [classes]string{"", "fast", "rto", "tail_loss_probe", "spurious", "unaccepted", "closed_window",
+var classNames = [classes]string{"", "fast", "rto", "tail_loss_probe", "spurious", "unaccepted", "closed_window", "closing",
 	"refused", "late_answer", "abort", "idle", "overflow", "timeout", "complete"}
 
 // String is the class's name in findings and flow rows.
@@ -186,7 +205,8 @@ type Event struct {
 	N      uint32
 	Try    uint32 // Retransmit: how often these bytes were sent again so far without progress
 	Frame  uint64
-	Conn   *Conn // nil for DNS over UDP
-	DNS    *DNS  // DNS… events
-	Path   *Pair // the hosts
+	From   capture.Endpoint // SynAckElsewhere
+	Conn   *Conn            // nil for DNS over UDP
+	DNS    *DNS             // DNS… events
+	Path   *Pair            // the hosts
 }

@@ -98,6 +98,8 @@ type Row struct {
 	ClosedServer      uint32 `json:"retransmit_closed_window_server"`
 	UnacceptedClient  uint32 `json:"retransmit_unaccepted_client"` // the listener had not taken the connection
 	UnacceptedServer  uint32 `json:"retransmit_unaccepted_server"`
+	ClosingClient     uint32 `json:"retransmit_closing_client"` // FINs without data
+	ClosingServer     uint32 `json:"retransmit_closing_server"`
 	UnprovenClient    uint32 `json:"retransmit_unproven_client"` // of all: may be copies
 	UnprovenServer    uint32 `json:"retransmit_unproven_server"`
 	HolesClient       uint32 `json:"holes_client"` // gaps in the sequence
@@ -110,6 +112,8 @@ type Row struct {
 	ReorderedServer   uint32 `json:"reordered_server"`
 	CaptureLossClient uint32 `json:"capture_loss_client"` // acknowledged but never seen
 	CaptureLossServer uint32 `json:"capture_loss_server"`
+	OutOfWindowClient uint32 `json:"out_of_window_client"` // segments and acknowledgements with a number that no window can contain
+	OutOfWindowServer uint32 `json:"out_of_window_server"`
 	CopiesClient      uint32 `json:"copies_client"`
 	CopiesServer      uint32 `json:"copies_server"`
 	DSACKClient       uint32 `json:"dsack_client"` // repeats that the other side reports as unneeded
@@ -159,6 +163,7 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		r.SpuriousClient, r.SpuriousServer = a.Retransmits[Spurious], b.Retransmits[Spurious]
 		r.ClosedClient, r.ClosedServer = a.Retransmits[ClosedWindow], b.Retransmits[ClosedWindow]
 		r.UnacceptedClient, r.UnacceptedServer = a.Retransmits[Unaccepted], b.Retransmits[Unaccepted]
+		r.ClosingClient, r.ClosingServer = a.Retransmits[Closing], b.Retransmits[Closing]
 		for class := range a.Retransmits {
 			r.RetransmitClient += a.Retransmits[class]
 			r.RetransmitServer += b.Retransmits[class]
@@ -169,6 +174,7 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		r.MissingClient, r.MissingServer = a.Missing, b.Missing
 		r.ReorderedClient, r.ReorderedServer = a.Reordered, b.Reordered
 		r.CaptureLossClient, r.CaptureLossServer = a.CaptureLost, b.CaptureLost
+		r.OutOfWindowClient, r.OutOfWindowServer = a.OutOfWindow, b.OutOfWindow
 		r.CopiesClient, r.CopiesServer = a.Copies, b.Copies
 		r.DSACKClient, r.DSACKServer = a.DSACKs, b.DSACKs
 		r.ZeroWindowsClient, r.ZeroWindowsServer = a.ZeroWindows, b.ZeroWindows

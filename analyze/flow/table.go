@@ -48,6 +48,7 @@ type Stats struct {
 	RefusedPaths uint64 // connections that found the path table full
 	SuperPackets uint64 // packets that stand for several segments (GRO, TSO)
 	MergedHoles  uint64 // holes merged because a sender had more than maxHoles open
+	OutOfWindow  uint64 // segments and acknowledgements with a number that no window can contain
 }
 
 // Table tracks all connections. It is not safe for concurrent use.
@@ -66,6 +67,7 @@ type Table struct {
 	// active are the paths touched since the last seal, in order of first touch.
 	active []uint32
 	copies copyTable
+	asks   asks
 	dns    dnsTable
 	Stats  Stats
 	ev     Event
@@ -200,13 +202,16 @@ func (t *Table) begin(h uint32, p *capture.Packet, at capture.Instant) (*Conn, S
 	if s == Server {
 		c.Client, c.Server = p.Dst, p.Src
 	}
-	c.First, c.Last, c.index, c.inUse, c.firstSide, c.firstSeen = at, at, i, true, s, p.Frame
+	c.First, c.Last, c.index, c.inUse, c.firstSeen = at, at, i, true, p.Frame
 	c.Stream = uint32(t.Stats.Conns)
 	t.Stats.Conns++
 	t.insert(h, i)
 	t.attachPath(c, at)
 	c.service = t.services.get(c.Server, t.win)
 	t.event(ConnNew, c, s, at)
+	if c.ClientBy == BySYNACK && t.wants(SynAckElsewhere) {
+		t.elsewhere(c, p, at)
+	}
 	return c, s
 }
 

@@ -50,6 +50,9 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if gap := at.Sub(c.Last); gap >= idleGap {
 		c.idleEnd, c.idleFor = at, gap
 	}
+	if c.close != ClassNone && c.close != ResetRefused {
+		t.afterReset(c, s, p, at)
+	}
 	d.packets++
 	d.lastAt = max(d.lastAt, at)
 	c.Last = max(c.Last, at)
@@ -58,11 +61,16 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	}
 
 	if c.isChallenge(s, p) {
-		c.challenged = true
+		t.challengeSYN(c, p, at)
 		return
 	}
 	if p.Flags&capture.RST != 0 {
-		if !c.challenged || s != Client {
+		switch {
+		case c.challenged != unchallenged && s == Client && c.synAckAt == 0:
+			c.challenged = rejected
+		case !c.closed && c.ignores(s, p):
+			t.ignoredReset(c, s, p, at)
+		default:
 			t.reset(c, s, p, at)
 		}
 		return
@@ -83,13 +91,16 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		d.flags |= tsSeen
 	}
 	if p.Flags&capture.ACK != 0 {
+		if r.flags&known != 0 && before(r.next, p.Ack) && p.Ack-r.next > c.reach(s.Other()) && t.outsideACK(c, s, p) {
+			return
+		}
 		t.ack(c, s, p, at, path)
 	}
 	if p.Flags&capture.SYN == 0 {
 		t.window(c, s, p, at)
 	}
-	if p.Len > 0 || p.Flags&capture.FIN != 0 {
-		t.data(c, s, p, at, path)
+	if (p.Len > 0 || p.Flags&capture.FIN != 0) && p.Flags&capture.SYN == 0 && !t.data(c, s, p, at, path) {
+		return
 	}
 	if p.Flags&capture.FIN != 0 {
 		t.fin(c, s, p, at)
@@ -97,6 +108,25 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if !c.closed && d.flags&r.flags&finSent != 0 && d.flags&r.flags&finAcked != 0 {
 		t.finish(c, at, true)
 	}
+}
+
+// tookSYN takes what ack says of data in the SYN of s: acknowledged, it was sent then; if not, the listener did not want
+// it, and it will come again as if it were new (RFC 7413 §4.2).
+func (t *Table) tookSYN(c *Conn, s Side, ack uint32, at capture.Instant) {
+	d := &c.side[s]
+	n := uint32(d.synData)
+	d.synData = 0
+	if ack-d.isn-1 < n || d.next != d.isn+1 || ack-d.isn-1 > c.reach(s) {
+		return
+	}
+	d.next += n
+	d.dataPk += segments(n, c.MSS(s))
+	d.bytes += uint64(n)
+	sent := at
+	if s == Client {
+		sent = c.synAgain
+	}
+	t.turn(c, s, &capture.Packet{Len: n, Frame: c.firstSeen}, sent)
 }
 
 // maxFirstWrite is far more than a client sends before its server is first heard of in a capture that has
@@ -152,14 +182,22 @@ func (c *Conn) dir(s Side) int { return int(s ^ c.aSide) }
 func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
 	d := &c.side[s]
 	repeat := d.flags&synSeen != 0
-	if p.Flags&capture.ACK == 0 {
+	if p.Flags&capture.ACK != 0 {
+		repeat = d.flags&saSeen != 0 // after a SYN of its own, both sides opened at once (RFC 9293 §3.5)
+		d.flags |= saSeen
+	}
+	if p.Flags&capture.ACK == 0 && s == Client {
 		c.synAgain = at
 		if c.synAt == 0 {
 			c.synAt = at
 		}
 	}
-	if !repeat {
+	if d.flags&synSeen == 0 {
+		if p.Flags&capture.ACK == 0 {
+			*t.asks.slot(p.Seq) = c.Ref()
+		}
 		d.flags |= synSeen | known
+		d.synData = uint16(min(p.Len, 0xffff))
 		d.isn = p.Seq
 		d.next = p.Seq + 1
 		d.nextAt, d.nextTS, d.nextID = at, p.TSVal, p.IPID
@@ -171,15 +209,17 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			d.flags |= wsSeen
 		}
 	}
-	if repeat && c.challenged {
-		c.challenged = false
-		c.synAt = at
-		return
+	if repeat && s == Client {
+		was := c.challenged
+		if c.challenged = unchallenged; was == rejected {
+			c.synAt = at
+			return
+		}
 	}
 	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen}
 	if p.Flags&capture.ACK == 0 {
 		e.Kind = SynSent
-		if repeat {
+		if repeat && s == Client {
 			c.synTries++
 			e.Kind, e.N, e.Dur = SynRepeat, uint32(c.synTries), at.Sub(c.synAt)
 		}
@@ -188,7 +228,7 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		if repeat {
 			c.saTries++
 			e.Kind, e.N, e.Dur = SynAckRepeat, uint32(c.saTries), at.Sub(c.synAckAt)
-		} else {
+		} else if s == Server {
 			c.synAckAt = at
 		}
 		if path != nil {
@@ -206,6 +246,9 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	o := s.Other()
 	d, r := &c.side[s], &c.side[o]
 	if r.flags&known != 0 {
+		if r.synData > 0 {
+			t.tookSYN(c, o, p.Ack, at)
+		}
 		if before(r.next, p.Ack) {
 			// Acknowledged but never seen. One sequence number may be a FIN that was not
 			// captured; it counts as a segment all the same.
@@ -239,6 +282,9 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		}
 		if r.flags&finSent != 0 && r.flags&finAcked == 0 && !before(p.Ack, r.finSeq) {
 			r.flags |= finAcked
+			if c.trouble != 0 && path != nil && t.trouble(c).side[o].Retransmits[Closing] > 0 {
+				path.Side[c.dir(o)].again(headerOf(c), 1) // the peer is there: one of the FINs was lost
+			}
 			if d.flags&finSent == 0 && p.Flags&capture.FIN == 0 && !c.closed {
 				c.halfAt, c.halfSide = at, o
 				if t.wants(HalfClosed) {
@@ -299,6 +345,7 @@ func (t *Table) sack(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 func (t *Table) window(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	d := &c.side[s]
 	d.window = p.Window
+	d.widest = max(d.widest, p.Window)
 	switch {
 	case p.Window == 0 && d.flags&zeroWin == 0 && p.Flags&capture.FIN == 0:
 		d.flags |= zeroWin | shut

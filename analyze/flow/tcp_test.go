@@ -45,7 +45,8 @@ var kindNames = map[Kind]string{SynRepeat: "syn-repeat", SynAckRepeat: "synack-r
 	Response: "response", Abandoned: "abandoned", HalfClosed: "half", HalfCloseEnd: "half-end", Reset: "reset", Closed: "closed",
 	Retransmit: "retransmit", HoleOpened: "hole", HoleFilled: "filled", Reordered: "reordered", HoleAcked: "acked-unseen",
 	ZeroWindow: "zero-window", ZeroWindowEnd: "zero-window-end", Copy: "copy", SpuriousRepeat: "dsack", Recovered: "recovered",
-	Established: "established", ConnNew: "new"}
+	Established: "established", ConnNew: "new", SynChallenged: "challenged", SynAckElsewhere: "elsewhere", ResetIgnored: "reset-ignored",
+	ResetLoop: "reset-loop", AfterReset: "after-reset"}
 
 // send delivers one segment d after the one before.
 func (k *talk) send(d time.Duration, from Side, flags uint8, seq, ack, n uint32, mod ...func(*capture.Packet)) {

@@ -1,0 +1,124 @@
+package flow
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// challenge is what became of the newest SYN that was answered with an acknowledgement of something older.
+type challenge uint8
+
+const (
+	unchallenged challenge = iota
+	challenged             // the caller has not said anything to it
+	rejected               // the caller reset it, and will ask again at once
+)
+
+// loop is the exchange of a reset and what answers it, again and again.
+type loop struct {
+	since  capture.Instant // the connection's end: its first RST
+	rounds uint32          // resets that followed an answer to the one before
+	ack    uint32          // of the answer
+	by     uint8           // who resets, plus one; 0: nobody so far
+	answer bool            // the newest RST was answered
+}
+
+// ignores reports whether the receiver of a RST of s drops it. In SYN-SENT it heeds only one that
+// acknowledges its SYN (RFC 9293 §3.10.7.3); later, only one inside its window (§3.10.7.4).
+func (c *Conn) ignores(s Side, p *capture.Packet) bool {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if c.estAt == 0 && c.synAckAt == 0 && s == Server && r.flags&synSeen != 0 && r.bytes == 0 {
+		return p.Flags&capture.ACK == 0 || p.Ack-r.isn-1 > uint32(r.synData)
+	}
+	return c.estAt != 0 && d.flags&known != 0 && r.flags&ackKnown != 0 && p.Seq != 0 &&
+		!near(r.acked, p.Seq, c.reach(s)) && !near(d.next, p.Seq, c.reach(s))
+}
+
+// ignoredReset reports a RST that has no effect.
+func (t *Table) ignoredReset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	x := &t.trouble(c).side[s]
+	x.Ignored++
+	if t.wants(ResetIgnored) {
+		t.ev = Event{Kind: ResetIgnored, Conn: c, Side: s, At: at, N: x.Ignored, Frame: p.Frame, Since: c.synAgain}
+		if c.synAgain != 0 {
+			t.ev.Dur = at.Sub(c.synAgain)
+		}
+		t.send(&t.ev)
+	}
+}
+
+// challengeSYN reports that the newest SYN met something older.
+func (t *Table) challengeSYN(c *Conn, p *capture.Packet, at capture.Instant) {
+	c.challenged = challenged
+	if c.challenges < 255 {
+		c.challenges++
+	}
+	if t.wants(SynChallenged) {
+		t.ev = Event{Kind: SynChallenged, Conn: c, Side: Server, At: at, N: uint32(c.challenges), Frame: p.Frame,
+			Since: c.synAgain, Dur: at.Sub(c.synAgain)}
+		t.send(&t.ev)
+	}
+}
+
+// afterReset follows a connection that a RST has ended: what is still sent, and a RST that is answered again and again.
+func (t *Table) afterReset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	tr := t.trouble(c)
+	l := &tr.loop
+	if l.by == 0 {
+		l.since, l.by = c.Last, uint8(c.closeSide)+1
+	}
+	if p.Flags&capture.RST != 0 {
+		if l.answer && l.by == uint8(s)+1 {
+			l.rounds++
+			if l.rounds >= leastLoop && powerOfTwo(l.rounds) && t.wants(ResetLoop) {
+				t.ev = Event{Kind: ResetLoop, Conn: c, Side: s, At: at, N: l.rounds, Since: l.since, Dur: at.Sub(l.since), Frame: p.Frame}
+				t.send(&t.ev)
+			}
+		}
+		l.by, l.answer = uint8(s)+1, false
+		return
+	}
+	// An answer to a RST repeats what was acknowledged; what was on its way when the connection ended acknowledges more.
+	if l.by == uint8(s.Other())+1 && p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.ACK) == capture.ACK {
+		l.answer = l.rounds == 0 || p.Ack == l.ack
+		l.ack = p.Ack
+	}
+	x := &tr.side[s]
+	x.After++
+	if powerOfTwo(x.After) && t.wants(AfterReset) {
+		t.ev = Event{Kind: AfterReset, Conn: c, Side: s, At: at, N: x.After, Len: p.Len, Flag: p.Len > 0, Since: l.since,
+			Dur: at.Sub(l.since), Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
+
+// leastLoop is the number of rounds from which an exchange of resets is worth an event: what was on its way when a
+// connection ended is answered by a few.
+const leastLoop = 4
+
+func powerOfTwo(n uint32) bool { return n&(n-1) == 0 }
+
+// askSlots is how many of the newest connection requests are remembered.
+const askSlots = 1 << 12
+
+// asks remembers the newest SYNs by their numbers, so that the answer from another address than asked is known for one.
+type asks struct{ refs [askSlots]Ref }
+
+func (a *asks) slot(isn uint32) *Ref { return &a.refs[isn*0x9e3779b1>>20] }
+
+// elsewhere reports that the SYN-ACK that began c answers a SYN to another address.
+func (t *Table) elsewhere(c *Conn, p *capture.Packet, at capture.Instant) {
+	asked := t.Lookup(*t.asks.slot(p.Ack - 1))
+	if asked == nil || asked == c || asked.Client != c.Client || asked.side[Client].isn != p.Ack-1 || asked.synAt == 0 ||
+		asked.synAckAt != 0 || at.Sub(asked.synAgain) > answerWithin {
+		return
+	}
+	t.ev = Event{Kind: SynAckElsewhere, Conn: asked, Side: Server, At: at, Since: asked.synAt, Dur: at.Sub(asked.synAt),
+		From: c.Server, N: 1, Frame: p.Frame}
+	t.send(&t.ev)
+}
+
+// answerWithin is how long after a SYN the SYN-ACK from elsewhere may come: half the 63 s for which Linux repeats its
+// SYN-ACK (tcp_synack_retries 5).
+const answerWithin = 30 * time.Second
