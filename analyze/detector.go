@@ -38,6 +38,12 @@ type Detector interface {
 	Assess(w *Window) Assessment
 }
 
+// Configured is a Detector that needs thresholds of its rule already when events come, not only to judge.
+type Configured interface {
+	Detector
+	Configure(p rules.Params)
+}
+
 // Sampler is a Detector that also reads samples of the host itself.
 type Sampler interface {
 	Detector

@@ -102,6 +102,9 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 		}
 		e.rules = append(e.rules, r)
 		mask |= s.Events
+		if x, ok := d.(Configured); ok {
+			x.Configure(r.Params)
+		}
 		if x, ok := d.(Sampler); ok {
 			e.samplers = append(e.samplers, x)
 		}

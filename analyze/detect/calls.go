@@ -207,3 +207,7 @@ func (c *callers) is(client, server capture.Addr) bool {
 func (c *callers) may(client, server capture.Addr) bool { return !c.judged || c.is(client, server) }
 
 func (c *callers) judge(w *analyze.Window) { c.local, c.judged = w.Local, true }
+
+// slowAnswer divides answers that are called slow from others where no rule has a threshold for it: a third of the
+// 3 s after which the clients of the rebuilt incident gave up.
+const slowAnswer = time.Second

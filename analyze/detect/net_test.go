@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"jindan/analyze"
@@ -23,6 +24,8 @@ type network struct {
 	dnsID uint16
 	port  uint16
 	seq   uint32
+	// rules is a file of a user's own thresholds, if there is one.
+	rules string
 }
 
 const (
@@ -200,7 +203,11 @@ func (n *network) findings(t *testing.T, d analyze.Detector, local string) []*an
 // run runs ds over the packets of n.
 func (n *network) run(t *testing.T, ds []analyze.Detector, local string) *analyze.Diagnosis {
 	t.Helper()
-	set, err := rules.Load(Features())
+	var own []rules.Override
+	if n.rules != "" {
+		own = append(own, rules.Override{FS: fstest.MapFS{"own.yaml": &fstest.MapFile{Data: []byte(n.rules)}}})
+	}
+	set, err := rules.Load(Features(), own...)
 	if err != nil {
 		t.Fatal(err)
 	}

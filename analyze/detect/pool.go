@@ -60,9 +60,11 @@ type poolPort struct {
 	answers    [seriesLen]uint32
 	synAgain   [seriesLen]uint32
 	queue      [seriesLen]uint32
+	begins     [seriesLen]capture.Instant // when a second request last began to wait beside a first
 	curAband   uint32
 	curAnswers uint32
 	curSyn     uint32
+	curBegin   capture.Instant
 	waiting    cohorts // requests without an answer
 }
 
@@ -136,7 +138,9 @@ func (d *poolExhausted) Event(e *flow.Event) {
 			h.calls.get(c.Ref())
 		}
 		if p != nil {
-			p.waiting.add(e.At)
+			if p.waiting.add(e.At); p.waiting.total == 2 {
+				p.curBegin = e.At
+			}
 		}
 	case flow.SynRepeat:
 		if p != nil && !c.SynAnswered() {
@@ -263,11 +267,13 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 		for _, r := range []*[seriesLen]uint32{&p.abandoned, &p.answers, &p.synAgain, &p.queue} {
 			copy(r[:], r[1:])
 		}
+		copy(p.begins[:], p.begins[1:])
 	}
 	p.waiting.roll(w.End)
 	outstanding := int(p.waiting.total)
 	i := h.n - 1
 	p.queue[i], p.abandoned[i], p.answers[i], p.synAgain[i] = uint32(outstanding), p.curAband, p.curAnswers, p.curSyn
+	p.begins[i] = p.curBegin
 	p.curAband, p.curAnswers, p.curSyn = 0, 0, 0
 	if outstanding < 2 {
 		return
@@ -326,7 +332,7 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
 	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: a.String(), Port: port},
-		Onset: max(onset, w.First), Features: f})
+		Onset: max(onset, p.begins[start], w.First), Features: f})
 }
 
 // rampUp is how many windows a pool takes to fill (lab run A: +0.84 s at 20 requests/s and 16 workers).

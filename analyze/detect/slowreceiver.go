@@ -12,6 +12,7 @@ import (
 // SlowReceiver are the features of slow-receiver. Times in seconds.
 type SlowReceiver struct {
 	Receiver    string  `json:"receiver"`
+	Class       string  `json:"class"`
 	ZeroWindows int     `json:"zero_windows"`
 	Flows       int     `json:"flows"`
 	FlowsTotal  int     `json:"flows_total"`
@@ -232,9 +233,9 @@ func (st *receiverState) forget() {
 }
 
 func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Duration) (f SlowReceiver, evidence []analyze.Evidence) {
-	f = SlowReceiver{Receiver: k.server.Addr.String(), Baseline: max(st.onset.Sub(st.began), 0).Seconds()}
+	f = SlowReceiver{Receiver: k.server.Addr.String(), Class: "listener", Baseline: max(st.onset.Sub(st.began), 0).Seconds()}
 	if k.client != (capture.Addr{}) {
-		f.Receiver = k.client.String()
+		f.Receiver, f.Class = k.client.String(), "client"
 	}
 	var closed, longest time.Duration
 	stuck := newSubjects[flow.Ref, struct{}](maxReceiverConns)

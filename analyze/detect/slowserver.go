@@ -6,6 +6,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/capture"
+	"jindan/rules"
 )
 
 // SlowServer are the features of slow-server. Times in seconds.
@@ -17,37 +18,98 @@ type SlowServer struct {
 	Slow            int     `json:"slow"`
 	GaveUp          int     `json:"gave_up"`
 	Flows           int     `json:"flows"`
+	FlowsTotal      int     `json:"flows_total"`
 	P50             float64 `json:"p50"`
 	P95             float64 `json:"p95"`
 	P50Before       float64 `json:"p50_before"`
 	P95Before       float64 `json:"p95_before"`
 	Factor          float64 `json:"factor"`
+	FastRate        float64 `json:"fast_rate"`
+	FastRateBefore  float64 `json:"fast_rate_before"`
 	Baseline        float64 `json:"baseline"`
 	Stage           string  `json:"stage"`
 	StageShare      float64 `json:"stage_share"`
 	Stalled         int     `json:"stalled"`
+	Stops           int     `json:"stops"`
+	Stopped         float64 `json:"stopped"`
+	StoppedFlows    int     `json:"stopped_flows"`
+	Left            int     `json:"left"`
+	Served          int     `json:"served"`
+	Unclosed        int     `json:"unclosed"`
+	Greeting        bool    `json:"greeting"`
 	Clients         int     `json:"clients"`
 	Class           string  `json:"class"`
 }
 
 // slowServer measures, per listener, the time from a request to the first byte of its
-// answer. A request that its client gave up counts with its age.
+// answer, and finds requests that wait although their like are answered in time.
+//
+// Waiting is not slowness: a long poll, BLPOP or a consumer of a queue waits on purpose. So a request counts as slow only
+// if its kind is usually fast (kinds), and is set against the requests of the same time that are as
+// fast as ever. A request counts in the time in which it began: as slow as soon as it waits for slow_after, as
+// fast when the window that it began in is that old; otherwise those that take long would begin as a rise.
 type slowServer struct {
-	services services[serverState]
-	best     SlowServer
+	services  services[serverState]
+	slowAfter time.Duration
+	patience  time.Duration
+	factor    float64
+	known     uint32
 }
 
 type serverState struct {
-	series  series // bad: slow or given up; total: requests that were answered or given up
-	gaveUp  series
-	before  latencies
-	recent  timings
-	served  latencies                            // all, for the assessment
-	waiting cohorts                              // requests without an answer
-	gone    subjects[flow.Ref, abandonedRequest] // of these, those whose client gave up
-	slow    ring[slowRequest]
-	holes   subjects[flow.Ref, capture.Instant]
-	stages  [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
+	kinds    kinds
+	series   series // bad: slow or given up; total: these and those answered in time
+	fast     ring[uint32]
+	fastCur  uint32
+	gaveUp   series
+	before   latencies
+	recent   timings
+	open     []openRequest                       // begun, and not yet known to be fast or slow
+	overdue  subjects[flow.Ref, overdueRequest]  // without an answer for slow_after
+	half     []leftBehind                        // left by clients that gave up
+	answers  []openAnswer                        // begun lately
+	paused   subjects[flow.Ref, capture.Instant] // answers that stand still, though the client has all that was sent
+	slow     ring[slowRequest]
+	holes    subjects[flow.Ref, capture.Instant]
+	stages   [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
+	stops    []stop
+	ended    stop            // the stop whose requests are being answered
+	lastAt   capture.Instant // newest answer
+	total    uint32          // answered, ever
+	bad      uint32          // of the usual kinds, not in time, ever
+	left     uint32          // clients that gave up, whatever the kind
+	leftAt   capture.Instant // first of them
+	leftTo   capture.Instant // newest
+	unclosed uint32          // of these, connections that the server did not close either
+	greeted  bool            // the newest slow request was a client that waits for a greeting
+}
+
+// openRequest is a request whose answer has not been waited for in vain yet.
+type openRequest struct {
+	ref      flow.Ref
+	at       capture.Instant
+	size     uint32 // its kind
+	bytes    uint32 // of the client so far, and the segments
+	segments uint32
+}
+
+type overdueRequest struct {
+	at     capture.Instant
+	size   uint32
+	usual  bool // its like are answered in time
+	gaveUp bool
+}
+
+type leftBehind struct {
+	ref flow.Ref
+	at  capture.Instant
+}
+
+type openAnswer struct {
+	ref  flow.Ref
+	at   capture.Instant
+	size uint32 // kind of the request
+	n    uint32 // requests of the connection
 }
 
 type slowRequest struct {
@@ -56,30 +118,42 @@ type slowRequest struct {
 	client capture.Addr
 }
 
-type abandonedRequest struct {
-	at      capture.Instant
-	counted bool // as slow, while it was still open
-	done    bool
+// stop is a time in which a service answered nobody, although it owed answers on several connections.
+type stop struct {
+	since capture.Instant // newest answer before
+	from  capture.Instant // some request waits since
+	to    capture.Instant
+	flows int
 }
 
 const (
-	// maxPending bounds the abandoned requests, and the connections with missing data, that one
+	// maxPending bounds the requests, connections with missing data and answers in transfer that one
 	// listener remembers.
 	maxPending = 4096
 	// maxServers bounds the listeners, at some 10 kB each.
 	maxServers = 1024
-	// slowAnswer divides slow from fast before the rule's own thresholds are asked: a third of the
-	// 3 s after which the clients of the rebuilt incident gave up.
-	slowAnswer = time.Second
+	// maxStops bounds the stops that are remembered, maxSlowAfter the windows that slow_after may last.
+	maxStops     = 64
+	maxSlowAfter = 64
+	// stopPause ends an episode of stops: as long as a finding is kept.
+	stopPause = 60 * time.Second
+	// wholeShare: an answer of less than nine tenths of the shortest of its kind is not whole.
+	wholeShare = 9.0 / 10
 )
 
 func newSlowServer() analyze.Detector {
 	return &slowServer{services: newServices[serverState](maxServers)}
 }
 
+// Configure takes the thresholds that divide slow from fast as requests come.
+func (d *slowServer) Configure(p rules.Params) {
+	d.slowAfter, d.patience = p.Duration("slow_after"), p.Duration("patience")
+	d.factor, d.known = p.Float("min_factor"), uint32(p.Int("min_known"))
+}
+
 func (d *slowServer) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "slow-server", Features: SlowServer{},
-		Events: flow.Of(flow.Established, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HoleOpened)}
+		Events: flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HoleOpened)}
 }
 
 func (d *slowServer) Event(e *flow.Event) {
@@ -87,74 +161,439 @@ func (d *slowServer) Event(e *flow.Event) {
 	if st == nil {
 		return
 	}
-	if st.gone.m == nil {
-		st.gone = newSubjects[flow.Ref, abandonedRequest](maxPending)
+	if st.overdue.m == nil {
+		st.overdue = newSubjects[flow.Ref, overdueRequest](maxPending)
 		st.holes = newSubjects[flow.Ref, capture.Instant](maxPending)
+		st.paused = newSubjects[flow.Ref, capture.Instant](maxPending)
 	}
+	c := e.Conn
 	switch e.Kind {
 	case flow.Established:
 		if st.series.locked {
-			st.stages[0] += e.At.Sub(e.Conn.SynAt())
+			st.stages[0] += e.At.Sub(c.SynAt())
+		}
+		if k := st.kinds.greeting(); k != nil && k.usual && len(st.open) < maxPending {
+			st.open = append(st.open, openRequest{ref: c.Ref(), at: e.At, size: greetingKind})
 		}
 	case flow.HoleOpened:
 		if e.Side == flow.Server {
-			if at := st.holes.get(e.Conn.Ref()); at != nil && *at == 0 {
+			if at := st.holes.get(c.Ref()); at != nil && *at == 0 {
 				*at = e.At
 			}
 		}
+	case flow.Greeting:
+		d.answer(st, c, e, greetingKind)
 	case flow.Request:
-		st.waiting.add(e.At)
-	case flow.Response:
-		st.waiting.remove(e.Since)
-		st.finish(e.Conn, e.Since, e.Dur)
-	case flow.Abandoned:
-		// A client that half-closes at once and waits did not give up.
-		if e.Dur >= flow.GiveUp || e.Flag {
-			if a := st.gone.get(e.Conn.Ref()); a != nil {
-				*a = abandonedRequest{at: e.Conn.Outstanding()}
-			}
+		if c.Answers() > 0 && st.paused.peek(c.Ref()) == nil {
+			st.kinds.of(c.RequestLen()).whole(c.AnswerBytes())
 		}
+		if len(st.open) < maxPending {
+			st.open = append(st.open, openRequest{c.Ref(), e.At, e.Len, uint32(c.Bytes(flow.Client)), c.Segments(flow.Client)})
+		}
+	case flow.Response:
+		d.answer(st, c, e, request(c, e.Since))
+		if len(st.answers) < maxPending {
+			st.answers = append(st.answers, openAnswer{c.Ref(), e.At, c.RequestLen(), c.Requests()})
+		}
+	case flow.Abandoned:
+		d.abandoned(st, c, e)
 	case flow.Closed:
-		if at := e.Conn.Outstanding(); at != 0 {
-			st.waiting.remove(at)
-			if a := st.gone.peek(e.Conn.Ref()); a != nil && !a.done {
-				st.finish(e.Conn, at, e.At.Sub(at))
-			} // else closed by the server without a word: abnormal-termination's business
+		st.closed(c, e, d.slowAfter)
+	}
+}
+
+// greeting is the kind of who waits to be greeted; nil if nobody ever was.
+func (k *kinds) greeting() *kind {
+	for i := range k.exact[:k.n] {
+		if k.exact[i].size == greetingKind {
+			return &k.exact[i]
+		}
+	}
+	return nil
+}
+
+// answer takes the first byte of an answer to a request of the given size.
+func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size uint32) {
+	k := st.kinds.of(size)
+	if size&moreSegments != 0 && c.RequestLast().Sub(e.Since) >= wentOn {
+		st.kinds.of(size &^ moreSegments).ignored(d.known)
+	}
+	since, last := e.Since, st.lastAt
+	st.lastAt = e.At
+	st.total++
+	st.stages[1] += e.Dur
+	o := st.overdue.peek(c.Ref())
+	if o != nil && o.at != since {
+		o = nil
+	}
+	wait := e.Dur
+	switch {
+	case o != nil:
+		wait = max(wait, e.At.Sub(o.at))
+	case wait < d.slowAfter:
+		if !e.Flag { // else its client had left, and that is what counts
+			k.answered(d.known)
+			st.fastCur++
+		}
+		st.time(since, wait, false)
+		return
+	}
+	unusual := false
+	if o != nil {
+		unusual = o.usual
+		st.overdue.drop(c.Ref())
+	} else if unusual = k.waits(); unusual {
+		st.late(since, c, size)
+	}
+	if !unusual {
+		return
+	}
+	st.time(since, wait, true)
+	// Many that wait are answered at once when a service goes on. Nothing was answered in between.
+	if e.At.Sub(last) >= d.slowAfter && last != 0 {
+		st.ended = stop{since: last, from: max(last, since), to: e.At}
+	}
+	if st.ended.to != 0 && since < st.ended.to && e.At.Sub(st.ended.to) < d.slowAfter {
+		st.ended.flows++
+		if st.ended.flows > 1 {
+			st.stop(st.ended)
 		}
 	}
 }
 
-// finish counts a request that began at at, once.
-func (st *serverState) finish(c *flow.Conn, at capture.Instant, wait time.Duration) {
-	a := (*abandonedRequest)(nil)
-	if len(st.gone.keys) > 0 {
-		if a = st.gone.peek(c.Ref()); a != nil && a.done {
-			a = nil
-		}
+// stop notes a stop, or that it lasts.
+func (st *serverState) stop(s stop) {
+	if n := len(st.stops); n > 0 && st.stops[n-1].since == s.since {
+		x := &st.stops[n-1]
+		x.to, x.flows = max(x.to, s.to), max(x.flows, s.flows)
+		return
 	}
-	st.served.add(wait)
-	st.stages[1] += wait
-	bad := uint32(0)
-	if wait >= slowAnswer || a != nil {
-		bad = 1
-	}
-	if a == nil || !a.counted {
-		st.series.add(bad, 1, at)
-		if bad == 1 {
-			st.slow.add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
-		}
-		if a != nil {
-			st.gaveUp.add(1, 0, at)
-		}
-	}
-	if a != nil {
-		a.done = true
-	}
-	if st.series.locked || bad == 1 || len(st.recent.list) > 0 {
+	st.stops = appendBounded(st.stops, s, maxStops)
+}
+
+// late counts a request that is not answered although its like are.
+func (st *serverState) late(at capture.Instant, c *flow.Conn, size uint32) {
+	st.bad++
+	st.series.add(1, 1, at)
+	st.slow.add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
+	st.greeted = size == greetingKind
+}
+
+// time keeps how long a request took.
+func (st *serverState) time(at capture.Instant, wait time.Duration, slow bool) {
+	if st.series.locked || slow || len(st.recent.list) > 0 {
 		st.recent.add(at, wait)
 	} else {
 		st.before.add(wait)
 	}
+}
+
+// abandoned takes a client that closed before it got an answer. It gave up if it waited longer than
+// its like had to before; where nothing is known of them, longer than what no program calls a time-out.
+func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
+	if c.Unacked(flow.Client) {
+		return
+	}
+	if e.Dur >= d.patience {
+		if st.left++; st.leftAt == 0 {
+			st.leftAt = c.Outstanding()
+		}
+		st.leftTo = e.At
+		if !e.Flag && len(st.half) < maxPending {
+			st.half = append(st.half, leftBehind{c.Ref(), e.At})
+		}
+	}
+	k := st.kinds.of(request(c, c.Outstanding()))
+	if !k.usual || st.before.n == 0 || e.Dur.Seconds() <= max(d.factor*st.before.quantile(0.95), st.before.quantile(0.99)) {
+		return
+	}
+	o := st.overdue.get(c.Ref())
+	if o == nil {
+		return
+	}
+	if o.at != c.Outstanding() {
+		*o = overdueRequest{at: c.Outstanding(), size: k.size, usual: true}
+		st.late(o.at, c, k.size)
+	}
+	o.gaveUp = true
+	st.gaveUp.add(1, 0, o.at)
+	st.time(o.at, e.Dur, true)
+	st.stages[1] += e.Dur
+}
+
+// closed takes the end of a connection.
+func (st *serverState) closed(c *flow.Conn, e *flow.Event, slowAfter time.Duration) {
+	ref := c.Ref()
+	if c.Answers() > 0 && c.Outstanding() == 0 && st.paused.peek(ref) == nil && e.At.Sub(c.LastData(flow.Server)) < slowAfter {
+		st.kinds.of(c.RequestLen()).whole(c.AnswerBytes())
+	}
+	if o := st.overdue.peek(ref); o != nil && o.usual && !o.gaveUp && o.size == greetingKind {
+		st.unmet(c, o, e.At)
+	}
+}
+
+// unmet takes a client that left without having been greeted.
+func (st *serverState) unmet(c *flow.Conn, o *overdueRequest, now capture.Instant) {
+	o.gaveUp = true
+	st.gaveUp.add(1, 0, o.at)
+	st.time(o.at, min(now, c.Last).Sub(o.at), true)
+}
+
+// age is how long a request has waited: since its last byte, or since its first if the client goes on to send
+// small messages, which are other requests on the same connection.
+func (o *openRequest) age(c *flow.Conn, now capture.Instant) time.Duration {
+	if n := c.Segments(flow.Client) - o.segments; n > 0 && 2*(uint32(c.Bytes(flow.Client))-o.bytes) < n*c.MSS(flow.Client) {
+		return now.Sub(o.at)
+	}
+	return now.Sub(c.RequestLast())
+}
+
+// look finds the requests that have waited for too long by now, and forgets those that have been answered.
+func (d *slowServer) look(w *analyze.Window, st *serverState) {
+	st.overdue.each(func(r flow.Ref, o *overdueRequest) bool {
+		c := w.Flows.Lookup(r)
+		if o.size == greetingKind {
+			if c != nil && o.usual && !o.gaveUp && c.Closing(flow.Client) {
+				st.unmet(c, o, w.End)
+			}
+			return c != nil && !c.Closed() && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0
+		}
+		return c != nil && c.Outstanding() == o.at
+	})
+	keep := st.open[:0]
+	for i := range st.open {
+		x := &st.open[i]
+		c := w.Flows.Lookup(x.ref)
+		if c == nil {
+			continue
+		}
+		age := w.End.Sub(x.at)
+		switch {
+		case x.size == greetingKind:
+			if c.Closed() || c.Bytes(flow.Client)+c.Bytes(flow.Server) > 0 {
+				continue
+			}
+		case c.Outstanding() != x.at:
+			continue
+		default:
+			age = x.age(c, w.End)
+		}
+		if age < d.slowAfter || c.Unacked(flow.Client) { // what has not arrived is not the program's to answer
+			keep = append(keep, *x)
+			continue
+		}
+		if o := st.overdue.get(x.ref); o != nil && o.at != x.at {
+			size := x.size
+			if size != greetingKind {
+				size = request(c, x.at)
+			}
+			*o = overdueRequest{at: x.at, size: size, usual: st.kinds.of(size).waits()}
+			if o.usual {
+				st.late(x.at, c, size)
+			}
+		}
+	}
+	st.open = keep
+	n := 0
+	for _, x := range st.half {
+		c := w.Flows.Lookup(x.ref)
+		switch {
+		case c == nil || c.Closed():
+		case w.End.Sub(x.at) < d.slowAfter:
+			st.half[n] = x
+			n++
+		default:
+			st.unclosed++
+		}
+	}
+	st.half = st.half[:n]
+	d.transfers(w, st)
+}
+
+// transfers finds answers that stand still in the middle: shorter than every answer to such a request
+// before, all of it acknowledged, the client ready for more.
+func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
+	n := 0
+	for _, x := range st.answers {
+		c := w.Flows.Lookup(x.ref)
+		switch {
+		case c == nil, c.Closed(), c.Requests() != x.n:
+		case w.End.Sub(c.LastData(flow.Server)) < d.slowAfter:
+			st.answers[n] = x
+			n++
+		default:
+			k := st.kinds.of(x.size)
+			if k.complete < d.known || float64(c.AnswerBytes()+flow.AnswerUnit) >= wholeShare*float64(k.shortest) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
+				continue
+			}
+			if at := st.paused.get(x.ref); at != nil && *at == 0 {
+				*at = c.LastData(flow.Server)
+				st.late(*at, c, x.size)
+			}
+		}
+	}
+	st.answers = st.answers[:n]
+	st.paused.each(func(r flow.Ref, at *capture.Instant) bool {
+		c := w.Flows.Lookup(r)
+		stands := c != nil && !c.Closed() && c.LastData(flow.Server) == *at
+		if !stands {
+			st.recent.add(*at, w.End.Sub(*at))
+		}
+		return stands
+	})
+	st.stages[2] += time.Duration(len(st.paused.keys)) * analyze.WindowLength
+}
+
+// stopped notes a stop that goes on: requests wait on several connections, and none has been answered since.
+func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
+	s := stop{since: st.lastAt, to: w.End}
+	for _, r := range st.overdue.keys {
+		if o := st.overdue.m[r]; o != nil && o.usual {
+			s.flows++
+			if s.from == 0 || o.at < s.from {
+				s.from = o.at
+			}
+		}
+	}
+	if s.from = max(s.from, st.lastAt); s.flows > 1 && w.End.Sub(s.from) >= slowAfter {
+		st.stop(s)
+	}
+	if n := len(st.stops); n > 0 && w.End.Sub(st.stops[n-1].to) >= stopPause {
+		st.stops = st.stops[:0]
+	}
+}
+
+func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	lag := min(int((d.slowAfter+analyze.WindowLength-1)/analyze.WindowLength), maxSlowAfter)
+	d.services.each(func(k capture.Endpoint, st *serverState) bool {
+		d.look(w, st)
+		st.stopped(w, d.slowAfter)
+		stalled := len(st.paused.keys)
+		st.holes.each(func(r flow.Ref, at *capture.Instant) bool {
+			c := w.Flows.Lookup(r)
+			if c == nil || *at == 0 || !w.Flows.HasHole(c) {
+				return false
+			}
+			if c.Closed() {
+				return true
+			}
+			st.stages[2] += analyze.WindowLength
+			if w.End.Sub(*at) >= d.slowAfter {
+				stalled++
+			}
+			return true
+		})
+		s := &st.series
+		if len(st.fast.list) == lag {
+			s.add(0, st.fast.list[st.fast.at], 0)
+		}
+		st.fast.add(st.fastCur, lag)
+		st.fastCur = 0
+		s.roll()
+		st.gaveUp.roll()
+		st.calm(w)
+		f, onset := st.measure(w, d.slowAfter)
+		f.Stalled = stalled
+		f.FlowsTotal = f.Flows
+		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n {
+			f.FlowsTotal = served(w, k)
+		}
+		if s.since.bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 {
+			st.stages = [3]time.Duration{}
+			return true
+		}
+		f.Class = "served"
+		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
+			f.Class = "called"
+			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
+		}
+		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f})
+		return true
+	})
+}
+
+// measure compares the time since the onset with the time before.
+func (st *serverState) measure(w *analyze.Window, slowAfter time.Duration) (f SlowServer, onset capture.Instant) {
+	s := &st.series
+	f = SlowServer{Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5), P95Before: st.before.quantile(0.95),
+		Slow: int(s.since.bad), GaveUp: int(st.gaveUp.since.bad), Left: int(st.left), Served: int(st.total), Unclosed: int(st.unclosed), Greeting: st.greeted}
+	onset = s.onset
+	for _, x := range st.stops {
+		f.Stops++
+		f.Stopped += x.to.Sub(x.from).Seconds()
+		f.StoppedFlows = max(f.StoppedFlows, x.flows)
+	}
+	if f.Stops > 0 && (s.since.bad == 0 || s.beforeSpan == 0) {
+		onset = st.stops[0].from
+	}
+	if s.since.bad == 0 && f.Stops == 0 {
+		onset = st.leftAt
+	}
+	recent := st.recent.since(onset)
+	oldest := w.End
+	stages := st.stages
+	for _, r := range st.overdue.keys {
+		o := st.overdue.m[r]
+		if o == nil || !o.usual || o.gaveUp {
+			continue
+		}
+		f.Unanswered++
+		recent = append(recent, w.End.Sub(o.at).Seconds())
+		stages[1] += w.End.Sub(o.at) // an unfinished request counts in the stage in which it stands
+		oldest = min(oldest, o.at)
+	}
+	f.Unanswered += f.GaveUp
+	if s.since.bad == 0 && f.Stops == 0 { // nothing is known of the usual: what the clients did must tell
+		f.Requests, f.GaveUp, f.Unanswered = int(st.left+st.total), int(st.left), int(st.left)
+	}
+	f.P50, f.P95 = quantile(recent, 0.5), quantile(recent, 0.95)
+	if f.P95Before > 0 {
+		f.Factor = f.P95 / f.P95Before
+	}
+	f.Flows, f.Clients = st.slowSince(onset)
+	f.Requests = max(f.Requests, f.Unanswered)
+	f.Answered = max(f.Requests-f.Unanswered, 0)
+	f.UnansweredShare = ratio(f.Unanswered, f.Requests)
+	if s.beforeSpan > 0 {
+		f.FastRateBefore = float64(s.before.total-s.before.bad) / s.beforeSpan
+	}
+	f.FastRate = float64(s.since.total-s.since.bad) / float64(max(s.windows(), 1))
+	var all time.Duration
+	most := 0
+	for i, d := range stages {
+		if all += d; d > stages[most] {
+			most = i
+		}
+	}
+	if all > 0 {
+		f.Stage = [...]string{"connect", "first-byte", "transfer"}[most]
+		f.StageShare = stages[most].Seconds() / all.Seconds()
+	}
+	return f, onset
+}
+
+// calm forgets what is over: then the time before begins anew.
+func (st *serverState) calm(w *analyze.Window) {
+	if st.left > 0 && w.End.Sub(st.leftTo) >= stopPause {
+		st.left, st.unclosed, st.leftAt = 0, 0, 0
+	}
+	if st.series.since.bad == 0 && len(st.recent.list) > 0 {
+		for x := range st.recent.all {
+			st.before.add(x.d)
+		}
+		st.recent = timings{}
+	}
+}
+
+// served counts the open connections to k on which something was answered. It takes a walk through all.
+func served(w *analyze.Window, k capture.Endpoint) (n int) {
+	w.Flows.Live(func(c *flow.Conn) {
+		if c.Server == k && !c.Closed() && c.Answers() > 0 {
+			n++
+		}
+	})
+	return n
 }
 
 // slowSince counts the distinct connections and clients with slow requests not older than at.
@@ -169,86 +608,25 @@ func (st *serverState) slowSince(at capture.Instant) (flows, clients int) {
 	return len(conns), len(addrs)
 }
 
-func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	slowAfter := w.Params.Duration("slow_after")
-	d.services.each(func(k capture.Endpoint, st *serverState) bool {
-		st.gone.each(func(r flow.Ref, a *abandonedRequest) bool {
-			if a.done {
-				return false
-			}
-			c := w.Flows.Lookup(r)
-			if age := w.End.Sub(a.at); c != nil && age >= slowAfter && !a.counted {
-				a.counted = true
-				st.series.add(1, 1, a.at)
-				st.gaveUp.add(1, 0, a.at)
-				st.recent.add(a.at, age)
-				st.slow.add(slowRequest{a.at, r, c.Client.Addr}, maxTimings)
-			}
-			return c != nil
-		})
-		st.waiting.roll(w.End)
-		stalled := 0
-		st.holes.each(func(r flow.Ref, at *capture.Instant) bool {
-			c := w.Flows.Lookup(r)
-			if c == nil || *at == 0 || !w.Flows.HasHole(c) {
-				return false
-			}
-			if c.Closed() {
-				return true
-			}
-			st.stages[2] += analyze.WindowLength
-			if w.End.Sub(*at) >= slowAfter {
-				stalled++
-			}
-			return true
-		})
-		s := &st.series
-		s.roll()
-		st.gaveUp.roll()
-		f := SlowServer{Class: "served", Stalled: stalled, Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5),
-			P95Before: st.before.quantile(0.95)}
-		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
-			f.Class = "called"
-		}
-		if s.since.bad == 0 && stalled == 0 {
-			st.stages = [3]time.Duration{}
-			if int(st.served.n) > d.best.Answered {
-				d.best = SlowServer{Class: "served", Requests: int(st.served.n), Answered: int(st.served.n), P50: st.served.quantile(0.5), P95: st.served.quantile(0.95)}
-			}
-			return true
-		}
-		recent := st.recent.since(s.onset)
-		f.P50, f.P95 = quantile(recent, 0.5), quantile(recent, 0.95)
-		if f.P95Before > 0 {
-			f.Factor = f.P95 / f.P95Before
-		}
-		f.Flows, f.Clients = st.slowSince(s.onset)
-		f.Slow = int(s.since.bad)
-		f.GaveUp = int(st.gaveUp.since.bad)
-		f.Unanswered = st.waiting.olderThan(w.End, slowAfter)
-		f.Requests = max(f.Requests, f.Unanswered)
-		f.Answered = max(f.Requests-f.GaveUp, 0)
-		f.UnansweredShare = ratio(f.GaveUp, f.Requests)
-		var all time.Duration
-		most := 0
-		for i, d := range st.stages {
-			if all += d; d > st.stages[most] {
-				most = i
+// Assess describes the service with the largest share of requests that were not answered in time.
+func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
+	enough := uint32(w.Params.Int("min_requests"))
+	f := SlowServer{Class: "served"}
+	worst := -1.0
+	d.services.each(func(_ capture.Endpoint, st *serverState) bool {
+		waiting := 0
+		for _, r := range st.overdue.keys {
+			if st.overdue.m[r] != nil {
+				waiting++
 			}
 		}
-		if all > 0 {
-			f.Stage = [...]string{"connect", "first-byte", "transfer"}[most]
-			f.StageShare = st.stages[most].Seconds() / all.Seconds()
+		n := st.total + st.left + uint32(waiting)
+		if share := ratio(st.bad+st.left+uint32(waiting), n); n >= enough && share > worst {
+			worst = share
+			f = SlowServer{Class: "served", Requests: int(n), Answered: int(st.total), Slow: int(st.bad), Left: int(st.left), GaveUp: int(st.left),
+				Unanswered: waiting + int(st.left), P50: st.before.quantile(0.5), P95: st.before.quantile(0.95), Stops: len(st.stops), Stalled: len(st.paused.keys)}
 		}
-		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		if f.Class == "called" {
-			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
-		}
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f})
 		return true
 	})
-}
-
-func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.best.Answered >= int(w.Params.Float("min_requests")), Features: d.best}
+	return analyze.Assessment{Assessable: worst >= 0, Features: f}
 }

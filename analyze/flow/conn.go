@@ -50,7 +50,8 @@ type side struct {
 	dataPk  uint32 // segments with new data, super-packets counted as what they stand for
 	finSeq  uint32 // sequence number after the FIN
 	shutSeq uint32 // what the other side had sent when this one shut its window
-	maxLen  uint32 // largest payload of one packet that fits a frame
+	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
+	maxLen  uint16 // largest payload of one packet that fits a frame
 	flags   uint16
 	window  uint16
 	mss     uint16 // MSS option, 0 if not seen
@@ -59,9 +60,11 @@ type side struct {
 	dup     uint8 // duplicate ACKs in a row
 	ttl     uint8
 	hidden  uint8  // transmissions that the present stall has already been said to have cost
-	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
 	widest  uint16 // largest window that it announced outside a SYN, unscaled
 	synData uint16 // payload of its SYN that nobody has acknowledged yet (RFC 7413)
+	// turn: of the client, payload of the first segment of its newest request; of the server, bytes / AnswerUnit when
+	// its newest answer began.
+	turn uint16
 }
 
 // Conn is one TCP connection. It is pointer-free and fills six cache lines; at most MaxConns are
@@ -166,7 +169,11 @@ func (c *Conn) RequestLast() capture.Instant { return c.reqLast }
 // Unacked reports whether the other side has not acknowledged all that s sent, its FIN aside.
 func (c *Conn) Unacked(s Side) bool {
 	d, r := &c.side[s], &c.side[s.Other()]
-	return d.flags&known != 0 && r.flags&ackKnown != 0 && before(r.acked, d.next) && d.bytes > 0
+	next := d.next
+	if d.flags&finSent != 0 && d.finSeq == next {
+		next--
+	}
+	return d.flags&known != 0 && r.flags&ackKnown != 0 && before(r.acked, next) && d.bytes > 0
 }
 
 // Heard is when s last sent a packet; 0: never.
@@ -211,6 +218,28 @@ func (c *Conn) Requests() uint32 { return c.requests }
 // Answers counts the answered turns.
 func (c *Conn) Answers() uint32 { return c.answers }
 
+// RequestLen is the payload of the first segment of the newest request: programs that ask the same thing
+// again send as many bytes again.
+func (c *Conn) RequestLen() uint32 { return uint32(c.side[Client].turn) }
+
+// AnswerUnit is to how many bytes AnswerBytes is right: so that 16 bits tell answers of up to 16 MiB apart.
+const AnswerUnit = 256
+
+// AnswerBytes is how much of its newest answer the server has sent, modulo 16 MiB.
+func (c *Conn) AnswerBytes() uint32 {
+	d := &c.side[Server]
+	return uint32(uint16(d.bytes/AnswerUnit)-d.turn) * AnswerUnit
+}
+
+// Segments is the number of segments with new data that s sent, super-packets counted as what they stand for.
+func (c *Conn) Segments(s Side) uint32 { return c.side[s].dataPk }
+
+// LastData is when s last sent something new; 0: never.
+func (c *Conn) LastData(s Side) capture.Instant { return c.side[s].nextAt }
+
+// WindowClosed reports whether s announces a receive window of 0.
+func (c *Conn) WindowClosed(s Side) bool { return c.side[s].flags&(zeroWin|shut) != 0 }
+
 // FirstFrame is the frame number of the connection's first packet.
 func (c *Conn) FirstFrame() uint64 { return c.firstSeen }
 
@@ -229,7 +258,7 @@ func (c *Conn) MSS(s Side) uint32 {
 	case r.mss != 0:
 		m = uint32(r.mss)
 	case d.maxLen != 0:
-		return max(d.maxLen, minMSS)
+		return max(uint32(d.maxLen), minMSS)
 	default:
 		return fallbackMSS
 	}

@@ -55,7 +55,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		t.Stats.Data += uint64(segments(p.Len, mss))
 	}
 	if p.IPLen <= plainFrame || p.Len <= mss {
-		d.maxLen = max(d.maxLen, p.Len)
+		d.maxLen = max(d.maxLen, uint16(min(p.Len, 1<<16-1)))
 	}
 	switch {
 	case p.Seq == d.next:
@@ -195,12 +195,18 @@ func (t *Table) turn(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 				t.ev = Event{Kind: Request, Conn: c, Side: s, At: at, Len: p.Len, Frame: p.Frame}
 				t.send(&t.ev)
 			}
+			c.side[Client].turn = uint16(min(p.Len, 1<<16-1)) // only now: the event shows what the answer before was an answer to
 		}
 		return
 	}
 	if c.reqAt == 0 {
+		if c.estAt != 0 && c.side[Client].bytes == 0 && c.side[Server].bytes == uint64(p.Len) && t.wants(Greeting) {
+			t.ev = Event{Kind: Greeting, Conn: c, Side: s, At: at, Len: p.Len, Since: c.estAt, Dur: at.Sub(c.estAt), Frame: p.Frame}
+			t.send(&t.ev)
+		}
 		return
 	}
+	c.side[Server].turn = uint16((c.side[Server].bytes - uint64(p.Len)) / AnswerUnit)
 	wait := at.Sub(c.reqLast)
 	since := c.reqAt
 	c.reqAt = 0

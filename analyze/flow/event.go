@@ -37,6 +37,8 @@ const (
 	// Response: first byte of the server after a request. Dur is the time since the
 	// last byte of the request.
 	Response
+	// Greeting: the server speaks first, as those of mail, FTP, SSH and MySQL do. Dur is the time since the handshake.
+	Greeting
 	// Abandoned: the client closes or resets while its request has no answer. Dur
 	// is the time since the request's last byte. Flag is set for RST.
 	Abandoned

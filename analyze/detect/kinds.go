@@ -1,0 +1,98 @@
+package detect
+
+import (
+	"math/bits"
+	"time"
+
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// kinds tells the requests of one service apart by their size, so that like is compared with like: what
+// one program asks again has the same size again (a GET of the same name, the same command of a database), and a request
+// that waits on purpose (a long poll, BLPOP) is hardly ever as long as one that does not.
+type kinds struct {
+	exact [exactKinds]kind
+	n     int
+	rough [33]kind // by the number of bits of the size, for sizes beyond the exact ones
+}
+
+// kind is what is known of the requests of one size.
+type kind struct {
+	size     uint32
+	fast     uint32 // answered in time
+	slow     uint32 // not answered in time, while it was not known whether that is usual
+	needless uint32 // after which the client went on although there was no answer yet
+	usual    bool   // is answered in time, as a rule: when it is not, something is wrong
+	complete uint32 // answers that were seen to their end
+	shortest uint32 // bytes of the shortest of them
+}
+
+const (
+	// exactKinds bounds the sizes that are told apart for each service: 24 bytes each.
+	exactKinds = 64
+	// greetingKind is the "request" of a client that only connects and waits to be greeted; moreSegments marks requests of
+	// which more came after the first segment. No segment is as long.
+	greetingKind = 1 << 31
+	moreSegments = 1 << 30
+	// wentOn: a client that sends the next message so much later has not waited for an answer to the one before (a window
+	// update of HTTP/2, a record of a log). The parts of one request follow each other sooner: 40 ms are the delayed
+	// acknowledgement that Nagle's algorithm waits for (Linux TCP_DELACK_MIN).
+	wentOn = 50 * time.Millisecond
+	// usuallyFast: a kind that was slow at first becomes usual when it was answered in time so many times as often.
+	usuallyFast = 20
+)
+
+func (k *kinds) of(size uint32) *kind {
+	for i := range k.exact[:k.n] {
+		if k.exact[i].size == size {
+			return &k.exact[i]
+		}
+	}
+	if k.n < exactKinds {
+		k.n++
+		k.exact[k.n-1] = kind{size: size}
+		return &k.exact[k.n-1]
+	}
+	return &k.rough[bits.Len32(size)]
+}
+
+// request is the kind of c's newest request, which began at since.
+func request(c *flow.Conn, since capture.Instant) uint32 {
+	if c.RequestLast() != since {
+		return c.RequestLen() | moreSegments
+	}
+	return c.RequestLen()
+}
+
+// answered notes an answer in time; known is how many of them make a habit.
+func (k *kind) answered(known uint32) {
+	k.fast++
+	k.judge(known)
+}
+
+// ignored notes that the client went on without an answer.
+func (k *kind) ignored(known uint32) {
+	k.needless++
+	k.judge(known)
+}
+
+func (k *kind) judge(known uint32) {
+	k.usual = k.fast >= known && k.fast >= usuallyFast*k.slow && k.fast >= usuallyFast*k.needless
+}
+
+// waits notes a request without an answer in time, and reports whether that is unusual.
+func (k *kind) waits() bool {
+	if !k.usual {
+		k.slow++
+	}
+	return k.usual
+}
+
+// whole notes how long an answer was.
+func (k *kind) whole(size uint32) {
+	if k.complete == 0 || size < k.shortest {
+		k.shortest = size
+	}
+	k.complete++
+}

@@ -1,0 +1,209 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"jindan/capture"
+)
+
+// keepAlive is a connection with a request at every time in at, of the given size; wait says how long each takes, < 0: for ever.
+func (n *network) keepAlive(client, server string, size uint32, at []time.Duration, wait func(at time.Duration) time.Duration) {
+	c, s := n.from(client), host(server)
+	q := n.open(at[0]-10*ms, c, s)
+	a := q
+	for _, t := range at {
+		n.tcp(t, c, s, capture.ACK|capture.PSH, q, a, size)
+		q += size
+		n.tcp(t+ms, s, c, capture.ACK, a, q, 0)
+		w := wait(t)
+		if w < 0 {
+			return
+		}
+		n.tcp(t+max(w, ms), s, c, capture.ACK|capture.PSH, a, q, 300)
+		a += 300
+		n.tcp(t+max(w, ms)+ms, c, s, capture.ACK, q, a, 0)
+	}
+}
+
+// times are those from from to to, a step apart.
+func times(from, to, step time.Duration) (at []time.Duration) {
+	every(from, to, step, func(t time.Duration, _ int) { at = append(at, t) })
+	return at
+}
+
+// closedLoop is a connection whose client asks again pause after each answer.
+func (n *network) closedLoop(client, server string, size uint32, from, to, pause time.Duration, wait func(at time.Duration) time.Duration) {
+	var at []time.Duration
+	for t := from; t < to; {
+		at = append(at, t)
+		w := wait(t)
+		if w < 0 {
+			break
+		}
+		t += max(w, ms) + pause
+	}
+	n.keepAlive(client, server, size, at, wait)
+}
+
+// greet is a connection to a server that speaks first, after wait; < 0: never, and the client leaves after 8 s.
+func (n *network) greet(at time.Duration, client, server string, wait time.Duration) {
+	c, s := n.from(client), host(server)
+	q := n.open(at, c, s)
+	if wait < 0 {
+		n.tcp(at+8*sec, c, s, capture.ACK|capture.FIN, q, q, 0)
+		return
+	}
+	at += wait + ms
+	n.tcp(at, s, c, capture.ACK|capture.PSH, q, q, 95)
+	n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q+95, 180)
+	n.tcp(at+4*ms, s, c, capture.ACK|capture.PSH, q+95, q+180, 11)
+	n.tcp(at+5*ms, c, s, capture.ACK|capture.FIN, q+180, q+106, 0)
+	n.tcp(at+6*ms, s, c, capture.ACK|capture.FIN, q+106, q+181, 0)
+	n.tcp(at+7*ms, c, s, capture.ACK, q+181, q+107, 0)
+}
+
+func TestSlowServer(t *testing.T) {
+	const app, client = "192.0.2.1", "198.51.100.9"
+	const web = app + ":8080"
+	const slow, hung = "warn service 192.0.2.1 8080", "error service 192.0.2.1 8080"
+	fast := func(time.Duration) time.Duration { return 4 * ms }
+	from := func(t0, wait time.Duration) func(time.Duration) time.Duration {
+		return func(at time.Duration) time.Duration {
+			if at >= t0 {
+				return wait
+			}
+			return 4 * ms
+		}
+	}
+	// A collector stops the program for 1.5 s every 8 s.
+	collector := func(at time.Duration) time.Duration {
+		if into := at % (8 * sec); at > 8*sec && into < 1500*ms {
+			return 1500*ms - into
+		}
+		return 4 * ms
+	}
+	features := func(f func(SlowServer) bool) func(*testing.T, any) {
+		return func(t *testing.T, x any) {
+			if v := x.(SlowServer); !f(v) {
+				t.Errorf("%+v", v)
+			}
+		}
+	}
+	play(t, newSlowServer, []scene{
+		{name: "every answer slow from 20 s on", local: app, want: slow, onset: 20002 * ms, make: func(n *network) {
+			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 2*sec) })
+		}},
+		{name: "nobody answers any more and all clients are patient", local: app, want: hung, onset: 20002 * ms, make: func(n *network) {
+			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 0) })
+		}, check: features(func(f SlowServer) bool { return f.Stage == "first-byte" && f.StageShare > 0.95 && f.Slow > 150 })},
+		{name: "clients that leave after 0.3 s", local: app, want: hung, onset: 20002 * ms, make: func(n *network) {
+			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 300*ms) })
+		}, check: features(func(f SlowServer) bool { return f.GaveUp > 190 })},
+		{name: "a pool of eight connections behind a lock", local: app, want: hung, onset: 20552 * ms, make: func(n *network) {
+			for i := range 8 {
+				n.closedLoop(client, web, 120, time.Duration(i)*100*ms+sec, 40*sec, 1500*ms, from(20*sec, -1))
+			}
+			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast) // the capture goes on
+		}, check: features(func(f SlowServer) bool { return f.StoppedFlows == 8 && f.Stopped > 15 })},
+		{name: "two connections carry everything", local: app, want: slow, make: func(n *network) {
+			for i := range 2 {
+				n.closedLoop(client, web, 120, time.Duration(i)*10*ms+sec, 40*sec, 100*ms, from(20*sec, -1))
+			}
+			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast)
+		}, onset: 20032 * ms},
+		{name: "a collector that stops the program", local: app, want: slow, onset: 8084 * ms, make: func(n *network) {
+			for i := range 6 {
+				n.closedLoop(client, web, 120, time.Duration(i)*10*ms+sec, 60*sec, 150*ms, collector)
+			}
+		}, check: features(func(f SlowServer) bool { return f.Stops >= 5 && f.StoppedFlows == 6 })},
+		{name: "the greeting comes late", local: app, want: "warn service 192.0.2.1 3306", onset: 20001 * ms, make: func(n *network) {
+			every(0, 20*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 2*ms) })
+			every(20*sec, 50*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 5*sec) })
+		}},
+		{name: "the greeting does not come", local: app, want: "error service 192.0.2.1 3306", onset: 20001 * ms, make: func(n *network) {
+			every(0, 20*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 2*ms) })
+			every(20*sec, 50*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", -1) })
+		}, check: features(func(f SlowServer) bool { return f.Greeting && f.GaveUp > 20 })},
+		{name: "no past: clients give up, and nobody closes their connections", local: app, want: "error service 192.0.2.1 8080", onset: 2 * ms, make: func(n *network) {
+			every(0, 20*sec, 200*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 3*sec) })
+		}},
+
+		{name: "long polls of their own kind", local: app, make: func(n *network) {
+			every(0, 60*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+			for i := range 10 {
+				n.closedLoop(client, web, 140, time.Duration(i)*300*ms+10*sec, 60*sec, 50*ms, from(0, 15*sec))
+			}
+		}},
+		{name: "long polls of the size of other requests, on top of them", local: app, make: func(n *network) {
+			every(0, 60*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+			for i := range 20 {
+				n.closedLoop(client, web, 100, time.Duration(i)*300*ms+20*sec, 60*sec, 50*ms, from(0, 3*sec))
+			}
+		}},
+		{name: "a queue that blocks its consumers for 5 s, or until something comes", local: app, make: func(n *network) {
+			for i := range 12 {
+				n.closedLoop(client, web, 36, time.Duration(i)*100*ms+sec, 60*sec, ms, func(at time.Duration) time.Duration {
+					return 5*sec - at%(3*sec)
+				})
+			}
+			for i := range 4 {
+				n.closedLoop(client, web, 32, time.Duration(i)*100*ms+sec, 60*sec, 100*ms, fast)
+			}
+		}},
+		{name: "consumers alone, who leave when they like", local: app, make: func(n *network) {
+			every(0, 60*sec, 500*ms, func(at time.Duration, i int) {
+				c, s := n.from(client), host(web)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+3*ms, s, c, capture.ACK, q, q+100, 0)
+				n.tcp(at+9*sec, c, s, capture.ACK|capture.FIN, q+100, q, 0)
+				n.tcp(at+9*sec+ms, s, c, capture.ACK|capture.FIN, q, q+101, 0)
+				n.tcp(at+9*sec+2*ms, c, s, capture.ACK, q+101, q+1, 0)
+			})
+		}},
+		{name: "the load ends with messages that want no answer", local: app, make: func(n *network) {
+			for range 8 {
+				c, s := n.from(client), host(web)
+				q := n.open(sec, c, s)
+				a := q
+				for i := range 100 {
+					at := sec + time.Duration(i)*100*ms
+					n.tcp(at+10*ms, c, s, capture.ACK|capture.PSH, q, a, 60)
+					n.tcp(at+14*ms, s, c, capture.ACK|capture.PSH, a, q+60, 900)
+					q, a = q+60, a+900
+					n.tcp(at+15*ms, c, s, capture.ACK|capture.PSH, q, a, 13) // a window update
+					q += 13
+				}
+			}
+			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast)
+		}},
+		{name: "a sender of records that nobody answers", local: app, make: func(n *network) {
+			for range 5 {
+				c, s := n.from(client), host(web)
+				q := n.open(sec, c, s)
+				for i := range uint32(50) {
+					n.tcp(sec+time.Duration(i)*sec, c, s, capture.ACK|capture.PSH, q+100*i, q, 100)
+					n.tcp(sec+time.Duration(i)*sec+ms, s, c, capture.ACK, q, q+100*i+100, 0)
+				}
+			}
+		}},
+	})
+}
+
+// A threshold of 300 ms finds answers of 800 ms.
+func TestSlowAfter(t *testing.T) {
+	var n network
+	every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, "198.51.100.9", "192.0.2.1:8080", 5*ms) })
+	every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, "198.51.100.9", "192.0.2.1:8080", 800*ms) })
+	if fs := n.findings(t, newSlowServer(), "192.0.2.1"); len(fs) != 0 {
+		t.Errorf("without: %+v", features(fs))
+	}
+	n.rules = "id: slow-server\nparams: {slow_after: 300ms}\n"
+	if fs := n.findings(t, newSlowServer(), "192.0.2.1"); len(fs) != 1 || fs[0].Onset.Sub(begin) != 20002*ms {
+		t.Errorf("with: %+v", features(fs))
+	}
+}
