@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -16,7 +17,21 @@ const (
 	fullBuffer  = 128 << 10 // from then on: what is read is decoded while it is in the second-level cache
 	maxRecord   = 16 << 20  // longest pcapng block, and highest limit for a pcap packet
 	zstdWindow  = 128 << 20 // what the zstd tool accepts unless told otherwise
+	zstdUsual   = 8 << 20   // what every decoder has to support (RFC 8878 §3.1.1.1.2), and what zstd -19 uses
+	zstdAll     = 512 << 20 // of all files that are open at a time: a frame of 20 bytes may claim zstdWindow
 )
+
+// unpacking is what the windows of all open zstd files may take by now.
+var unpacking atomic.Int64
+
+// claim takes a zstd window of n bytes, and reports whether there was room.
+func claim(n int64) bool {
+	if unpacking.Add(n) <= zstdAll {
+		return true
+	}
+	unpacking.Add(-n)
+	return false
+}
 
 var (
 	errMore = errors.New("more input needed") // and the caller does not want to wait for it
@@ -34,6 +49,7 @@ type window struct {
 	packing string // "", "gzip" or "zstd"
 	unpack  io.Closer
 	err     error // of r; buf[lo:hi] comes before it
+	claimed int64 // of unpacking
 	wait    bool  // peek may read from r
 	fills   int
 }
@@ -56,8 +72,15 @@ func (w *window) open(raw *rawReader) error {
 	default:
 		return nil
 	}
+	most := int64(0)
+	if w.packing == "zstd" {
+		if most = zstdMost(head); !claim(most) {
+			return fmt.Errorf("the zstd data needs a window of %d MiB to unpack, and the files that are open at the same time take the %d MiB that are allowed; unpack it first",
+				most>>20, zstdAll>>20)
+		}
+	}
 	in := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), &errReader{raw, w.err}), firstBuffer)
-	*w = window{raw: raw, wait: true, packing: w.packing}
+	*w = window{raw: raw, wait: true, packing: w.packing, claimed: most}
 	if w.packing == "gzip" {
 		var z *gzip.Reader
 		if z, err = gzip.NewReader(in); err == nil {
@@ -66,7 +89,7 @@ func (w *window) open(raw *rawReader) error {
 	} else {
 		var z *zstd.Decoder
 		z, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(zstdWindow))
+			zstd.WithDecoderMaxWindow(uint64(most)))
 		if err == nil {
 			w.r, w.unpack = z, z.IOReadCloser()
 		}
@@ -83,6 +106,16 @@ func (w *window) open(raw *rawReader) error {
 		return fmt.Errorf("the %s data is cut short before anything can be read", w.packing)
 	}
 	return err
+}
+
+// zstdMost is the largest window that the frames of a file may have whose first bytes are head: at least the usual one, for later
+// frames may want more than the first.
+func zstdMost(head []byte) int64 {
+	var h zstd.Header
+	if err := h.Decode(head); err != nil || h.Skippable {
+		return zstdWindow // it is not known yet
+	}
+	return int64(min(max(h.WindowSize, zstdUsual), zstdWindow))
 }
 
 // isZstd reports a zstd frame or a skippable frame before one (RFC 8878 §3.1).
@@ -182,7 +215,7 @@ func (w *window) packed(err error) error {
 		return errCut
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
 		return fmt.Errorf("the zstd data needs a window of more than %d MiB to unpack; unpack it with zstd --long=31 first",
-			zstdWindow>>20)
+			w.claimed>>20)
 	}
 	at := w.base + int64(w.hi)
 	return &DamageError{Offset: at, What: fmt.Sprintf(
@@ -194,6 +227,8 @@ func (w *window) close() {
 		w.unpack.Close()
 		w.unpack = nil
 	}
+	unpacking.Add(-w.claimed)
+	w.claimed = 0
 	w.base += int64(w.lo)
 	w.buf, w.lo, w.hi, w.r = nil, 0, 0, nil
 	if w.err == nil {

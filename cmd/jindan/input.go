@@ -17,7 +17,7 @@ import (
 
 // input is a set of capture files that are read as one.
 type input struct {
-	files []*pcapfile.File
+	files []captureFile
 	// recordings are directories that the agent wrote; their packet files are in files as well.
 	recordings []*recording.Recording
 	sources    []capture.Source
@@ -25,6 +25,24 @@ type input struct {
 	// unusable are the arguments and files that could not be opened, with the reason.
 	unusable []error
 	refused  []report.File
+}
+
+// captureFile is a file of packets.
+type captureFile interface {
+	capture.Source
+	Progress() (read, size int64)
+	Stats() pcapfile.Stats
+}
+
+// openAtOnce is how many files are kept open while they wait for their turn; more of them wait closed.
+const openAtOnce = 8
+
+// openFile opens one of n files.
+func openFile(name string, n int) (captureFile, error) {
+	if n <= openAtOnce {
+		return pcapfile.Open(name, decode.New())
+	}
+	return pcapfile.OpenLater(name, func() pcapfile.Decoder { return decode.New() })
 }
 
 // openInput opens what args name. What cannot be opened is noted, not fatal, as long as
@@ -49,7 +67,7 @@ func openInput(args []string) (*input, error) {
 		in.unusable = append(in.unusable, splitErrors(err)...)
 	}
 	for _, name := range names {
-		f, err := pcapfile.Open(name, decode.New())
+		f, err := openFile(name, len(names))
 		if err != nil {
 			in.unusable = append(in.unusable, err)
 			in.refused = append(in.refused, report.File{Name: name, Unread: true})
