@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -86,6 +87,10 @@ func (d *decoder) readDir(o Override) []*node {
 		d.fail(fmt.Errorf("read rules in %s: %w", o.Name, err))
 		return nil
 	}
+	if len(files) > maxFiles {
+		d.fail(fmt.Errorf("read rules in %s: %d files; at most %d are read", o.Name, len(files), maxFiles))
+		return nil
+	}
 	var out []*node
 	for _, f := range files {
 		name := path.Join(o.Name, f.Name())
@@ -98,7 +103,7 @@ func (d *decoder) readDir(o Override) []*node {
 		case path.Ext(f.Name()) != ".yaml" || strings.HasPrefix(f.Name(), "."):
 			continue
 		}
-		data, err := fs.ReadFile(o.FS, f.Name())
+		data, err := readFile(o.FS, f.Name())
 		if err != nil {
 			d.fail(fmt.Errorf("read rule %s: %w", name, err))
 			continue
@@ -111,6 +116,23 @@ func (d *decoder) readDir(o Override) []*node {
 		out = append(out, n)
 	}
 	return out
+}
+
+// readFile reads a file whose end must come: a FIFO or a device may have none, and a file under /proc does not say its size.
+func readFile(dir fs.FS, name string) ([]byte, error) {
+	st, err := fs.Stat(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	f, err := dir.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile+1)) // parseYAML refuses what is longer
 }
 
 // override applies a user's file to s.

@@ -17,6 +17,7 @@ import (
 // Bounds on one file of the catalogue; the parser's time grows with the square
 // of its size and nesting. The largest file of ours has 27 kB.
 const (
+	maxFiles    = 1000 // in a directory: the catalogue has some thirty
 	maxFile     = 64 << 10
 	maxLine     = 2000 // bytes
 	maxBrackets = 4000 // opening [ and {
@@ -117,7 +118,7 @@ func parseYAML(name string, data []byte) (n *node, err error) {
 	src := &source{name, strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")}
 	root := &node{file: src, line: 1, col: 1}
 	if len(data) > maxFile {
-		return nil, root.errorf("the file has %d bytes; at most %d are read", len(data), maxFile)
+		return nil, root.errorf("the file has more than %d bytes", maxFile)
 	}
 	if !utf8.Valid(data) {
 		return nil, root.errorf("the file is not UTF-8")
