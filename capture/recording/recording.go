@@ -62,6 +62,9 @@ type Meta struct {
 	Local   string   `json:"local,omitempty"`   // address of the host, if it was told
 	Netns   string   `json:"netns,omitempty"`   // network namespace, if it was not the agent's own
 	Sources []string `json:"sources,omitempty"` // names, by Observation.Source
+	// MaxConns and MaxPaths bounded what the agent followed at a time: a replay keeps to them.
+	MaxConns int `json:"max_connections,omitempty"`
+	MaxPaths int `json:"max_paths,omitempty"`
 	// Counters are the names of HostSample.Counters, set by Create: positions differ between versions.
 	Counters []string `json:"counters,omitempty"`
 }

@@ -30,6 +30,7 @@ type Options struct {
 	Path      string                 // of the namespace, see Open; "": the caller's own
 	Every     time.Duration          // from dump to dump; 0: 1 s
 	FullEvery time.Duration          // from full dump to full dump; 0: 15 s
+	Max       int                    // sockets in a sample; 0: MaxSockets
 	Clock     func() capture.Instant // nil: the system's wall clock
 }
 
@@ -65,6 +66,9 @@ func NewSource(o Options) (*Source, error) {
 	d, err := Open(o.Path)
 	if err != nil {
 		return nil, err
+	}
+	if o.Max > 0 {
+		d.max = min(o.Max, MaxSockets)
 	}
 	return &Source{options: o, dumper: d}, nil
 }
@@ -140,7 +144,7 @@ func (s *Source) dump(t *capture.SocketTable, now time.Time) error {
 	// Merge holds two batches: only one of them is to hold memory for all sockets, and none of it by doubling.
 	switch {
 	case full && cap(t.Sockets) < s.most:
-		t.Sockets = make([]capture.Socket, 0, s.most+s.most/8)
+		t.Sockets = make([]capture.Socket, 0, min(s.most+s.most/8, s.dumper.max))
 	case !full && cap(t.Sockets) > maxGate && s.gated < maxGate/2:
 		t.Sockets = nil
 	}

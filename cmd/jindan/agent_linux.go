@@ -37,6 +37,7 @@ type agent struct {
 	host     string // empty: it has no name
 	// renamed tells that the files of sinks were moved away; nil: nobody does.
 	renamed <-chan os.Signal
+	share   memory // of each namespace
 	stdout  *outlet
 	started atomic.Bool // watches are complete, and run
 
@@ -68,7 +69,7 @@ func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent
 
 // add begins to watch a namespace, and keeps what it sees in record unless that is empty.
 func (ag *agent) add(ns, record string) error {
-	w, err := openWatch(ag.cfg, ns)
+	w, err := openWatch(ag.cfg, ns, ag.share)
 	if err != nil {
 		return err
 	}

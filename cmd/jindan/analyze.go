@@ -101,6 +101,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if err != nil {
 		return a.failEach(err)
 	}
+	limitHeap(offlineMemory)
 	in, err := openInput(args)
 	defer in.close()
 	if err != nil {

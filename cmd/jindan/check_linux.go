@@ -63,7 +63,10 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	default:
 		return fmt.Errorf("check looks at one network namespace at a time; --netns names %d", len(cfg.Netns))
 	}
-	w, err := openWatch(cfg, ns)
+	cfg.Recorder.Enabled = false
+	share := divide(cfg, 1)
+	limitHeap(share.heap)
+	w, err := openWatch(cfg, ns, share)
 	if err != nil {
 		return err
 	}

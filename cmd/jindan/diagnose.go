@@ -11,6 +11,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/cause"
 	"jindan/analyze/detect"
+	"jindan/analyze/flow"
 	"jindan/capture"
 	"jindan/capture/recording"
 	"jindan/rules"
@@ -72,5 +73,6 @@ func engineOptions(m recording.Meta) (analyze.Options, error) {
 	if err != nil {
 		return analyze.Options{}, err
 	}
-	return analyze.Options{Local: local, Sources: m.Sources, Host: m.Host, Agent: m.Agent, Netns: m.Netns, Retain: retain}, nil
+	return analyze.Options{Local: local, Sources: m.Sources, Host: m.Host, Agent: m.Agent, Netns: m.Netns, Retain: retain,
+		Flow: flow.Options{MaxConns: m.MaxConns, MaxPaths: m.MaxPaths}}, nil
 }

@@ -65,6 +65,7 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err != nil {
 		return err
 	}
+	limitHeap(offlineMemory)
 	in, err := openInput(args)
 	defer in.close()
 	if err != nil {

@@ -71,7 +71,8 @@ func faultyAgent(t *testing.T, cfg *config.Config, out io.Writer, do func(n int)
 	if ag.direct, err = direct(cfg, "ndjson", ag.stdout); err != nil {
 		t.Fatal(err)
 	}
-	w := &watch{sources: []capture.Source{new(ticking)}, host: host.NewSource(host.Options{Netns: netns.None()}), handle: netns.None()}
+	w := &watch{sources: []capture.Source{new(ticking)}, host: host.NewSource(host.Options{Netns: netns.None()}),
+		handle: netns.None(), share: divide(cfg, 1)}
 	t.Cleanup(func() { _ = w.host.Close() })
 	n := new(int)
 	w.renew = func() (err error) {

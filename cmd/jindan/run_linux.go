@@ -154,6 +154,8 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, mo
 		return err
 	}
 	ag.renamed = moved
+	ag.share = divide(cfg, len(spaces))
+	limitHeap(ag.share.heap)
 	defer ag.close()
 	for _, ns := range spaces {
 		if err := ag.add(ns, f.record); err != nil {

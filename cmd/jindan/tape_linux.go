@@ -55,7 +55,7 @@ func newTape(ag *agent, w *watch, dir string) (*tape, error) {
 		if err := os.MkdirAll(cfg.Recorder.Dir, 0o700); err != nil {
 			ag.app.log.Warn().Msgf("what surrounds a finding is not kept (recorder.dir): %s", oneLine(err))
 		} else {
-			t.ring = recording.NewRing(recording.RingOptions{Keep: cfg.Recorder.Keep + cfg.Recorder.After, MaxBytes: int(cfg.Recorder.MaxBytes)})
+			t.ring = recording.NewRing(recording.RingOptions{Keep: cfg.Recorder.Keep + cfg.Recorder.After, MaxBytes: w.share.recorder})
 		}
 	}
 	return t, nil

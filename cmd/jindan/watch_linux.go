@@ -43,6 +43,7 @@ type watch struct {
 	noPackets string // why nothing captures packets; empty: something does
 	engine    *analyze.Engine
 	renew     func() error // makes a new engine
+	share     memory       // that it may take
 	meta      recording.Meta
 	progress  progressMade
 	// crashed is told of a failure of the engine, which begins anew then; nil: nobody wants to know.
@@ -73,8 +74,8 @@ func (p *progressMade) late() time.Duration {
 
 // openWatch opens the sources of a namespace. What cannot be opened is noted; it fails only when
 // nothing can be.
-func openWatch(cfg *config.Config, ns string) (*watch, error) {
-	w := &watch{ns: ns, handle: netns.None()}
+func openWatch(cfg *config.Config, ns string, share memory) (*watch, error) {
+	w := &watch{ns: ns, handle: netns.None(), share: share}
 	path := ""
 	if ns != "" {
 		path = netnsPath(ns)
@@ -96,7 +97,7 @@ func openWatch(cfg *config.Config, ns string) (*watch, error) {
 	if w.noPackets != "" {
 		w.blind = append(w.blind, "packets: "+w.noPackets)
 	}
-	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: cfg.Sockets.GateEvery, FullEvery: cfg.Sockets.FullEvery})
+	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: cfg.Sockets.GateEvery, FullEvery: cfg.Sockets.FullEvery, Max: share.sockets})
 	if err != nil {
 		errs = append(errs, err)
 		w.blind = append(w.blind, "sockets: "+advice(err, "CAP_SYS_ADMIN"))
@@ -176,7 +177,8 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 	if err != nil {
 		hostname = ""
 	}
-	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names(), Netns: w.ns}
+	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names(), Netns: w.ns,
+		MaxConns: w.share.conns, MaxPaths: w.share.paths}
 	if a := cfg.Local; a.IsValid() {
 		w.meta.Local = a.String()
 	}
