@@ -7,6 +7,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/capture"
+	"jindan/rules"
 )
 
 // DeadUpstream are the features of dead-upstream. Times in seconds.
@@ -50,6 +51,7 @@ type deadUpstream struct {
 	requests requests
 	states   subjects[callKey, upstreamState]
 	opening  openingSockets
+	habit    habit
 	calls    int
 	failed   int
 	worst    float64      // share of failed calls of the worst upstream that has been forgotten
@@ -115,6 +117,11 @@ func (d *deadUpstream) Sample(at capture.Instant, s *capture.Sample) {
 	}
 }
 
+// Configure takes what makes a kind of request usual.
+func (d *deadUpstream) Configure(p rules.Params) {
+	d.habit = habit{uint32(p.Int("min_answered")), p.Duration("min_habit")}
+}
+
 func (d *deadUpstream) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{},
 		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer)}
@@ -155,6 +162,7 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	}
 	if hungEvents.Has(e.Kind) {
 		if st := d.states.get(callKey{c.Client.Addr, c.Server}); st != nil {
+			st.hung.habit = d.habit
 			st.hung.event(e)
 			st.lastAt = e.At
 			if e.Kind == flow.Response {

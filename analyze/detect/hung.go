@@ -10,26 +10,31 @@ import (
 )
 
 // hungCalls follows the requests of one caller to one server since the server last said anything: calls
-// that are accepted by the server's kernel and then get no byte.
+// that are accepted by the server's kernel and then get no byte. An acknowledgement is the kernel's and no
+// sign of life of the program behind it.
 //
 // It is careful, because silence is normal in many protocols. A long poll is answered after minutes;
 // a publisher of MQTT (QoS 0) or syslog never is. So the server must have answered this caller before, each
 // time sooner than what counts as hung, and since then nobody. And each call must be a fresh connection
-// without a single byte, or one on which not even an acknowledgement came.
+// without a single byte, or a request whose like (kinds) are answered as a rule, as those on the connections of a pool.
 type hungCalls struct {
+	kinds   kinds
 	waiting []hungCall // requests since the last answer, oldest first
 	answers uint32
 	slowest [2]time.Duration // of the answers in this spell of windows and in the one before
 	age     int              // windows of this spell
 	lastOK  capture.Instant
+	habit   habit // what makes a kind of request usual
 }
 
 type hungCall struct {
 	ref      flow.Ref
 	at       capture.Instant // request
 	packets  uint32          // of the server, when the request was sent
+	bytes    uint64          // likewise
 	gaveUp   bool            // the caller closed without having got anything
 	spoke    bool            // the server has sent something, or closed
+	usual    bool            // its like are answered as a rule
 	evidence analyze.Evidence
 }
 
@@ -44,7 +49,7 @@ func (h *hungCalls) event(e *flow.Event) {
 	switch e.Kind {
 	case flow.Request:
 		if len(h.waiting) < maxFails {
-			x := hungCall{ref: c.Ref(), at: e.At, packets: c.Packets(flow.Server),
+			x := hungCall{ref: c.Ref(), at: e.At, packets: c.Packets(flow.Server), bytes: c.Bytes(flow.Server), usual: h.kinds.of(e.Len).usual,
 				evidence: analyze.Evidence{At: e.At, Flow: c.String(), Note: "request without a byte in answer"}}
 			if e.Frame != 0 {
 				x.evidence.Frames = []uint64{e.Frame}
@@ -53,6 +58,11 @@ func (h *hungCalls) event(e *flow.Event) {
 		}
 	case flow.Response:
 		h.answers++
+		if size := request(c, e.Since); size&moreSegments != 0 {
+			h.kinds.of(size &^ moreSegments).ignored()
+		} else {
+			h.kinds.of(size).answered(h.habit, e.At)
+		}
 		h.slowest[0] = max(h.slowest[0], e.Dur)
 		h.waiting, h.lastOK = h.waiting[:0], e.At
 	case flow.Abandoned, flow.Closed:
@@ -66,10 +76,10 @@ func (h *hungCalls) event(e *flow.Event) {
 	}
 }
 
-// spoken reports whether the server has sent what a hung one would not: data on a fresh
-// connection, or a mere acknowledgement on one where it had sent data before.
+// spoken reports whether the server has sent what a hung one would not: data since the request, or, on a connection
+// where it had sent data before, anything in return for what may need no answer.
 func spoken(c *flow.Conn, x *hungCall) bool {
-	return c.Bytes(flow.Server) > 0 && c.Packets(flow.Server) != x.packets
+	return c.Bytes(flow.Server) != x.bytes || x.bytes > 0 && !x.usual && c.Packets(flow.Server) != x.packets
 }
 
 func (h *hungCalls) judge(w *analyze.Window) {

@@ -22,7 +22,8 @@ type kind struct {
 	size     uint32
 	fast     uint32 // answered in time
 	slow     uint32 // not answered in time, while it was not known whether that is usual
-	needless uint32 // after which the client went on although there was no answer yet
+	needless uint32 // after which the client went on although there was no answer yet: a window update of HTTP/2, a record of a log
+	first    capture.Instant
 	usual    bool   // is answered in time, as a rule: when it is not, something is wrong
 	complete uint32 // answers that were seen to their end
 	shortest uint32 // bytes of the shortest of them
@@ -35,13 +36,15 @@ const (
 	// which more came after the first segment. No segment is as long.
 	greetingKind = 1 << 31
 	moreSegments = 1 << 30
-	// wentOn: a client that sends the next message so much later has not waited for an answer to the one before (a window
-	// update of HTTP/2, a record of a log). The parts of one request follow each other sooner: 40 ms are the delayed
-	// acknowledgement that Nagle's algorithm waits for (Linux TCP_DELACK_MIN).
-	wentOn = 50 * time.Millisecond
 	// usuallyFast: a kind that was slow at first becomes usual when it was answered in time so many times as often.
 	usuallyFast = 20
 )
+
+// habit is what makes a kind usual: so many answers in time, over so long a time.
+type habit struct {
+	answers uint32
+	time    time.Duration
+}
 
 func (k *kinds) of(size uint32) *kind {
 	for i := range k.exact[:k.n] {
@@ -65,20 +68,18 @@ func request(c *flow.Conn, since capture.Instant) uint32 {
 	return c.RequestLen()
 }
 
-// answered notes an answer in time; known is how many of them make a habit.
-func (k *kind) answered(known uint32) {
-	k.fast++
-	k.judge(known)
+// answered notes an answer in time.
+func (k *kind) answered(h habit, now capture.Instant) {
+	if k.fast++; k.first == 0 {
+		k.first = now
+	}
+	k.usual = k.fast >= h.answers && now.Sub(k.first) >= h.time && k.fast >= usuallyFast*k.slow && k.fast >= usuallyFast*k.needless
 }
 
 // ignored notes that the client went on without an answer.
-func (k *kind) ignored(known uint32) {
+func (k *kind) ignored() {
 	k.needless++
-	k.judge(known)
-}
-
-func (k *kind) judge(known uint32) {
-	k.usual = k.fast >= known && k.fast >= usuallyFast*k.slow && k.fast >= usuallyFast*k.needless
+	k.usual = k.usual && k.fast >= usuallyFast*k.needless
 }
 
 // waits notes a request without an answer in time, and reports whether that is unusual.

@@ -53,7 +53,7 @@ type slowServer struct {
 	slowAfter time.Duration
 	patience  time.Duration
 	factor    float64
-	known     uint32
+	habit     habit
 }
 
 type serverState struct {
@@ -148,7 +148,7 @@ func newSlowServer() analyze.Detector {
 // Configure takes the thresholds that divide slow from fast as requests come.
 func (d *slowServer) Configure(p rules.Params) {
 	d.slowAfter, d.patience = p.Duration("slow_after"), p.Duration("patience")
-	d.factor, d.known = p.Float("min_factor"), uint32(p.Int("min_known"))
+	d.factor, d.habit = p.Float("min_factor"), habit{uint32(p.Int("min_known")), p.Duration("min_habit")}
 }
 
 func (d *slowServer) Spec() analyze.Spec {
@@ -215,8 +215,8 @@ func (k *kinds) greeting() *kind {
 // answer takes the first byte of an answer to a request of the given size.
 func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size uint32) {
 	k := st.kinds.of(size)
-	if size&moreSegments != 0 && c.RequestLast().Sub(e.Since) >= wentOn {
-		st.kinds.of(size &^ moreSegments).ignored(d.known)
+	if size&(moreSegments|greetingKind) == moreSegments {
+		st.kinds.of(size &^ moreSegments).ignored()
 	}
 	since, last := e.Since, st.lastAt
 	st.lastAt = e.At
@@ -232,7 +232,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 		wait = max(wait, e.At.Sub(o.at))
 	case wait < d.slowAfter:
 		if !e.Flag { // else its client had left, and that is what counts
-			k.answered(d.known)
+			k.answered(d.habit, e.At)
 			st.fastCur++
 		}
 		st.time(since, wait, false)
@@ -423,7 +423,7 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 			n++
 		default:
 			k := st.kinds.of(x.size)
-			if k.complete < d.known || float64(c.AnswerBytes()+flow.AnswerUnit) >= wholeShare*float64(k.shortest) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
+			if k.complete < d.habit.answers || float64(c.AnswerBytes()+flow.AnswerUnit) >= wholeShare*float64(k.shortest) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
 				continue
 			}
 			if at := st.paused.get(x.ref); at != nil && *at == 0 {
