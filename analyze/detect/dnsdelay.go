@@ -6,6 +6,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/capture"
+	"jindan/rules"
 )
 
 // DNSDelay are the features of dns-delay. Times in seconds.
@@ -28,21 +29,34 @@ type DNSDelay struct {
 	Quantised float64 `json:"quantised"`
 	Names     int     `json:"names"`
 	Noise     int     `json:"noise"`
+	// Of lookups: the questions for one name that are asked together.
+	Lookups       int     `json:"lookups"`
+	TimedOut      int     `json:"timed_out"`
+	TimeoutShare  float64 `json:"timeout_share"`
+	TimeoutChance float64 `json:"timeout_chance"`
+	Timeout       float64 `json:"timeout"`
+	Paired        float64 `json:"paired"`
+	Second        float64 `json:"second"`
+	Type          string  `json:"type"`
+	Examples      string  `json:"examples"`
 }
 
 // dnsDelay measures, per asking host and server, how long a program waits for the answer to a
 // name: from its first query to the answer, all tries at that server included.
 type dnsDelay struct {
-	states resolvers[delayState]
-	known  subjects[question, bool]          // names that a server has answered before
-	chains subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
-	slow   time.Duration                     // the rule's threshold, as of the last window
-	served latencies                         // all answers, for the assessment
+	lookups lookups
+	states  resolvers[delayState]
+	known   subjects[question, bool]          // names that a server has answered before
+	chains  subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
+	slow    time.Duration                     // the rule's threshold, as of the last window
+	served  latencies                         // all answers, for the assessment
+	gone    worst                             // of the states that were dropped
 }
 
 type delayState struct {
 	series series // of all measured answers; bad: slow
 	cold   series // of the answers to names that the server had not answered before
+	waits  series // of lookups; bad: those that took a time-out of the asker's or more
 	recent []answerTime
 	before latencies
 	late   []capture.Instant // when those questions were asked
@@ -50,6 +64,8 @@ type delayState struct {
 	onset  capture.Instant
 	noise  []capture.Instant
 	lastAt capture.Instant
+	total  int // answers
+	bad    int // slow ones
 }
 
 // answerTime is one answer.
@@ -60,34 +76,40 @@ type answerTime struct {
 	cold     bool // the first answer to that name
 	retried  bool
 	repeated bool // came at once after the question was asked again: the first was lost
+	timedOut bool // the same, and counted for its lookup
+	paired   bool // another question of the lookup had been answered at once
+	second   bool // it was asked after another question of the lookup
+	qtype    uint16
+	record   uint64
+	text     string // the name, of slow ones
 	evidence analyze.Evidence
 }
 
 const (
 	// slowDNS is the threshold of the rule until its own value is known, which is with the first window.
 	slowDNS = 200 * time.Millisecond
-	// coldBaseline is how many answers to new names must have been seen before the onset
-	// for slow ones to count: a recursive server is slow with what it does not know.
-	coldBaseline = 10
-	// slowTolerated is the share of slow answers at which p95 is the threshold.
-	slowTolerated = 0.05
 	// rcodeNameError is NXDOMAIN (RFC 1035 §4.1.1).
 	rcodeNameError = 3
 )
 
 func newDNSDelay() analyze.Detector {
-	return &dnsDelay{states: newResolvers[delayState](),
+	return &dnsDelay{lookups: lookups{pending: newSubjects[uint64, lookup](maxLookups), // which servers are asked beside is not asked
+		groups: groups{newSubjects[askedKey, *group](maxLookups)}}, states: newResolvers[delayState](),
 		known: newSubjects[question, bool](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
 		slow: slowDNS}
 }
 
 func (d *dnsDelay) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "dns-delay", Features: DNSDelay{}, Events: flow.Of(flow.DNSAnswer, flow.DNSLate)}
+	return analyze.Spec{Rule: "dns-delay", Features: DNSDelay{}, Events: lookupEvents}
 }
 
 func (d *dnsDelay) Event(e *flow.Event) {
 	q := e.DNS
 	if q == nil {
+		return
+	}
+	_, l := d.lookups.event(e)
+	if e.Kind != flow.DNSAnswer && e.Kind != flow.DNSLate {
 		return
 	}
 	st := d.states.get(q)
@@ -115,6 +137,13 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	}
 	wait := e.At.Sub(asked)
 	slow := wait >= d.slow
+	repeated := tries > 1 && e.At.Sub(q.Last) < d.slow
+	var g *group
+	if l != nil {
+		g = l.group
+	}
+	paired, second := g != nil && g.fast, g != nil && l.first > g.at
+	timedOut := st.took(g, asked, slow && repeated)
 	if !slow && (q.Rcode == rcodeNameError || q.Rcode == 0 && q.Records == 0) {
 		// Names of the search list and types that a name has not got: asked along with
 		// the real question, and fast.
@@ -125,12 +154,17 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if known := d.known.get(questionOf(q)); known != nil {
 		cold, *known = !*known, true
 	}
+	// A recursive server may be slow with what it does not know. Not when it answers at last as soon as it is asked
+	// again, nor when it is asked not to recurse.
+	cold = cold && tries <= 1 && !q.Iterative
 	d.served.add(wait)
-	a := answerTime{at: asked, wait: wait, name: q.NameHash, cold: cold, retried: tries > 1,
-		repeated: tries > 1 && e.At.Sub(q.Last) < d.slow}
+	st.total++
+	a := answerTime{at: asked, wait: wait, name: q.NameHash, qtype: q.QType, cold: cold, retried: tries > 1,
+		repeated: repeated, timedOut: timedOut, paired: paired, second: second, record: q.Record}
 	bad := uint32(0)
 	if slow {
 		bad = 1
+		st.bad++
 		a.evidence = analyze.Evidence{At: asked, Flow: q.Client.String() + " > " + q.Server.String(),
 			Note: "answered after " + wait.Round(time.Millisecond).String()}
 		if q.QueryFrame != 0 && e.Frame != 0 {
@@ -151,28 +185,78 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	st.recent = appendBounded(st.recent, a, maxDNSNotes)
 }
 
+// took notes how the lookup that g is fares, asked at asked, and counts it once all its questions are answered. It
+// reports whether this answer is its first to take a time-out.
+func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool {
+	bad := timedOut
+	if g != nil {
+		timedOut = timedOut && !g.failed
+		g.failed, g.fast = g.failed || timedOut, g.fast || !timedOut
+		if g.open > 0 || g.counted {
+			return timedOut
+		}
+		g.counted, bad, asked = true, g.failed, min(asked, g.at)
+	}
+	if bad {
+		st.waits.add(1, 1, asked)
+	} else {
+		st.waits.add(0, 1, 0)
+	}
+	return timedOut
+}
+
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
+	d.lookups.judge(w.End, func(*lookup) {})
 	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
 	d.states.each(func(k resolverKey, st *delayState) bool {
 		st.series.roll()
 		st.cold.roll()
+		st.waits.roll()
+		st.name(w)
 		s := &st.series
 		if s.since.bad == 0 {
-			return w.End.Sub(st.lastAt) < idleState
+			if w.End.Sub(st.lastAt) < idleState {
+				return true
+			}
+			d.gone.add(st.bad, st.total)
+			return false
 		}
 		if s.over() {
 			return true
 		}
-		f, evidence := st.measure(d.slow)
-		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence})
+		f, evidence := st.measure(d.slow, w.Params)
+		onset := s.onset
+		// Where only some lookups are slow, the time-outs tell since when.
+		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 && x.onset != 0 {
+			onset = x.onset
+		}
+		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence})
 		return true
 	})
 }
 
-func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyze.Evidence) {
-	s := &st.series
-	f = DNSDelay{Queries: int(s.since.total), Answered: int(s.since.total), Baseline: s.beforeSpan}
+// name names the slow answers since the last window, while the table still knows.
+func (st *delayState) name(w *analyze.Window) {
+	for i := len(st.recent) - 1; i >= 0 && st.recent[i].record != named; i-- {
+		a := &st.recent[i]
+		if a.evidence.At != 0 {
+			if a.text = w.Flows.DNSNameOf(a.record, a.name); a.text != "" {
+				a.evidence.Note = flow.DNSType(a.qtype) + " " + a.text + ": " + a.evidence.Note
+			}
+		}
+		a.record = named
+	}
+}
+
+// named stands for the record of an answer that name has seen.
+const named = ^uint64(0)
+
+func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDelay, evidence []analyze.Evidence) {
+	s, x := &st.series, &st.waits
+	f = DNSDelay{Queries: int(s.since.total), Answered: int(s.since.total), Baseline: s.beforeSpan,
+		Lookups: int(x.since.total), TimedOut: int(x.since.bad), TimeoutShare: x.since.share()}
+	f.TimeoutChance = atLeast(f.TimedOut, f.Lookups, params.Float("timeout_tolerated"))
 	// New names count when answers to new names were fast before; or when half of all answers
 	// take a second, which no recursive server needs.
 	var all, waits []float64
@@ -181,7 +265,10 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 			all = append(all, a.wait.Seconds())
 		}
 	}
-	coldCounts := st.cold.locked && st.cold.before.total >= coldBaseline || median(all) >= slowAnswer.Seconds()
+	coldCounts := st.cold.locked && int(st.cold.before.total) >= params.Int("cold_baseline") || median(all) >= params.Duration("cold_limit").Seconds()
+	var asked examples
+	var timeouts []float64
+	others, paired, second := false, 0, 0
 	names := newSubjects[uint64, struct{}](maxDNSNotes)
 	repeated, slowAll := 0, 0
 	var first, last capture.Instant // slow ones
@@ -193,6 +280,16 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 			continue
 		}
 		f.Max = max(f.Max, a.wait.Seconds())
+		others = others || a.wait < slow && asked.n > 0 && a.qtype != asked.qtype
+		if a.timedOut {
+			timeouts = append(timeouts, a.wait.Seconds())
+			if a.paired {
+				paired++
+				if a.second {
+					second++
+				}
+			}
+		}
 		if a.retried {
 			f.Retried++
 		}
@@ -215,6 +312,7 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 		}
 		last = max(last, a.at)
 		names.get(a.name)
+		asked.add(a.qtype, a.text)
 		if a.repeated {
 			repeated++
 		}
@@ -230,7 +328,11 @@ func (st *delayState) measure(slow time.Duration) (f DNSDelay, evidence []analyz
 		st.onset, st.lateN = s.onset, countSince(st.late, s.onset)
 	}
 	f.Late, f.Noise = st.lateN, countSince(st.noise, s.onset)
-	f.Chance = atLeast(f.Slow, len(waits), slowTolerated)
+	f.Chance = atLeast(f.Slow, len(waits), params.Float("slow_share"))
+	f.Timeout, f.Paired, f.Second = median(timeouts), ratio(paired, len(timeouts)), ratio(second, len(timeouts))
+	if f.Examples = asked.String(); others && !asked.mixed {
+		f.Type = flow.DNSType(asked.qtype)
+	}
 	// The list is bounded, the series is not.
 	if slowAll > 0 && len(all) > 0 {
 		f.Slow = f.Slow * int(s.since.bad) / slowAll
@@ -249,8 +351,14 @@ func countSince(v []capture.Instant, at capture.Instant) (n int) {
 	return n
 }
 
-func (d *dnsDelay) Assess(w *analyze.Window) analyze.Assessment {
-	n := int(d.served.n)
-	return analyze.Assessment{Assessable: n >= w.Params.Int("min_answered"), Features: DNSDelay{Queries: n, Answered: n,
-		P50: d.served.quantile(0.5), P95: d.served.quantile(0.95), P99: d.served.quantile(0.99)}}
+func (d *dnsDelay) Assess(*analyze.Window) analyze.Assessment {
+	x := d.gone
+	d.states.each(func(_ resolverKey, st *delayState) bool {
+		x.add(st.bad, st.total)
+		return true
+	})
+	f := DNSDelay{P50: d.served.quantile(0.5), P95: d.served.quantile(0.95), P99: d.served.quantile(0.99)}
+	f.Slow, f.Answered = x.of()
+	f.Queries = f.Answered
+	return analyze.Assessment{Assessable: f.Answered > 0, Features: f}
 }

@@ -6,6 +6,23 @@ import (
 	"time"
 )
 
+// pair looks a name up as glibc does: A and AAAA at once from one socket, and both again after 5 s if the AAAA, which lost
+// says, gets no answer.
+func pair(n *network, at time.Duration, client, server, name string, lost bool) {
+	c := n.from(client)
+	a, aaaa := n.ask(at, c, server, name, typeA), n.ask(at+ms/30, c, server, name, typeAAAA)
+	n.answer(at+ms, c, server, a, 0, 100)
+	if !lost {
+		n.answer(at+ms, c, server, aaaa, 0, 100)
+		return
+	}
+	at += 5005 * ms
+	n.udp(at, c, host(server), a, len(a))
+	n.answer(at+ms, c, server, a, 0, 100)
+	n.udp(at+2*ms, c, host(server), aaaa, len(aaaa))
+	n.answer(at+3*ms, c, server, aaaa, 0, 100)
+}
+
 func TestDNSDelay(t *testing.T) {
 	const app, dns = "192.0.2.1", "198.51.100.53:53"
 	ask := func(n *network, from, to, wait time.Duration) {
@@ -57,6 +74,55 @@ func TestDNSDelay(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
+		{name: "the second query of a pair is lost now and then", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 800 * ms,
+			make: func(n *network) {
+				every(0, 80*sec, 400*ms, func(at time.Duration, i int) { pair(n, at, app, dns, fmt.Sprintf("n%d.test", i%9), i%18 == 2) })
+			},
+			check: func(t *testing.T, features any) {
+				f := features.(DNSDelay)
+				if f.Lookups < 185 || f.Lookups > 200 || f.TimedOut != 11 || f.Second != 1 || f.Type != "AAAA" || f.Timeout < 5 || f.Timeout > 5.1 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one type is answered only when it is asked again", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 0,
+			make: func(n *network) {
+				every(0, 90*sec, 3*sec, func(at time.Duration, i int) { pair(n, at, app, dns, fmt.Sprintf("n%d.test", i), true) })
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSDelay); f.TimedOut != f.Lookups || f.TimedOut < 28 || f.Cold != 0 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "authoritative servers are slow", want: "warn resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 30*sec, 300*ms, func(at time.Duration, i int) {
+					c := n.from(app)
+					q := message(uint16(i), fmt.Sprintf("n%d.test", i), 0, 0)
+					q[2] &^= 1 // RD, RFC 1035 §4.1.1: a resolver asks
+					n.udp(at, c, host(dns), q, len(q))
+					n.answer(at+600*ms, c, dns, q, 0, 100)
+				})
+			}},
+		{name: "one query in 300 is lost", make: func(n *network) {
+			every(0, 240*sec, 200*ms, func(at time.Duration, i int) { pair(n, at, app, dns, fmt.Sprintf("n%d.test", i%9), i%300 == 2) })
+		}},
+		{name: "1 % of the queries are lost", make: func(n *network) {
+			every(0, 120*sec, 200*ms, func(at time.Duration, i int) { pair(n, at, app, dns, fmt.Sprintf("n%d.test", i%9), i%50 == 2) })
+		}},
+		{name: "a search list: names that do not exist before the one that does", make: func(n *network) {
+			every(0, 60*sec, 500*ms, func(at time.Duration, i int) {
+				for _, suffix := range []string{".a.test", ".b.test", ".c.test", ""} {
+					c, name, rcode := n.from(app), "www.example.org"+suffix, uint16(nxDomain)
+					if suffix == "" {
+						rcode = noError
+					}
+					for _, qtype := range []uint16{typeA, typeAAAA} {
+						n.answer(at+2*ms, c, dns, n.ask(at, c, dns, name, qtype), rcode, 100)
+					}
+					at += 3 * ms
+				}
+			})
+		}},
 		{name: "cold names of a recursive server", make: func(n *network) {
 			every(0, 30*sec, 100*ms, func(at time.Duration, i int) {
 				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), 400*ms, noError, 200)

@@ -23,13 +23,15 @@ type DNSErrors struct {
 	Names       int     `json:"names"`
 	NamesOK     int     `json:"names_ok"`
 	P95         float64 `json:"p95"`
+	Examples    string  `json:"examples"`
 }
 
 // dnsErrors counts, per asking host and server, the answers that say that the server could not, or
 // would not, answer.
 type dnsErrors struct {
 	states resolvers[errorState]
-	total  DNSErrors
+	gone   worst // of the states that were dropped
+	nx     int   // answers NXDOMAIN, of all
 }
 
 type errorState struct {
@@ -40,6 +42,8 @@ type errorState struct {
 	codes  [rcodeRefused + 1]uint32 // errors by code since the onset, while there is a change; else all
 	since  capture.Instant          // that onset
 	lastAt capture.Instant
+	total  int // answers
+	errors int // of these
 }
 
 type errorAnswer struct {
@@ -47,6 +51,9 @@ type errorAnswer struct {
 	wait     time.Duration
 	name     uint64
 	rcode    uint8
+	qtype    uint16
+	record   uint64 // for the name, until it is known
+	text     string // the name
 	evidence analyze.Evidence
 }
 
@@ -81,17 +88,17 @@ func (d *dnsErrors) Event(e *flow.Event) {
 		return
 	}
 	st.lastAt = max(st.lastAt, e.At)
-	d.total.Answered++
+	st.total++
 	bad := uint32(0)
 	switch q.Rcode {
 	case rcodeNameError:
 		st.nx = appendBounded(st.nx, e.At, maxDNSNotes)
-		d.total.NXDomain++
+		d.nx++
 	case rcodeFormErr, rcodeServFail, rcodeNotImp, rcodeRefused:
 		bad = 1
-		d.total.Errors++
+		st.errors++
 		st.codes[q.Rcode]++
-		n := errorAnswer{at: q.First, wait: e.Dur, name: q.NameHash, rcode: q.Rcode, evidence: analyze.Evidence{
+		n := errorAnswer{at: q.First, wait: e.Dur, name: q.NameHash, rcode: q.Rcode, qtype: q.QType, record: q.Record, evidence: analyze.Evidence{
 			At: e.At, Flow: q.Client.String() + " > " + q.Server.String(), Note: rcodeName(q.Rcode)}}
 		if e.Frame != 0 {
 			n.evidence.Frames = []uint64{e.Frame}
@@ -119,9 +126,14 @@ func rcodeName(c uint8) string {
 func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.states.each(func(k resolverKey, st *errorState) bool {
 		st.series.roll()
+		st.name(w)
 		s := &st.series
 		if s.since.bad == 0 {
-			return w.End.Sub(st.lastAt) < idleState
+			if w.End.Sub(st.lastAt) < idleState {
+				return true
+			}
+			d.gone.add(st.errors, st.total)
+			return false
 		}
 		if s.over() {
 			return true
@@ -141,6 +153,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.NotImp, f.Refused = int(st.codes[rcodeNotImp]), int(st.codes[rcodeRefused])
 		names := newSubjects[uint64, struct{}](maxDNSNotes)
 		var waits []float64
+		var asked examples
 		var evidence []analyze.Evidence
 		for i := range st.notes {
 			n := &st.notes[i]
@@ -148,6 +161,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				continue
 			}
 			names.get(n.name)
+			asked.add(n.qtype, n.text)
 			waits = append(waits, n.wait.Seconds())
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, n.evidence)
@@ -159,15 +173,32 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				fine.get(g.name)
 			}
 		}
-		f.NamesOK = len(fine.keys)
+		f.NamesOK, f.Examples = len(fine.keys), asked.String()
 		f.Names, f.P95 = len(names.keys), quantile(waits, 0.95)
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence})
 		return true
 	})
 }
 
+// name names the errors since the last window, while the table still knows.
+func (st *errorState) name(w *analyze.Window) {
+	for i := len(st.notes) - 1; i >= 0 && st.notes[i].record != named; i-- {
+		n := &st.notes[i]
+		if n.text = w.Flows.DNSNameOf(n.record, n.name); n.text != "" {
+			n.evidence.Note = flow.DNSType(n.qtype) + " " + n.text + ": " + n.evidence.Note
+		}
+		n.record = named
+	}
+}
+
 func (d *dnsErrors) Assess(*analyze.Window) analyze.Assessment {
-	f := d.total
+	x := d.gone
+	d.states.each(func(_ resolverKey, st *errorState) bool {
+		x.add(st.errors, st.total)
+		return true
+	})
+	f := DNSErrors{NXDomain: d.nx}
+	f.Errors, f.Answered = x.of()
 	f.Share = ratio(f.Errors, f.Answered)
 	return analyze.Assessment{Assessable: f.Answered > 0, Features: f}
 }

@@ -50,14 +50,18 @@ type lookup struct {
 // AAAA of getaddrinfo(3). It fails if one of them does, and is as slow as the slowest.
 type group struct {
 	at      capture.Instant // first query
+	port    uint16          // from which that was asked
 	types   uint8           // see typeBit
+	open    int             // questions without an answer
 	counted bool            // among all
 	failed  bool            // among those that failed
+	fast    bool            // one of the questions was answered at once
 }
 
-// askedKey is whose question for which name.
+// askedKey is whose question for which name, and from which port; port 0: the newest, from whichever.
 type askedKey struct {
 	resolver uint32
+	port     uint16
 	name     uint64
 }
 
@@ -97,24 +101,44 @@ type groups struct{ subjects[askedKey, *group] }
 func (gs *groups) join(d *flow.DNS, at capture.Instant) *group {
 	bit := typeBit(d.QType)
 	if bit == 0 {
-		return &group{at: at}
+		return &group{at: at, open: 1}
 	}
-	p := gs.get(askedKey{d.Resolver, d.NameHash})
-	if p == nil {
+	own := gs.get(askedKey{d.Resolver, d.Client.Port, d.NameHash})
+	last := gs.get(askedKey{d.Resolver, 0, d.NameHash})
+	if own == nil || last == nil {
 		return nil
 	}
-	g := *p
-	if g == nil || g.types&bit != 0 || at.Sub(g.at) > askTogether || g.at.Sub(at) > askTogether {
-		g = &group{at: at}
-		*p = g
+	g := *own
+	switch {
+	case g != nil && g.open > 0:
+		// glibc asks for all of a lookup again, from the same socket, when one of the answers is missing.
+	case g.takes(bit, at):
+	case (*last).takes(bit, at): // a socket for each question
+		g = *last
+	default:
+		g = &group{at: at, port: d.Client.Port}
+		*last = g
 	}
+	*own = g
 	g.types |= bit
+	g.open++
 	return g
+}
+
+// takes reports whether a question of another type, asked at at, belongs to g.
+func (g *group) takes(bit uint8, at capture.Instant) bool {
+	return g != nil && g.types&bit == 0 && at.Sub(g.at) <= askTogether
 }
 
 // judge forgets groups that nothing will join any more.
 func (gs *groups) judge(now capture.Instant) {
-	gs.each(func(_ askedKey, g **group) bool { return now.Sub((*g).at) <= askTogether })
+	gs.each(func(_ askedKey, g **group) bool {
+		if *g == nil {
+			return false
+		}
+		age := now.Sub((*g).at)
+		return age <= askTogether || (*g).open > 0 && age <= lookupLongest
+	})
 }
 
 const (
@@ -196,6 +220,9 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 			l.truncated, l.cutAt = true, e.At
 		default:
 			l.over = true
+			if l.group != nil {
+				l.group.open--
+			}
 			ls.pending.drop(k)
 			ls.serve(d, e.At)
 		}
@@ -294,6 +321,9 @@ func (ls *lookups) judge(now capture.Instant, decided func(*lookup)) {
 		}
 		if now.Sub(l.last) < lookupDecided && now.Sub(l.first) < lookupLongest {
 			return true
+		}
+		if l.group != nil {
+			l.group.open--
 		}
 		if !l.again {
 			decided(l)

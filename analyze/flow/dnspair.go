@@ -71,10 +71,12 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	t.stats.Transactions++
 	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolvers.get(resolverPair{d.Client.Addr, d.Server}, t.window)
 	old, asked := t.find(byID, d), t.find(byName, d)
-	before := asked
-	again := repeats(d, before)
-	if !again && old != before && repeats(d, old) {
-		again, before = true, old
+	// The same id from the same socket is the same caller; else the question may be somebody else's.
+	before := old
+	again := repeats(d, old)
+	if !again {
+		before = asked
+		again = repeats(d, asked) && !t.anew(d, asked)
 	}
 	switch {
 	case again:
@@ -96,6 +98,31 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 		emit(&t.ev)
 	}
 }
+
+// anew reports whether d, which looks like the next try of e, is another caller's: a lookup of two types that begins
+// from a socket of its own. Of one that tries again the other type is tried again too, or not asked.
+func (t *dnsTable) anew(d, e *DNS) bool {
+	if d.Client.Port == e.Client.Port {
+		return false
+	}
+	mate := DNS{Client: d.Client, Server: d.Server, NameHash: d.NameHash}
+	switch d.QType {
+	case dnsTypeA:
+		mate.QType = dnsTypeAAAA
+	case dnsTypeAAAA:
+		mate.QType = dnsTypeA
+	default:
+		return false
+	}
+	m := t.find(byName, &mate)
+	return m != nil && m.Client.Port == d.Client.Port && m.Tries == 1 && d.First.Sub(m.First) < dnsRetryMin
+}
+
+// Types that are asked for together (IANA dns-parameters).
+const (
+	dnsTypeA    = 1
+	dnsTypeAAAA = 28
+)
 
 // resolverPair is who asks whom.
 type resolverPair struct {
