@@ -448,10 +448,9 @@ func (f *flowStats) opened(s analyze.Subject) int {
 	return f.flows - f.byReceiver
 }
 
-// copyShare is the share of p's packets that were captured twice. Where the network itself makes copies, their
-// duplicate ACKs make senders repeat what was not lost.
+// copyShare is the share of p's packets that were captured twice. One of each is judged, so they lower no claim.
 func copyShare(p *flow.Path) float64 {
-	return ratio(p.Side[0].Copies+p.Side[1].Copies, p.Side[0].Segments+p.Side[1].Segments)
+	return ratio(p.Side[0].Copies+p.Side[1].Copies, p.Side[0].Packets+p.Side[1].Packets)
 }
 
 // pathSubject describes a direction as seen from this host, or from the receiver when this

@@ -32,6 +32,12 @@ const (
 	// copyHorizon: the IP-ID counter of a busy sender comes round after 65,536 packets (RFC 6864 §4);
 	// later than this an equal ID is no evidence.
 	copyHorizon = 30 * time.Second
+	// slowestClock: a time stamp ticks at least once a second (RFC 7323 §5.4), so that of a segment that was sent
+	// again later has changed.
+	slowestClock = 1100 * time.Millisecond
+	// disorder is how far packets of a capture may be out of order without it having gone back in time: several queues, or
+	// interfaces, are emptied one after the other.
+	disorder = time.Second
 )
 
 func copySlot(h uint64) uint64 { return h >> 3 & (copySlots - 1) }
@@ -40,12 +46,10 @@ func (t *copyTable) init() { t.entries = make([]copyEntry, copySlots) }
 
 // seen reports whether p is a copy of a packet that was seen before, and remembers p.
 //
-// Equal in every header field that a sender changes between transmissions, with an IP-ID
-// that is not 0, is a copy (Linux numbers each transmission of a socket; a stack that
-// re-uses the ID cannot be told from a copy, so its repeats prove no loss either).
-// IP-ID 0 and IPv6 prove nothing: there another TTL or link-layer address does, or a gap far
-// below the round trip.
-func (t *copyTable) seen(c *Conn, p *capture.Packet, at capture.Instant) bool {
+// To be equal in every header field that a sender changes between transmissions is not enough: many repeat a
+// segment with the same IP-ID (Cisco, lwIP), or have none (0, and IPv6). It takes a reason: another TTL or link-layer address,
+// a time before the other's, a time stamp that has stood still too long, or a time sooner than anything is sent again.
+func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant) bool {
 	t.doubtful = false
 	h := p.Ident
 	if h == 0 {
@@ -61,34 +65,41 @@ func (t *copyTable) seen(c *Conn, p *capture.Packet, at capture.Instant) bool {
 		return false
 	}
 	gap := time.Duration(int32(now-old.at)) * time.Microsecond
-	if gap >= copyHorizon {
+	alike := p.IPID == 0 && p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.RST) == 0 // as duplicate ACKs are
+	switch {
+	case gap >= copyHorizon:
 		return false
-	}
-	if gap < 0 {
-		return true // the capture went back in time over the same packet
-	}
-	if p.IPID != 0 {
+	case gap < 0:
+		return !alike || gap <= -disorder // the capture went back in time over the same packet
+	case old.hop != hop:
+		return p.IPID != 0 || gap < minRTO // seen at another place
+	case alike:
+		return false
+	case p.Opts&capture.OptTimestamps != 0 && gap >= slowestClock:
 		return true
 	}
-	if old.hop != hop {
-		return gap < minRTO // another TTL or link-layer address: seen at another place
-	}
-	if p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.RST) == 0 {
-		return false // duplicate ACKs look alike
-	}
-	blind := copyBlind
-	switch {
-	case p.Flags&capture.SYN != 0:
-		if p.Flags&capture.ACK != 0 && at.Sub(c.synAgain) < gap {
-			return false // a repeated SYN in between was answered, too
-		}
-		blind = minRTO // otherwise only a time-out repeats it
-	case c.HandshakeRTT > 0:
-		blind = c.HandshakeRTT / 2
-	}
-	if gap < blind {
+	if gap < t.soonest(c, s, p, at, gap) {
 		return true
 	}
 	t.doubtful = p.Opts&capture.OptTimestamps != 0 && gap > 2*time.Millisecond
 	return false
+}
+
+// soonest is the time before which p, equal to a packet gap before, was not sent again.
+func (t *copyTable) soonest(c *Conn, s Side, p *capture.Packet, at capture.Instant, gap time.Duration) time.Duration {
+	r := &c.side[s.Other()]
+	switch {
+	case p.Flags&capture.SYN != 0:
+		if p.Flags&capture.ACK != 0 && at.Sub(c.synAgain) < gap {
+			return 0 // a repeated SYN in between was answered, too
+		}
+		return minRTO // otherwise only a time-out repeats it
+	case p.IPID != 0 && p.Len > 0 && r.dup >= 2 && r.acked == p.Seq && c.HandshakeRTT > 0:
+		return c.HandshakeRTT // the receiver has asked for it
+	case p.IPID != 0:
+		return minRTO
+	case c.HandshakeRTT > 0:
+		return c.HandshakeRTT / 2
+	}
+	return copyBlind
 }

@@ -48,6 +48,7 @@ type SizeBin struct {
 type PathSide struct {
 	Bin [Bins]SizeBin
 
+	Packets     uint32 // TCP packets of any kind, copies included
 	Segments    uint32 // sum of Seen
 	Retransmits uint32 // sum of Again
 	Lost        uint32 // sum of Missing

@@ -40,12 +40,19 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 			path.Heard[i] = max(path.Heard[i], at)
 		}
 	}
-	if t.copies.seen(c, p, at) || (at < d.lastAt && alreadySeen(d, p)) {
+	if path != nil {
+		path.Side[c.dir(s)].Packets++
+	}
+	if t.copies.seen(c, s, p, at) || at < d.lastAt && t.now.Sub(at) >= disorder && alreadySeen(d, p) {
 		t.copied(c, s, p, at, path)
 		return
 	}
 	if at < d.lastAt {
 		t.Stats.Backward++
+		if alreadySeen(d, p) {
+			d.packets++
+			return // overtaken by what was captured after it: it says nothing any more
+		}
 	}
 	if gap := at.Sub(c.Last); gap >= idleGap {
 		c.idleEnd, c.idleFor = at, gap

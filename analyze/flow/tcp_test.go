@@ -182,8 +182,36 @@ func TestLoss(t *testing.T) {
 		}, []string{"copy 1460"}},
 		{"copy: the capture goes back in time", func(k *talk) {
 			k.send(ms, Server, ack, 1, 1, 1460)
+			k.send(1500*ms, Server, ack, 1461, 1, 1460)
+			k.send(-1400*ms, Server, ack, 1, 1, 1460)
+		}, []string{"copy 1460"}},
+		{"out of order in the capture is no copy", func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 1460)
 			k.send(500*ms, Server, ack, 1461, 1, 1460)
 			k.send(-400*ms, Server, ack, 1, 1, 1460)
+			k.send(-ms, Client, ack, 1, 1, 0)
+		}, nil},
+		{"the same IP-ID after a time-out: sent again", func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 1460, at(7))
+			k.send(300*ms, Server, ack, 1, 1, 1460, at(7))
+		}, []string{"retransmit rto 1460"}},
+		{"the same IP-ID after a time-out, at another place: a copy", func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 1460, at(7))
+			k.send(300*ms, Server, ack, 1, 1, 1460, at(7), func(p *capture.Packet) { p.TTL-- })
+		}, []string{"copy 1460"}},
+		{"the same IP-ID, asked for by duplicate acknowledgements: sent again", func(k *talk) {
+			for i := range uint32(4) {
+				k.send(0, Server, ack, 1+i*1460, 1, 1460, at(uint16(7+i)))
+			}
+			for range 3 {
+				k.send(4*ms, Client, ack, 1, 1, 0)
+			}
+			k.send(ms, Server, ack, 1, 1, 1460, at(7))
+		}, []string{"retransmit fast 1460"}},
+		{"the same IP-ID and time stamp after two seconds: a copy", func(k *talk) {
+			k.ts = 5
+			k.send(ms, Server, ack, 1, 1, 1460, at(7))
+			k.send(2*time.Second, Server, ack, 1, 1, 1460, at(7))
 		}, []string{"copy 1460"}},
 		{"keep-alive", func(k *talk) {
 			k.send(ms, Client, ack, 1, 1, 10)
