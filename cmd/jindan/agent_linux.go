@@ -377,7 +377,7 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 		return ag.direct.Diagnosis(d, ag.host, "jindan/"+version)
 	}
 	b := bytes.NewBufferString("\n")
-	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}}
+	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
 	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
 		Color: ag.app.wantColor(os.Stdout), Catalogue: report.Rules(ag.set, w.inputs()...)})
 	_, _ = ag.stdout.Write(b.Bytes()) // as above

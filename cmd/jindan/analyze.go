@@ -107,6 +107,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if err != nil {
 		return a.failEach(err)
 	}
+	in.given = local
 
 	out := bufio.NewWriter(os.Stdout)
 	records := report.NewRecords(out, f.output == "ecs")
@@ -171,6 +172,9 @@ func (a *app) complain(in *input, got report.Input, inErr error) int {
 		case f.Cut:
 			a.log.Warn().Msgf("%s: is cut short in its last packet, at byte %d; what stands before that was read", f.Name, f.CutOffset)
 		}
+	}
+	for _, l := range got.Strangers {
+		a.log.Warn().Msgf("--local %s: no packet of the input comes from it or goes to it; what was judged is seen from a host that was not there", l)
 	}
 	if got.Interrupted {
 		a.log.Warn().Msg("interrupted: the result is about what was read so far")

@@ -85,7 +85,7 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 		return err
 	}
 	out := bufio.NewWriter(os.Stdout)
-	in := report.Input{Files: []report.File{{Name: w.describe(), Packets: d.Coverage.Packets}}}
+	in := report.Input{Files: []report.File{{Name: w.describe(), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
 	err = report.Text(out, in, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Zone: time.Local, Verbose: verbose,
 		Color: a.wantColor(os.Stdout), Catalogue: report.Rules(set, w.inputs()...)})
 	if err != nil {
@@ -100,6 +100,27 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 		}
 	}
 	return nil
+}
+
+// unseenInputs are the inputs that could not be read, with the reason; owners of sockets are none.
+func (w *watch) unseenInputs() []string {
+	var list []string
+	if w.noPackets != "" {
+		list = append(list, "packets: "+w.noPackets)
+	}
+	if w.sockets == nil {
+		list = append(list, "sockets")
+	} else if n, err := w.sockets.Failures(); n > 0 {
+		list = append(list, "sockets: "+oneLine(err))
+	}
+	if errs := w.host.Untold(); len(errs) > 0 {
+		more := ""
+		if len(errs) > 1 {
+			more = fmt.Sprintf(" (and %d more)", len(errs)-1)
+		}
+		list = append(list, "counters: "+oneLine(errs[0])+more)
+	}
+	return list
 }
 
 // describe names what is watched, for the first line of a report.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/report"
 	"jindan/rules"
 )
@@ -47,7 +48,7 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 			case s != nil:
 				return report.StepPage(os.Stdout, set, s, o)
 			}
-			return fmt.Errorf("there is no rule or step %q; there are %s", args[0], strings.Join(pageNames(set), ", "))
+			return fmt.Errorf("there is no rule or step %q%s; there are %s", args[0], config.Near(args[0], pageNames(set)), strings.Join(pageNames(set), ", "))
 		},
 	}
 	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")

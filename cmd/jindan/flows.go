@@ -71,6 +71,7 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err != nil {
 		return a.failEach(err)
 	}
+	in.given = local
 	p := startProgress(in)
 	defer p.stop()
 

@@ -25,6 +25,9 @@ type input struct {
 	// unusable are the arguments and files that could not be opened, with the reason.
 	unusable []error
 	refused  []report.File
+	// given is an address that is said to be this host's; nil: none is. met tells that a packet had it.
+	given *capture.Addr
+	met   bool
 }
 
 // captureFile is a file of packets.
@@ -132,7 +135,13 @@ func (in *input) close() {
 // read gives everything to out in the order of time. Files that break off do not end
 // it; their errors come back joined.
 func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error {
-	return capture.Merge(ctx, in.sources, 0, out)
+	return capture.Merge(ctx, in.sources, 0, func(b *capture.Batch) error {
+		for i := 0; in.given != nil && !in.met && i < len(b.Obs); i++ {
+			p := &b.Obs[i].Packet
+			in.met = b.Obs[i].Kind == capture.KindPacket && (capture.Addr(p.Src.Addr) == *in.given || capture.Addr(p.Dst.Addr) == *in.given)
+		}
+		return out(b)
+	})
 }
 
 // report says what was read. err is what read returned.
@@ -145,6 +154,9 @@ func (in *input) report(err error) report.Input {
 		}
 	}
 	r := report.Input{Interrupted: errors.Is(err, context.Canceled)}
+	if in.given != nil && !in.met {
+		r.Strangers = append(r.Strangers, in.given.String())
+	}
 	for _, f := range in.files {
 		s := f.Stats()
 		r.Files = append(r.Files, report.File{Name: f.Name(), Packets: s.Packets, Cut: s.Cut, CutOffset: s.CutOffset,

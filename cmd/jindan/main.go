@@ -18,7 +18,9 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/report"
 )
 
@@ -179,7 +181,14 @@ Findings and results go to standard output, everything else to standard error.`,
 	c.PersistentFlags().StringVar(&a.lang, "lang", langFromEnv(os.Getenv), "`language` of texts for people: en or ko")
 	c.PersistentFlags().StringVar(&a.color, "color", "auto", "`when` to use colours: auto, always or never")
 	c.PersistentFlags().StringVar(&a.logFormat, "log-format", "text", "`format` of the program's own messages on standard error: text or json")
+	c.Version = versionLine()
+	c.SetVersionTemplate("{{.Version}}\n")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if flag, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
+			var names []string
+			c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+			err = fmt.Errorf("%w%s", err, config.Near(flag, names))
+		}
 		return fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())
 	})
 	c.AddCommand(newAnalyze(a), newFlows(a), newExplain(a), newRules(a), newRun(a), newCheck(a), newRecord(a), newAck(a), newDrill(a), newConfig(), newSchema(), newVersion(), newMan())
@@ -221,7 +230,8 @@ func oneOf(flag, value string, allowed ...string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s %q: use %s or %s", flag, value, strings.Join(allowed[:len(allowed)-1], ", "), allowed[len(allowed)-1])
+	return fmt.Errorf("%s %q: use %s or %s%s", flag, value, strings.Join(allowed[:len(allowed)-1], ", "), allowed[len(allowed)-1],
+		config.Near(value, allowed))
 }
 
 // newLog returns the program's own log on standard error: one line a message,

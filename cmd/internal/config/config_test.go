@@ -313,7 +313,7 @@ func TestNear(t *testing.T) {
 		if w == "capture" {
 			known = known[:3]
 		}
-		if got := near(w, known); got != want {
+		if got := Near(w, known); got != want {
 			t.Errorf("%q: %q", w, got)
 		}
 	}

@@ -93,7 +93,7 @@ func (d *decoder) mapping(n *node, v reflect.Value, path, what string) {
 	for i, k := range n.keys {
 		at := slices.Index(known, k.text)
 		if at < 0 {
-			hint := near(k.text, known)
+			hint := Near(k.text, known)
 			if hint == "" {
 				hint = "; known are " + strings.Join(known, ", ")
 			}
@@ -184,7 +184,7 @@ func (d *decoder) scalar(n *node, to any, tag reflect.StructTag) bool {
 		return false
 	}
 	wrong := func(want string) bool {
-		d.fail(n.errorf("expected %s, found %s%s", want, n.quote(), near(s, strings.Fields(tag.Get("enum")))))
+		d.fail(n.errorf("expected %s, found %s%s", want, n.quote(), Near(s, strings.Fields(tag.Get("enum")))))
 		return false
 	}
 	low, high := tag.Get("min"), tag.Get("max")

@@ -61,7 +61,7 @@ func (d *decoder) format(n *node, name, s string) bool {
 		return err == nil
 	case "rule":
 		if len(d.opt.Rules) > 0 && !slices.Contains(d.opt.Rules, s) {
-			d.fail(n.errorf("there is no rule %s%s", n.quote(), orElse(near(s, d.opt.Rules), "; 'jindan rules list' has them")))
+			d.fail(n.errorf("there is no rule %s%s", n.quote(), orElse(Near(s, d.opt.Rules), "; 'jindan rules list' has them")))
 			return false
 		}
 		return true

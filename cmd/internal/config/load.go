@@ -153,7 +153,7 @@ func (d *decoder) environment(c *Config) {
 	slices.Sort(names)
 	for _, name := range names {
 		key, ok := keys[name]
-		e := &Error{File: name, Msg: "there is no such key" + near(name, known)}
+		e := &Error{File: name, Msg: "there is no such key" + Near(name, known)}
 		switch {
 		case ok:
 			if d.set(c, key, name, d.env[name]) {
@@ -163,7 +163,7 @@ func (d *decoder) environment(c *Config) {
 		case strings.HasPrefix(name, prefix+"SINKS"):
 			e.Msg = "sinks are set in files only; ${" + name + "} there stands for this variable"
 			d.fail(e)
-		case near(name, known) != "":
+		case Near(name, known) != "":
 			d.fail(e)
 		default:
 			e.Msg += "; the variable is ignored"

@@ -202,7 +202,7 @@ func (d *decoder) sinks(n *node, to *[]Sink) {
 			continue
 		}
 		if typ.kind != scalar || !slices.Contains(sinkTypes, typ.text) {
-			d.fail(typ.errorf("expected %s, found %s%s", oneOf(sinkTypes), typ.quote(), near(typ.text, sinkTypes)))
+			d.fail(typ.errorf("expected %s, found %s%s", oneOf(sinkTypes), typ.quote(), Near(typ.text, sinkTypes)))
 			continue
 		}
 		s := newSink(typ.text)
@@ -238,7 +238,7 @@ func (s *Sink) check(d *decoder) {
 	if allowed := encodings(s.Type); len(allowed) == 0 && s.Encoding != "" {
 		d.failAt(path+".encoding", "%s has an encoding of its own", s.Type)
 	} else if len(allowed) > 0 && !slices.Contains(allowed, s.Encoding) {
-		d.failAt(path+".encoding", "expected %s, found %s%s", oneOf(allowed), d.origin.at(path+".encoding").quote(), near(s.Encoding, allowed))
+		d.failAt(path+".encoding", "expected %s, found %s%s", oneOf(allowed), d.origin.at(path+".encoding").quote(), Near(s.Encoding, allowed))
 	}
 	if p := s.Pseudonymise; p != nil && p.KeyFile != "" {
 		p.Key = d.secretFile(path + ".pseudonymise.key_file")

@@ -97,8 +97,8 @@ func (s Secret) GoString() string { return s.String() }
 // MarshalText is String, for JSON and YAML.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// near is a suggestion for a misspelt word, empty if none of the known ones is close.
-func near(word string, known []string) string {
+// Near is a suggestion for a misspelt word, empty if none of the known ones is close.
+func Near(word string, known []string) string {
 	best, at := 3, "" // edits; a typing error is one or two
 	for _, k := range known {
 		if d := edits(word, k); d < best && 2*d < len(k) {

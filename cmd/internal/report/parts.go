@@ -125,6 +125,9 @@ func (r *text) quality() string {
 		}
 		bad = append(bad, fmt.Sprintf(r.pick("limit reached: %s (%s)", "한도 도달: %s(%s)"), k, count(c.Refused[k])))
 	}
+	if c.Packets == 0 {
+		bad = append(bad, r.pick("no packets", "패킷 없음"))
+	}
 	if len(bad) == 0 {
 		return r.pick("quality good", "품질 양호")
 	}
@@ -160,6 +163,13 @@ func (r *text) reason(k string) string {
 // notes are what the user must know of the files before trusting the rest.
 func (r *text) notes() []string {
 	var ns []string
+	for _, a := range r.in.Strangers {
+		ns = append(ns, fmt.Sprintf(r.pick("%s, given as this host, is nowhere in this input: what was judged is seen from a host that was not there.",
+			"이 호스트로 지정한 %s 주소가 입력에 없습니다. 존재하지 않는 호스트의 관점에서 판정했습니다."), a))
+	}
+	for _, b := range r.in.Blind {
+		ns = append(ns, fmt.Sprintf(r.pick("not seen: %s", "보지 못한 것: %s"), b))
+	}
 	for _, f := range r.in.Files {
 		switch {
 		case f.Unread:

@@ -46,6 +46,10 @@ type Input struct {
 	Files []File
 	// Interrupted says that the user stopped the reading.
 	Interrupted bool
+	// Blind says what could not be looked at, and why: nothing is called healthy then.
+	Blind []string
+	// Strangers are addresses given as this host's that are nowhere in the input.
+	Strangers []string
 }
 
 // File is one capture file of the input.

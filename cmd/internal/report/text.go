@@ -101,6 +101,10 @@ func (r *text) healthy() {
 	} else {
 		s += "."
 	}
+	if out == 0 || c.Packets == 0 || len(r.in.Blind)+len(r.in.Strangers) > 0 { // what was not looked at may be ill
+		r.entry(r.pick("Unclear", "판단 유보"), yellow, s, plain)
+		return
+	}
 	r.entry(r.pick("Healthy", "정상"), green, s, plain)
 }
 
