@@ -72,14 +72,18 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	if top == nil {
 		return f, busiest
 	}
+	var known uint32
 	for _, a := range st.sources.keys {
+		if x := st.sources.m[a]; x.known || x.before > 0 {
+			known += of(x)
+		}
 		if a != busiest {
 			others += of(st.sources.m[a])
 			failed += st.sources.m[a].failed
 		}
 	}
 	f = Surge{SYNs: int(first), TotalSYNs: int(total), Share: ratio(first, max(total, first)), Rate: float64(first) / span,
-		RateNext: float64(next) / span, HalfOpen: int(st.half), Unanswered: int(st.ignored), Sources: int(active),
+		RateNext: float64(next) / span, Unanswered: int(st.ignored), Sources: int(active),
 		OthersFailed: min(ratio(failed, others), 1), Class: classSingle}
 	if !r.locked {
 		return f, busiest
@@ -89,6 +93,7 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	if r.beforeSpan > 0 {
 		f.RateBefore = float64(top.before) / r.beforeSpan
 	}
+	f.NewShare = 1 - min(ratio(known, max(total, 1)), 1)
 	f.SourcesBefore, f.FailedBefore = st.timeBefore()
 	// One source stands out only if its share has grown: the proxy, through which everybody
 	// comes, always had it all.

@@ -90,6 +90,17 @@ func (r *rates) split(end capture.Instant) {
 	if at < 0 {
 		return
 	}
+	// A rise that takes seconds began with its first window that stands out, not with the one from which on it is steepest.
+	for at > 0 && oldSpan+at > 1 && r.ring[at-1] >= minRate {
+		n0 := float64(total)
+		for _, k := range r.ring[at-1 : r.n] {
+			n0 -= float64(k)
+		}
+		if float64(r.ring[at-1]) < minRise*n0/float64(oldSpan+at-1) {
+			break
+		}
+		at--
+	}
 	if !r.locked {
 		r.low = 0
 	}

@@ -45,14 +45,50 @@ type scanners struct {
 	targets subjects[scanTarget, scanned]
 	fans    subjects[scanFan, uint32]
 	served  services[listenerServed]
-	young   []youngRequest // attempts too young to be called failed, in order of time
+	unended unended
+	heard   bool // somebody answered a SYN, be it by RST
+	// maxTries is known from the first window on.
+	maxTries uint32
+	scanning int // sources
+	attempts int // of all
+	halfOpen int // of them
+}
+
+// unended finds the connection requests that their clients do not pursue.
+type unended struct {
+	young  []youngRequest // too young to be called that, in order of time
+	missed uint64         // that found no room
 	// handshakes says that the capture shows how handshakes end; one that was filtered for SYNs does not.
 	handshakes bool
-	heard      bool // somebody answered a SYN, be it by RST
-	maxTries   uint32
-	scanning   int // sources
-	attempts   int // of all
-	halfOpen   int // of them
+}
+
+// event takes flow.SynSent and flow.Established; others are ignored.
+func (u *unended) event(e *flow.Event) {
+	switch e.Kind {
+	case flow.SynSent:
+		if len(u.young) == maxAttempts {
+			u.missed++
+			return
+		}
+		u.young = append(u.young, youngRequest{e.Conn.Ref(), e.At})
+	case flow.Established:
+		u.handshakes = true
+	}
+}
+
+// judge calls f for each request that its client has had time to pursue and has not: it neither went on with the handshake, nor reset it, nor
+// sent its SYN again. answered is whether the SYN-ACK was seen; if not, that may be because nobody listens. Who wants a connection
+// and gets no answer sends its SYN again (RFC 9293 §3.8.1), at the latest after 3 s (RFC 1122 §4.2.3.1).
+func (u *unended) judge(w *analyze.Window, f func(c *flow.Conn, answered bool)) {
+	n := 0
+	for ; n < len(u.young) && w.End.Sub(u.young[n].at) >= ignoredAfter; n++ {
+		c := w.Flows.Lookup(u.young[n].ref)
+		if c == nil || c.Closed() || c.IsEstablished() || c.SynTries() > 0 || c.SynAnswered() && !u.handshakes && c.SynAckTries() == 0 {
+			continue
+		}
+		f(c, c.SynAnswered())
+	}
+	u.young = u.young[:copy(u.young, u.young[n:])]
 }
 
 // scanSource is one source of connection requests.
@@ -133,6 +169,7 @@ func (s *scanners) aimed(client capture.Addr, server capture.Endpoint) bool {
 func (d *scan) Event(e *flow.Event) { d.scanners.event(e) }
 
 func (s *scanners) event(e *flow.Event) {
+	s.unended.event(e)
 	c := e.Conn
 	switch e.Kind {
 	case flow.SynSent:
@@ -146,15 +183,9 @@ func (s *scanners) event(e *flow.Event) {
 		}
 		x.last = max(x.last, e.At)
 		x.attempts++
-		if len(s.young) < maxAttempts {
-			s.young = append(s.young, youngRequest{c.Ref(), e.At})
-		} else {
-			x.more = true
-		}
 	case flow.SynAckSent:
 		s.heard = true
 	case flow.Established:
-		s.handshakes = true
 		if x := s.sources.peek(c.Client.Addr); x != nil {
 			x.good++
 		}
@@ -172,7 +203,7 @@ func (s *scanners) event(e *flow.Event) {
 	case flow.Reset:
 		// The source takes the answer for what it wanted to know, or its host does not know of the request.
 		if e.Side == flow.Client && c.SynAnswered() && !c.IsEstablished() {
-			s.handshakes = true
+			s.unended.handshakes = true
 			s.halfOpen++
 			if x := s.sources.peek(c.Client.Addr); x != nil {
 				x.halfOpen++
@@ -239,28 +270,21 @@ func (s *scanners) count(x *scanSource, k scanTarget, n int32) {
 // ripen decides on the attempts that have had their time. A client that sends its SYN again wants a connection and does not get it: that
 // is no scan, whatever else it is (a scanner sends each once).
 func (s *scanners) ripen(w *analyze.Window) {
-	n := 0
-	for ; n < len(s.young) && w.End.Sub(s.young[n].at) >= ignoredAfter; n++ {
-		c := w.Flows.Lookup(s.young[n].ref)
-		if c == nil || c.Closed() || c.IsEstablished() || c.SynTries() > 0 {
-			continue
-		}
-		half := c.SynAnswered() && (s.handshakes || c.SynAckTries() > 0)
-		if half {
+	s.unended.judge(w, func(c *flow.Conn, answered bool) {
+		if answered {
 			s.halfOpen++
 		}
 		x := s.sources.peek(c.Client.Addr)
 		switch {
 		case x == nil:
-		case half:
+		case answered:
 			x.halfOpen++
 			s.fail(x, c)
-		case !c.SynAnswered() && s.heard:
+		case s.heard:
 			x.silent++
 			s.fail(x, c)
 		}
-	}
-	s.young = s.young[:copy(s.young, s.young[n:])]
+	})
 }
 
 func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
@@ -313,7 +337,7 @@ func (d *scan) Assess(*analyze.Window) analyze.Assessment {
 	s := d.scanners
 	f := d.worst
 	f.Sources, f.Scanning, f.Attempts, f.HalfOpen = len(s.sources.m), s.scanning, s.attempts, s.halfOpen
-	f.More = s.sources.refused+s.targets.refused > 0
+	f.More = s.sources.refused+s.targets.refused+s.unended.missed > 0
 	return analyze.Assessment{Assessable: s.heard, Features: f}
 }
 

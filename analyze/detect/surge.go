@@ -18,7 +18,12 @@ type Surge struct {
 	Baseline      float64 `json:"baseline"`
 	Sources       int     `json:"sources"`
 	SourcesBefore int     `json:"sources_before"`
+	NewShare      float64 `json:"new_share"`
 	HalfOpen      int     `json:"half_open"`
+	HalfOpenShare float64 `json:"half_open_share"`
+	HalfOpenRate  float64 `json:"half_open_rate"`
+	Answered      int     `json:"answered"`
+	More          bool    `json:"more"`
 	Unanswered    int     `json:"unanswered"`
 	OthersFailed  float64 `json:"others_failed"`
 	FailedBefore  float64 `json:"failed_before"`
@@ -32,6 +37,8 @@ type Surge struct {
 const (
 	classSingle = "single"
 	classSpread = "spread"
+	// classHalfOpen: the handshakes are not completed, by one source or by many; no demand, but a flood.
+	classHalfOpen = "half-open"
 )
 
 // surge compares, per listener, how many new connections are asked for with how many were before, in
@@ -40,8 +47,10 @@ const (
 type surge struct {
 	states  services[demandState]
 	sockets surgeSockets
+	unended unended
 	best    Surge // the busiest source seen, for the assessment
 	syns    int
+	left    int // handshakes that were left open
 }
 
 type demandState struct {
@@ -50,7 +59,7 @@ type demandState struct {
 	curFail uint32
 
 	sources subjects[capture.Addr, sourceState]
-	half    uint32 // handshakes not completed by their source, since the onset
+	open    leftOpen
 	ignored uint32 // SYNs left without an answer, since the onset
 	rate    rates
 	failed  [seriesLen]uint32 // attempts that failed, by window, the newest last
@@ -79,6 +88,7 @@ type sourceState struct {
 	since  uint32
 	failed uint32 // since the onset
 	idle   int    // windows without a request
+	known  bool   // was there before the onset, be it on connections that it had opened long ago
 	note   firstSYN
 }
 
@@ -104,16 +114,23 @@ func newSurge() analyze.Detector {
 
 func (d *surge) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "surge", Features: Surge{},
-		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.Refused, flow.Abandoned)}
+		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.Established, flow.Refused, flow.Abandoned)}
 }
 
 func (d *surge) Event(e *flow.Event) {
+	d.unended.event(e)
 	c := e.Conn
 	var st *demandState
-	if e.Kind == flow.SynSent {
+	switch e.Kind {
+	case flow.Established:
+		return
+	case flow.SynSent:
 		st = d.states.get(c)
-	} else {
+	default:
 		st = d.states.peek(c)
+	}
+	if e.Kind == flow.SynSent {
+		d.syns++
 	}
 	if st == nil {
 		return
@@ -124,7 +141,6 @@ func (d *surge) Event(e *flow.Event) {
 	fail := false
 	switch e.Kind {
 	case flow.SynSent:
-		d.syns++
 		st.curSYN++
 		if src := st.sources.get(c.Client.Addr); src != nil {
 			if src.cur++; src.cur == 1 {
@@ -136,21 +152,21 @@ func (d *surge) Event(e *flow.Event) {
 		if fail {
 			st.ignored++
 		}
-	case flow.SynAckRepeat:
-		// A listener with a full accept queue repeats its SYN-ACK although the client has completed
-		// the handshake; only when it has not, the connection is half open.
-		if e.N == 1 && c.Established() == 0 {
-			st.half++
-		}
 	case flow.Refused:
-		fail = true
+		// A listener that is closed has no demand to bear: whoever is refused comes again at once.
+		st.curSYN -= min(st.curSYN, 1)
+		if src := st.sources.peek(c.Client.Addr); src != nil {
+			src.cur -= min(src.cur, 1)
+		}
 	case flow.Abandoned:
 		fail = e.Dur >= flow.GiveUp && c.SynTries() == 0 // else it is counted already
 	}
 	if fail {
 		st.curFail++
-		if src := st.sources.peek(c.Client.Addr); src != nil {
+		// Who fails on a connection from before the rise, or before the capture, is a source that was there before.
+		if src := st.sources.get(c.Client.Addr); src != nil {
 			src.failed++
+			src.known = src.known || c.First < st.rate.onset || !st.rate.locked
 		}
 	}
 }
@@ -162,6 +178,15 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.sockets.judge(w, emit) // packets tell more
 	}
+	d.unended.judge(w, func(c *flow.Conn, answered bool) {
+		if st := d.states.peek(c); st != nil {
+			st.open.add(c, answered)
+		}
+		if answered {
+			d.left++
+		}
+	})
+	crowded := len(d.states.ids) > maxListeners*3/4 // by a scan: its ports make room
 	d.states.each(func(k capture.Endpoint, st *demandState) bool {
 		began := st.rate.seen - st.rate.windows()
 		if !st.rate.locked {
@@ -170,9 +195,10 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		st.rate.roll(st.curSYN, w.End)
 		copy(st.failed[:], st.failed[1:])
 		st.failed[seriesLen-1] = st.curFail
+		st.open.roll(&st.rate)
 		st.curSYN, st.curFail = 0, 0
 		st.rollSources(st.rate.locked && st.rate.seen-st.rate.windows() != began)
-		if st.rate.quiet > int(idleState/analyze.WindowLength) {
+		if st.rate.quiet > int(idleState/analyze.WindowLength) || crowded && st.rate.quiet > 0 && st.rate.total() < minRate {
 			return false
 		}
 		f, busiest := st.measure(w)
@@ -180,8 +206,11 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			d.best = f
 			d.best.TotalSYNs = max(f.TotalSYNs, f.SYNs)
 		}
+		if st.flood(w, k, emit) {
+			return true
+		}
 		if !st.rate.locked {
-			st.half, st.ignored = 0, 0
+			st.ignored = 0
 			return true
 		}
 		if st.rate.low >= over || !st.rate.found() || w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
@@ -209,7 +238,96 @@ func (d *surge) Assess(w *analyze.Window) analyze.Assessment {
 	if f.Class == "" {
 		f.Class = classSingle
 	}
-	f.TotalSYNs = d.syns
+	f.TotalSYNs, f.HalfOpen, f.HalfOpenShare = d.syns, d.left, ratio(d.left, d.syns)
 	f.Baseline = w.End.Sub(w.First).Seconds()
 	return analyze.Assessment{Assessable: d.syns >= 10 && f.Baseline >= w.Params.Float("min_baseline"), Features: f}
+}
+
+// leftOpen follows the handshakes that a listener's clients do not complete.
+type leftOpen struct {
+	series   series // bad: left open; total: connection requests
+	cur      uint32 // left open, as found in this window
+	answered uint32 // since the onset; the others got no answer and did not ask again
+	first    capture.Instant
+	last     capture.Instant                // newest of them
+	clients  subjects[capture.Addr, uint32] // of them, since the onset
+	evidence []firstSYN
+}
+
+// maxOpeners bounds the clients that are told apart.
+const maxOpeners = 2048
+
+func (o *leftOpen) add(c *flow.Conn, answered bool) {
+	if answered {
+		o.answered++
+	}
+	o.last = max(o.last, c.SynAt())
+	if o.cur++; o.first == 0 || c.SynAt() < o.first {
+		o.first = c.SynAt()
+	}
+	if o.clients.m == nil {
+		o.clients = newSubjects[capture.Addr, uint32](maxOpeners)
+	}
+	if n := o.clients.get(c.Client.Addr); n != nil {
+		*n++
+	}
+	if len(o.evidence) < analyze.MaxEvidence {
+		o.evidence = append(o.evidence, firstSYN{c.SynAt(), c.Client, c.FirstFrame()})
+	}
+}
+
+// roll ends the window. What is found to be left open now was asked for ignoredAfter ago: it is held against the requests of then.
+func (o *leftOpen) roll(asked *rates) {
+	o.series.add(o.cur, max(asked.back(int(ignoredAfter/analyze.WindowLength)), o.cur), o.first)
+	o.cur, o.first = 0, 0
+	o.series.roll()
+	if o.series.since.bad == 0 {
+		o.clients, o.evidence, o.answered = subjects[capture.Addr, uint32]{}, nil, 0
+	}
+}
+
+// flood emits the symptom of a flood of handshakes that are left open, if there is one.
+func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(analyze.Symptom)) bool {
+	o := &st.open
+	s := &o.series
+	if s.since.bad == 0 || s.over() {
+		return false
+	}
+	f := Surge{Class: classHalfOpen, HalfOpen: int(s.since.bad), TotalSYNs: int(s.since.total), HalfOpenShare: s.since.share(),
+		HalfOpenRate: float64(s.since.bad) / max(o.last.Sub(s.onset), analyze.WindowLength).Seconds(),
+		Baseline:     max(s.beforeSpan-ignoredAfter.Seconds(), 0), Sources: len(o.clients.keys), More: o.clients.refused > 0,
+		Answered: int(min(o.answered, s.since.bad))}
+	f.Rate = f.HalfOpenRate / f.HalfOpenShare
+	if s.beforeSpan > 0 {
+		f.RateBefore = float64(s.before.total) / s.beforeSpan
+	}
+	if f.HalfOpen < w.Params.Int("min_half_open") || f.Answered < w.Params.Int("min_answered") || f.HalfOpenShare < w.Params.Float("min_half_open_share") || f.HalfOpenRate < w.Params.Float("min_half_open_rate") {
+		return false
+	}
+	var busiest capture.Addr
+	for _, a := range o.clients.keys {
+		if n := int(*o.clients.m[a]); n > f.SYNs {
+			f.SYNs, busiest = n, a
+		}
+	}
+	f.Share = ratio(f.SYNs, f.HalfOpen)
+	if w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
+		return false // it is this host that does not complete them
+	}
+	for i := range min(int(w.End.Sub(s.onset)/analyze.WindowLength)+1, seriesLen) {
+		f.Unanswered += int(st.failed[seriesLen-1-i])
+	}
+	f.OthersFailed = min(ratio(f.Unanswered, max(f.TotalSYNs-f.HalfOpen, f.Unanswered)), 1)
+	subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+	if f.Share >= w.Params.Float("min_share") {
+		subject.Kind, subject.Peer = analyze.SubjectSource, busiest.String()
+	}
+	var evidence []analyze.Evidence
+	for i := range o.evidence {
+		if e := &o.evidence[i]; e.at >= s.onset {
+			evidence = append(evidence, e.evidence(k))
+		}
+	}
+	emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence})
+	return true
 }

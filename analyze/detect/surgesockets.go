@@ -260,6 +260,9 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	f := Surge{Class: classSingle, Sampled: true, Share: ratio(first, grown), ShareBefore: ratio(d.past(x).all(), max(old, 1)), HalfOpen: int(x.half),
 		RateBefore: r.usual(), // of all: sockets that come and go between two dumps may have been its own
 		Baseline:   max(r.onset.Sub(w.First).Seconds(), 0), Sources: int(sources), SourcesBefore: int(sourcesBefore), Unanswered: int(r.unanswered)}
+	if d.past(x).all() == 0 {
+		f.NewShare = f.Share
+	}
 	f.Rate, f.RateNext = r.rise()*f.Share, r.rise()*ratio(next, grown)
 	f.SYNs, f.TotalSYNs = int(f.Rate*span), int(r.rise()*span)
 	var turned, came float64
