@@ -17,6 +17,7 @@ type AcceptQueue struct {
 	Overflows int     `json:"overflows"`
 	Baseline  float64 `json:"baseline"`
 	Process   string  `json:"process"`
+	Listeners int     `json:"listeners"`
 }
 
 // acceptQueue watches how full the accept queues of listeners are: connections whose handshake the kernel has
@@ -30,6 +31,8 @@ type acceptQueue struct {
 	cur       uint32
 	tables    uint32
 	most      AcceptQueue
+	first, at capture.Instant // oldest and newest table
+	dropped   uint32          // overflows, ever
 }
 
 type listenQueue struct {
@@ -65,10 +68,14 @@ func (d *acceptQueue) Sample(at capture.Instant, s *capture.Sample) {
 		n := s.Host.Counters[capture.ListenOverflows]
 		if d.known && n > d.last {
 			d.cur += uint32(min(n-d.last, 1<<31))
+			d.dropped += uint32(min(n-d.last, 1<<20))
 		}
 		d.last, d.known = n, true
 	case s.Sockets != nil && s.Sockets.States&capture.Listen.Mask() != 0:
 		d.tables++
+		if d.at = at; d.first == 0 {
+			d.first = at
+		}
 		for i := range s.Sockets.Sockets {
 			if x := &s.Sockets.Sockets[i]; x.State == capture.Listen {
 				d.listener(at, x)
@@ -107,7 +114,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.overflows[overflowSpan-1], d.cur = d.cur, 0
 	d.listeners.each(func(k capture.Endpoint, q *listenQueue) bool {
 		f := AcceptQueue{Queue: int(q.queue), Backlog: int(q.backlog), Most: int(q.most)}
-		if f.Queue > d.most.Queue {
+		if f.Most > d.most.Most {
 			d.most = f
 		}
 		if q.fullSince == 0 || w.End.Sub(q.fullLast) > fullPause {
@@ -135,5 +142,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 }
 
 func (d *acceptQueue) Assess(w *analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: w.Have.Has(analyze.Sockets), Features: d.most}
+	f := d.most
+	f.Overflows, f.Baseline, f.Listeners = int(d.dropped), d.at.Sub(d.first).Seconds(), len(d.listeners.keys)
+	return analyze.Assessment{Assessable: d.tables > 0, Features: f}
 }

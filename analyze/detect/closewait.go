@@ -58,6 +58,7 @@ type closeWait struct {
 	sockets  waitingSockets
 	owners   owners
 	most     int // ever, over all subjects
+	ended    int // closed by the program after its peer, ever
 	conns    uint64
 }
 
@@ -168,6 +169,7 @@ func (d *closeWait) Event(e *flow.Event) {
 		if h := d.waiting.peek(c.Stream); h != nil && !h.over {
 			h.over = true
 			h.state.ended++
+			d.ended++
 		}
 	}
 }
@@ -293,7 +295,8 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 }
 
 func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.conns >= 10 || d.sockets.at != 0, Features: CloseWait{Waiting: d.most, Connections: int(d.conns)}}
+	return analyze.Assessment{Assessable: d.conns > 0 || d.sockets.at != 0, Features: CloseWait{Waiting: d.most, Connections: int(d.conns),
+		Ended: d.ended, Exact: d.sockets.at != 0, Baseline: d.sockets.at.Sub(d.sockets.first).Seconds()}}
 }
 
 // exact corrects a symptom that was inferred from packets by the sockets, where they are this host's.

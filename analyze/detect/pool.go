@@ -29,6 +29,7 @@ type PoolExhausted struct {
 	OutboundPeer      string  `json:"outbound_peer"`
 	OutboundPort      int     `json:"outbound_port"`
 	OutboundKind      string  `json:"outbound_kind"`
+	Served            int     `json:"served"`
 	Sampled           bool    `json:"sampled"`
 	Waits             string  `json:"waits"`
 }
@@ -40,7 +41,7 @@ type poolExhausted struct {
 	hosts subjects[capture.Addr, poolHost]
 	ports services[servicePort] // where a listener's state is in hosts
 	socks poolSockets
-	most  PoolExhausted
+	most  PoolExhausted // the worst of each, over all services, for the assessment
 }
 
 type poolHost struct {
@@ -275,9 +276,15 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 	p.queue[i], p.abandoned[i], p.answers[i], p.synAgain[i] = uint32(outstanding), p.curAband, p.curAnswers, p.curSyn
 	p.begins[i] = p.curBegin
 	p.curAband, p.curAnswers, p.curSyn = 0, 0, 0
+	d.most.Served += int(p.answers[i])
+	d.most.Abandoned += int(p.abandoned[i])
+	d.most.SynUnanswered += int(p.synAgain[i])
+	d.most.Outstanding = max(d.most.Outstanding, outstanding)
+	d.most.Queued = max(d.most.Queued, outstanding-int(h.levels[0][i]))
 	if outstanding < 2 {
 		return
 	}
+	rampUp := int(w.Params.Duration("ramp_up") / analyze.WindowLength)
 	f := PoolExhausted{Outstanding: outstanding, OldestWait: p.waiting.oldest(w.End).Seconds()}
 	// The time in which requests wait, up to now; the level must be flat in it once it had
 	// rampUp to fill the pool.
@@ -327,16 +334,10 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 		}
 	}
 	f.OutboundShare = min(ratio(best, f.Level), 1)
-	if f.Queued > d.most.Queued {
-		d.most = f
-	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
 	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: a.String(), Port: port},
 		Onset: max(onset, p.begins[start], w.First), Features: f})
 }
-
-// rampUp is how many windows a pool takes to fill (lab run A: +0.84 s at 20 requests/s and 16 workers).
-const rampUp = 2
 
 func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
 	calls := false

@@ -272,6 +272,13 @@ func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Dur
 	return f, evidence
 }
 
-func (d *slowReceiver) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.conns > 0, Features: SlowReceiver{ZeroWindows: d.all, Longest: d.worst.Seconds()}}
+func (d *slowReceiver) Assess(w *analyze.Window) analyze.Assessment {
+	for _, k := range d.states.keys {
+		for _, x := range d.states.m[k].conns.m {
+			if x.zeroAt != 0 && !x.over {
+				d.worst = max(d.worst, w.End.Sub(x.zeroAt))
+			}
+		}
+	}
+	return analyze.Assessment{Assessable: d.conns > 0, Features: SlowReceiver{FlowsTotal: d.conns, ZeroWindows: d.all, Longest: d.worst.Seconds()}}
 }

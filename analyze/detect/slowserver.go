@@ -137,8 +137,6 @@ const (
 	maxSlowAfter = 64
 	// stopPause ends an episode of stops: as long as a finding is kept.
 	stopPause = 60 * time.Second
-	// wholeShare: an answer of less than nine tenths of the shortest of its kind is not whole.
-	wholeShare = 9.0 / 10
 )
 
 func newSlowServer() analyze.Detector {
@@ -198,7 +196,7 @@ func (d *slowServer) Event(e *flow.Event) {
 	case flow.Abandoned:
 		d.abandoned(st, c, e)
 	case flow.Closed:
-		st.closed(c, e, d.slowAfter)
+		d.closed(st, c, e)
 	}
 }
 
@@ -322,10 +320,13 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 }
 
 // closed takes the end of a connection.
-func (st *serverState) closed(c *flow.Conn, e *flow.Event, slowAfter time.Duration) {
+func (d *slowServer) closed(st *serverState, c *flow.Conn, e *flow.Event) {
 	ref := c.Ref()
-	if c.Answers() > 0 && c.Outstanding() == 0 && st.paused.peek(ref) == nil && e.At.Sub(c.LastData(flow.Server)) < slowAfter {
-		st.kinds.of(c.RequestLen()).whole(c.AnswerBytes())
+	if c.Answers() > 0 && c.Outstanding() == 0 && st.paused.peek(ref) == nil && e.At.Sub(c.LastData(flow.Server)) < d.slowAfter {
+		// An end says less than a next request: what was cut short ends as well.
+		if k := st.kinds.of(c.RequestLen()); k.complete < d.habit.answers || !k.cut(c) {
+			k.whole(c.AnswerBytes())
+		}
 	}
 	if o := st.overdue.peek(ref); o != nil && o.usual && !o.gaveUp && o.size == greetingKind {
 		st.unmet(c, o, e.At)
@@ -423,7 +424,7 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 			n++
 		default:
 			k := st.kinds.of(x.size)
-			if k.complete < d.habit.answers || float64(c.AnswerBytes()+flow.AnswerUnit) >= wholeShare*float64(k.shortest) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
+			if k.complete < d.habit.answers || !k.cut(c) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
 				continue
 			}
 			if at := st.paused.get(x.ref); at != nil && *at == 0 {

@@ -22,6 +22,7 @@ type waitingSockets struct {
 	states    subjects[closeKey, socketWaits]
 	listeners map[uint16]capture.Addr // of the newest table that has them, by port
 	at        capture.Instant         // newest table
+	first     capture.Instant         // oldest
 	tables    uint32
 }
 
@@ -52,7 +53,9 @@ func (d *waitingSockets) sample(at capture.Instant, t *capture.SocketTable) {
 	if t.States&capture.CloseWait.Mask() == 0 {
 		return
 	}
-	d.at = at
+	if d.at = at; d.first == 0 {
+		d.first = at
+	}
 	d.tables++
 	if t.States&capture.Listen.Mask() != 0 {
 		clear(d.listeners)
