@@ -104,7 +104,8 @@ func (d *decoder) selected(s *Set, sel Selector, n *node) *Rule {
 }
 
 // checkAcyclic follows the edges from (rule, class) to (rule, class). A selector without
-// classes stands for all of them.
+// classes stands for all of them. Edges from who is called to who calls (serves) lead to another host with each
+// step, and so do not come back: a name server passes on what its own upstream does.
 func (d *decoder) checkAcyclic(s *Set) {
 	type atom struct{ rule, class string }
 	atoms := func(sel Selector) []atom {
@@ -123,6 +124,9 @@ func (d *decoder) checkAcyclic(s *Set) {
 	}
 	out := make(map[atom][]*Edge)
 	for _, e := range s.Edges {
+		if e.Identity == Serves {
+			continue
+		}
 		for _, a := range atoms(e.From) {
 			out[a] = append(out[a], e)
 		}

@@ -75,7 +75,9 @@ type answerTime struct {
 	name     uint64
 	cold     bool // the first answer to that name
 	retried  bool
-	repeated bool // came at once after the question was asked again: the first was lost
+	// repeated: it came at once after the question was asked again: the first was lost. At once is what chance does not
+	// explain: the repetition was a time-out's, and a quarter of that has not passed.
+	repeated bool
 	timedOut bool // the same, and counted for its lookup
 	paired   bool // another question of the lookup had been answered at once
 	second   bool // it was asked after another question of the lookup
@@ -137,7 +139,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	}
 	wait := e.At.Sub(asked)
 	slow := wait >= d.slow
-	repeated := tries > 1 && e.At.Sub(q.Last) < d.slow
+	repeated := tries > 1 && q.Gap >= askElsewhere && e.At.Sub(q.Last) < min(d.slow, q.Gap/4)
 	var g *group
 	if l != nil {
 		g = l.group

@@ -49,6 +49,7 @@ type DNS struct {
 	// First, what the caller waited runs from LookupAt.
 	LookupAt capture.Instant
 	Latency  time.Duration // from First to the first answer; valid if Answered
+	Gap      time.Duration // between the newest query and the one before it; 0: there was one query
 
 	QueryFrame   uint64
 	AnswerFrame  uint64

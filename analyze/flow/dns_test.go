@@ -253,7 +253,7 @@ func TestDNSFields(t *testing.T) {
 	k.t.Close()
 	d := k.rows[0]
 	want := DNS{Client: capture.Endpoint{Addr: k.c.Addr, Port: 1000}, Server: k.s, First: t0, Last: t0.Add(time.Second), LookupAt: t0, Number: 1, Lookup: 1, Resolver: 1,
-		Latency: 2 * time.Second, QueryFrame: 1, AnswerFrame: 3, NameHash: d.NameHash, QueryLen: uint32(len(q)), AnswerLen: uint32(len(a)),
+		Latency: 2 * time.Second, Gap: time.Second, QueryFrame: 1, AnswerFrame: 3, NameHash: d.NameHash, QueryLen: uint32(len(q)), AnswerLen: uint32(len(a)),
 		AnswerIPLen: uint32(len(a)) + 28, ID: 7, QType: 16, EDNSSize: 1232, Records: 3, Tries: 2, Repeats: 1, Answers: 1,
 		Proto: capture.ProtoUDP, Answered: true}
 	d.nameLen, d.decided, d.repeat, d.indexed, d.bucket = 0, false, 0, [indexes]bool{}, [indexes]uint16{}

@@ -80,7 +80,7 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	}
 	switch {
 	case again:
-		d.LookupAt, d.Lookup, d.Tries = before.LookupAt, before.Lookup, before.Tries
+		d.LookupAt, d.Lookup, d.Tries, d.Gap = before.LookupAt, before.Lookup, before.Tries, at.Sub(before.Last)
 		if d.Tries < 1<<16-1 {
 			d.Tries++
 		}
@@ -136,6 +136,7 @@ func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Inst
 		d.Tries++
 		d.Repeats++
 	}
+	d.Gap = at.Sub(d.Last)
 	d.Last = max(d.Last, at)
 	of := *d
 	n, r := t.add()
