@@ -44,7 +44,7 @@ func (e *Engine) unseen(v *StepVerdict) {
 	en, ko := "No packets", "패킷을 볼 수 없습니다"
 	before := Text{}
 	if e.blind.heard {
-		since := e.blind.since.Time().Format("2006-01-02 15:04:05 UTC")
+		since := e.clock.stated(e.blind.since).Time().Format("2006-01-02 15:04:05 UTC")
 		en, ko = en+" since "+since, since+"부터 "+ko
 		if v.Verdict == RuledOut {
 			before = Text{En: "Until then: ", Ko: "그때까지: "}

@@ -1,6 +1,8 @@
 package analyze
 
 import (
+	"slices"
+
 	"jindan/capture"
 )
 
@@ -8,6 +10,9 @@ import (
 // written once more in their last state.
 func (e *Engine) Close() (*Diagnosis, error) {
 	if e.began {
+		if err := e.release(e.clock.accept); err != nil {
+			return nil, err
+		}
 		e.w.Final = true
 		e.table.End()
 		if err := e.seal(); err != nil {
@@ -62,7 +67,7 @@ func (e *Engine) diagnose(assessed map[string]Assessed) *Diagnosis {
 	for i := range d.Steps {
 		e.unseen(&d.Steps[i])
 	}
-	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.w.End, e.coverage(), e.findings
+	d.Schema, d.Time, d.Coverage, d.Findings = DiagnosisSchema, e.clock.stated(e.w.End), e.coverage(), e.stated(e.findings)
 	return d
 }
 
@@ -79,6 +84,7 @@ func (e *Engine) coverage() Coverage {
 			c.Lost[capture.LossReason(r).String()] = n
 		}
 	}
+	c.ClockSteps, c.Stray = e.clock.steps, e.clock.stray
 	c.Refused = e.refused
 	for k, n := range map[string]uint64{"connections": s.RefusedConns, "paths": s.RefusedPaths, "holes": s.MergedHoles} {
 		if n > 0 {
@@ -90,6 +96,25 @@ func (e *Engine) coverage() Coverage {
 		c.Local = e.w.Local.Addr.String()
 	}
 	return c
+}
+
+// stated returns fs with the times that observations stated.
+func (e *Engine) stated(fs []*Finding) []*Finding {
+	if e.clock.plain() {
+		return fs
+	}
+	shown := make([]*Finding, len(fs))
+	for i, f := range fs {
+		g := *f
+		c := &e.clock
+		g.Time, g.Onset, g.Detected, g.LastSeen = c.stated(f.Time), c.stated(f.Onset), c.stated(f.Detected), c.stated(f.LastSeen)
+		g.Evidence = slices.Clone(f.Evidence)
+		for j := range g.Evidence {
+			g.Evidence[j].At = c.stated(g.Evidence[j].At)
+		}
+		shown[i] = &g
+	}
+	return shown
 }
 
 // SubjectFields are the fields of s that texts and causal edges refer to (rules.SubjectFields).

@@ -18,6 +18,10 @@ const (
 	// quietWindows is how many empty windows are judged one by one in a gap without
 	// observations; the longest keep_for and for of the catalogue are shorter. The rest of the gap is skipped.
 	quietWindows = 120
+	// quietInAll bounds them over all gaps of a run, so that an input of gaps does not cost 120 judgements a packet; then it is
+	// quietLater in each. It is a thousand gaps of a minute: what a day of one keep-alive a minute has.
+	quietInAll = 60_000
+	quietLater = 10
 	// maxSubjects bounds the subjects that one rule tracks at a time.
 	maxSubjects = 1024
 	// maxFindings bounds the findings that one run keeps.
@@ -72,6 +76,8 @@ type Engine struct {
 	err       error
 
 	w        Window
+	clock    clock
+	quiet    int // empty windows that may still be judged in gaps, see advance
 	local    localFinder
 	cov      Coverage
 	lost     [capture.LossReasonCount]uint64
@@ -153,44 +159,116 @@ func (e *Engine) Observe(b *capture.Batch) error {
 			fetched += e.table.Prefetch(b.Obs[i:])
 		}
 		o := &b.Obs[i]
-		if !e.began {
-			e.begin(o.At)
-		}
-		if o.At >= e.w.End {
-			if err := e.advance(o.At); err != nil {
+		at := e.clock.event(o.At)
+		if d := at - e.clock.now; d < 0 || d > capture.Instant(slack) || len(e.clock.held) > 0 || !e.clock.began {
+			var now bool
+			var err error
+			if at, now, err = e.when(o); err != nil {
 				return err
+			} else if !now {
+				continue
 			}
-		} else if o.At < e.w.Start {
-			e.cov.Late++
+		} else {
+			e.clock.now = at
 		}
-		if o.Kind == capture.KindLoss {
-			if o.Reason < capture.LossReasonCount {
-				e.lost[o.Reason] += o.Lost
-			}
-			continue
+		if err := e.take(o, at); err != nil {
+			return err
 		}
-		if o.Kind == capture.KindSample {
-			e.sample(o.At, o.Sample)
-			continue
-		}
-		e.heard[0] = o.At
-		e.cov.Packets++
-		e.cov.First, e.cov.Last = min(e.cov.First, o.At), max(e.cov.Last, o.At)
-		if o.Packet.Dir != capture.DirUnknown {
-			e.local.packet(&o.Packet)
-		}
-		e.table.Observe(o)
 	}
-	if e.began && b.Until >= e.w.End {
-		return e.advance(b.Until)
+	// Where the time of an observation was not believed, what follows from it is not, either.
+	if until := e.clock.event(b.Until); e.began && until >= e.w.End && len(e.clock.held) == 0 && e.clock.near(until) {
+		e.clock.now = max(e.clock.now, until)
+		return e.advance(until)
 	}
 	return e.err
+}
+
+// when is the event time of an observation whose stated time is not simply the next. now is false if that cannot be told
+// before the next ones have come.
+func (e *Engine) when(o *capture.Observation) (at capture.Instant, now bool, err error) {
+	c := &e.clock
+	if !c.began {
+		c.begin(o.At)
+		e.quiet = quietInAll
+		e.begin(c.now)
+		e.cov.First, e.cov.Last = o.At, o.At
+		return c.now, true, nil
+	}
+	if c.known(o.At) {
+		if len(c.held) > 0 {
+			c.stray += uint64(len(c.held))
+			err = e.release(func(capture.Instant) capture.Instant { return c.now })
+		}
+		at = c.event(o.At)
+		c.now = max(c.now, at)
+		return at, true, err
+	}
+	if o.Kind == capture.KindLoss {
+		return c.now, true, nil // it has no time of its own
+	}
+	if distance(c.event(o.At), c.now) < 0 {
+		// Time begins anew here. What was held was the end of what came before.
+		err = e.release(c.accept)
+		return c.accept(o.At), true, err
+	}
+	if o.Kind == capture.KindPacket && len(c.held) < maxHeld {
+		c.keep(o)
+		return 0, false, nil
+	}
+	err = e.release(c.accept)
+	return c.accept(o.At), true, err
+}
+
+// release takes what the clock has held, at the event times that when gives for the stated ones.
+func (e *Engine) release(when func(capture.Instant) capture.Instant) error {
+	held := e.clock.held
+	e.clock.held = held[:0]
+	for i := range held {
+		o := &held[i]
+		if err := e.take(o, when(o.At)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take takes an observation at an event time.
+func (e *Engine) take(o *capture.Observation, at capture.Instant) error {
+	if at >= e.w.End {
+		if err := e.advance(at); err != nil {
+			return err
+		}
+	} else if at < e.w.Start {
+		e.cov.Late++
+	}
+	if o.Kind == capture.KindLoss {
+		if o.Reason < capture.LossReasonCount {
+			e.lost[o.Reason] += o.Lost
+		}
+		return nil
+	}
+	stated := o.At
+	if e.clock.stray == 0 || e.clock.near(e.clock.event(stated)) {
+		e.cov.First, e.cov.Last = min(e.cov.First, stated), max(e.cov.Last, stated)
+	}
+	if o.Kind == capture.KindSample {
+		e.sample(at, o.Sample)
+		return nil
+	}
+	e.heard[0] = at
+	e.cov.Packets++
+	if o.Packet.Dir != capture.DirUnknown {
+		e.local.packet(&o.Packet)
+	}
+	o.At = at
+	e.table.Observe(o)
+	o.At = stated // whoever made the batch may still read it
+	return nil
 }
 
 // sample shows a sample of the host to those who read it.
 func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 	e.cov.Samples++
-	e.cov.First, e.cov.Last = min(e.cov.First, at), max(e.cov.Last, at)
 	switch {
 	case s.Sockets != nil:
 		e.heard[1] = at
@@ -208,6 +286,12 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 		return // likewise
 	}
 	e.meet()
+	if c := s.Change; c != nil && c.When != 0 && e.clock.shift != 0 {
+		moved, change := *s, *c
+		change.When = e.clock.event(c.When)
+		moved.Change = &change
+		s = &moved
+	}
 	for _, d := range e.samplers {
 		d.Sample(at, s)
 	}
@@ -232,7 +316,6 @@ func (e *Engine) begin(at capture.Instant) {
 	e.w.First = at
 	e.w.Start = floor(at)
 	e.w.End = e.w.Start.Add(WindowLength)
-	e.cov.First, e.cov.Last = at, at
 }
 
 // floor is the start of the window that holds at.
@@ -247,12 +330,19 @@ func floor(at capture.Instant) capture.Instant {
 
 // advance seals windows until the open one holds at.
 func (e *Engine) advance(at capture.Instant) error {
+	most := quietWindows
+	if e.quiet <= 0 {
+		most = quietLater
+	}
 	for n := 0; at >= e.w.End; n++ {
 		if err := e.seal(); err != nil {
 			return err
 		}
+		if n > 0 {
+			e.quiet--
+		}
 		next := e.w.End
-		if n == quietWindows {
+		if n == most {
 			next = max(next, floor(at))
 		}
 		e.w.Start, e.w.End = next, next.Add(WindowLength)

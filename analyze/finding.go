@@ -119,6 +119,8 @@ type Coverage struct {
 	MidStream   uint64            `json:"mid_stream"`              // connections whose start was not seen
 	Late        uint64            `json:"late"`                    // observations older than their window
 	OutOfWindow uint64            `json:"out_of_window,omitempty"` // segments and acknowledgements with a number that no window can contain
+	ClockSteps  uint64            `json:"clock_steps,omitempty"`   // times that the clock of the input went back and on from there
+	Stray       uint64            `json:"stray,omitempty"`         // observations with a time far ahead of those before and after them
 	Evicted     uint64            `json:"evicted"`                 // connections dropped from the full flow table
 	Refused     map[string]uint64 `json:"refused,omitempty"`       // what a cap turned away, by the cap's name
 	Undelivered map[string]uint64 `json:"undelivered,omitempty"`   // records that a sink which fails has not got, by its name; the agent says so

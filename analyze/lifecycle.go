@@ -222,7 +222,7 @@ func (e *Engine) write(f *Finding, r *rules.Rule) {
 	e.seq++
 	f.Seq, f.Time = e.seq, e.w.End
 	e.render(f, r)
-	e.err = e.emit(f)
+	e.err = e.emit(e.stated([]*Finding{f})[0])
 }
 
 func (e *Engine) render(f *Finding, r *rules.Rule) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"time"
 )
 
 // DefaultBatch is how many observations a batch has room for where nobody says
@@ -126,7 +127,13 @@ type mergeReader struct {
 	// floor is the time that the next observation counts as: the latest of it and
 	// those before it. After the last of cur it is a lower bound of that.
 	floor Instant
+	// lead is how far floor is ahead of the source's clock since that was last set back.
+	lead Instant
 }
+
+// setBack is from when on a source whose times go back has had its clock set back: it would else hold the others up until its
+// clock is where it was. What is less is disorder.
+const setBack = Instant(10 * time.Second)
 
 // run reads until the source or ctx ends.
 func (r *mergeReader) run(ctx context.Context) {
@@ -162,11 +169,16 @@ func (r *mergeReader) drained() bool { return r.cur == nil || r.pos == len(r.cur
 // advance moves to position pos of cur and raises floor accordingly.
 func (r *mergeReader) advance(pos int) {
 	r.pos = pos
-	if pos < len(r.cur.Obs) {
-		r.floor = max(r.floor, r.cur.Obs[pos].At)
-	} else {
-		r.floor = max(r.floor, r.cur.Until)
+	if pos == len(r.cur.Obs) {
+		r.floor = max(r.floor, r.lead+r.cur.Until)
+		return
 	}
+	at := r.lead + r.cur.Obs[pos].At
+	if r.floor-setBack > at && r.floor != math.MinInt64 {
+		r.lead += r.floor - at
+		at = r.floor
+	}
+	r.floor = max(r.floor, at)
 }
 
 func (r *mergeReader) before(s *mergeReader) bool {

@@ -372,3 +372,34 @@ func BenchmarkMerge(b *testing.B) {
 		})
 	}
 }
+
+// Two sources of one host whose clock is set back an hour go on side by side: neither waits until the clock is where it was.
+func TestMergeClockSetBack(t *testing.T) {
+	const each, second = 200, Instant(time.Second)
+	var srcs []Source
+	for i := range 2 {
+		var times []Instant
+		for k := range Instant(each) {
+			at := 5000*second + k*second + Instant(i)*second/2
+			if k >= each/2 {
+				at -= 3600 * second
+			}
+			times = append(times, at)
+		}
+		srcs = append(srcs, &fakeSource{times: times, size: 1 + i})
+	}
+	got, err := collect(t, srcs, 1)
+	if err != nil || len(got) != 2*each {
+		t.Fatalf("%d observations, %v", len(got), err)
+	}
+	ahead, most := 0, 0
+	for _, s := range got {
+		if ahead++; s.source == 1 {
+			ahead -= 2
+		}
+		most = max(most, ahead, -ahead)
+	}
+	if most > 3 {
+		t.Errorf("a source is up to %d observations ahead of the other", most)
+	}
+}

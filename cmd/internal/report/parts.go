@@ -117,6 +117,8 @@ func (r *text) quality() string {
 		bad = append(bad, fmt.Sprintf("%s (%s)", r.plural(undecoded, "packet not decodable", "packets not decodable", "해독 불가 %s개"), strings.Join(reasons, ", ")))
 	}
 	add(c.Late, "packet far out of order", "packets far out of order", "순서가 크게 뒤바뀐 패킷 %s개")
+	add(c.ClockSteps, "step of the clock back", "steps of the clock back", "시계가 뒤로 간 횟수 %s번")
+	add(c.Stray, "packet with a time far off", "packets with a time far off", "시각이 크게 벗어난 패킷 %s개")
 	add(c.OutOfWindow, "segment with an impossible number", "segments with impossible numbers", "번호가 있을 수 없는 세그먼트 %s개")
 	add(c.Evicted, "connection dropped from the full table", "connections dropped from the full table", "표가 가득 차 버린 연결 %s개")
 	for _, k := range sortedKeys(c.Refused) {
