@@ -316,7 +316,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		if k.silent == flow.Client {
 			from, to = to, from
 		}
-		repeats[way{from, to}] += r.repeats
+		repeats[way{from: from, to: to}]++ // one segment, however often it came
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, r.evidence())
 		}
@@ -362,7 +362,7 @@ func otherLoss(w *analyze.Window, repeats map[way]uint32) float64 {
 	var lost, sent uint32
 	w.Flows.Paths(func(p *flow.Path) {
 		for i := range p.Side {
-			n, ok := repeats[way{p.Host(i), p.Host(1 - i)}]
+			n, ok := repeats[way{from: p.Host(i), to: p.Host(1 - i)}]
 			if !ok {
 				continue
 			}

@@ -70,11 +70,11 @@ type delayState struct {
 
 // answerTime is one answer.
 type answerTime struct {
-	at       capture.Instant // asked
-	wait     time.Duration
-	name     uint64
-	cold     bool // the first answer to that name
-	retried  bool
+	at      capture.Instant // asked
+	wait    time.Duration
+	name    uint64
+	cold    bool // the first answer to that name
+	retried bool
 	// repeated: it came at once after the question was asked again: the first was lost. At once is what chance does not
 	// explain: the repetition was a time-out's, and a quarter of that has not passed.
 	repeated bool

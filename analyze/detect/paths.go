@@ -8,8 +8,12 @@ import (
 	"jindan/capture"
 )
 
-// way is one direction between two hosts.
-type way struct{ from, to capture.Addr }
+// way is one direction between two hosts, or between a host and several (see scope), where the address of the several
+// is the network's, or none.
+type way struct {
+	from, to capture.Addr
+	scope    scope
+}
 
 // sizes counts segments by size class.
 type sizes struct{ sent, lost [flow.Bins]uint32 }
@@ -25,7 +29,6 @@ func (s *sizes) add(o *sizes) {
 // and which connections suffered.
 type wayState struct {
 	series          series
-	total           sizes // cumulative at the last roll
 	ring            [seriesLen]sizes
 	n               int
 	conns           subjects[uint32, troubled] // by stream
@@ -35,16 +38,25 @@ type wayState struct {
 	maxSeen         [flow.Bins]uint16
 	lastBad         capture.Instant
 	firstMark       capture.Instant // first sign of loss that no window has counted yet
-	conns0          uint32          // connections of the path at the last roll
 	newConns        [seriesLen]uint32
-	acks            [seriesLen]point // small packets whose fate only the other side's repeats tell
-	acks0           uint32
-	silent          sizes  // of this window: losses that only a stall tells of
-	unheard         uint32 // of this window: repeats of the other side, for want of an answer
-	tooBig          int    // ICMP: fragmentation needed, packet too big
-	index           uint32
+	acks            [seriesLen]point  // small packets whose fate only the other side's repeats tell
+	silent          sizes             // of this window: losses that only a stall tells of
+	unheard         uint32            // of this window: repeats of the other side, for want of an answer
+	tooBig          int               // ICMP: fragmentation needed, packet too big
+	index           uint32            // of a pair's path
+	rolled          bool              // at least once: what the paths did before is known
+	cur             traffic           // of this window
+	all             traffic           // since the paths were first seen
 	elseCut         int               // see elsewhere
 	elseBase        map[uint32]uint32 // by path
+}
+
+// traffic sums up what the paths of a way count. Segments are those with data.
+type traffic struct {
+	sizes
+	spurious, copies, packets uint32
+	after, before             uint32 // segments lost after and before the capture point
+	conns                     uint32
 }
 
 // troubled is a connection with losses.
@@ -58,8 +70,20 @@ type troubled struct {
 	note    lossNote
 	full    bool // lost segments of nearly MSS
 	client  capture.Addr
-	passed  bool // something that was repeated, or missing, arrived in the end
+	ends    [2]capture.Addr // sender and receiver
+	passed  bool            // something that was repeated, or missing, arrived in the end
+	// Segments that were sent again and not acknowledged since, of what size class at least, since when, and whether
+	// something that was sent after them was.
+	waiting   uint32
+	waitClass int
+	waitSince capture.Instant
+	overtaken bool
+	settled   uint32 // segments that were lost and whose fate is known
 }
+
+// mute reports whether nothing at all has got through on the connection since it last lost something. Then the
+// other end may be gone, or the connection forgotten by a box on the way, and its losses do not say of what they depend on.
+func (t *troubled) mute() bool { return t.waiting > 0 && !t.overtaken }
 
 // lossNote is a sign of loss; it becomes evidence when it is needed.
 type lossNote struct {
@@ -80,69 +104,79 @@ func (n *lossNote) evidence() analyze.Evidence {
 // maxTroubled bounds the connections with losses that one direction remembers.
 const maxTroubled = 512
 
-// maxWays bounds the directions with losses that are followed at a time, at some 20 kB each.
-const maxWays = 256
+// maxWays bounds the pairs of hosts with losses that are followed at a time in each direction, and maxWide the hosts
+// with several peers, and the networks, at some 40 kB each.
+const (
+	maxWays = 256
+	maxWide = 32
+)
 
 // ways follows every direction that loses segments. The retransmission and size-dependent
 // loss detectors each own one.
 type ways struct {
-	states subjects[way, wayState]
+	states [scopes]subjects[way, wayState]
+	local  analyze.Local // as of the last window
 }
 
-func newWays() ways { return ways{newSubjects[way, wayState](maxWays)} }
+func newWays() (ws ways) {
+	for s := range ws.states {
+		ws.states[s] = newSubjects[way, wayState](maxWide)
+	}
+	ws.states[onePair] = newSubjects[way, wayState](maxWays)
+	return ws
+}
 
 // lossEvents wake ways.
 var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
-	flow.Recovered, flow.Closed, flow.ICMPError, flow.SynRepeat, flow.Stalled)
+	flow.Recovered, flow.Closed, flow.ICMPError, flow.Stalled)
 
 func (ws *ways) event(e *flow.Event) {
 	if e.Conn == nil || e.Path == nil {
 		return
 	}
-	k := way{e.Conn.Endpoint(e.Side).Addr, e.Conn.Endpoint(e.Side.Other()).Addr}
-	if e.Kind == flow.Closed {
-		if !e.Conn.Troubled() {
-			return
-		}
-		for _, k := range [2]way{k, {k.to, k.from}} {
-			if st := ws.states.peek(k); st != nil {
-				if t := st.conns.peek(e.Conn.Stream); t != nil {
-					t.close(e.At)
-				}
-			}
-		}
+	k := way{from: e.Conn.Endpoint(e.Side).Addr, to: e.Conn.Endpoint(e.Side.Other()).Addr}
+	if e.Kind == flow.Closed && !e.Conn.Troubled() {
 		return
 	}
-	if e.Kind == flow.ICMPError {
+	for _, wide := range k.widen() {
+		st := ws.states[wide.scope].peek(wide)
+		if st == nil && ws.concerns(wide) && begins(e) {
+			if st = ws.states[wide.scope].get(wide); st != nil {
+				st.start(e)
+			}
+		}
+		if st != nil {
+			st.event(e)
+		}
+		if e.Kind == flow.Closed {
+			if st = ws.states[wide.scope].peek(wide.back()); st != nil {
+				st.event(e)
+			}
+		}
+	}
+}
+
+// begins reports whether e is a first sign of loss.
+func begins(e *flow.Event) bool {
+	return lossy(e) || e.Kind == flow.HoleOpened || e.Kind == flow.Stalled
+}
+
+func (st *wayState) event(e *flow.Event) {
+	switch e.Kind {
+	case flow.Closed:
+		if t := st.conns.peek(e.Conn.Stream); t != nil {
+			t.close(e.At)
+		}
+		return
+	case flow.ICMPError:
 		// RFC 1191: type 3 code 4; RFC 4443 §3.2: type 2.
-		if st := ws.states.peek(k); st != nil && (e.N == 3<<8|4 || e.N>>8 == 2) {
+		if e.N == 3<<8|4 || e.N>>8 == 2 {
 			st.tooBig++
 		}
 		return
 	}
-	if e.Kind == flow.SynRepeat || lossy(e) {
-		// Repeated for want of an answer: an ACK or SYN-ACK may have been lost on the way back.
-		if st := ws.states.peek(way{k.to, k.from}); st != nil {
-			st.unheard++
-		}
-		if e.Kind == flow.SynRepeat {
-			return
-		}
-	}
-	var st *wayState
-	if lossy(e) || e.Kind == flow.HoleOpened || e.Kind == flow.Stalled {
-		if st = ws.states.get(k); st == nil {
-			return
-		}
-		if st.conns.m == nil {
-			st.conns = newSubjects[uint32, troubled](maxTroubled)
-			st.start(e)
-		}
-	} else if st = ws.states.peek(k); st == nil {
-		return
-	}
 	var t *troubled
-	if e.Kind == flow.Retransmit || e.Kind == flow.HoleOpened || e.Kind == flow.Stalled {
+	if begins(e) || e.Kind == flow.Retransmit {
 		t = st.conns.get(e.Conn.Stream)
 	} else {
 		t = st.conns.peek(e.Conn.Stream)
@@ -164,6 +198,7 @@ func (ws *ways) event(e *flow.Event) {
 			t.failed++
 			t.worst = max(t.worst, e.Dur)
 		}
+		t.wait(e)
 		st.count(e)
 	case flow.HoleOpened:
 		st.mark(e)
@@ -196,12 +231,28 @@ func (ws *ways) event(e *flow.Event) {
 		}
 		t.worst = max(t.worst, e.Dur)
 		t.openAt = 0
+		t.settled += e.N
 		st.count(e)
 	case flow.Recovered:
 		t.passed = true
+		t.settled += t.waiting
+		t.waiting, t.overtaken = 0, false
 	case flow.Reordered, flow.HoleAcked:
 		t.openAt = 0
 	}
+}
+
+// wait notes that a segment was sent again, and waits for its acknowledgement.
+func (t *troubled) wait(e *flow.Event) {
+	if t.waiting == 0 {
+		t.waitSince, t.waitClass = e.At, flow.Bin(e.IPLen)
+	}
+	if e.Flag {
+		t.waiting += e.N
+		t.waitClass = min(t.waitClass, flow.Bin(e.IPLen))
+	}
+	// Duplicate ACKs and SACK blocks: the receiver has got something that was sent later.
+	t.overtaken = t.overtaken || e.Class == flow.Fast
 }
 
 // lossy reports whether a repetition speaks of loss on the path.
@@ -221,6 +272,7 @@ func (t *troubled) mark(e *flow.Event, what string) {
 		return
 	}
 	t.at, t.client = e.At, e.Conn.Client.Addr
+	t.ends = [2]capture.Addr{e.Conn.Endpoint(e.Side).Addr, e.Conn.Endpoint(e.Side.Other()).Addr}
 	t.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, what}
 }
 
@@ -246,116 +298,188 @@ func (st *wayState) count(e *flow.Event) {
 	}
 }
 
-// start takes what the path did before its first loss as the time before.
+// start makes the state ready to take its first sign of loss.
 func (st *wayState) start(e *flow.Event) {
+	st.conns = newSubjects[uint32, troubled](maxTroubled)
 	st.index = e.Path.Index
 	st.series.began = e.Path.First
 }
 
-// roll takes the window's deltas from the path's counters.
+// roll takes the window's counts of the paths.
 func (ws *ways) roll(w *analyze.Window) {
-	ws.states.each(func(k way, st *wayState) bool {
-		p := w.Flows.PathAt(st.index)
-		if p == nil {
-			return false
+	ws.local = w.Local
+	w.Flows.Active(func(p *flow.Path) {
+		b := w.Flows.Before(p)
+		if b == nil {
+			return
 		}
-		ps, ok := p.From(k.from)
-		if !ok {
-			return false // the record was re-used for another pair
-		}
-		var now, delta sizes
-		// What was seen on its way to this host was not lost on the path: it arrived. If it comes again,
-		// the host dropped it (a full accept queue), or its own ACK was lost.
-		arrived := w.Local.Is(k.to)
-		for i := range now.sent {
-			b := &ps.Bin[i]
-			now.sent[i], now.lost[i] = b.Seen+b.Missing, b.Missing
-			if !arrived {
-				now.lost[i] += b.Again
+		for i := range p.Side {
+			k := way{from: p.Host(i), to: p.Host(1 - i)}
+			for _, wide := range k.widen() {
+				if st := ws.states[wide.scope].peek(wide); st != nil {
+					st.cur.add(&p.Side[i], &b.Side[i], p.Conns-b.Conns, w.Local.Is(k.to))
+				}
 			}
 		}
-		first := st.series.windowsSeen == 0
-		if first {
-			st.series.windowsSeen = max(int(w.Start.Sub(p.First)/analyze.WindowLength), 0)
-		}
-		var sent, lost uint32
-		for i := range now.sent {
-			delta.sent[i] = now.sent[i] - st.total.sent[i]
-			delta.lost[i] = now.lost[i] - st.total.lost[i]
-			sent += delta.sent[i]
-			lost += delta.lost[i]
-		}
-		if first {
-			// What was sent before this window belongs to the time before.
-			side := 0
-			if p.B == k.from {
-				side = 1
-			}
-			all, small := p.InWindow(side)
-			in := delta.keep(0, flow.SmallBins, small) + delta.keep(flow.SmallBins, flow.Bins, all-small)
-			st.series.old.total = sent - in
-			sent = in
-		}
-		if !w.Local.Is(k.from) { // else the sender itself stood still: its repetitions would be in the capture
-			for i, n := range st.silent.lost {
-				delta.sent[i] += n
-				delta.lost[i] += n
-				sent += n
-				lost += n
-			}
-		}
-		st.silent = sizes{}
-		mark := w.Start
-		if st.firstMark != 0 {
-			mark = max(st.firstMark, w.Start.Add(-markPatience))
-		}
-		st.series.add(lost, sent, mark)
-		st.series.roll()
-		if lost > 0 || w.End.Sub(st.firstMark) > markPatience {
-			st.firstMark = st.uncounted(w.End)
-		}
-		if st.n == seriesLen {
-			copy(st.ring[:], st.ring[1:])
-			copy(st.newConns[:], st.newConns[1:])
-			copy(st.acks[:], st.acks[1:])
-			st.n--
-		}
-		fresh := p.Conns - st.conns0
-		heard := point{bad: st.unheard, total: ps.Acks - st.acks0 + st.unheard}
-		if first || w.Local.Is(k.from) {
-			heard = point{} // of the past; or this host did not answer, and nothing was lost
-		}
-		st.conns0, st.acks0, st.unheard = p.Conns, ps.Acks, 0
-		if first {
-			st.ring[0], st.newConns[0], st.acks[0], st.n = delta, 1, point{}, 1
-		} else {
-			st.ring[st.n], st.newConns[st.n], st.acks[st.n] = delta, fresh, heard
-			st.n++
-		}
-		st.total = now
-		for i := range ps.Bin {
-			st.minLost[i], st.maxSeen[i] = ps.Bin[i].MinLost, ps.Bin[i].MaxSeen
-		}
-		if b := flow.Bin(st.hiddenMin); st.hiddenMin != 0 && (st.minLost[b] == 0 || uint32(st.minLost[b]) > st.hiddenMin) {
-			st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
-		}
-		idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
-		return !idle
 	})
+	for s := range ws.states {
+		ws.states[s].each(func(k way, st *wayState) bool { return st.roll(w, k) })
+	}
 }
 
-// keep leaves of the segments of the size classes from from to to only n, and all that were lost. It returns how many are left.
-func (s *sizes) keep(from, to int, n uint32) uint32 {
-	var sent, lost uint32
-	for i := from; i < to; i++ {
-		sent += s.sent[i]
-		lost += s.lost[i]
+// add adds what a path has counted since b. What was seen on its way to this host was not lost on the path: it arrived. If it
+// comes again, the host dropped it (a full accept queue), or its own ACK was lost.
+func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
+	for i := range ps.Bin {
+		x, y := &ps.Bin[i], &b.Bin[i]
+		missing := x.Missing - y.Missing
+		t.sent[i] += x.Seen - y.Seen + missing
+		t.lost[i] += missing
+		if !arrived {
+			t.lost[i] += x.Again - y.Again
+		}
 	}
-	n = min(max(n, lost), sent)
-	for i := from; i < to; i++ {
-		s.sent[i] = s.lost[i] + uint32(uint64(s.sent[i]-s.lost[i])*uint64(n-lost)/uint64(max(sent-lost, 1)))
+	t.spurious += ps.Spurious - b.Spurious
+	t.copies += ps.Copies - b.Copies
+	t.packets += ps.Packets - b.Packets
+	t.after += ps.Retransmits - b.Retransmits
+	t.before += ps.Lost - b.Lost
+	t.conns += conns
+}
+
+// data sums up the segments with data.
+func (s *sizes) data() (p point) {
+	for i := flow.Bare + 1; i < flow.Bins; i++ {
+		p.bad += s.lost[i]
+		p.total += s.sent[i]
 	}
-	return n
+	return p
+}
+
+// past takes what the paths of the way have counted before this window, and since when they are there.
+func (st *wayState) past(w *analyze.Window, k way) (first capture.Instant) {
+	none := flow.PathSide{}
+	take := func(p *flow.Path) {
+		for i := range p.Side {
+			pk := way{from: p.Host(i), to: p.Host(1 - i)}
+			if !k.covers(pk) {
+				continue
+			}
+			before, conns := &p.Side[i], p.Conns
+			if b := w.Flows.Before(p); b != nil {
+				before, conns = &b.Side[i], b.Conns
+			}
+			st.all.add(before, &none, conns, w.Local.Is(pk.to))
+			if first == 0 || p.First < first {
+				first = p.First
+			}
+		}
+	}
+	if k.scope == onePair {
+		if p := w.Flows.PathAt(st.index); p != nil {
+			take(p)
+		}
+		return first
+	}
+	w.Flows.Paths(take)
+	return first
+}
+
+// roll ends the window of one way. It reports whether the way is worth following.
+func (st *wayState) roll(w *analyze.Window, k way) bool {
+	first := !st.rolled
+	if first {
+		st.rolled = true
+		if at := st.past(w, k); at != 0 {
+			st.series.began = at
+			st.series.windowsSeen = max(int(w.Start.Sub(at)/analyze.WindowLength), 0)
+		}
+		st.series.old.total = st.all.data().total
+	}
+	cur := &st.cur
+	if !w.Local.Is(k.from) { // else the sender itself stood still: its repetitions would be in the capture
+		for i, n := range st.silent.lost {
+			cur.sent[i] += n
+			cur.lost[i] += n
+		}
+	}
+	st.silent = sizes{}
+	mark := w.Start
+	if st.firstMark != 0 {
+		mark = max(st.firstMark, w.Start.Add(-markPatience))
+	}
+	now := cur.data()
+	st.series.add(now.bad, now.total, mark)
+	st.series.roll()
+	if now.bad > 0 || w.End.Sub(st.firstMark) > markPatience {
+		st.firstMark = st.uncounted(w.End)
+	}
+	if st.n == seriesLen {
+		copy(st.ring[:], st.ring[1:])
+		copy(st.newConns[:], st.newConns[1:])
+		st.n--
+	}
+	st.ring[st.n], st.newConns[st.n] = cur.sizes, cur.conns
+	if first {
+		st.newConns[st.n] = max(cur.conns, 1)
+	}
+	st.n++
+	st.all.join(cur)
+	st.cur = traffic{}
+	st.exact(w, k)
+	st.forgetSettled()
+	idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
+	alone := k.scope != onePair && w.End.Sub(st.lastBad) > lonelyWide && st.troubledPeers(2) < 2
+	return !idle && !alone
+}
+
+// join adds o.
+func (t *traffic) join(o *traffic) {
+	t.sizes.add(&o.sizes)
+	t.spurious += o.spurious
+	t.copies += o.copies
+	t.packets += o.packets
+	t.after += o.after
+	t.before += o.before
+	t.conns += o.conns
+}
+
+// exact takes the exact sizes of what was lost and what passed, from the paths that lose something.
+func (st *wayState) exact(w *analyze.Window, k way) {
+	take := func(p *flow.Path) {
+		for i := range p.Side {
+			if !k.covers(way{from: p.Host(i), to: p.Host(1 - i)}) {
+				continue
+			}
+			for c := range p.Side[i].Bin {
+				b := &p.Side[i].Bin[c]
+				if b.MinLost != 0 && (st.minLost[c] == 0 || b.MinLost < st.minLost[c]) {
+					st.minLost[c] = b.MinLost
+				}
+				st.maxSeen[c] = max(st.maxSeen[c], b.MaxSeen)
+			}
+		}
+	}
+	if k.scope == onePair {
+		if p := w.Flows.PathAt(st.index); p != nil {
+			take(p)
+		}
+	} else {
+		w.Flows.Active(take)
+	}
+	if b := flow.Bin(st.hiddenMin); st.hiddenMin != 0 && (st.minLost[b] == 0 || uint32(st.minLost[b]) > st.hiddenMin) {
+		st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
+	}
+}
+
+// forgetSettled makes room for connections to come, when there is little left: those whose losses were settled long ago go first.
+func (st *wayState) forgetSettled() {
+	for _, before := range [...]capture.Instant{st.series.onset, st.lastBad} {
+		if len(st.conns.m) < maxTroubled*3/4 {
+			return
+		}
+		st.conns.each(func(_ uint32, t *troubled) bool { return t.at >= before || t.openAt != 0 || t.waiting > 0 })
+	}
 }
 
 // markPatience is how long after its first sign a loss may be counted: a hole counts when it has
@@ -373,46 +497,63 @@ func (st *wayState) uncounted(now capture.Instant) (since capture.Instant) {
 }
 
 // recent sums the sizes since the loss was first counted.
-func (st *wayState) recent() (sizes, point, int) { return st.sum(st.series.windows()) }
+func (st *wayState) recent() (sizes, int) { return st.sum(st.series.windows()) }
 
-// fromOnset sums the sizes from the window of the first sign of loss on, which may be some windows earlier: a hole
-// counts when it has been open for a while. It holds what went well before the first sign, too.
-func (st *wayState) fromOnset(now capture.Instant) (sizes, point, int) {
+// sinceOnset is how many of the newest windows hold the first sign of loss, too, which may be some windows earlier: a hole
+// counts when it has been open for a while. They hold what went well before the first sign, too.
+func (st *wayState) sinceOnset(now capture.Instant) int {
 	span := st.series.windows()
 	if o := st.series.onset; o != 0 {
 		span = max(span, int((now.Sub(o)+analyze.WindowLength-1)/analyze.WindowLength))
 	}
-	return st.sum(span)
+	return span
 }
 
 // sum adds up the newest windows.
-func (st *wayState) sum(span int) (s sizes, acks point, conns int) {
+func (st *wayState) sum(span int) (s sizes, conns int) {
 	for i := st.n - min(span, st.n); i < st.n; i++ {
 		s.add(&st.ring[i])
 		conns += int(st.newConns[i])
-		acks.bad += st.acks[i].bad
-		acks.total += st.acks[i].total
 	}
-	return s, acks, conns
+	return s, conns
 }
 
 // flowStats sums up the connections that suffered since onset.
 type flowStats struct {
 	flows, stalled  int
 	retries, failed uint32
-	repeat          int // connections that lost a segment twice and more
-	passed          int // connections on which something that had been lost arrived in the end
-	byReceiver      int // connections that the receiver of the direction had opened; the others its sender
+	repeat          int   // connections that lost a segment twice and more
+	passed          int   // connections on which something that had been lost arrived in the end
+	byReceiver      int   // connections that the receiver of the direction had opened; the others its sender
+	peers           int   // that suffered
+	mute            int   // connections that nothing passes any more; the others do not count them
+	muted           sizes // their segments, which nothing says that they depend on their size
+	muteClass       int   // the smallest of them
 	longest         time.Duration
 	evidence        []analyze.Evidence
 }
 
 func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Duration) (f flowStats) {
+	peers := make(map[[2]capture.Addr]struct{})
 	for _, stream := range st.conns.keys {
 		t := st.conns.m[stream]
+		if t == nil {
+			continue
+		}
 		worst := t.worst
 		if t.openAt != 0 {
 			worst = max(worst, now.Sub(t.openAt))
+		}
+		if t.mute() && t.waitSince >= since {
+			f.mute++
+			f.muted.sent[t.waitClass] += t.waiting
+			f.muted.lost[t.waitClass] += t.waiting
+			if f.muteClass == 0 || t.waitClass < f.muteClass {
+				f.muteClass = t.waitClass
+			}
+			if t.settled == 0 {
+				continue
+			}
 		}
 		if t.at == 0 || t.at < since && (t.openAt == 0 || t.openAt < since) {
 			continue
@@ -423,7 +564,7 @@ func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Dura
 		if t.failed > 0 {
 			f.repeat++
 		}
-		if t.client == k.to {
+		if k.byReceiver(t.client) {
 			f.byReceiver++
 		}
 		if t.passed {
@@ -433,10 +574,12 @@ func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Dura
 			f.stalled++
 		}
 		f.longest = max(f.longest, worst)
+		peers[t.ends] = struct{}{}
 		if len(f.evidence) < analyze.MaxEvidence {
 			f.evidence = append(f.evidence, t.note.evidence())
 		}
 	}
+	f.peers = len(peers)
 	return f
 }
 
@@ -448,18 +591,5 @@ func (f *flowStats) opened(s analyze.Subject) int {
 	return f.flows - f.byReceiver
 }
 
-// copyShare is the share of p's packets that were captured twice. One of each is judged, so they lower no claim.
-func copyShare(p *flow.Path) float64 {
-	return ratio(p.Side[0].Copies+p.Side[1].Copies, p.Side[0].Packets+p.Side[1].Packets)
-}
-
-// pathSubject describes a direction as seen from this host, or from the receiver when this
-// host is neither end.
-func pathSubject(k way, l analyze.Local, segment string) analyze.Subject {
-	s := analyze.Subject{Kind: analyze.SubjectPath, Host: k.to.String(), Peer: k.from.String(),
-		Direction: "inbound", Segment: segment}
-	if l.Is(k.from) {
-		s.Host, s.Peer, s.Direction = k.from.String(), k.to.String(), "outbound"
-	}
-	return s
-}
+// copyShare is the share of the packets of the way that were captured twice. One of each is judged, so they lower no claim.
+func (t *traffic) copyShare() float64 { return ratio(t.copies, t.packets) }

@@ -32,6 +32,16 @@ type Retransmission struct {
 	CopyShare     float64 `json:"copy_share"`
 	Chance        float64 `json:"chance"`
 	Sampled       bool    `json:"sampled"`
+	Peers         int     `json:"peers"`
+	PeersHit      int     `json:"peers_hit"`
+	Prefix        string  `json:"prefix"`
+	Mute          int     `json:"mute"`
+	Others        int     `json:"others"`
+	Part          float64 `json:"part"`
+	AllSegments   int     `json:"all_segments"`
+	AllResent     int     `json:"all_resent"`
+	Requests      int     `json:"requests"`
+	Repeated      int     `json:"repeated"`
 }
 
 // stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
@@ -85,9 +95,6 @@ func (d *retransmission) Event(e *flow.Event) {
 	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat:
 		d.syn(e)
 	default:
-		d.ways.event(e)
-	}
-	if e.Kind == flow.SynRepeat {
 		d.ways.event(e)
 	}
 }
@@ -159,43 +166,46 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.resent.judge(w, emit) // packets tell more
 	}
 	d.ways.roll(w)
-	d.ways.states.each(func(k way, st *wayState) bool {
-		s := &st.series
-		if s.since.bad == 0 {
-			return true
-		}
-		f := Retransmission{Class: "data", Segments: int(s.since.total), Retransmitted: int(s.since.bad),
-			Share: s.since.share(), ShareBefore: s.before.share(), Baseline: s.beforeSpan,
-			Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail)}
-		p := w.Flows.PathAt(st.index)
-		ps, _ := p.From(k.from)
-		f.Spurious = int(min(ps.Spurious, ps.Retransmits))
-		f.CopyShare = copyShare(p)
-		fs := st.flowStats(k, s.onset, w.End, stalledAfter)
-		f.Flows, f.StalledFlows, f.Longest = fs.flows, fs.stalled, fs.longest.Seconds()
-		recent, _, conns := st.recent()
-		f.FlowsTotal = max(conns, fs.flows)
-		f.MeanSize = meanLost(&recent)
-		f.SeenOriginal = ratio(ps.Retransmits, ps.Retransmits+ps.Lost)
-		if f.Spurious > 0 {
-			// D-SACKs say that some repetitions were not needed: those are no losses.
-			net := max(f.Retransmitted-f.Spurious, 0)
-			f.Share = ratio(net, f.Segments)
-		}
-		if f.Retransmitted > d.best.Retransmitted {
-			d.best = f
-		}
-		subject := pathSubject(k, w.Local, "data")
-		f.Opened = fs.opened(subject)
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: fs.evidence})
-		return true
-	})
+	for _, x := range d.ways.speaking() {
+		d.judgeData(w, &x, emit)
+	}
 	d.syns.each(func(k capture.Endpoint, st *synState) bool {
 		st.requests.roll()
 		st.answers.roll()
 		d.judgeSyn(w, k, st, emit)
 		return true
 	})
+}
+
+// judgeData judges the data segments of one way.
+func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(analyze.Symptom)) {
+	k, st := x.k, x.st
+	s := &st.series
+	fs := st.flowStats(k, s.onset, w.End, stalledAfter)
+	lost := x.lost()
+	// What nothing passes any more loses everything: that is no share of anything.
+	muted := fs.muted.data()
+	lost.bad -= min(muted.bad, lost.bad)
+	lost.total -= min(muted.total, lost.total)
+	f := Retransmission{Class: "data", Segments: int(lost.total), Retransmitted: int(lost.bad),
+		ShareBefore: s.before.share(), Baseline: s.beforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
+		Flows: fs.flows, StalledFlows: fs.stalled, Longest: fs.longest.Seconds(), Mute: fs.mute,
+		Peers: peersSince(w, k, s.onset), PeersHit: fs.peers, Prefix: k.prefix()}
+	f.Spurious = int(min(st.all.spurious, st.all.after))
+	f.CopyShare = st.all.copyShare()
+	recent, conns := st.recent()
+	f.FlowsTotal = max(conns, fs.flows)
+	f.MeanSize = meanLost(&recent)
+	f.SeenOriginal = ratio(st.all.after, st.all.after+st.all.before)
+	// D-SACKs say that some repetitions were not needed: those are no losses.
+	f.Share = ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
+	f.Others, f.Part = d.ways.crowd(w, k, st)
+	if f.Retransmitted > d.best.Retransmitted {
+		d.best = f
+	}
+	subject := k.subject(w.Local, "data")
+	f.Opened = fs.opened(subject)
+	emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: fs.evidence})
 }
 
 func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *synState, emit func(analyze.Symptom)) {
@@ -262,14 +272,25 @@ func binSize(i int) float64 {
 
 func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 	f := d.best
-	var segments uint64
-	w.Flows.Paths(func(p *flow.Path) {
-		for i := range p.Side {
-			segments += uint64(p.Side[i].Segments)
-		}
-	})
 	if f.Segments == 0 {
-		f.Class, f.Segments = "data", int(segments)
+		f.Class = "data"
 	}
-	return analyze.Assessment{Assessable: segments >= 100 || d.resent.table > 1, Features: f}
+	w.Flows.Paths(func(p *flow.Path) {
+		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
+			return // of one direction nobody knows what the other end got
+		}
+		var sum traffic
+		for i := range p.Side {
+			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Is(p.Host(1-i)))
+		}
+		all := sum.data()
+		f.AllSegments += int(all.total)
+		f.AllResent += int(all.bad)
+	})
+	d.syns.each(func(_ capture.Endpoint, st *synState) bool {
+		f.Requests += int(st.requests.since.total + st.requests.old.total)
+		f.Repeated += int(st.requests.since.bad)
+		return true
+	})
+	return analyze.Assessment{Assessable: f.AllSegments > 0 || d.resent.table > 1, Features: f}
 }

@@ -53,7 +53,7 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 		if fresh && d.table == 1 || sent == 0 && resent == 0 {
 			continue // of the time before the agent
 		}
-		p := d.paths.get(way{s.Local.Addr, s.Remote.Addr})
+		p := d.paths.get(way{from: s.Local.Addr, to: s.Remote.Addr})
 		if p == nil {
 			continue
 		}
@@ -91,7 +91,7 @@ func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f := Retransmission{Class: "data", Segments: int(s.since.total), Retransmitted: int(s.since.bad), Share: s.since.share(),
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
 			MeanSize: float64(p.mss), Sampled: true}
-		emit(analyze.Symptom{Subject: pathSubject(k, w.Local, "data"), Onset: max(s.onset.Add(-sampleSlack), w.First), Features: f,
+		emit(analyze.Symptom{Subject: k.subject(w.Local, "data"), Onset: max(s.onset.Add(-sampleSlack), w.First), Features: f,
 			Evidence: []analyze.Evidence{p.evidence}})
 		return true
 	})

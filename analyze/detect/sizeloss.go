@@ -35,6 +35,15 @@ type SizeLoss struct {
 	Opened           int     `json:"opened"`
 	Hit              int     `json:"hit"`
 	CopyShare        float64 `json:"copy_share"`
+	Peers            int     `json:"peers"`
+	PeersHit         int     `json:"peers_hit"`
+	Prefix           string  `json:"prefix"`
+	Others           int     `json:"others"`
+	Part             float64 `json:"part"`
+	Mute             int     `json:"mute"`
+	SmallData        int     `json:"small_data"`
+	AllBig           int     `json:"all_big"`
+	AllBigLost       int     `json:"all_big_lost"`
 }
 
 // sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
@@ -66,21 +75,36 @@ func (d *sizeLoss) Event(e *flow.Event) {
 
 func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.ways.roll(w)
-	d.ways.states.each(func(k way, st *wayState) bool {
-		if st.series.since.bad == 0 {
-			return true
+	for _, x := range d.ways.speaking() {
+		d.judge(w, &x, emit)
+	}
+}
+
+func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Symptom)) {
+	k, st := x.k, x.st
+	fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
+	span := st.series.windows()
+	s, conns := st.sum(span)
+	x.without(&s, span)
+	fs.aside(&s, w.Params.Float("min_mute_share"))
+	if !bothSizes(&s, w.Params.Int("min_small")) {
+		// What went well before the first sign gives more to compare with, or drowns what little was lost since.
+		span := st.sinceOnset(w.End)
+		y, n := st.sum(span)
+		x.without(&y, span)
+		if fs.aside(&y, w.Params.Float("min_mute_share")); apart(&y) < apart(&s) {
+			s, conns = y, n
 		}
-		s, acks, conns := st.recent()
-		if !bothSizes(&s, int(w.Params.Float("min_small"))) {
-			// What went well before the first sign gives more to compare with, or drowns what little was lost since.
-			if x, a, n := st.fromOnset(w.End); apart(&x) < apart(&s) {
-				s, acks, conns = x, a, n
-			}
-		}
-		f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig}
-		s.sent[flow.Bin(ackSize)] += acks.total
-		s.lost[flow.Bin(ackSize)] += acks.bad
-		cut := cliff(&s)
+	}
+	f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
+	if st.all.after > st.all.before {
+		f.Side = "sender"
+	} else {
+		s.lost[flow.Bare] = 0 // a SYN or FIN that was seen had got past the place where the way loses, whatever made it come again
+	}
+	cut := cliff(&s)
+	var dns bigLoss
+	if k.scope == onePair {
 		if answers := d.dns.since(k, flow.SmallSize, st.series.onset); answers.lost.bad > 0 {
 			// They say where the cliff is, too: now and then a segment gets through. That some came says nothing of the
 			// path, for those that are missing are known only some seconds later.
@@ -91,70 +115,85 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				cut = c
 			}
 		}
-		if cut == 0 {
-			return true
+	}
+	if cut == 0 {
+		return
+	}
+	big, small := s.split(cut)
+	for i := cut - 1; i >= 0; i-- {
+		if s.sent[i] > s.lost[i] {
+			f.LargestPassed = max(int(st.maxSeen[i]), ackSize)
+			break
 		}
-		big, small := s.split(cut)
-		fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
-		p := w.Flows.PathAt(st.index)
-		ps, _ := p.From(k.from)
-		if ps.Retransmits > ps.Lost {
-			f.Side = "sender"
-		} else if big.bad > small.bad {
-			// The receiver's side sees a repetition only when it arrives. Those that time-outs tell of
-			// were lost, too, and were as large as what they repeated.
-			big.bad += fs.failed
-			big.total += fs.failed
+	}
+	onset := st.series.onset
+	if k.scope == onePair {
+		dns = d.dns.since(k, f.LargestPassed, onset)
+	}
+	if f.Side == "sender" || !dns.alike(big) {
+		dns = bigLoss{} // seen before they could be lost; or their server is silent, and not the path
+	}
+	big.bad += dns.lost.bad
+	big.total += dns.lost.total
+	f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.total), int(big.bad), int(small.total), int(small.bad)
+	f.SmallData = f.SmallSent - int(s.sent[flow.Bare])
+	f.BigLoss, f.SmallLoss = big.share(), small.share()
+	f.PValue = fisher(big.bad, big.total, small.bad, small.total)
+	f.BigLossBefore = st.series.before.share()
+	for i := cut; i < flow.Bins; i++ {
+		if s.lost[i] > 0 && st.minLost[i] > 0 {
+			f.SmallestLost = int(st.minLost[i])
+			break
 		}
-		for i := cut - 1; i >= 0; i-- {
-			if s.sent[i] > s.lost[i] {
-				f.LargestPassed = max(int(st.maxSeen[i]), ackSize)
-				break
-			}
-		}
-		onset := st.series.onset
-		dns := d.dns.since(k, f.LargestPassed, onset)
-		if f.Side == "sender" || !dns.alike(big) {
-			dns = bigLoss{} // seen before they could be lost; or their server is silent, and not the path
-		}
-		big.bad += dns.lost.bad
-		big.total += dns.lost.total
-		f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.total), int(big.bad), int(small.total), int(small.bad)
-		f.BigLoss, f.SmallLoss = big.share(), small.share()
-		f.PValue = fisher(big.bad, big.total, small.bad, small.total)
-		f.BigLossBefore = st.series.before.share()
-		for i := cut; i < flow.Bins; i++ {
-			if s.lost[i] > 0 && st.minLost[i] > 0 {
-				f.SmallestLost = int(st.minLost[i])
-				break
-			}
-		}
-		f.Cliff = f.SmallestLost
-		f.Hit, f.CopyShare = fs.flows+int(dns.lost.bad), copyShare(p)
-		f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
-		f.StalledShare = ratio(f.StalledFlows, f.Flows)
-		f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
-		f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
-		if fs.passed == 0 && f.RetryLost >= 6 && f.BigLoss > 0.5 {
-			f.Kind = "black-hole"
-		}
-		if f.PValue < 0.001 {
-			f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
-		}
-		f.DNSBigUnanswered = int(dns.lost.bad)
-		if dns.lost.bad > 0 {
-			f.Cliff = min(f.Cliff, dns.smallest)
-			// Big answers of the same peer are lost a little before the first segment.
-			onset = min(onset, dns.first)
-		}
-		if f.BigSent > d.best.BigSent {
-			d.best = f
-		}
-		subject := pathSubject(k, w.Local, "")
-		f.Opened = fs.opened(subject)
-		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
-		return true
-	})
+	}
+	f.Cliff = f.SmallestLost
+	f.Hit, f.CopyShare = fs.flows+int(dns.lost.bad), st.all.copyShare()
+	f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
+	f.StalledShare = ratio(f.StalledFlows, f.Flows)
+	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
+	f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
+	f.Peers, f.PeersHit = peersSince(w, k, onset), fs.peers
+	f.Others, f.Part = d.ways.crowd(w, k, st)
+	if fs.passed == 0 && f.RetryLost >= w.Params.Int("min_hole_retries") && f.BigLoss > w.Params.Float("min_hole_loss") {
+		f.Kind = "black-hole"
+	}
+	if f.PValue < w.Params.Float("sure_p_value") {
+		f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
+	}
+	f.DNSBigUnanswered = int(dns.lost.bad)
+	if dns.lost.bad > 0 {
+		f.Cliff = min(f.Cliff, dns.smallest)
+		// Big answers of the same peer are lost a little before the first segment.
+		onset = min(onset, dns.first)
+	}
+	if f.BigLost > d.best.BigLost {
+		d.best = f
+	}
+	subject := k.subject(w.Local, "")
+	f.Opened = fs.opened(subject)
+	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
+}
+
+// aside takes the segments out of s of connections that nothing passes any more: whether they were lost for their size they do not
+// say, for nothing smaller was sent after them there. Two things do: that of the other connections' segments of that size
+// as large a share as minShare is lost; or that none of that size gets through at all, while smaller ones do. Then each of these connections
+// counts as one loss.
+func (f *flowStats) aside(s *sizes, minShare float64) {
+	if f.mute == 0 {
+		return
+	}
+	for i, n := range f.muted.lost {
+		s.sent[i] -= min(n, s.sent[i])
+		s.lost[i] -= min(n, s.lost[i])
+	}
+	big, small := s.split(f.muteClass)
+	if big.total > 0 && big.share() < minShare || small.total == small.bad {
+		return
+	}
+	s.sent[f.muteClass] += uint32(f.mute)
+	s.lost[f.muteClass] += uint32(f.mute)
+	f.flows += f.mute
+	f.stalled += f.mute
 }
 
 // apart is the p-value of the best split of s by size; 1 if there is none.
@@ -200,12 +239,9 @@ func (st *wayState) elsewhere(w *analyze.Window, k way, cut int) (passed, peers 
 		st.elseCut, st.elseBase = cut, make(map[uint32]uint32)
 	}
 	w.Flows.Paths(func(p *flow.Path) {
-		if p.Index == st.index {
-			return
-		}
 		for i := range p.Side {
-			from, to := p.Host(i), p.Host(1-i)
-			if (to != k.to || !w.Local.Is(k.to)) && (from != k.from || !w.Local.Is(k.from)) {
+			pk := way{from: p.Host(i), to: p.Host(1 - i)}
+			if k.covers(pk) || (pk.to != k.to || !w.Local.Is(k.to)) && (pk.from != k.from || !w.Local.Is(k.from)) {
 				continue
 			}
 			var n uint32
@@ -232,42 +268,50 @@ func (st *wayState) elsewhere(w *analyze.Window, k way, cut int) (passed, peers 
 const maxElsewhere = 256
 
 func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
-	// Paths without any loss have no state of their own: take the largest classes of the busiest one.
-	if d.best.BigSent == 0 {
-		w.Flows.Paths(func(p *flow.Path) {
-			for i := range p.Side {
-				var s sizes
-				for b := range s.sent {
-					s.sent[b] = p.Side[i].Bin[b].Seen
-				}
-				top := flow.Bins - 1
-				for top > 0 && s.sent[top] == 0 {
-					top--
-				}
-				big := int(s.sent[top])
-				if big > d.best.BigSent {
-					d.best = SizeLoss{BigSent: big, SmallSent: int(p.Side[i].Segments) - big, Flows: int(p.Conns)}
-				}
+	f := d.best
+	w.Flows.Paths(func(p *flow.Path) {
+		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
+			return // of one direction nobody knows what the other end got
+		}
+		for i := range p.Side {
+			var sum traffic
+			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Is(p.Host(1-i)))
+			big, small := sum.split(flow.SmallBins)
+			f.AllBig += int(big.total)
+			f.AllBigLost += int(big.bad)
+			if d.best.BigSent == 0 {
+				f.SmallSent += int(small.total)
+				f.SmallLost += int(small.bad)
 			}
-		})
-	}
-	enough := d.best.BigSent >= int(w.Params.Float("min_big")) && d.best.SmallSent >= int(w.Params.Float("min_small"))
-	return analyze.Assessment{Assessable: enough, Features: d.best}
+		}
+	})
+	return analyze.Assessment{Assessable: f.AllBig > 0, Features: f}
 }
 
 // cliff returns the size class from which on losses are more frequent, as the split with
-// the greatest likelihood; 0 if no split leaves both sides populated with more loss above.
+// the greatest likelihood; 0 if no split leaves both sides populated with more loss above. Below the size that every
+// path takes, segments with data are compared with one another only: those without differ in more than their size.
 func cliff(s *sizes) int {
+	high, gain := split(s, flow.SmallBins, flow.Bins)
+	data := *s
+	data.sent[flow.Bare], data.lost[flow.Bare] = 0, 0
+	if low, g := split(&data, flow.Bare+1, flow.SmallBins); low != 0 && g > gain {
+		return low
+	}
+	return high
+}
+
+// split is cliff for the classes from from to to, and the gain in log likelihood.
+func split(s *sizes, from, to int) (cut int, best float64) {
 	var all point
 	for i := range s.sent {
 		all.bad += s.lost[i]
 		all.total += s.sent[i]
 	}
 	base := logLik(all.bad, all.total)
-	best, cut := 0.0, 0
 	var below point
 	for i := 0; i < flow.Bins; i++ {
-		if i > 0 && s.sent[i] > 0 && below.total > 0 {
+		if i >= from && i < to && s.sent[i] > 0 && below.total > 0 {
 			above := point{bad: all.bad - below.bad, total: all.total - below.total}
 			if uint64(above.bad)*uint64(below.total) > uint64(below.bad)*uint64(above.total) {
 				if l := logLik(above.bad, above.total) + logLik(below.bad, below.total) - base; l >= best {
@@ -278,5 +322,5 @@ func cliff(s *sizes) int {
 		below.bad += s.lost[i]
 		below.total += s.sent[i]
 	}
-	return cut
+	return cut, best
 }

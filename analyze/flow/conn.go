@@ -306,6 +306,10 @@ type hole struct {
 // maxHoles bounds the list of open holes of a sender; more are merged into the last.
 const maxHoles = 4
 
+// maxRepeated bounds how many segments of a sender are remembered as sent again: what comes a third time without
+// another eight in between is one loss, not two.
+const maxRepeated = 8
+
 // trouble holds what only connections with losses need, for one sender's data.
 type trouble struct {
 	Retransmits [Closing + 1]uint32 // segments, by Class
@@ -327,9 +331,11 @@ type trouble struct {
 	heldIP      uint32 // IP length, payload and number of repeated first segments that may be Unaccepted
 	heldLen     uint32
 	held        uint32
-	lastFill    capture.Instant // when missing data last arrived
-	odd         hole            // data outside any window: [from, to), see Table.outOfWindow
-	oddACK      uint32          // acknowledgement outside any window
+	lastFill    capture.Instant     // when missing data last arrived
+	odd         hole                // data outside any window: [from, to), see Table.outOfWindow
+	oddACK      uint32              // acknowledgement outside any window
+	repeated    [maxRepeated]uint32 // where the newest segments begin that were sent again
+	repeats     uint32              // segments that were sent again, each once
 	n           uint8
 	holes       [maxHoles]hole
 }

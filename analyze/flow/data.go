@@ -56,6 +56,10 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	}
 	if p.IPLen <= plainFrame || p.Len <= mss {
 		d.maxLen = max(d.maxLen, uint16(min(p.Len, 1<<16-1)))
+		if path != nil {
+			ps := &path.Side[c.dir(s)]
+			ps.full = max(ps.full, uint16(min(p.Len, 1<<16-1)))
+		}
 	}
 	switch {
 	case p.Seq == d.next:
@@ -65,11 +69,23 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	case before(d.next, p.Seq):
 		t.openHole(c, s, p, at)
 	default:
-		if !t.again(c, s, p, at, path, header, mss, end) {
-			return true
-		}
+		t.again(c, s, p, at, path, header, mss, end)
+	}
+	if path != nil {
+		path.Side[c.dir(s)].Bytes += uint64(p.Len)
 	}
 	if before(d.next, end) {
+		if path != nil {
+			fresh := p.Len
+			if before(p.Seq, d.next) {
+				fresh = min(end-d.next, p.Len)
+			}
+			if ps := &path.Side[c.dir(s)]; fresh > 0 {
+				eachSize(fresh, header, mss, ps.seen)
+			} else {
+				ps.count(Bare, header, 1)
+			}
+		}
 		n := segments(p.Len, mss)
 		if p.Len > 0 {
 			d.dataPk += n
@@ -94,15 +110,6 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 				c.listed = true
 				t.writing = append(t.writing, c.Ref())
 			}
-		}
-	}
-	if path != nil {
-		ps := &path.Side[c.dir(s)]
-		ps.Bytes += uint64(p.Len)
-		if p.Len <= mss {
-			ps.seen(header+p.Len, 1)
-		} else {
-			eachSize(p.Len, header, mss, ps.seen)
 		}
 	}
 	return true
@@ -250,12 +257,12 @@ func (t *Table) addHole(c *Conn, s Side, h hole, ip uint32, frame uint64) {
 }
 
 // again takes a segment that begins below what is next: it fills a hole, or repeats
-// what was seen. It reports whether the segment counts as seen on the path.
-func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path, header, mss, end uint32) bool {
+// what was seen.
+func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path, header, mss, end uint32) {
 	d, r := &c.side[s], &c.side[s.Other()]
 	if c.trouble != 0 {
 		if x := &t.trouble(c).side[s]; x.n > 0 && t.fill(c, s, x, p, at, path, header, mss, end) {
-			return true
+			return
 		}
 	}
 	// A FIN that comes again without data repeats one sequence number; count it like
@@ -297,14 +304,32 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 		x.againSeq, x.again = p.Seq, 1
 	}
 	x.againAt = at
-	if path != nil && proven && class.OfPath() {
-		eachSize(p.Len, header, mss, path.Side[c.dir(s)].again)
+	first := false
+	if proven && class.OfPath() {
+		if first = x.firstTime(p.Seq); first && path != nil {
+			if ps := &path.Side[c.dir(s)]; p.Len > 0 {
+				eachSize(p.Len, header, mss, ps.again)
+			} else {
+				ps.repeat(Bare, header, 1)
+			}
+		}
 	}
 	if t.wants(Retransmit) {
-		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: class, Proven: proven, Len: p.Len, N: n,
+		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: class, Proven: proven, Flag: first, Len: p.Len, N: n,
 			Try: x.again, IPLen: header + min(p.Len, mss), Since: d.nextAt, Dur: at.Sub(d.nextAt), Frame: p.Frame}
 		t.send(&t.ev)
 	}
+}
+
+// firstTime reports whether the segment at seq has not come again before, as far as is remembered, and notes that it has.
+func (x *trouble) firstTime(seq uint32) bool {
+	for _, s := range x.repeated[:min(x.repeats, maxRepeated)] {
+		if s == seq {
+			return false
+		}
+	}
+	x.repeated[x.repeats%maxRepeated] = seq
+	x.repeats++
 	return true
 }
 
@@ -336,11 +361,12 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 	}
 	x.Retransmits[Unaccepted] -= n
 	x.Retransmits[RTO] += n
-	if path != nil {
-		path.Side[c.dir(s)].again(x.heldIP, n)
+	first := x.firstTime(c.side[s].isn + 1)
+	if first && path != nil {
+		path.Side[c.dir(s)].again(x.heldIP, 1) // one segment, however often it came
 	}
 	if t.wants(Retransmit) {
-		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, N: n, Try: x.again,
+		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, Flag: first, N: n, Try: x.again,
 			Len: x.heldLen, IPLen: x.heldIP, Since: c.estAt, Dur: at.Sub(c.estAt)}
 		t.send(&t.ev)
 	}
@@ -375,6 +401,7 @@ func (t *Table) fill(c *Conn, s Side, x *trouble, p *capture.Packet, at capture.
 			ps := &path.Side[c.dir(s)]
 			if late {
 				ps.Reordered += n
+				eachSize(to-from, header, mss, ps.seen)
 			} else if !h.counted {
 				eachSize(to-from, header, mss, ps.missing)
 			}
@@ -464,12 +491,21 @@ func (t *Table) captureLost(c *Conn, s Side, n uint32, at capture.Instant, path 
 	}
 }
 
+// holeMSS is the MSS of s for segments that were not seen, where the handshake that says it was not seen either.
+func (c *Conn) holeMSS(s Side, path *Path) uint32 {
+	m := c.MSS(s)
+	if path == nil || c.side[s.Other()].mss != 0 {
+		return m
+	}
+	return max(m, uint32(path.Side[c.dir(s)].full))
+}
+
 // countStalled counts the segments of holes that are older than age as missing on the path,
 // once. Their sizes are inferred: whole segments of the sender's MSS and a rest.
 func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, age capture.Instant) {
 	x := &tr.side[s]
-	mss := c.MSS(s)
 	path := t.Path(c)
+	mss := c.holeMSS(s, path)
 	asked := false
 	for i := range x.holes[:x.n] {
 		asked = asked || x.holes[i].asked // of the lowest; what lies above cannot be asked for yet
@@ -484,6 +520,7 @@ func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, 
 		x.Missing += segments(lost, mss)
 		// What came from a side that never sees an acknowledgement may be the capture's fault.
 		if path != nil && !c.OneWay() {
+			t.enter(path)
 			eachSize(lost, headerOf(c), mss, path.Side[c.dir(s)].missing)
 		}
 	}

@@ -72,7 +72,7 @@ const (
 	Closed
 	// Retransmit: Side sent data again that was seen before. N is the number of
 	// segments (in MSS), Len the payload bytes, Class how it was triggered, Proven false if it may
-	// be a copy or a stack's re-use of the IP-ID. Dur: since the original was seen.
+	// be a copy or a stack's re-use of the IP-ID. Dur: since the original was seen. Flag: of path, and for the first time.
 	Retransmit
 	// Recovered: the other side acknowledges data that Side had sent again Try times. Dur is the time
 	// since its last repetition.

@@ -43,7 +43,7 @@ func (t *Table) Expire(now capture.Instant) {
 
 // Seal begins a new window: forgets which paths were active, and enforces the caps.
 func (t *Table) Seal(now capture.Instant) {
-	t.active = t.active[:0]
+	t.leave()
 	t.win++
 	if !t.o.KeepClosed && t.win%sweepEvery == 0 {
 		t.sweep(now)

@@ -5,13 +5,16 @@ import "jindan/capture"
 // Bins is the number of size classes of an IP packet.
 const Bins = 32
 
-// Bin returns the size class of an IP packet of n bytes: 64 bytes wide up to 1,536,
-// wider for jumbo frames. Classes only sort the sizes; where a cliff lies is
+// Bare is the class of segments without data: SYN, SYN-ACK and FIN. They differ from data in more than their size.
+const Bare = 0
+
+// Bin returns the size class of an IP packet of n bytes that carries data: 64 bytes wide up to 1,536, the lowest one
+// 128, wider for jumbo frames. Classes only sort the sizes; where a cliff lies is
 // told by the exact sizes kept beside them.
 func Bin(n uint32) int {
 	switch {
 	case n < 1536:
-		return int(n / 64)
+		return max(int(n/64), Bare+1)
 	case n < 2048:
 		return 24
 	case n < 3072:
@@ -30,17 +33,18 @@ func Bin(n uint32) int {
 	return 31
 }
 
-// SizeBin counts the segments of one size class.
+// SizeBin counts the segments of one size class, each once, however often it was sent: repetitions of one segment
+// are not independent of one another.
 type SizeBin struct {
-	Seen    uint32 // every segment seen, first transmissions and repeats
-	Again   uint32 // of these, repeats of a segment that was seen before, less spurious ones
-	Missing uint32 // segments lost before the capture point
+	Seen    uint32 // seen when they were first sent
+	Again   uint32 // of these, sent again, and not for nothing: lost after the capture point
+	Missing uint32 // not seen when they were first sent: lost before the capture point
 	MinLost uint16 // smallest IP length among Again and Missing, 0: none
 	MaxSeen uint16 // largest IP length among Seen
 }
 
 // PathSide counts, by size class, the segments that one host sent to another and
-// whose fate the sequence numbers tell: data, SYN-ACK and FIN.
+// whose fate the sequence numbers tell: data, FIN, SYN-ACK, and SYN that was answered in the end.
 //
 // Loss shows in two places. A segment that was seen and is sent again was lost
 // after the capture point (Again). A segment that was never seen before its
@@ -56,9 +60,9 @@ type PathSide struct {
 	Copies      uint32
 	CaptureLost uint32
 	Reordered   uint32
-	// Acks are pure ACKs for all that the other side had sent so far. Had one been lost, the other
-	// side would have repeated its data: small packets whose fate is known.
-	Acks  uint32
+	// full is the largest payload of a segment that certainly fits one frame: of a connection whose handshake is not in the
+	// capture it tells the MSS better than the few segments that are.
+	full  uint16
 	Bytes uint64 // payload
 }
 
@@ -76,8 +80,8 @@ type Path struct {
 	Conns uint32 // connections so far
 	live  uint32 // connections in the table
 	win   uint32 // last window in which it was touched
+	slot  uint32 // of that window, in active and before
 	Last  capture.Instant
-	start [2]tally // of the sides when the window began
 	inUse bool
 	Side  [2]PathSide
 }
@@ -89,21 +93,40 @@ const (
 	SmallBins = SmallSize / 64
 )
 
-// tally counts segments, and those of SmallBins.
-type tally struct{ all, small uint32 }
-
-func (ps *PathSide) tally() tally {
-	n := tally{all: ps.Segments}
-	for i := range SmallBins {
-		n.small += ps.Bin[i].Seen
-	}
-	return n
+// Before is what a path had counted when the window began.
+type Before struct {
+	Side  [2]PathSide
+	Conns uint32
 }
 
-// InWindow is how many segments of Side[i] were seen in the open window, if there were any, and how many of SmallBins.
-func (p *Path) InWindow(i int) (all, small uint32) {
-	now := p.Side[i].tally()
-	return now.all - p.start[i].all, now.small - p.start[i].small
+// Before returns what p had counted when the open window began, nil if nothing has changed since.
+func (t *Table) Before(p *Path) *Before {
+	if p.win != t.win {
+		return nil
+	}
+	return &t.before[p.slot]
+}
+
+// enter notes that p changes in the open window.
+func (t *Table) enter(p *Path) {
+	if p.win == t.win {
+		return
+	}
+	p.win, p.slot = t.win, uint32(len(t.active))
+	t.active = append(t.active, p.Index)
+	t.before = append(t.before, Before{p.Side, p.Conns})
+}
+
+// spareBefore is how many records of Before are kept for the windows to come, when one of them needs far fewer than
+// the last flood: 1.1 kB each.
+const spareBefore = 1024
+
+// leave forgets what the paths had counted when the window began.
+func (t *Table) leave() {
+	if cap(t.before) > spareBefore && len(t.before) < cap(t.before)/8 {
+		t.before = nil
+	}
+	t.active, t.before = t.active[:0], t.before[:0]
 }
 
 // From returns the counts of what a sends, and whether a is a host of p.
@@ -125,22 +148,26 @@ func (p *Path) Host(i int) capture.Addr {
 	return p.B
 }
 
-func (ps *PathSide) seen(ip, n uint32) {
-	b := &ps.Bin[Bin(ip)]
+func (ps *PathSide) seen(ip, n uint32)    { ps.count(Bin(ip), ip, n) }
+func (ps *PathSide) again(ip, n uint32)   { ps.repeat(Bin(ip), ip, n) }
+func (ps *PathSide) missing(ip, n uint32) { ps.lose(Bin(ip), ip, n) }
+
+func (ps *PathSide) count(class int, ip, n uint32) {
+	b := &ps.Bin[class]
 	b.Seen += n
 	ps.Segments += n
 	b.MaxSeen = max(b.MaxSeen, uint16(min(ip, 0xffff)))
 }
 
-func (ps *PathSide) again(ip, n uint32) {
-	b := &ps.Bin[Bin(ip)]
+func (ps *PathSide) repeat(class int, ip, n uint32) {
+	b := &ps.Bin[class]
 	b.Again += n
 	ps.Retransmits += n
 	b.lost(ip)
 }
 
-func (ps *PathSide) missing(ip, n uint32) {
-	b := &ps.Bin[Bin(ip)]
+func (ps *PathSide) lose(class int, ip, n uint32) {
+	b := &ps.Bin[class]
 	b.Missing += n
 	ps.Lost += n
 	b.lost(ip)

@@ -8,7 +8,7 @@ import (
 
 // Defaults of Options.
 const (
-	// DefaultMaxConns bounds the flow table: at 384 bytes a connection, and 488
+	// DefaultMaxConns bounds the flow table: at 384 bytes a connection, and 560
 	// more for those with losses, 500,000 stay under 300 MB.
 	DefaultMaxConns = 500_000
 	// DefaultMaxPaths bounds the host pairs, at 1.2 kB each.
@@ -64,8 +64,9 @@ type Table struct {
 	holed    []uint32                  // troubles that may have open holes
 	// writing are connections in the middle of a write, at the last packet of a side.
 	writing []Ref
-	// active are the paths touched since the last seal, in order of first touch.
+	// active are the paths touched since the last seal, in order of first touch, and what they had counted by then.
 	active []uint32
+	before []Before
 	copies copyTable
 	asks   asks
 	dns    dnsTable
@@ -235,6 +236,7 @@ func (t *Table) attachPath(c *Conn, at capture.Instant) {
 		t.pairs[k] = i
 	}
 	p := t.paths.at(i)
+	t.enter(p)
 	p.Conns++
 	p.live++
 	c.path = i + 1
@@ -258,11 +260,7 @@ func (t *Table) Path(c *Conn) *Path {
 }
 
 func (t *Table) touch(p *Path, at capture.Instant) {
-	if p.win != t.win {
-		p.win = t.win
-		p.start = [2]tally{p.Side[0].tally(), p.Side[1].tally()}
-		t.active = append(t.active, p.Index)
-	}
+	t.enter(p)
 	if at > p.Last {
 		p.Last = at
 	}

@@ -233,19 +233,32 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	} else {
 		e.Kind = SynAckSent
 		if repeat {
-			c.saTries++
+			if c.saTries++; path != nil && c.saTries == 1 && c.synAgain > c.synAckAt {
+				path.Side[c.dir(s)].repeat(Bare, p.IPLen, 1) // the client had not got it
+			}
 			e.Kind, e.N, e.Dur = SynAckRepeat, uint32(c.saTries), at.Sub(c.synAckAt)
 		} else if s == Server {
 			c.synAckAt = at
-		}
-		if path != nil {
-			ps := &path.Side[c.dir(s)]
-			ps.seen(p.IPLen, 1)
+			if path != nil {
+				t.answered(c, path, p.IPLen)
+			}
 		}
 	}
 	if t.wants(e.Kind) {
 		t.ev = e
 		t.send(&t.ev)
+	}
+}
+
+// answered counts a SYN and its answer on their path. How a SYN fared that nobody answers is not known: it may have arrived.
+func (t *Table) answered(c *Conn, path *Path, ip uint32) {
+	path.Side[c.dir(Server)].count(Bare, ip, 1)
+	if c.side[Client].flags&synSeen == 0 {
+		return
+	}
+	ps := &path.Side[c.dir(Client)]
+	if ps.count(Bare, ip, 1); c.synTries > 0 {
+		ps.repeat(Bare, ip, 1)
 	}
 }
 
@@ -274,9 +287,6 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	}
 	switch {
 	case d.flags&ackKnown == 0 || before(d.acked, p.Ack):
-		if path != nil && p.Len == 0 && p.Ack == r.next && r.bytes > 0 {
-			path.Side[c.dir(s)].Acks++
-		}
 		d.acked = p.Ack
 		d.flags |= ackKnown
 		d.flags &^= sackSeen

@@ -146,6 +146,9 @@ func (l Lang) place(s analyze.Subject, local string) string {
 	case analyze.SubjectCapture:
 		return l.pick("this capture", "이 캡처")
 	case analyze.SubjectPath:
+		if s.Peer == "" && s.Direction != "" {
+			s.Peer = l.pick("its peers", "여러 상대")
+		}
 		if s.Direction == "outbound" {
 			return host + " → " + s.Peer + l.pick(", outbound", ", 송신 방향") + seg
 		}
