@@ -30,7 +30,14 @@ type AbnormalTermination struct {
 	IdleAge     float64 `json:"idle_age"`
 	IdleSpread  float64 `json:"idle_spread"`
 	ForeignTTL  int     `json:"foreign_ttl"`
+	More        bool    `json:"more"`
+	GivenUp     int     `json:"given_up"`
+	WorstResets int     `json:"worst_resets"`
+	WorstShare  float64 `json:"worst_share"`
 }
+
+// classInjected: the TTL says that somebody else made the resets than the host whose address they bear.
+const classInjected = "INJECTED"
 
 // abnormalTermination counts, per listener, connections that end by a RST in a way that no
 // complete exchange does. Refused connection requests are connection-refused's and dead-upstream's.
@@ -40,6 +47,8 @@ type abnormalTermination struct {
 	// resetting counts the listeners with resets.
 	resetting int
 	closed    uint64
+	givenUp   int
+	patience  time.Duration // less is no giving up; known from the first window on
 }
 
 type resetState struct {
@@ -70,10 +79,16 @@ func newAbnormalTermination() analyze.Detector {
 
 func (d *abnormalTermination) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "abnormal-termination", Features: AbnormalTermination{},
-		Events: flow.Of(flow.Reset, flow.Closed)}
+		Events: flow.Of(flow.Reset, flow.Closed, flow.Abandoned)}
 }
 
 func (d *abnormalTermination) Event(e *flow.Event) {
+	if e.Kind == flow.Abandoned {
+		if e.Dur >= d.patience {
+			d.givenUp++
+		}
+		return
+	}
 	if e.Kind == flow.Closed {
 		if !e.Flag || !e.Conn.IsEstablished() {
 			return
@@ -113,6 +128,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 }
 
 func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.patience = w.Params.Duration("patience")
 	d.services.each(func(k capture.Endpoint, st *resetState) bool {
 		if len(st.recent) == 0 {
 			// Nothing ever went wrong: one total serves as the time before.
@@ -127,13 +143,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.since.bad == 0 {
 			return true
 		}
-		f := AbnormalTermination{Resets: int(s.since.bad), Connections: int(s.since.total), Share: s.since.share(),
-			ShareBefore: s.before.share(), Baseline: s.beforeSpan}
-		span := max(w.End.Sub(s.onset).Seconds(), 1)
-		f.Rate = float64(s.since.bad) / span
-		if s.beforeSpan > 0 {
-			f.RateBefore = float64(s.before.bad) / s.beforeSpan
-		}
+		f := AbnormalTermination{Connections: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan}
 		var waits, idle []float64
 		var byClass [16]int
 		clients := newSubjects[capture.Addr, struct{}](maxResets)
@@ -143,6 +153,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 			if n.at < s.onset {
 				continue
 			}
+			f.Resets++
 			byClass[n.class]++
 			clients.get(n.client.Addr)
 			if n.side == flow.Client {
@@ -167,6 +178,17 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				evidence = append(evidence, ev)
 			}
 		}
+		// All numbers are of the same resets: those that are remembered one by one.
+		f.More = len(st.recent) == maxResets
+		f.Connections = max(f.Connections, f.Resets)
+		if f.Share = ratio(f.Resets, f.Connections); f.More {
+			f.Share = s.since.share()
+		}
+		span := max(w.End.Sub(s.onset).Seconds(), 1)
+		f.Rate = float64(max(f.Resets, int(s.since.bad))) / span
+		if s.beforeSpan > 0 {
+			f.RateBefore = float64(s.before.bad) / s.beforeSpan
+		}
 		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
 		f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
 		f.Clients = len(clients.keys)
@@ -182,6 +204,9 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				most, f.Class = c.n, c.name
 			}
 		}
+		if 2*f.ForeignTTL > f.Resets {
+			f.Class = classInjected
+		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence,
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
@@ -190,6 +215,21 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 }
 
 func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.closed >= 10,
-		Features: AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: ratio(d.resets, int(d.closed))}}
+	f := AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: ratio(d.resets, int(d.closed)), GivenUp: d.givenUp,
+		More: d.resetting == maxResetting}
+	// The listener that fares worst: among those that are well its resets would not be seen.
+	d.services.each(func(_ capture.Endpoint, st *resetState) bool {
+		if n := len(st.recent); n > 0 {
+			s := &st.series
+			all := s.old.total + s.cur.total
+			for i := range s.ring[:s.n] {
+				all += s.ring[i].total
+			}
+			if share := min(ratio(n, max(int(all), n)), 1); n >= f.WorstResets && share > f.WorstShare {
+				f.WorstResets, f.WorstShare = n, share
+			}
+		}
+		return true
+	})
+	return analyze.Assessment{Assessable: d.closed > 0 || d.resets > 0, Features: f}
 }

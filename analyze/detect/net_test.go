@@ -26,6 +26,7 @@ type network struct {
 	seq   uint32
 	// rules is a file of a user's own thresholds, if there is one.
 	rules string
+	asked asked // if not nil, what the detectors assess
 }
 
 const (
@@ -215,6 +216,9 @@ func (n *network) run(t *testing.T, ds []analyze.Detector, local string) *analyz
 	if local != "" {
 		a := addr(local)
 		o.Local = &a
+	}
+	if n.asked != nil {
+		o.Causes = n.asked
 	}
 	e, err := analyze.New(set, ds, o, func(*analyze.Finding) error { return nil })
 	if err != nil {

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -177,4 +178,27 @@ func TestScanBesideFlood(t *testing.T) {
 func (n *network) all(t *testing.T, local string) []*analyze.Finding {
 	t.Helper()
 	return n.run(t, All(), local).Findings
+}
+
+// asked is a Causes that keeps what detectors assess.
+type asked map[string]analyze.Assessed
+
+func (a asked) Link([]*analyze.Finding) {}
+
+func (a asked) Diagnose(_ []*analyze.Finding, assessed map[string]analyze.Assessed) *analyze.Diagnosis {
+	maps.Copy(a, assessed)
+	return &analyze.Diagnosis{}
+}
+
+// cleared reports whether d's rule rules its step out over the packets of n.
+func (n *network) cleared(t *testing.T, d analyze.Detector) bool {
+	t.Helper()
+	n.asked = asked{}
+	n.run(t, []analyze.Detector{d}, "")
+	a := n.asked[d.Spec().Rule]
+	ok, err := a.Rule.IsClear(a.Features)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ok && a.Assessable
 }

@@ -29,6 +29,10 @@ const (
 // half-closes by design (RFC 9293 §3.6), or the user cancelled. The shortest time-outs in use are 1 s.
 const GiveUp = 500 * time.Millisecond
 
+// leastPatience is less than the least time-out in use (0.3 s of impatient callers of services that answer in milliseconds). A client that
+// closes sooner after its request did not want the answer.
+const leastPatience = 100 * time.Millisecond
+
 // segment advances c by one packet of side s.
 func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	d, r := &c.side[s], &c.side[s.Other()]
@@ -78,6 +82,10 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		case !c.closed && c.ignores(s, p):
 			t.ignoredReset(c, s, p, at)
 		default:
+			// What it acknowledges was received before it was sent: a health check that has read its answer leaves nothing unread.
+			if p.Flags&capture.ACK != 0 && d.flags&ackKnown != 0 && before(d.acked, p.Ack) && !before(r.next, p.Ack) {
+				d.acked = p.Ack
+			}
 			t.reset(c, s, p, at)
 		}
 		return
@@ -463,13 +471,15 @@ func resetClass(c *Conn, s Side, at capture.Instant) Class {
 	switch {
 	case c.synAckAt == 0 && c.synAt != 0 && s == Server && r.bytes == 0:
 		return ResetRefused
-	case s == Client && c.GaveUpAfter() >= GiveUp && r.nextAt > d.finAt && r.bytes > 0:
+	case s == Client && c.GaveUpAfter() >= leastPatience && r.nextAt > d.finAt && r.bytes > 0:
 		// The client had lost patience and closed; then its answer came.
 		return ResetLateAnswer
 	case d.flags&finSent != 0:
 		// Both had closed, or one that had closed rejects what crossed its FIN: a TLS close alert,
 		// the rest of an answer that nobody wants any more, a request that came too late.
 		return ResetComplete
+	case s == Client && c.reqAt != 0 && c.idleEnd == at && c.reqAt <= at.Add(-c.idleFor):
+		return ResetAbort // all this time it has waited for its answer: it gives up
 	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho:
 		return ResetIdle
 	case c.side[0].bytes+c.side[1].bytes == 0:
@@ -488,6 +498,8 @@ func resetClass(c *Conn, s Side, at capture.Instant) Class {
 	case r.flags&known != 0 && d.flags&ackKnown != 0 && before(d.acked, r.next) && r.flags&finSent == 0:
 		// Data of the other side was still unread.
 		return ResetAbort
+	case r.flags&midWrite != 0 && r.flags&finSent == 0:
+		return ResetAbort // there was more to come
 	}
 	return ResetComplete
 }

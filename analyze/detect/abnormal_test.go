@@ -1,0 +1,110 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"jindan/capture"
+)
+
+func TestAbnormalTermination(t *testing.T) {
+	const srv = "198.51.100.2:443"
+	// ends is a connection with an answer if answered, that its client ends by RST at wait after its request; ttl is the RST's.
+	ends := func(n *network, at time.Duration, answered bool, wait time.Duration, flags, ttl uint8) {
+		c, s := n.from("203.0.113."+itoa(1+int(at/ms)%50)), host(srv)
+		q, ack := n.open(at, c, s), uint32(0)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+		n.tcp(at+3*ms, s, c, capture.ACK, q, q+100, 0)
+		if answered {
+			n.tcp(at+4*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1000)
+			ack = 1000
+		}
+		n.tcp(at+2*ms+wait, c, s, flags, q+100, q+ack, 0)
+		n.obs[len(n.obs)-1].Packet.TTL = ttl
+	}
+	calls := func(n *network, from, to, step time.Duration) {
+		every(from, to, step, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%50), srv, 5*ms) })
+	}
+	class := func(want string, resets int) func(*testing.T, any) {
+		return func(t *testing.T, features any) {
+			f := features.(AbnormalTermination)
+			if f.Class != want || f.Resets != resets || f.ByClient+f.ByServer != f.Resets || f.Share > 1 {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	const rstAck = capture.RST | capture.ACK
+	play(t, newAbnormalTermination, []scene{
+		{name: "clients that leave after 0.3 s by RST", want: "error service 198.51.100.2 443", onset: 10*sec + 302*ms, make: func(n *network) {
+			calls(n, 0, 10*sec, 100*ms)
+			every(10*sec, 30*sec, 100*ms, func(at time.Duration, _ int) { ends(n, at, false, 300*ms, rstAck, 64) })
+		}, check: class("ABORT", 200)},
+		{name: "clients that leave after 20 s of waiting", want: "error service 198.51.100.2 443", onset: 30*sec + 2*ms, make: func(n *network) {
+			calls(n, 0, 10*sec, 100*ms)
+			every(10*sec, 30*sec, 200*ms, func(at time.Duration, _ int) { ends(n, at, false, 20*sec, rstAck, 64) })
+		}, check: class("ABORT", 100)},
+		{name: "a device on the way", want: "error service 198.51.100.2 443", onset: 10*sec + 12*ms, make: func(n *network) {
+			calls(n, 0, 10*sec, 100*ms)
+			every(10*sec, 30*sec, 100*ms, func(at time.Duration, _ int) { ends(n, at, false, 10*ms, capture.RST, 255) })
+		}, check: class(classInjected, 200)},
+		{name: "idle connections that are forgotten", want: "error service 198.51.100.2 443", onset: 350*sec + 3*ms, make: func(n *network) {
+			for i := range 40 {
+				at := time.Duration(i) * 100 * ms
+				c, s := n.from("203.0.113."+itoa(1+i)), host(srv)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1000)
+				n.tcp(at+350*sec+2*ms, c, s, capture.ACK|capture.PSH, q+100, q+1000, 100)
+				n.tcp(at+350*sec+3*ms, s, c, capture.RST, q+1000, 0, 0)
+			}
+		}, check: func(t *testing.T, features any) {
+			if f := features.(AbnormalTermination); f.Class != "LB-IDLE" || f.IdleAge < 349 || f.IdleAge > 351 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "health checks that reset after the whole answer", make: func(n *network) {
+			every(0, 60*sec, 500*ms, func(at time.Duration, _ int) { ends(n, at, true, 3*ms, rstAck, 64) })
+		}},
+		{name: "health checks that connect and reset", make: func(n *network) {
+			every(0, 60*sec, 500*ms, func(at time.Duration, _ int) {
+				c, s := n.from("203.0.113.9"), host(srv)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, rstAck, q, q, 0)
+			})
+		}},
+	})
+}
+
+// What was not judged is not ruled out: clients that leave without an answer, be it by FIN, and one bad listener among many good ones.
+func TestAbnormalTerminationClear(t *testing.T) {
+	calls := func(n *network) {
+		every(0, 30*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113.1", "198.51.100.2:443", 5*ms) })
+	}
+	for _, c := range []struct {
+		name string
+		make func(*network)
+		want bool
+	}{
+		{"healthy", calls, true},
+		{"too few", func(n *network) { n.call(0, "203.0.113.1", "198.51.100.2:443", 5*ms) }, false},
+		{"impatient", func(n *network) {
+			every(0, 30*sec, 100*ms, func(at time.Duration, i int) { n.hung(at, "203.0.113.1", "198.51.100.2:443", 300*ms) })
+		}, false},
+		{"one of many listeners", func(n *network) {
+			calls(n)
+			for i := range 5 {
+				at := time.Duration(i) * sec
+				c, s := n.from("203.0.113.1"), host("198.51.100.3:443")
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+500*ms, c, s, capture.RST|capture.ACK, q+100, q, 0)
+			}
+		}, false},
+	} {
+		var n network
+		c.make(&n)
+		if got := n.cleared(t, newAbnormalTermination()); got != c.want {
+			t.Errorf("%s: cleared %v", c.name, got)
+		}
+	}
+}
