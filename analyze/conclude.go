@@ -22,7 +22,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	assessed := e.assess()
 	e.table.Close()
 	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings)
+		e.o.Causes.Link(e.findings, e.w.Local)
 	}
 	for _, f := range e.findings {
 		f.Coverage = e.findingCoverage()
@@ -40,7 +40,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 // Diagnosis is the verdict on what was seen so far; of windows that are not over it knows nothing.
 func (e *Engine) Diagnosis() *Diagnosis {
 	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings)
+		e.o.Causes.Link(e.findings, e.w.Local)
 	}
 	return e.diagnose(e.assess())
 }
@@ -92,9 +92,7 @@ func (e *Engine) coverage() Coverage {
 		}
 	}
 	c.LocalBy = string(e.w.Local.By)
-	if e.w.Local.By != LocalNone {
-		c.Local = e.w.Local.Addr.String()
-	}
+	c.Local, c.Locals = e.w.Local.String(), e.w.Local.List()
 	return c
 }
 

@@ -115,38 +115,3 @@ const (
 
 // Has reports whether i holds all of x.
 func (i Inputs) Has(x Inputs) bool { return i&x == x }
-
-// Local is the address that counts as "this host".
-type Local struct {
-	Addr capture.Addr
-	By   LocalBy
-	own  map[capture.Addr]uint32 // all addresses of the host, where its sockets tell
-}
-
-// LocalBy says how Local was found.
-type LocalBy string
-
-// The ways, best first.
-const (
-	LocalByOption    LocalBy = "option"    // --local
-	LocalByHost      LocalBy = "host"      // the addresses of the host's interfaces and sockets
-	LocalByDirection LocalBy = "direction" // the capture marks packets as sent by its host
-	LocalByCommon    LocalBy = "common"    // the address common to the connections
-	LocalNone        LocalBy = "none"
-)
-
-// String is the address; empty if it is not known.
-func (l Local) String() string {
-	if l.By == LocalNone || l.By == "" {
-		return ""
-	}
-	return l.Addr.String()
-}
-
-// Is reports whether a is this host.
-func (l Local) Is(a capture.Addr) bool {
-	if l.By == LocalNone || l.By == "" {
-		return false
-	}
-	return l.Addr == a || l.own[a] > 0
-}

@@ -3,6 +3,7 @@ package analyze
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -32,8 +33,8 @@ const (
 
 // Causes ranks findings: package cause implements it.
 type Causes interface {
-	// Link sets Role, Because and Confidence of every finding.
-	Link([]*Finding)
+	// Link sets Role, Because and Confidence of every finding; l says which addresses belong to one host.
+	Link(fs []*Finding, l Local)
 	// Diagnose gives a verdict on each step of the catalogue.
 	Diagnose(fs []*Finding, assessed map[string]Assessed) *Diagnosis
 }
@@ -46,7 +47,7 @@ type Assessed struct {
 
 // Options of an Engine.
 type Options struct {
-	Local   *capture.Addr // --local; nil: found from the observations
+	Local   []netip.Prefix // --local: addresses and prefixes of this host; none: found from the observations
 	Sources []string
 	Host    string // where jindan runs; empty offline
 	Agent   string
@@ -121,7 +122,6 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 		}
 	}
 	e.local.init(o.Local)
-	mask |= flow.Of(flow.ConnNew)
 	o.Flow.Mask, o.Flow.Emit = mask, e.event
 	if o.Beside != nil {
 		e.handover = handover{o.Beside, e.deliver, make([]kept, 0, handful), make([]kept, 0, handful)}
@@ -143,9 +143,6 @@ func (e *Engine) event(ev *flow.Event) {
 
 // show shows an event to the detectors that it wakes.
 func (e *Engine) show(ev *flow.Event) {
-	if ev.Kind == flow.ConnNew {
-		e.local.conn(ev.Conn)
-	}
 	for _, i := range e.byKind[ev.Kind] {
 		e.detectors[i].Event(ev)
 	}
@@ -257,9 +254,7 @@ func (e *Engine) take(o *capture.Observation, at capture.Instant) error {
 	}
 	e.heard[0] = at
 	e.cov.Packets++
-	if o.Packet.Dir != capture.DirUnknown {
-		e.local.packet(&o.Packet)
-	}
+	e.local.packet(&o.Packet)
 	o.At = at
 	e.table.Observe(o)
 	o.At = stated // whoever made the batch may still read it

@@ -124,8 +124,9 @@ type Coverage struct {
 	Evicted     uint64            `json:"evicted"`                 // connections dropped from the full flow table
 	Refused     map[string]uint64 `json:"refused,omitempty"`       // what a cap turned away, by the cap's name
 	Undelivered map[string]uint64 `json:"undelivered,omitempty"`   // records that a sink which fails has not got, by its name; the agent says so
-	Local       string            `json:"local,omitempty"`         // which address was taken for this host
-	LocalBy     string            `json:"local_by,omitempty"`      // option, host, direction, common or none
+	Local       string            `json:"local,omitempty"`         // of the addresses taken for this host, the one that is used most
+	Locals      []string          `json:"locals,omitempty"`        // all of them that were seen
+	LocalBy     string            `json:"local_by,omitempty"`      // option, host, direction, link_layer, common or none
 }
 
 // Finding is the record of jindan.finding/v1.

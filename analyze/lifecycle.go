@@ -164,7 +164,7 @@ func (e *Engine) settle() {
 	e.order = keep
 	e.retire()
 	if !e.linked && e.o.Causes != nil {
-		e.o.Causes.Link(e.findings)
+		e.o.Causes.Link(e.findings, e.w.Local)
 	}
 	e.linked = true
 	for _, t := range e.order {

@@ -114,7 +114,7 @@ const (
 	DirUnknown  Direction = iota
 	DirInbound            // addressed to the capturing host
 	DirOutbound           // sent by the capturing host
-	DirOther              // seen in promiscuous mode, or multicast/broadcast
+	DirOther              // seen in promiscuous mode, on the loopback interface, or multicast/broadcast
 )
 
 // Packet is one decoded TCP segment, UDP datagram or ICMP message: the headers
@@ -131,20 +131,23 @@ type Packet struct {
 	Len          uint32 // TCP or UDP payload length in bytes; may exceed 65,535 with BIG TCP
 	IPLen        uint32 // length of the innermost IP packet with its header, in bytes
 	MACs         uint32 // hash of the link-layer addresses; 0 if there are none
-	Window       uint16 // as sent, unscaled
-	MSS          uint16
-	IPID         uint16 // IPv4 Identification; 0 for IPv6, where it proves nothing
-	Proto        uint8
-	Flags        uint8
-	TTL          uint8 // or hop limit
-	Opts         uint8 // Opt… bits
-	WScale       uint8
-	SACKs        uint8
-	ICMPType     uint8
-	ICMPCode     uint8
-	Dir          Direction
-	IPv6         bool
-	SACK         [4][2]uint32 // left and right edges, RFC 2018; D-SACK in SACK[0], RFC 2883
+	// SrcMAC and DstMAC are the last four bytes of the Ethernet addresses, enough to tell the stations of one
+	// network apart; 0 if there are none, in live packets and in recordings.
+	SrcMAC, DstMAC uint32
+	Window         uint16 // as sent, unscaled
+	MSS            uint16
+	IPID           uint16 // IPv4 Identification; 0 for IPv6, where it proves nothing
+	Proto          uint8
+	Flags          uint8
+	TTL            uint8 // or hop limit
+	Opts           uint8 // Opt… bits
+	WScale         uint8
+	SACKs          uint8
+	ICMPType       uint8
+	ICMPCode       uint8
+	Dir            Direction
+	IPv6           bool
+	SACK           [4][2]uint32 // left and right edges, RFC 2018; D-SACK in SACK[0], RFC 2883
 
 	// Hash is FlowHash of Src and Dst for TCP, 0 if it was not computed: the decoder can do it while
 	// the engine is busy with the batch before.

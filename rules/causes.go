@@ -62,16 +62,27 @@ type Edge struct {
 	reported             reportedOnce
 }
 
-// Party is a finding as an edge sees it.
+// Party is a finding as edges see it. It keeps what was read of the features: many edges ask for it.
 type Party struct {
 	Rule     string
 	Features any            // of the rule's detector
 	Subject  map[string]any // fields of [SubjectFields]; may lack some
+
+	values map[string]any
+	err    error
+}
+
+// read reads the features, which are of rule r.
+func (p *Party) read(r *Rule) (map[string]any, error) {
+	if p.values == nil && p.err == nil {
+		p.values, p.err = r.values(p.Features, p.Subject)
+	}
+	return p.values, p.err
 }
 
 // Matches reports whether the edge can lead from cause to effect: rules, classes and the
 // condition Requires. The first failure to compute it is returned.
-func (e *Edge) Matches(cause, effect Party) (bool, error) {
+func (e *Edge) Matches(cause, effect *Party) (bool, error) {
 	if cause.Rule != e.From.Rule || effect.Rule != e.To.Rule {
 		return false, nil
 	}
@@ -84,7 +95,7 @@ func (e *Edge) Matches(cause, effect Party) (bool, error) {
 }
 
 // Proven reports whether the natural experiment holds; false where there is none.
-func (e *Edge) Proven(cause, effect Party) (bool, error) {
+func (e *Edge) Proven(cause, effect *Party) (bool, error) {
 	if e.experiment == nil {
 		return false, nil
 	}
@@ -103,12 +114,12 @@ func (e *Edge) wrap(err error) error {
 	return e.reported.report(fmt.Errorf("%s:%d: edge %v to %v: %w", causesFile, e.node.line, e.From, e.To, err))
 }
 
-func (e *Edge) env(cause, effect Party) (map[string]any, error) {
-	c, err := e.from.values(cause.Features, cause.Subject)
+func (e *Edge) env(cause, effect *Party) (map[string]any, error) {
+	c, err := cause.read(e.from)
 	if err != nil {
 		return nil, err
 	}
-	f, err := e.to.values(effect.Features, effect.Subject)
+	f, err := effect.read(e.to)
 	return map[string]any{"cause": c, "effect": f}, err
 }
 

@@ -71,43 +71,43 @@ func TestEdge(t *testing.T) {
 		matches, proven bool
 	}{
 		{"size-dependent-loss", "retransmission[data]",
-			Party{"size-dependent-loss", features{"cliff": 1400}, nil},
-			Party{"retransmission", features{"class": "data", "mean_size": 1490.0}, nil}, true, true},
+			Party{Rule: "size-dependent-loss", Features: features{"cliff": 1400}, Subject: nil},
+			Party{Rule: "retransmission", Features: features{"class": "data", "mean_size": 1490.0}, Subject: nil}, true, true},
 		{"size-dependent-loss", "retransmission[data]",
-			Party{"size-dependent-loss", features{"cliff": 1400}, nil},
-			Party{"retransmission", features{"class": "syn", "mean_size": 60.0}, nil}, false, false},
+			Party{Rule: "size-dependent-loss", Features: features{"cliff": 1400}, Subject: nil},
+			Party{Rule: "retransmission", Features: features{"class": "syn", "mean_size": 60.0}, Subject: nil}, false, false},
 		{"dns-unanswered", "pool-exhausted",
-			Party{"dns-unanswered", features{}, features{"host": "10.77.2.2", "peer": "10.77.3.2", "port": uint16(53)}},
-			Party{"pool-exhausted", features{"outbound_kind": "dns", "outbound_peer": "10.77.3.2"}, features{"host": "10.77.2.2"}}, true, true},
+			Party{Rule: "dns-unanswered", Features: features{}, Subject: features{"host": "10.77.2.2", "peer": "10.77.3.2", "port": uint16(53)}},
+			Party{Rule: "pool-exhausted", Features: features{"outbound_kind": "dns", "outbound_peer": "10.77.3.2"}, Subject: features{"host": "10.77.2.2"}}, true, true},
 		{"dns-unanswered", "pool-exhausted",
-			Party{"dns-unanswered", features{}, features{"peer": "10.77.3.3"}},
-			Party{"pool-exhausted", features{"outbound_kind": "dns", "outbound_peer": "10.77.3.2"}, nil}, true, false},
+			Party{Rule: "dns-unanswered", Features: features{}, Subject: features{"peer": "10.77.3.3"}},
+			Party{Rule: "pool-exhausted", Features: features{"outbound_kind": "dns", "outbound_peer": "10.77.3.2"}, Subject: nil}, true, false},
 		{"size-dependent-loss", "pool-exhausted", // loss towards a client does not hold the workers
-			Party{"size-dependent-loss", features{"opened": 0}, features{"peer": "10.77.1.2"}},
-			Party{"pool-exhausted", nil, nil}, false, false},
+			Party{Rule: "size-dependent-loss", Features: features{"opened": 0}, Subject: features{"peer": "10.77.1.2"}},
+			Party{Rule: "pool-exhausted", Features: nil, Subject: nil}, false, false},
 		{"pool-exhausted", "close-wait[STARVED,STARVED-UNACCEPTED,STARVED-QUEUED,SLOW-HANDLER]",
-			Party{"pool-exhausted", nil, nil}, Party{"close-wait", features{"class": "LEAK"}, nil}, false, false},
+			Party{Rule: "pool-exhausted", Features: nil, Subject: nil}, Party{Rule: "close-wait", Features: features{"class": "LEAK"}, Subject: nil}, false, false},
 		{"pool-exhausted", "close-wait[STARVED,STARVED-UNACCEPTED,STARVED-QUEUED,SLOW-HANDLER]",
-			Party{"pool-exhausted", nil, nil},
-			Party{"close-wait", features{"class": "STARVED", "waiting": 72, "never_answered": 70}, nil}, true, true},
+			Party{Rule: "pool-exhausted", Features: nil, Subject: nil},
+			Party{Rule: "close-wait", Features: features{"class": "STARVED", "waiting": 72, "never_answered": 70}, Subject: nil}, true, true},
 		{"pool-exhausted", "slow-server[served]",
-			Party{"pool-exhausted", nil, nil}, Party{"slow-server", features{"class": "served"}, nil}, true, false},
+			Party{Rule: "pool-exhausted", Features: nil, Subject: nil}, Party{Rule: "slow-server", Features: features{"class": "served"}, Subject: nil}, true, false},
 		{"pool-exhausted", "slow-server[served]",
-			Party{"surge", nil, nil}, Party{"slow-server", features{"class": "served"}, nil}, false, false},
+			Party{Rule: "surge", Features: nil, Subject: nil}, Party{Rule: "slow-server", Features: features{"class": "served"}, Subject: nil}, false, false},
 	} {
 		e := edge(c.from, c.to)
-		matches, err := e.Matches(c.cause, c.effect)
+		matches, err := e.Matches(&c.cause, &c.effect)
 		if matches != c.matches || err != nil {
 			t.Errorf("%s to %s: Matches(%v, %v) = %v, %v", c.from, c.to, c.cause, c.effect, matches, err)
 		}
 		if !matches {
 			continue
 		}
-		if proven, err := e.Proven(c.cause, c.effect); proven != c.proven || err != nil {
+		if proven, err := e.Proven(&c.cause, &c.effect); proven != c.proven || err != nil {
 			t.Errorf("%s to %s: Proven(%v, %v) = %v, %v", c.from, c.to, c.cause, c.effect, proven, err)
 		}
 	}
-	if _, err := edge("pool-exhausted", "slow-server[served]").Matches(Party{"pool-exhausted", 3, nil}, Party{"slow-server", nil, nil}); err == nil {
+	if _, err := edge("pool-exhausted", "slow-server[served]").Matches(&Party{Rule: "pool-exhausted", Features: 3, Subject: nil}, &Party{Rule: "slow-server", Features: nil, Subject: nil}); err == nil {
 		t.Error("features of a wrong type: no error")
 	}
 }

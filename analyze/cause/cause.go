@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/capture"
 	"jindan/rules"
 )
 
@@ -30,115 +31,180 @@ type Graph struct{ set *rules.Set }
 // New returns the graph of set.
 func New(set *rules.Set) *Graph { return &Graph{set} }
 
-// Link sets Role, Because and Confidence of every finding.
-func (g *Graph) Link(fs []*analyze.Finding) {
-	parents := make([][]int, len(fs))
-	tests := make([][]string, len(fs))
-	effects := make([]int, len(fs))
-	for i, effect := range fs {
-		for j, c := range fs {
-			if i == j || weak(effect) || weak(c) {
-				continue
-			}
-			if t := g.causes(c, effect); t != nil {
-				parents[i] = append(parents[i], j)
-				tests[i] = append(tests[i], t...)
-			}
-		}
-	}
-	breakCycles(fs, parents)
-	for i := range fs {
-		for _, j := range parents[i] {
-			effects[j]++
-		}
-	}
-	some := slices.ContainsFunc(effects, func(n int) bool { return n > 0 })
+// maxCauses bounds how many causes of one finding by one edge are looked for. The first explain it; what more there
+// are says little, and large outages have thousands of findings.
+const maxCauses = 16
+
+// node is a finding with the hosts of its subject: addresses, each of which stands for a whole host.
+type node struct {
+	f          *analyze.Finding
+	party      rules.Party
+	host, peer capture.Addr // zero: there is none
+	parents    []int
+	effects    int
+	tests      []string
+}
+
+// at finds the findings of a rule that concern a host.
+type at struct {
+	rule string
+	host capture.Addr
+}
+
+// Link sets Role, Because and Confidence of every finding. l says which addresses belong to one host.
+func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local) {
+	nodes := make([]node, len(fs))
+	concern := make(map[at][]int)
 	for i, f := range fs {
-		f.Because = []string{}
-		for _, j := range direct(parents, i) {
-			f.Because = append(f.Because, fs[j].ID)
+		n := &nodes[i]
+		*n = node{f: f, party: rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)},
+			host: hostOf(f.Subject.Host, l), peer: hostOf(f.Subject.Peer, l)}
+		if weak(f) {
+			continue
 		}
-		slices.Sort(f.Because)
-		switch {
-		case weak(f):
-			f.Role = analyze.Independent
-		case len(parents[i]) > 0:
-			f.Role = analyze.Consequence
-		case effects[i] > 0 || !some:
-			f.Role = analyze.Root
-		default:
-			f.Role = analyze.Independent
+		concern[at{f.Rule, n.host}] = append(concern[at{f.Rule, n.host}], i)
+		if n.peer != n.host {
+			concern[at{f.Rule, n.peer}] = append(concern[at{f.Rule, n.peer}], i)
 		}
-		f.Confidence = confidence(f, tests[i], effects[i])
 	}
+	edges := make(map[string][]*rules.Edge)
+	for _, e := range g.set.Edges {
+		edges[e.To.Rule] = append(edges[e.To.Rule], e)
+	}
+	for i := range nodes {
+		if !weak(nodes[i].f) {
+			explain(nodes, i, edges[nodes[i].f.Rule], concern)
+		}
+	}
+	breakCycles(nodes)
+	some := false
+	for i := range nodes {
+		for _, j := range nodes[i].parents {
+			nodes[j].effects++
+			some = true
+		}
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		n.f.Because = []string{}
+		for _, j := range direct(nodes, i) {
+			n.f.Because = append(n.f.Because, fs[j].ID)
+		}
+		slices.Sort(n.f.Because)
+		switch {
+		case weak(n.f):
+			n.f.Role = analyze.Independent
+		case len(n.parents) > 0:
+			n.f.Role = analyze.Consequence
+		case n.effects > 0 || !some:
+			n.f.Role = analyze.Root
+		default:
+			n.f.Role = analyze.Independent
+		}
+		n.f.Confidence = confidence(n.f, n.tests, n.effects)
+	}
+}
+
+// hostOf is the host of an address as it stands in a subject; zero if it is none.
+func hostOf(s string, l analyze.Local) capture.Addr {
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return capture.Addr{}
+	}
+	return l.Host(capture.AddrFrom(ip))
 }
 
 // weak findings are information: they neither cause nor follow.
 func weak(f *analyze.Finding) bool { return f.Severity == "info" }
 
-// causes returns the tests that say that c caused f, nil if it did not.
-func (g *Graph) causes(c, f *analyze.Finding) []string {
-	cp, fp := party(c), party(f)
-	for _, e := range g.set.Edges {
-		// The edge reports its own arithmetic errors once; here an edge that cannot be computed is none.
-		if ok, err := e.Matches(cp, fp); !ok || err != nil {
-			continue
+// explain finds the parents of node i among those that concern one of its hosts.
+func explain(nodes []node, i int, edges []*rules.Edge, concern map[at][]int) {
+	n := &nodes[i]
+	for _, e := range edges {
+		found := 0
+		hosts := [2]capture.Addr{n.host, n.peer}
+		for k, host := range hosts {
+			if k == 1 && host == hosts[0] {
+				break
+			}
+			for _, j := range concern[at{e.From.Rule, host}] {
+				if j == i || found == maxCauses || slices.Contains(n.parents, j) {
+					continue
+				}
+				if t := causes(e, &nodes[j], n); t != nil {
+					n.parents = append(n.parents, j)
+					n.tests = append(n.tests, t...)
+					found++
+				}
+			}
 		}
-		if !shared(e.Identity, c.Subject, f.Subject) {
-			continue
-		}
-		if c.Onset > f.Onset.Add(e.Slack) || c.LastSeen.Add(memory) < f.Onset {
-			continue
-		}
-		t := []string{"order", "identity:" + string(e.Identity)}
-		if ok, err := e.Proven(cp, fp); ok && err == nil {
-			t = append(t, "experiment:"+e.From.Rule+">"+e.To.Rule)
-		}
-		return t
 	}
-	return nil
+	slices.Sort(n.parents)
 }
 
-func party(f *analyze.Finding) rules.Party {
-	return rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)}
+// causes returns the tests that say that c caused f by way of e, nil if it did not.
+func causes(e *rules.Edge, c, f *node) []string {
+	if !shared(e.Identity, c, f) || c.f.Onset > f.f.Onset.Add(e.Slack) || c.f.LastSeen.Add(memory) < f.f.Onset {
+		return nil
+	}
+	// The edge reports its own arithmetic errors once; here an edge that cannot be computed is none.
+	if ok, err := e.Matches(&c.party, &f.party); !ok || err != nil {
+		return nil
+	}
+	t := []string{"order", "identity:" + string(e.Identity)}
+	if ok, err := e.Proven(&c.party, &f.party); ok && err == nil {
+		t = append(t, "experiment:"+e.From.Rule+">"+e.To.Rule)
+	}
+	return t
 }
 
-// breakCycles drops, where two findings explain each other, the explanation of the earlier by the later.
-func breakCycles(fs []*analyze.Finding, parents [][]int) {
-	reaches := func(from, to int) bool {
-		seen := make([]bool, len(fs))
-		var walk func(int) bool
-		walk = func(i int) bool {
-			if i == to {
-				return true
+// breakCycles drops, of findings that explain each other in a circle, the explanations by those that come later. The
+// edges of the catalogue close no circle of rules and classes, so that there is seldom anything to do.
+func breakCycles(nodes []node) {
+	const open, done = 1, 2
+	state := make([]uint8, len(nodes))
+	var visit func(int)
+	visit = func(i int) {
+		state[i] = open
+		nodes[i].parents = slices.DeleteFunc(nodes[i].parents, func(j int) bool {
+			if state[j] == 0 {
+				visit(j)
 			}
-			if seen[i] {
-				return false
-			}
-			seen[i] = true
-			return slices.ContainsFunc(parents[i], walk)
-		}
-		return walk(from)
-	}
-	for i := range fs {
-		parents[i] = slices.DeleteFunc(parents[i], func(j int) bool {
-			return reaches(j, i) && cmp.Or(cmp.Compare(fs[j].Onset, fs[i].Onset), cmp.Compare(j, i)) > 0
+			return state[j] == open // an ancestor of its own
 		})
+		state[i] = done
+	}
+	byOnset := make([]int, len(nodes))
+	for i := range byOnset {
+		byOnset[i] = i
+	}
+	// Who is visited first keeps its causes: the latest.
+	slices.SortStableFunc(byOnset, func(a, b int) int { return cmp.Compare(nodes[b].f.Onset, nodes[a].f.Onset) })
+	for _, i := range byOnset {
+		if state[i] == 0 {
+			visit(i)
+		}
 	}
 }
 
 // direct are the parents of i that are no ancestors of another of its parents.
-func direct(parents [][]int, i int) []int {
-	var up func(from, to int, depth int) bool
-	up = func(from, to, depth int) bool {
-		if depth > len(parents) {
-			return false
+func direct(nodes []node, i int) []int {
+	indirect := make(map[int]bool)
+	var up func(int)
+	up = func(j int) {
+		for _, k := range nodes[j].parents {
+			if !indirect[k] {
+				indirect[k] = true
+				up(k)
+			}
 		}
-		return slices.ContainsFunc(parents[from], func(k int) bool { return k == to || up(k, to, depth+1) })
+	}
+	for _, j := range nodes[i].parents {
+		up(j)
 	}
 	var out []int
-	for _, j := range parents[i] {
-		if !slices.ContainsFunc(parents[i], func(k int) bool { return k != j && up(k, j, 0) }) {
+	for _, j := range nodes[i].parents {
+		if !indirect[j] {
 			out = append(out, j)
 		}
 	}
@@ -172,53 +238,54 @@ func confidence(f *analyze.Finding, tests []string, effects int) analyze.Confide
 	return c
 }
 
-// shared reports whether the subjects of a cause and its effect share what id demands.
-func shared(id rules.Identity, a, b analyze.Subject) bool {
+// shared reports whether the subjects of a cause and its effect share what id demands. A path without a peer is that
+// to all peers of its host.
+func shared(id rules.Identity, c, f *node) bool {
+	none := capture.Addr{}
+	all := c.f.Subject.Kind == analyze.SubjectPath && c.peer == none && c.host != none && (c.host == f.host || c.host == f.peer)
+	a, b := c.f.Subject, f.f.Subject
 	switch id {
 	case rules.SamePath:
-		return a.Host == b.Host && a.Peer == b.Peer || a.Host == b.Peer && a.Peer == b.Host
+		return all || c.host == f.host && c.peer == f.peer || c.host == f.peer && c.peer == f.host
 	case rules.SameNet:
-		return a.Host == b.Host && a.Peer == b.Peer || sameNet(a, b)
+		return all || c.host == f.host && c.peer == f.peer || c.host != none && c.host == f.host && sameNet(a.Peer, b.Peer)
 	case rules.SameService:
-		return a.Port == b.Port && service(a) == service(b) && service(a) != ""
+		return a.Port == b.Port && c.service() == f.service() && c.service() != none
 	case rules.SameUpstream:
-		return a.Host == b.Host && a.Peer == b.Peer && (a.Port == b.Port || a.Port == 0 || b.Port == 0)
+		return c.host == f.host && c.peer == f.peer && (a.Port == b.Port || a.Port == 0 || b.Port == 0)
 	case rules.SameHost:
 		// A path concerns both its ends.
-		return a.Host != "" && (a.Host == b.Host || a.Direction != "" && a.Peer == b.Host)
+		return c.host != none && (c.host == f.host || a.Direction != "" && c.peer == f.host)
 	case rules.Serves:
-		return a.Host != "" && a.Host == b.Peer && (a.Port == b.Port || a.Port == 0 || b.Port == 0)
+		return c.host != none && c.host == f.peer && (a.Port == b.Port || a.Port == 0 || b.Port == 0)
 	}
 	return false
 }
 
-// service is the host that listens in s.
-func service(s analyze.Subject) string {
-	switch s.Kind {
+// service is the host that listens.
+func (n *node) service() capture.Addr {
+	switch n.f.Subject.Kind {
 	case analyze.SubjectService, analyze.SubjectSource:
-		return s.Host
+		return n.host
 	case analyze.SubjectUpstream, analyze.SubjectResolver:
-		return s.Peer
+		return n.peer
 	}
-	return ""
+	return capture.Addr{}
 }
 
-// sameNet reports whether the two peers, seen from a common host, are in the same /24 or /64.
-func sameNet(a, b analyze.Subject) bool {
-	near := func(x, y string) bool {
-		p, err1 := netip.ParseAddr(x)
-		q, err2 := netip.ParseAddr(y)
-		if err1 != nil || err2 != nil || p.Is4() != q.Is4() {
-			return false
-		}
-		bits := 24
-		if !p.Is4() {
-			bits = 64
-		}
-		n, _ := p.Prefix(bits)
-		return n.Contains(q)
+// sameNet reports whether two addresses are in the same /24 or /64.
+func sameNet(x, y string) bool {
+	p, err1 := netip.ParseAddr(x)
+	q, err2 := netip.ParseAddr(y)
+	if err1 != nil || err2 != nil || p.Is4() != q.Is4() {
+		return false
 	}
-	return a.Host != "" && a.Host == b.Host && near(a.Peer, b.Peer)
+	bits := 24
+	if !p.Is4() {
+		bits = 64
+	}
+	n, _ := p.Prefix(bits)
+	return n.Contains(q)
 }
 
 // Diagnose gives a verdict on each step of the catalogue.

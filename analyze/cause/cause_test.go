@@ -68,13 +68,13 @@ func TestLink(t *testing.T) {
 			[]string{"capture-quality:independent", "pool-exhausted:root"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			g.Link(tc.fs)
+			g.Link(tc.fs, analyze.Local{})
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 			shuffled := slices.Clone(tc.fs)
 			slices.Reverse(shuffled)
-			g.Link(shuffled)
+			g.Link(shuffled, analyze.Local{})
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("in reverse order: got %v, want %v", got, tc.want)
 			}

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -29,8 +30,8 @@ func stampedDead(t *testing.T, size int, stamp func(i int, at capture.Instant) c
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := addr(app)
-	e, err := analyze.New(set, []analyze.Detector{newDeadUpstream()}, analyze.Options{Local: &local}, func(*analyze.Finding) error { return nil })
+	local := netip.MustParseAddr(app)
+	e, err := analyze.New(set, []analyze.Detector{newDeadUpstream()}, analyze.Options{Local: []netip.Prefix{netip.PrefixFrom(local, local.BitLen())}}, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

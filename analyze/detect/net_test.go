@@ -214,8 +214,7 @@ func (n *network) run(t *testing.T, ds []analyze.Detector, local string) *analyz
 	}
 	o := analyze.Options{Sources: []string{"test"}}
 	if local != "" {
-		a := addr(local)
-		o.Local = &a
+		o.Local = []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(local), netip.MustParseAddr(local).BitLen())}
 	}
 	if n.asked != nil {
 		o.Causes = n.asked

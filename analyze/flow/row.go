@@ -137,9 +137,9 @@ var (
 )
 
 // Row fills r from a connection and what Options.Row gave with it. now is the time of the
-// newest packet, local the address of this host, nil if that is unknown. The same r can be
+// newest packet, local whether an address is this host's. The same r can be
 // filled again and again.
-func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant, local *capture.Addr) {
+func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant, local func(capture.Addr) bool) {
 	*r = Row{
 		Kind: "tcp", Stream: c.Stream, FirstFrame: c.firstSeen,
 		Client: c.Client.Addr.String(), ClientPort: c.Client.Port,
@@ -151,9 +151,7 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 		SynRepeats: c.synTries, SynAckRepeats: c.saTries, Requests: c.requests, Answers: c.answers,
 		HalfCloseAge: Unknown, WiresharkClient: sideNames[Client],
 	}
-	if local != nil {
-		r.Local = c.localSide(*local)
-	}
+	r.Local = c.localSide(local)
 	c.ending(r, now)
 	if tr != nil {
 		a, b := &tr.side[Client], &tr.side[Server]
@@ -184,13 +182,14 @@ func (c *Conn) Row(r *Row, tr *Trouble, w *WiresharkCounts, now capture.Instant,
 	}
 }
 
-func (c *Conn) localSide(a capture.Addr) string {
+func (c *Conn) localSide(local func(capture.Addr) bool) string {
+	client, server := local(c.Client.Addr), local(c.Server.Addr)
 	switch {
-	case c.Client.Addr == a && c.Server.Addr == a:
+	case client && server:
 		return "both"
-	case c.Client.Addr == a:
+	case client:
 		return "client"
-	case c.Server.Addr == a:
+	case server:
 		return "server"
 	}
 	return ""
@@ -261,7 +260,7 @@ type DNSRow struct {
 }
 
 // DNSRow fills r from a record that the table has handed out. local is as in Conn.Row.
-func (t *Table) DNSRow(r *DNSRow, d *DNS, local *capture.Addr) {
+func (t *Table) DNSRow(r *DNSRow, d *DNS, local func(capture.Addr) bool) {
 	*r = DNSRow{
 		Kind: "dns", Frame: d.QueryFrame, Client: d.Client.Addr.String(), ClientPort: d.Client.Port,
 		Server: d.Server.Addr.String(), ServerPort: d.Server.Port, Proto: "udp", Name: t.DNSName(d),
@@ -279,10 +278,8 @@ func (t *Table) DNSRow(r *DNSRow, d *DNS, local *capture.Addr) {
 	if d.Answered || d.Orphan {
 		r.Rcode = code(dnsRcodes, uint16(d.Rcode), "RCODE")
 	}
-	if local != nil {
-		c := Conn{Client: d.Client, Server: d.Server}
-		r.Local = c.localSide(*local)
-	}
+	c := Conn{Client: d.Client, Server: d.Server}
+	r.Local = c.localSide(local)
 }
 
 func (d *DNS) state() string {

@@ -94,6 +94,7 @@ func (d *Decoder) Decode(at capture.Instant, linkType uint16, data []byte, wireL
 	}
 	h := (*[ethernetLen]byte)(data)
 	p.MACs = hash12(binary.LittleEndian.Uint64(h[:]), binary.LittleEndian.Uint32(h[8:]))
+	p.DstMAC, p.SrcMAC = binary.BigEndian.Uint32(h[2:]), binary.BigEndian.Uint32(h[8:])
 	etherType := binary.BigEndian.Uint16(h[12:])
 	if etherType == etherIPv4 {
 		return d.ip4(data[ethernetLen:], wireLen-ethernetLen, p)

@@ -68,7 +68,7 @@ func (p *peer) compare(link uint16, data []byte, got *capture.Packet, r capture.
 		}
 		return false
 	}
-	want := capture.Packet{MACs: got.MACs, Dir: got.Dir, Data: got.Data}
+	want := capture.Packet{MACs: got.MACs, SrcMAC: got.SrcMAC, DstMAC: got.DstMAC, Dir: got.Dir, Data: got.Data}
 	switch {
 	case has(layers.LayerTypeIPv4) == has(layers.LayerTypeIPv6):
 		return "", false

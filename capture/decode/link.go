@@ -116,7 +116,12 @@ const (
 	sllOutgoing = 4
 )
 
-func sllDirection(t uint16) capture.Direction {
+// sllDirection of a packet of type t on a device of type arphrd. On the loopback interface every packet is sent and
+// received by the same host.
+func sllDirection(t, arphrd uint16) capture.Direction {
+	if arphrd == arphrdLoopback {
+		return capture.DirOther
+	}
 	switch t {
 	case sllHost:
 		return capture.DirInbound
@@ -143,6 +148,8 @@ const (
 	sllLLC      = 0x0004 // LINUX_SLL_P_802_2
 	etherTypeLo = 0x0600 // IEEE 802.3 §3.2.6: below are lengths
 	arphrdNL    = 824    // ARPHRD_NETLINK: the protocol is a netlink family
+
+	arphrdLoopback = 772 // ARPHRD_LOOPBACK (linux/if_arp.h)
 )
 
 func (d *Decoder) sll(b []byte, wire int, p *capture.Packet) capture.LossReason {
@@ -150,7 +157,7 @@ func (d *Decoder) sll(b []byte, wire int, p *capture.Packet) capture.LossReason 
 		return short(wire, sllLen)
 	}
 	h := (*[sllLen]byte)(b)
-	p.Dir = sllDirection(be16(h[0:]))
+	p.Dir = sllDirection(be16(h[0:]), be16(h[2:]))
 	p.MACs = sllMAC(h[6:14], int(be16(h[4:])), 0)
 	return d.sllPayload(be16(h[2:]), be16(h[14:]), b[sllLen:], wire-sllLen, p)
 }
@@ -160,7 +167,7 @@ func (d *Decoder) sll2(b []byte, wire int, p *capture.Packet) capture.LossReason
 		return short(wire, sll2Len)
 	}
 	h := (*[sll2Len]byte)(b)
-	p.Dir = sllDirection(uint16(h[10]))
+	p.Dir = sllDirection(uint16(h[10]), be16(h[8:]))
 	p.MACs = sllMAC(h[12:20], int(h[11]), be32(h[4:]))
 	return d.sllPayload(be16(h[8:]), be16(h[0:]), b[sll2Len:], wire-sll2Len, p)
 }
@@ -258,6 +265,7 @@ func (d *Decoder) relink(linkType uint32, n, least int, b []byte, wire int, p *c
 func (d *Decoder) setMACs(b []byte, p *capture.Packet) {
 	if len(b) >= 12 {
 		p.MACs = hash12(binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[8:]))
+		p.DstMAC, p.SrcMAC = binary.BigEndian.Uint32(b[2:]), binary.BigEndian.Uint32(b[8:])
 	}
 }
 

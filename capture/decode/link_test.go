@@ -175,7 +175,7 @@ func TestLinks(t *testing.T) {
 			if (p.MACs != 0) != w.macs {
 				t.Errorf("%s: MACs %08x", w.name, p.MACs)
 			}
-			p.MACs = 0
+			p.MACs, p.SrcMAC, p.DstMAC = 0, 0, 0
 			equal(t, w.name, &p, &want)
 		}
 	}

@@ -31,6 +31,7 @@ func same(t *testing.T, ours, theirs []capture.Observation) {
 		for _, o := range all {
 			when := o.At
 			o.Packet.Frame, o.Packet.Dir, o.At = 0, 0, 0
+			o.Packet.SrcMAC, o.Packet.DstMAC = 0, 0
 			line := fmt.Sprintf("%+v", o)
 			lines = append(lines, line)
 			at[line] = when

@@ -163,6 +163,7 @@ func (s *Source) take(r *ring, o *capture.Observation, a *capture.Arena) bool {
 	}
 	o.At, o.Kind, o.Reason, o.Source, o.Lost, o.Sample = at, capture.KindPacket, capture.LossNone, 0, 0, nil
 	o.Packet.Dir = dir
+	o.Packet.SrcMAC, o.Packet.DstMAC = 0, 0 // the host knows its addresses; recordings do not keep these
 	o.Packet.Frame = 0
 	if len(o.Packet.Data) > 0 {
 		o.Packet.Data = a.Keep(o.Packet.Data)

@@ -2,6 +2,7 @@ package recording
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math"
@@ -16,7 +17,21 @@ import (
 	"jindan/capture/pcapfile"
 )
 
-func openPackets(name string) (capture.Source, error) { return pcapfile.Open(name, decode.New()) }
+// openPackets opens a capture whose packets are as those of a live source: these know no stations.
+func openPackets(name string) (capture.Source, error) {
+	s, err := pcapfile.Open(name, decode.New())
+	return unstationed{s}, err
+}
+
+type unstationed struct{ capture.Source }
+
+func (u unstationed) Read(ctx context.Context, b *capture.Batch) error {
+	err := u.Source.Read(ctx, b)
+	for i := range b.Obs {
+		b.Obs[i].Packet.SrcMAC, b.Obs[i].Packet.DstMAC = 0, 0
+	}
+	return err
+}
 
 // stream is what a consumer of batches can tell apart: the observations, and after how many of them an Until said
 // something that no time before it did.
@@ -256,6 +271,7 @@ func (m *maker) nonsense(p *capture.Packet) {
 	}
 	p.SACKs %= 5
 	p.Dir %= 4
+	p.SrcMAC, p.DstMAC = 0, 0 // live packets have none
 	p.Hash, p.Ident = 0, 0
 	if p.Proto == capture.ProtoTCP {
 		p.Hash, p.Ident = capture.FlowHash(&p.Src, &p.Dst), p.Identity()

@@ -232,6 +232,7 @@ func (r *Recording) packet(b *capture.Batch, o *capture.Observation) {
 	if o.Packet.Frame != 0 {
 		o.Packet.Frame += r.came - r.nextAt
 	}
+	o.Packet.SrcMAC, o.Packet.DstMAC = 0, 0 // of stand-ins
 	o.Packet.Data = r.keep(o.Packet.Data)
 }
 

@@ -17,7 +17,7 @@ import (
 // analyzeFlags are the flags of `jindan analyze`.
 type analyzeFlags struct {
 	output  string
-	local   string
+	local   []string
 	failOn  string
 	rules   string
 	zone    string
@@ -54,7 +54,7 @@ to there). A file that merely ends in its last packet is no error.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.analyze(c.Context(), args, f) },
 	}
 	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: text, ndjson or ecs (default text on a terminal, else ndjson)")
-	c.Flags().StringVar(&f.local, "local", "", "`address` of the host that the capture was made on")
+	c.Flags().StringSliceVar(&f.local, "local", nil, "`address` or prefix of the host that the capture was made on, repeatable")
 	c.Flags().StringVar(&f.failOn, "fail-on", "", "exit with 1 if a finding has this `severity` or a higher one: warn or error")
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own (see 'jindan rules check --help')")
 	_ = c.MarkFlagDirname("rules")
@@ -89,7 +89,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 			return err
 		}
 	}
-	local, err := address(f.local)
+	local, err := hosts(f.local)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if err != nil {
 		return a.failEach(err)
 	}
-	in.given = local
+	in.given = slices.Clone(local)
 
 	out := bufio.NewWriter(os.Stdout)
 	records := report.NewRecords(out, f.output == "ecs")

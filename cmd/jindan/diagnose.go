@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -34,7 +35,7 @@ func catalogue(dir string) (*rules.Set, error) {
 // diagnose reads in to its end, or to the end of ctx, and diagnoses what it got. The findings go
 // to emit as they come. The second error is what was wrong with the input: the diagnosis is there in
 // spite of it.
-func diagnose(ctx context.Context, in *input, set *rules.Set, local *capture.Addr, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
+func diagnose(ctx context.Context, in *input, set *rules.Set, local []netip.Prefix, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
 	o := analyze.Options{Sources: in.names, Agent: "jindan/" + version}
 	if m, ok := in.meta(); ok {
 		if o, err = engineOptions(m); err != nil {
@@ -69,7 +70,7 @@ const retain = 24 * time.Hour
 
 // engineOptions are those of the agent that made a recording: with them its replay gives the same records.
 func engineOptions(m recording.Meta) (analyze.Options, error) {
-	local, err := address(m.Local)
+	local, err := hosts(words(m.Local))
 	if err != nil {
 		return analyze.Options{}, err
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +18,7 @@ import (
 
 type flowsFlags struct {
 	output string
-	local  string
+	local  []string
 	dns    bool
 }
 
@@ -45,7 +47,7 @@ CSV and text hold one kind of rows: DNS if --dns is given, else TCP.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.flows(c.Context(), args, f) },
 	}
 	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: ndjson, csv or text (default text on a terminal, else ndjson)")
-	c.Flags().StringVar(&f.local, "local", "", "`address` of the host that the capture was made on; says which side it is")
+	c.Flags().StringSliceVar(&f.local, "local", nil, "`address` or prefix of the host that the capture was made on, repeatable; says which side it is")
 	c.Flags().BoolVar(&f.dns, "dns", false, "also list DNS transactions (csv and text: instead)")
 	fixed(c, "output", "ndjson", "csv", "text")
 	return c
@@ -61,7 +63,7 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err := oneOf("--output", f.output, "ndjson", "csv", "text"); err != nil {
 		return err
 	}
-	local, err := address(f.local)
+	local, err := hosts(f.local)
 	if err != nil {
 		return err
 	}
@@ -71,7 +73,7 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err != nil {
 		return a.failEach(err)
 	}
-	in.given = local
+	in.given = slices.Clone(local)
 	p := startProgress(in)
 	defer p.stop()
 
@@ -102,8 +104,11 @@ type tracker struct {
 	dns   flow.DNSRow
 }
 
-func newTracker(w *rows, f flowsFlags, local *capture.Addr) *tracker {
+func newTracker(w *rows, f flowsFlags, own []netip.Prefix) *tracker {
 	t := &tracker{rows: w}
+	local := func(a capture.Addr) bool {
+		return slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(a.Netip()) })
+	}
 	o := flow.Options{Wireshark: true, KeepClosed: true}
 	if f.output == "ndjson" || !f.dns {
 		o.Row = func(c *flow.Conn, tr *flow.Trouble, ws *flow.WiresharkCounts) {

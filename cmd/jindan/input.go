@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"jindan/capture"
 	"jindan/capture/decode"
@@ -25,9 +27,8 @@ type input struct {
 	// unusable are the arguments and files that could not be opened, with the reason.
 	unusable []error
 	refused  []report.File
-	// given is an address that is said to be this host's; nil: none is. met tells that a packet had it.
-	given *capture.Addr
-	met   bool
+	// given are addresses that are said to be this host's and that no packet has had so far.
+	given []netip.Prefix
 }
 
 // captureFile is a file of packets.
@@ -136,9 +137,12 @@ func (in *input) close() {
 // it; their errors come back joined.
 func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error {
 	return capture.Merge(ctx, in.sources, 0, func(b *capture.Batch) error {
-		for i := 0; in.given != nil && !in.met && i < len(b.Obs); i++ {
-			p := &b.Obs[i].Packet
-			in.met = b.Obs[i].Kind == capture.KindPacket && (capture.Addr(p.Src.Addr) == *in.given || capture.Addr(p.Dst.Addr) == *in.given)
+		for i := 0; len(in.given) > 0 && i < len(b.Obs); i++ {
+			if o := &b.Obs[i]; o.Kind == capture.KindPacket {
+				in.given = slices.DeleteFunc(in.given, func(g netip.Prefix) bool {
+					return g.Contains(o.Packet.Src.Addr.Netip()) || g.Contains(o.Packet.Dst.Addr.Netip())
+				})
+			}
 		}
 		return out(b)
 	})
@@ -154,8 +158,12 @@ func (in *input) report(err error) report.Input {
 		}
 	}
 	r := report.Input{Interrupted: errors.Is(err, context.Canceled)}
-	if in.given != nil && !in.met {
-		r.Strangers = append(r.Strangers, in.given.String())
+	for _, g := range in.given {
+		if g.IsSingleIP() {
+			r.Strangers = append(r.Strangers, g.Addr().String())
+		} else {
+			r.Strangers = append(r.Strangers, g.String())
+		}
 	}
 	for _, f := range in.files {
 		s := f.Stats()
@@ -183,15 +191,26 @@ func broken(err error) string {
 	return err.Error()
 }
 
-// address reads the value of --local.
-func address(s string) (*capture.Addr, error) {
-	if s == "" {
-		return nil, nil
+// hosts reads what --local was told: addresses and prefixes of this host.
+func hosts(list []string) (all []netip.Prefix, err error) {
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			var a netip.Addr
+			if a, err = netip.ParseAddr(s); err == nil {
+				a = a.WithZone("").Unmap()
+				p = netip.PrefixFrom(a, a.BitLen())
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--local %q: use an IP address such as 10.0.0.1 or 2001:db8::1, or a prefix such as 10.0.0.0/24", s)
+		}
+		all = append(all, p.Masked())
 	}
-	ip, err := netip.ParseAddr(s)
-	if err != nil {
-		return nil, fmt.Errorf("--local %q: use an IP address such as 10.0.0.1 or 2001:db8::1", s)
-	}
-	a := capture.AddrFrom(ip)
-	return &a, nil
+	return all, nil
+}
+
+// words splits a text at its commas; an empty one has none.
+func words(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }

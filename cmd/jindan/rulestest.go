@@ -109,7 +109,7 @@ func (c *testCase) run(ctx context.Context, set *rules.Set) (*analyze.Diagnosis,
 	if err != nil || len(files) != 1 {
 		return nil, fmt.Errorf("%s: the case needs one capture, packets.pcapng or packets.pcap, plain or with .gz or .zst; it has %d", c.dir, len(files))
 	}
-	local, err := address(c.Local)
+	local, err := hosts(words(c.Local))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(c.dir, caseFile), err)
 	}

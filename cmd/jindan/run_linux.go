@@ -20,7 +20,7 @@ type runFlags struct {
 	noCapture bool
 	ifaces    []string
 	filter    string
-	local     string
+	local     []string
 	netns     []string
 	rules     string
 	output    string
@@ -33,7 +33,7 @@ func agentFlags(c *cobra.Command, f *runFlags) {
 	c.Flags().BoolVar(&f.noCapture, "no-capture", false, "do not capture packets: sockets and counters only")
 	c.Flags().StringSliceVarP(&f.ifaces, "interface", "i", nil, "`interface` to capture on, several with commas (default any)")
 	c.Flags().StringVar(&f.filter, "filter", "", "capture `filter` in tcpdump's syntax (default TCP, DNS and ICMP errors)")
-	c.Flags().StringVar(&f.local, "local", "", "`address` that is this host (default: found from its sockets)")
+	c.Flags().StringSliceVar(&f.local, "local", nil, "`address` or prefix of this host, repeatable (default: found from its sockets)")
 	c.Flags().StringSliceVar(&f.netns, "netns", nil, "network `namespace` to watch: names, process ids, or all (default the agent's own)")
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own")
 	_ = c.MarkFlagDirname("rules")
@@ -50,7 +50,7 @@ func (f *runFlags) configuration() (*config.Config, error) {
 			value     string
 		}{
 			{"--interface", "capture.interfaces", strings.Join(f.ifaces, ",")}, {"--filter", "capture.filter", f.filter},
-			{"--local", "local", f.local}, {"--netns", "netns", strings.Join(f.netns, ",")}, {"--rules", "rules", f.rules},
+			{"--local", "local", strings.Join(f.local, ",")}, {"--netns", "netns", strings.Join(f.netns, ",")}, {"--rules", "rules", f.rules},
 		} {
 			if s.value != "" {
 				o.Set(s.flag, s.key, s.value)

@@ -178,10 +178,8 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 		hostname = ""
 	}
 	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names(), Netns: w.ns,
-		MaxConns: w.share.conns, MaxPaths: w.share.paths}
-	if a := cfg.Local; a.IsValid() {
-		w.meta.Local = a.String()
-	}
+		MaxConns: w.share.conns, MaxPaths: w.share.paths,
+		Local: cfg.Local}
 	o, err := engineOptions(w.meta)
 	if err != nil {
 		return err

@@ -89,8 +89,8 @@ var mistakes = []struct{ in, want string }{
 	{"host: {procfs: /no/such}\n", `1:16: directory "/no/such": no such file or directory`},
 	{"netns: [all, blue]\n", `1:8: "all" stands for every one and takes no others beside it`},
 	{"netns: [/run/netns/blue]\n", `1:9: expected a name in /run/netns or "all", found "/run/netns/blue"`},
-	{"local: 10.77.2\n", `1:8: expected an IP address such as 192.0.2.10 or 2001:db8::10, found "10.77.2"`},
-	{"local: fe80::1%eth0\n", `1:8: expected an IP address such as 192.0.2.10 or 2001:db8::10, found "fe80::1%eth0"`},
+	{"local: 10.77.2\n", `1:8: expected an IP address such as 192.0.2.10 or 2001:db8::10, or a prefix such as 10.0.0.0/24; several with commas between, found "10.77.2"`},
+	{"local: fe80::1%eth0\n", `1:8: expected an IP address such as 192.0.2.10 or 2001:db8::10, or a prefix such as 10.0.0.0/24; several with commas between, found "fe80::1%eth0"`},
 	{"rules: ${DIR}/jindan.yaml\n", `1:8: directory "${DIR}/jindan.yaml": is no directory`},
 	{"budget: {cpu: 5}\n", `1:15: expected a percentage such as 5%, found "5"`},
 	{"budget: {cpu: 0.5%, memory: 1MiB}\n", `1:15: 0.5% is out of range: 1% to 1600%

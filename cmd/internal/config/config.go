@@ -5,7 +5,6 @@
 package config
 
 import (
-	"net/netip"
 	"time"
 )
 
@@ -15,7 +14,7 @@ type Config struct {
 	Sockets   Sockets   `yaml:"sockets"`
 	Host      Host      `yaml:"host"`
 	Netns     []string  `yaml:"netns" is:"netns"` // names in /run/netns, or "all"; none: the agent's own
-	Local     Addr      `yaml:"local"`            // "this host" in findings; unset: found out from the traffic
+	Local     string    `yaml:"local" is:"hosts"` // "this host" in findings, addresses and prefixes, separated by commas; unset: found out
 	Rules     string    `yaml:"rules" is:"dir"`   // directory with rule files of one's own; empty: the built-in catalogue
 	Budget    Budget    `yaml:"budget"`
 	Recorder  Recorder  `yaml:"recorder"`
@@ -29,9 +28,6 @@ type Config struct {
 	Read      Read      `yaml:"-"`
 	origin    originMap // of every value that is no default
 }
-
-// Addr is an IP address; the zero value is none.
-type Addr = netip.Addr
 
 // Duration is a time in Go's notation, with a unit: 500ms, 10s, 1h30m.
 type Duration = time.Duration

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"regexp"
 	"slices"
@@ -119,7 +118,7 @@ func (d *decoder) value(n *node, f field, path string) {
 		d.list(n, p, f.tag, path)
 	case *map[string]Secret:
 		d.headers(n, p, path)
-	case *Addr, *Duration, *Size, *Percent, *Secret, *string, *bool, *int:
+	case *Duration, *Size, *Percent, *Secret, *string, *bool, *int:
 		d.scalar(n, p, f.tag)
 	default:
 		v := f.v
@@ -244,16 +243,6 @@ func (d *decoder) scalar(n *node, to any, tag reflect.StructTag) bool {
 			return false
 		}
 		*p = c
-	case *Addr:
-		*p = Addr{}
-		if s == "" {
-			return true
-		}
-		a, err := netip.ParseAddr(s)
-		if err != nil || a.Zone() != "" {
-			return wrong("an IP address such as 192.0.2.10 or 2001:db8::10")
-		}
-		*p = a.Unmap()
 	case *string:
 		if words := strings.Fields(tag.Get("enum")); len(words) > 0 && !slices.Contains(words, s) {
 			return wrong(oneOf(words))

@@ -33,6 +33,7 @@ var formats = map[string]format{
 	// sun_path is 108 bytes, the last of them 0 (unix(7)).
 	"listen":     {func(s string) bool { return path.IsAbs(s) && len(s) < 108 || hostPort(s) }, "the path of a socket, of at most 107 bytes, or ADDRESS:PORT"},
 	"hostport":   {hostPort, "HOST:PORT"},
+	"hosts":      {areHosts, "an IP address such as 192.0.2.10 or 2001:db8::10, or a prefix such as 10.0.0.0/24; several with commas between"},
 	"url":        {func(s string) bool { return isURL(s, false, "http", "https") }, "a URL https://HOST[:PORT]/PATH (or http) without user and password"},
 	"nats":       {func(s string) bool { return isURL(s, true, "nats", "tls") }, "nats://HOST[:PORT] or tls://HOST[:PORT] without user and password"},
 	"syslog":     {func(s string) bool { return isURL(s, true, "udp", "tcp", "tls") || unixPath(s) }, "udp://HOST[:PORT], tcp://HOST[:PORT], tls://HOST[:PORT] or unix:/PATH"},
@@ -122,4 +123,16 @@ func isURL(s string, bare bool, schemes ...string) bool {
 func unixPath(s string) bool {
 	p, ok := strings.CutPrefix(s, "unix:")
 	return ok && path.IsAbs(p) && len(p) < 108
+}
+
+// areHosts reports whether s is a list of addresses and prefixes.
+func areHosts(s string) bool {
+	for one := range strings.SplitSeq(s, ",") {
+		one = strings.TrimSpace(one)
+		p, err := netip.ParsePrefix(one)
+		if a, err2 := netip.ParseAddr(one); err != nil && (err2 != nil || a.Zone() != "") || err == nil && p.Addr().Is4In6() {
+			return false
+		}
+	}
+	return true
 }

@@ -177,8 +177,6 @@ func leaves(v reflect.Value, path string) (out []string) {
 	for _, f := range fields(v) {
 		switch f.v.Interface().(type) {
 		case []Sink:
-		case Addr:
-			out = append(out, join(path, f.key))
 		default:
 			if f.v.Kind() == reflect.Struct {
 				out = append(out, leaves(f.v, join(path, f.key))...)

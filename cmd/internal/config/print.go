@@ -83,12 +83,6 @@ func (p *printer) field(f field, path string, depth int, all bool) {
 		p.line(head+" "+p.secret(x, path), path, true)
 	case Duration:
 		p.line(head+" "+formatDuration(x), path, false)
-	case Addr:
-		s := ""
-		if x.IsValid() {
-			s = x.String()
-		}
-		p.line(head+" "+quoteYAML(s, false), path, false)
 	case string:
 		p.line(head+" "+p.text(x, path, false), path, false)
 	case bool, int, Size, Percent:

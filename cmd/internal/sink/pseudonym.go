@@ -181,6 +181,11 @@ func (p *Pseudonym) Record(r Record) (Record, error) {
 			d.Steps[i].Reason = p.both(d.Steps[i].Reason, nil, true)
 		}
 		d.Coverage.Local = p.address(d.Coverage.Local)
+		locals := make([]string, len(d.Coverage.Locals))
+		for i, a := range d.Coverage.Locals {
+			locals[i] = p.address(a)
+		}
+		d.Coverage.Locals = locals
 		v = d
 	default:
 		var m map[string]any
