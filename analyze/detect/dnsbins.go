@@ -62,10 +62,14 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 			f.Retried += int(b.retried)
 			f.TCPAnswered += int(b.tcp)
 			f.Unreachable += int(b.unreachable)
+			f.Strays += int(b.strays)
 			f.TCPRefused += int(b.refused)
 			f.TCPSilent += int(b.silent)
 			late += int(b.late)
 		}
+	}
+	if f.Strays > 0 {
+		f.StrayFrom = st.stray.String()
 	}
 	// What was answered after all, but too late to wait for, is dns-delay's.
 	late = min(late, f.Unanswered)

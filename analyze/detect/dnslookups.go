@@ -41,9 +41,10 @@ type lookup struct {
 	truncated   bool // answered over UDP, but cut: TCP should follow
 	served      bool // another server, asked at the same time, answered at once: nobody waited for this one
 	cutAt       capture.Instant
-	unreachable bool          // ICMP said so
-	elsewhere   time.Duration // another server was asked after that time; 0: none was
-	next        *lookup       // of the same asker for the same name
+	unreachable bool             // ICMP said so
+	stray       capture.Endpoint // who answered, if that was not who was asked
+	elsewhere   time.Duration    // another server was asked after that time; 0: none was
+	next        *lookup          // of the same asker for the same name
 }
 
 // group is what a program waits for: the questions for one name that one caller asks one server together, the A and the
@@ -199,7 +200,7 @@ func newLookups() lookups {
 }
 
 // lookupEvents wake lookups.
-var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.DNSLate, flow.ICMPError)
+var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.DNSLate, flow.DNSStray, flow.ICMPError)
 
 // event takes a DNS event and returns the lookup that it belongs to, nil if it is not followed, and when
 // that, or its piece, began.
@@ -216,6 +217,8 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 		switch {
 		case e.Kind == flow.ICMPError:
 			l.unreachable = true
+		case e.Kind == flow.DNSStray:
+			l.stray = e.From
 		case d.Truncated && d.Proto == capture.ProtoUDP:
 			l.truncated, l.cutAt = true, e.At
 		default:

@@ -28,6 +28,8 @@ type DNSUnanswered struct {
 	Unreachable     int     `json:"unreachable"`
 	Elsewhere       int     `json:"elsewhere"`
 	ElsewhereAfter  float64 `json:"elsewhere_after"`
+	Strays          int     `json:"strays"`
+	StrayFrom       string  `json:"stray_from"`
 	TCPRefused      int     `json:"tcp_refused"`
 	TCPSilent       int     `json:"tcp_silent"`
 	Type            string  `json:"type"`
@@ -64,18 +66,19 @@ type unansweredState struct {
 	silence  time.Duration   // longest such time since the onset
 	began    capture.Instant // second of the first question
 	lastAt   capture.Instant
-	total    int  // lookups decided
-	lost     int  // of these
-	answered bool // ever
-	insists  bool // an unanswered question was asked again, here or elsewhere, or ICMP answered it
+	total    int              // lookups decided
+	lost     int              // of these
+	answered bool             // ever
+	stray    capture.Endpoint // newest address that answered in place of the server
+	insists  bool             // an unanswered question was asked again, here or elsewhere, or ICMP answered it
 }
 
 // dnsBin is a second, by the time of the question.
 type dnsBin struct {
 	start capture.Instant
 	point
-	retried, tcp, unreachable, late, refused, silent uint32
-	rolled                                           bool
+	retried, tcp, unreachable, late, refused, silent, strays uint32
+	rolled                                                   bool
 }
 
 type unansweredQ struct {
@@ -128,6 +131,8 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 		if st.asking == 0 {
 			st.asking = e.At
 		}
+	case flow.DNSStray:
+		d.answered.get(e.DNS.Client.Addr)
 	case flow.DNSAnswer, flow.DNSLate:
 		if !st.answered {
 			st.answered = true
@@ -220,6 +225,13 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 	case l.served:
 		st.count(l, b)
 		return
+	case l.stray.Port != 0 && l.tries == 1 && l.elsewhere == 0:
+		st.count(l, b) // its asker, who does not ask again, takes what it gets
+		return
+	case l.stray.Port != 0:
+		b.strays++
+		st.stray = l.stray
+		note = "answered by " + l.stray.String() + ", which was not asked"
 	case l.truncated && l.proto == capture.ProtoUDP:
 		f := d.cutOff(l)
 		if f == nil {
@@ -243,7 +255,7 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 	if l.unreachable {
 		b.unreachable++
 	}
-	st.insists = st.insists || l.tries > 1 || l.elsewhere > 0 || l.unreachable
+	st.insists = st.insists || l.tries > 1 || l.elsewhere > 0 || l.unreachable || l.stray.Port != 0
 	q := unansweredQ{at: l.first, name: l.name, text: w.Flows.DNSNameOf(l.record, l.name), qtype: l.qtype,
 		tries: int(l.tries), elsewhere: l.elsewhere}
 	if q.text != "" {

@@ -154,6 +154,31 @@ func TestDNSUnanswered(t *testing.T) {
 				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), -1, 0, 0)
 			})
 		}},
+		{name: "answered by another address", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 40*sec, 500*ms, func(at time.Duration, i int) {
+					c := n.from(app)
+					q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i), typeA)
+					n.answer(at+ms, c, other, q, 0, 100)
+					n.udp(at+5005*ms, c, host(dns), q, len(q))
+					n.answer(at+5006*ms, c, other, q, 0, 100)
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSUnanswered); f.Strays != f.Unanswered || f.Strays < 50 || f.StrayFrom != other {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "a server on another port falls silent", local: app, want: "error resolver 192.0.2.1 198.51.100.53 8600", onset: 20 * sec,
+			make: func(n *network) {
+				every(0, 40*sec, 200*ms, func(at time.Duration, i int) {
+					wait := ms
+					if at >= 20*sec {
+						wait = -1
+					}
+					n.query(at, app, "198.51.100.53:8600", fmt.Sprintf("n%d.test", i), wait, noError, 100)
+				})
+			}},
 		{name: "names that do not exist", local: app, make: func(n *network) {
 			every(0, 30*sec, 20*ms, func(at time.Duration, i int) {
 				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), ms, nxDomain, 0)

@@ -120,6 +120,7 @@ type DNSStats struct {
 	Unanswered   uint64 // transactions: DNSUnanswered was reported
 	Pending      uint64 // transactions too young at the end of the input to be called unanswered
 	Late         uint64
+	Strays       uint64 // answers from another address than the one that was asked
 	Orphans      uint64 // answers without a query, and second answers
 	Evicted      uint64 // records dropped before it was decided whether they are answered, because the table was full
 	Streams      uint64 // DNS over TCP connections dropped because the table was full

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ type dnsTalk struct {
 }
 
 var dnsEventNames = map[Kind]string{DNSQuery: "query", DNSRepeat: "repeat", DNSAnswer: "answer", DNSUnanswered: "unanswered",
-	DNSLate: "late", ICMPError: "icmp"}
+	DNSLate: "late", DNSStray: "stray", ICMPError: "icmp"}
 
 func newDNSTalk(tb testing.TB) *dnsTalk {
 	k := &dnsTalk{at: t0}
@@ -44,7 +45,7 @@ func newDNSTalk(tb testing.TB) *dnsTalk {
 		}
 		k.events = append(k.events, s)
 	}
-	k.t = New(Options{Mask: Of(DNSQuery, DNSRepeat, DNSAnswer, DNSUnanswered, DNSLate, ICMPError), Emit: k.emit,
+	k.t = New(Options{Mask: Of(DNSQuery, DNSRepeat, DNSAnswer, DNSUnanswered, DNSLate, DNSStray, ICMPError), Emit: k.emit,
 		DNSRow: func(d *DNS) { k.rows, k.names = append(k.rows, *d), append(k.names, k.t.DNSName(d)) }})
 	return k
 }
@@ -262,6 +263,46 @@ func TestDNSFields(t *testing.T) {
 	}
 	if s := k.t.DNSStats(); *s != (DNSStats{Messages: 3, Queries: 2, Transactions: 1, Responses: 1, Answered: 1}) || s.OneWay() {
 		t.Errorf("%+v", *s)
+	}
+}
+
+// An answer from another address is not the answer, but is told of where it fits a query in all else.
+func TestDNSStray(t *testing.T) {
+	k := newDNSTalk(t)
+	q, a := dnsWire(7, ask, "a.example", 1), dnsWire(7, reply, "a.example", 1)
+	asked := k.s
+	k.send(0, capture.ProtoUDP, 1000, q)
+	k.s.Addr[15]++
+	k.send(time.Millisecond, capture.ProtoUDP, 1000, dnsWire(7, reply, "b.example", 1)) // another name
+	k.send(0, capture.ProtoUDP, 1001, a)                                                // another port
+	k.send(0, capture.ProtoUDP, 1000, a)
+	k.s = asked
+	k.send(time.Millisecond, capture.ProtoUDP, 1000, a)
+	k.s.Addr[15]++
+	k.send(0, capture.ProtoUDP, 1000, a) // the query has its answer
+	k.t.Close()
+	if got := strings.Join(k.events, "; "); got != "query 0s; stray 1ms; answer 2ms" || k.t.DNSStats().Strays != 1 {
+		t.Errorf("%s, %+v", got, k.t.DNSStats())
+	}
+}
+
+// Name servers listen on other ports; mDNS and LLMNR are no name servers.
+func TestDNSPorts(t *testing.T) {
+	for _, c := range []struct {
+		to   string
+		from uint16
+		want string
+	}{
+		{"198.51.100.2:8600", 1000, "query 0s"}, {"198.51.100.2:5353", 1000, "query 0s"},
+		{"198.51.100.2:5353", 5353, ""}, {"224.0.0.251:5353", 1000, ""}, {"224.0.0.252:5355", 1000, ""}, {"198.51.100.2:5355", 1000, ""},
+	} {
+		k := newDNSTalk(t)
+		to := netip.MustParseAddrPort(c.to)
+		k.s = capture.Endpoint{Addr: capture.AddrFrom(to.Addr()), Port: to.Port()}
+		k.send(0, capture.ProtoUDP, c.from, dnsWire(7, ask, "a.example", 1))
+		if got := strings.Join(k.events, "; "); got != c.want {
+			t.Errorf("%d to %s: %q", c.from, c.to, got)
+		}
 	}
 }
 

@@ -21,11 +21,21 @@ func (t *dnsTable) observe(p *capture.Packet, at capture.Instant, emit func(*Eve
 	}
 }
 
-// multicastDNS reports LLMNR (RFC 4795) and mDNS (RFC 6762) between their own ports, which
-// are left out: a question to everybody that nobody answers is no failure.
+// multicastDNS reports LLMNR (RFC 4795), mDNS (RFC 6762) between their own ports and whatever else is asked of a
+// group, which are left out: a question to everybody that nobody answers is no failure. A name server asked
+// by an address of its own on mDNS's port is one like others.
 func multicastDNS(p *capture.Packet) bool {
-	return p.Src.Port != portDNS && p.Dst.Port != portDNS &&
-		(p.Dst.Port == portMDNS || p.Dst.Port == portLLMNR || p.Src.Port == portMDNS || p.Src.Port == portLLMNR)
+	return p.Src.Port != portDNS && p.Dst.Port != portDNS && (p.Src.Port == portLLMNR || p.Dst.Port == portLLMNR ||
+		p.Src.Port == portMDNS && p.Dst.Port == portMDNS) || group(&p.Dst.Addr)
+}
+
+// group reports a multicast address (RFC 1112 §4, RFC 4291 §2.7) or the limited broadcast (RFC 919).
+func group(a *capture.Addr) bool {
+	if a[0] == 0xff {
+		return true
+	}
+	ip := a.Netip()
+	return ip.Is4() && (ip.IsMulticast() || ip.As4() == [4]byte{255, 255, 255, 255})
 }
 
 // IANA service names and port numbers.
@@ -47,6 +57,9 @@ func (t *dnsTable) message(p *capture.Packet, b []byte, size uint32, at capture.
 	if t.msg.Response {
 		t.stats.Responses++
 		if d == nil || d.Answered {
+			if d == nil {
+				t.stray(p, size, at, emit)
+			}
 			t.orphan(d, p, size, at)
 			return
 		}
@@ -178,6 +191,28 @@ func (t *dnsTable) answer(d *DNS, p *capture.Packet, size uint32, at capture.Ins
 func (t *dnsTable) reply(d *DNS, p *capture.Packet, size uint32) {
 	d.AnswerFrame, d.AnswerLen, d.AnswerIPLen = p.Frame, size, p.IPLen
 	d.Rcode, d.Truncated, d.Records = t.msg.Rcode, t.msg.Truncated, t.msg.Answers
+}
+
+// strayReach is among how many of the newest records the query of an answer from another address is looked for: at
+// 1,000 queries a second those of a quarter of a second.
+const strayReach = 256
+
+// stray looks for the query that an answer without one belongs to if its address is not looked at.
+func (t *dnsTable) stray(p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
+	if len(t.msg.Name) == 0 {
+		return
+	}
+	for n := t.head; n > t.tail && t.head-n < strayReach; n-- {
+		d := t.at(n - 1)
+		if d.decided || d.Client != p.Dst || d.ID != t.msg.ID || d.NameHash != t.msg.NameHash || d.QType != t.msg.QType || d.Proto != p.Proto {
+			continue
+		}
+		t.stats.Strays++
+		t.ev = Event{Kind: DNSStray, Side: Server, At: at, Since: d.First, Dur: at.Sub(d.First), Len: size, IPLen: p.IPLen,
+			N: uint32(d.Tries), Frame: p.Frame, DNS: d, From: p.Src}
+		emit(&t.ev)
+		return
+	}
 }
 
 // orphan takes an answer that has no query, or whose query d was answered before.

@@ -112,6 +112,9 @@ const (
 	// DNSLate: an answer after DNSUnanswered, or one that the client's host refused with an
 	// ICMP port unreachable.
 	DNSLate
+	// DNSStray: an answer to the query came from another address or port than the one that was asked. Its asker takes
+	// no notice (RFC 5452 §9.1): the query stays without an answer. From is who answered.
+	DNSStray
 	// ICMPError: destination unreachable, packet too big or time exceeded about a packet of
 	// a known connection or query; N is the ICMP type << 8 | code, Len the next-hop MTU when there is one.
 	ICMPError

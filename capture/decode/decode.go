@@ -69,7 +69,7 @@ type Decoder struct {
 }
 
 // New returns a Decoder. Payload of TCP and UDP port 53, and of the further
-// dnsPorts, is handed on in Packet.Data.
+// dnsPorts, is handed on in Packet.Data, and so are DNS messages over UDP on any port.
 func New(dnsPorts ...uint16) *Decoder {
 	return &Decoder{dnsPorts: append([]uint16(nil), dnsPorts...)}
 }

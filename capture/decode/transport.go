@@ -154,7 +154,7 @@ func (d *Decoder) udp(b []byte, n int, p *capture.Packet) capture.LossReason {
 	p.Proto = capture.ProtoUDP
 	p.Src.Port, p.Dst.Port = sport, dport
 	p.Len = uint32(n - udpLen)
-	if len(b) > udpLen && d.isDNS(sport, dport) {
+	if len(b) > udpLen && (d.isDNS(sport, dport) || sport != portNetBIOS && dport != portNetBIOS && dnsShaped(b[udpLen:], n-udpLen)) {
 		p.Data = b[udpLen:len(b):len(b)]
 	}
 	return capture.LossNone

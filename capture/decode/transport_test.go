@@ -114,4 +114,35 @@ func TestData(t *testing.T) {
 	}
 }
 
+// TestDNSShape: DNS messages over UDP on any port.
+func TestDNSShape(t *testing.T) {
+	q := dnsQuery("a.example", 1)
+	with := func(change func([]byte) []byte) []byte { return change(append([]byte(nil), q...)) }
+	for _, c := range []struct {
+		name     string
+		src, dst layers.UDPPort
+		data     []byte
+		want     bool
+	}{
+		{"query", 40000, 8600, q, true},
+		{"answer", 8600, 40000, with(func(b []byte) []byte { b[2], b[3], b[7] = 0x81, 0x80, 1; return append(b, make([]byte, 16)...) }), true},
+		{"NetBIOS", 137, 137, q, false},
+		{"two questions", 40000, 8600, with(func(b []byte) []byte { b[5] = 2; return b }), false},
+		{"an update", 40000, 8600, with(func(b []byte) []byte { b[2] |= 5 << 3; return b }), false},
+		{"a query with a response code", 40000, 8600, with(func(b []byte) []byte { b[3] |= 3; return b }), false},
+		{"another class", 40000, 8600, with(func(b []byte) []byte { b[len(b)-1] = 9; return b }), false},
+		{"a longer query", 40000, 8600, with(func(b []byte) []byte { return append(b, 1, 2, 3) }), false},
+		{"a name of control bytes", 40000, 8600, with(func(b []byte) []byte { b[13] = 7; return b }), false},
+		{"cut within the question", 40000, 8600, q[:len(q)-3], false},
+		{"the header alone", 40000, 8600, q[:12], false},
+		{"no DNS", 40000, 8600, payload(60), false},
+	} {
+		var p capture.Packet
+		b := build(t, v4(17), udpHeader(c.src, c.dst), gopacket.Payload(c.data))
+		if r := decode.New().Decode(0, decode.LinkRaw, b, len(b), &p); r != 0 || (p.Data != nil) != c.want {
+			t.Errorf("%s: %v, Data %x", c.name, r, p.Data)
+		}
+	}
+}
+
 func cat2(a, b gopacket.Payload) gopacket.Payload { return cat(a, b) }
