@@ -48,6 +48,10 @@ type listenerState struct {
 	insist  subjects[capture.Addr, insisting]
 	late    []capture.Instant
 	lastAt  capture.Instant
+	// pile is how many connections were accepted since the newest answer, at answered: by a kernel whose program works
+	// on none of them.
+	pile     uint32
+	answered capture.Instant
 }
 
 type failedAttempt struct {
@@ -56,6 +60,7 @@ type failedAttempt struct {
 	client   capture.Addr
 	served   uint32
 	refused  bool
+	piled    bool // others had been accepted before, and none was answered
 	evidence analyze.Evidence
 }
 
@@ -70,6 +75,8 @@ const (
 	// there is any: three attempts over more time than a restart takes.
 	insistTries = 3
 	insistFor   = 5 * time.Second
+	// minPile is how many connections that are accepted and not answered tell a full accept queue from a host that has gone.
+	minPile = 3
 	// heardSlack is how much later than the first ignored SYN a listener that has gone silent may
 	// still be heard: packets in flight. A listener whose accept queue is full ignores SYNs as well, but goes
 	// on acknowledging on its open connections.
@@ -112,6 +119,11 @@ func (d *connectionRefused) Event(e *flow.Event) {
 	if e.Kind == flow.SynAckSent || e.Kind == flow.SynAckRepeat || e.Kind == flow.Response {
 		d.callers.serving(c.Server.Addr)
 	}
+	if e.Kind == flow.Response {
+		if st := d.states.get(c); st != nil {
+			st.pile, st.answered = 0, e.At
+		}
+	}
 	if fromServer(e) {
 		if st := d.states.get(c); st != nil {
 			st.heard, st.lastAt = max(st.heard, e.At), e.At
@@ -138,6 +150,7 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 		st.series.add(0, 1, 0)
 		st.stretch.good()
 		st.served++
+		st.pile++
 		return
 	case answered:
 		st.late = appendBounded(st.late, a.at, maxFails)
@@ -150,7 +163,8 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	if d.callers.judged && d.callers.is(a.key.client, a.key.server.Addr) {
 		return
 	}
-	f := failedAttempt{at: a.at, client: a.key.client, served: st.served, refused: o == refused}
+	f := failedAttempt{at: a.at, client: a.key.client, served: st.served, refused: o == refused,
+		piled: st.pile >= minPile && a.at.Sub(st.answered) >= heardSlack}
 	if f.refused {
 		f.delay = e.At.Sub(a.at)
 		f.evidence = a.evidence(e.Frame, "refused")
@@ -198,6 +212,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		ServedBefore: int(st.served)}
 	clients := newSubjects[capture.Addr, struct{}](maxFails)
 	var delays []float64
+	piled := 0
 	for i := range st.fails {
 		x := &st.fails[i]
 		if x.at < s.onset || d.callers.is(x.client, k.Addr) || d.scanners.is(x.client) {
@@ -210,6 +225,9 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 			delays = append(delays, x.delay.Seconds())
 		} else {
 			f.Unanswered++
+			if x.piled {
+				piled++
+			}
 		}
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, x.evidence)
@@ -220,9 +238,10 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		f.Unanswered = int(s.since.bad) - f.Refused
 	}
 	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
-	// heard meanwhile has no room for more connections: retransmission's.
+	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
+	// after its program had ceased to answer: retransmission's.
 	f.Lasting = st.stretch.longest(s.onset).Seconds()
-	if f.Unanswered > 0 && (f.Lasting < insistFor.Seconds() || countSince(st.late, s.onset) > 0 || st.heard > s.onset.Add(heardSlack)) {
+	if f.Unanswered > 0 && (f.Lasting < insistFor.Seconds() || countSince(st.late, s.onset) > 0 || 2*piled > f.Unanswered || st.heard > s.onset.Add(heardSlack)) {
 		f.Unanswered = 0
 	}
 	f.Share = ratio(f.Refused+f.Unanswered, f.Attempts)

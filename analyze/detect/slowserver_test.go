@@ -207,3 +207,15 @@ func TestSlowAfter(t *testing.T) {
 		t.Errorf("with: %+v", features(fs))
 	}
 }
+
+// A listener whose program has stopped goes on accepting until its queue is full, and then ignores SYNs: it has not gone.
+func TestFullQueueIsNotRefused(t *testing.T) {
+	var n network
+	const client, web = "198.51.100.9", "192.0.2.1:8080"
+	every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+	every(20*sec, 22*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 500*ms) })
+	every(22*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.silent(at, client, web, 3) })
+	if fs := n.findings(t, newConnectionRefused(), "192.0.2.1"); len(fs) != 0 {
+		t.Errorf("%+v", features(fs))
+	}
+}
