@@ -100,5 +100,5 @@ func (k *kind) whole(size uint32) {
 
 // cut reports whether the newest answer on c is shorter, so far, than nine tenths of every one before.
 func (k *kind) cut(c *flow.Conn) bool {
-	return 10*uint64(c.AnswerBytes()+flow.AnswerUnit) < 9*uint64(k.shortest)
+	return 10*uint64(c.AnswerBytes()) < 9*uint64(k.shortest)
 }

@@ -456,6 +456,14 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 			}
 		}
 	}
+	for _, r := range st.paused.keys {
+		if at := st.paused.m[r]; at != nil {
+			s.flows++
+			if s.from == 0 || *at < s.from {
+				s.from = *at
+			}
+		}
+	}
 	if s.from = max(s.from, st.lastAt); s.flows > 1 && w.End.Sub(s.from) >= slowAfter {
 		st.stop(s)
 	}

@@ -132,6 +132,44 @@ func TestSlowServer(t *testing.T) {
 			every(0, 20*sec, 200*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 3*sec) })
 		}},
 
+		{name: "answers on the connections of a pool stop in the middle", local: app, want: slow, onset: 20053 * ms, make: func(n *network) {
+			for i := range 4 {
+				c, s := n.from(client), host(web)
+				q := n.open(sec, c, s)
+				a := q
+				for at := sec + 50*ms + time.Duration(i)*20*ms; ; at += 200 * ms {
+					n.tcp(at, c, s, capture.ACK|capture.PSH, q, a, 120)
+					q += 120
+					n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, a, q, 150)
+					n.tcp(at+4*ms, c, s, capture.ACK, q, a+150, 0)
+					if a += 150; at >= 20*sec {
+						break
+					}
+					n.tcp(at+5*ms, s, c, capture.ACK|capture.PSH, a, q, 200)
+					n.tcp(at+6*ms, c, s, capture.ACK, q, a+200, 0)
+					a += 200
+				}
+			}
+			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast)
+		}, check: features(func(f SlowServer) bool { return f.Stalled == 4 && f.Stage == "transfer" })},
+		{name: "connections of a pool idle after answers of all lengths", local: app, make: func(n *network) {
+			for i := range 6 {
+				c, s := n.from(client), host(web)
+				q := n.open(sec, c, s)
+				a := q
+				for j := range 80 {
+					at := sec + time.Duration(j)*200*ms + time.Duration(i)*20*ms
+					size := uint32(300 + 1100*((j*7+i)%11)/11)
+					n.tcp(at, c, s, capture.ACK|capture.PSH, q, a, 120)
+					q += 120
+					n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, a, q, size)
+					a += size
+					n.tcp(at+4*ms, c, s, capture.ACK, q, a, 0)
+				}
+			}
+			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast)
+		}},
+
 		{name: "long polls of their own kind", local: app, make: func(n *network) {
 			every(0, 60*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			for i := range 10 {

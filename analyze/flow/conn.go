@@ -33,6 +33,7 @@ const (
 	saSeen                      // its SYN-ACK was seen
 	odd                         // its newest data lay outside any window: trouble.odd says where
 	oddACK                      // so did its newest acknowledgement
+	listed                      // of the client: the connection is in Table.writing
 )
 
 // side is what is known of one sender. Sequence numbers are compared modulo 2^32.
@@ -62,8 +63,8 @@ type side struct {
 	hidden  uint8  // transmissions that the present stall has already been said to have cost
 	widest  uint16 // largest window that it announced outside a SYN, unscaled
 	synData uint16 // payload of its SYN that nobody has acknowledged yet (RFC 7413)
-	// turn: of the client, payload of the first segment of its newest request; of the server, bytes / AnswerUnit when
-	// its newest answer began.
+	// turn: of the client, payload of the first segment of its newest request; of the server, the low bits of
+	// bytes when its newest answer began, of which Conn.answer is the rest.
 	turn uint16
 }
 
@@ -97,18 +98,17 @@ type Conn struct {
 	trouble   uint32 // index+1 into the trouble slab, 0: none so far
 	requests  uint32
 	answers   uint32
+	answer    uint16 // see side.turn
 	synTries  uint16 // SYN repeats
 	saTries   uint16 // SYN-ACK repeats
 	ClientBy  ClientBy
-	aSide     Side // who is Path.A
-	halfSide  Side // who sent the FIN that halfAt is about
-	closeSide Side
+	aSide     Side  // who is Path.A
+	halfSide  Side  // who sent the FIN that halfAt is about
+	closer    uint8 // who sent the first FIN, or the RST, plus one; 0: nobody
 	close     Class
 	closed    bool
-	oneFIN    bool // closeSide is valid
 	abandoned bool
 	inUse     bool
-	listed    bool // in Table.writing
 	// challenged: the newest SYN was answered with the acknowledgement of something older.
 	challenged challenge
 	challenges uint8 // how many SYNs were; 255: that or more
@@ -197,6 +197,9 @@ func (c *Conn) Closing(s Side) bool { return c.side[s].flags&finSent != 0 }
 // Idle is the newest silence of both sides that lasted 10 s and more: when it ended, and how long it was.
 func (c *Conn) Idle() (end capture.Instant, d time.Duration) { return c.idleEnd, c.idleFor }
 
+// closedBy is who sent the first FIN, or the RST; the client if nobody did.
+func (c *Conn) closedBy() Side { return Side(max(c.closer, 1) - 1) }
+
 // GaveUpAfter is how long the client waited for an answer before it closed; 0 if it got one.
 func (c *Conn) GaveUpAfter() time.Duration {
 	d := &c.side[Client]
@@ -222,13 +225,10 @@ func (c *Conn) Answers() uint32 { return c.answers }
 // again send as many bytes again.
 func (c *Conn) RequestLen() uint32 { return uint32(c.side[Client].turn) }
 
-// AnswerUnit is to how many bytes AnswerBytes is right: so that 16 bits tell answers of up to 16 MiB apart.
-const AnswerUnit = 256
-
-// AnswerBytes is how much of its newest answer the server has sent, modulo 16 MiB.
+// AnswerBytes is how much of its newest answer the server has sent, modulo 4 GiB.
 func (c *Conn) AnswerBytes() uint32 {
 	d := &c.side[Server]
-	return uint32(uint16(d.bytes/AnswerUnit)-d.turn) * AnswerUnit
+	return uint32(d.bytes) - (uint32(c.answer)<<16 | uint32(d.turn))
 }
 
 // Segments is the number of segments with new data that s sent, super-packets counted as what they stand for.

@@ -106,8 +106,8 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		d.hidden = 0
 		if p.Len >= mss && p.Flags&(capture.PSH|capture.FIN) == 0 {
 			d.flags |= midWrite
-			if !c.listed {
-				c.listed = true
+			if c.side[Client].flags&listed == 0 {
+				c.side[Client].flags |= listed
 				t.writing = append(t.writing, c.Ref())
 			}
 		}
@@ -157,7 +157,7 @@ func (t *Table) checkWriters(now capture.Instant) {
 			continue
 		}
 		if c.closed || (c.side[0].flags|c.side[1].flags)&midWrite == 0 {
-			c.listed = false
+			c.side[Client].flags &^= listed
 			continue
 		}
 		keep = append(keep, ref)
@@ -213,7 +213,8 @@ func (t *Table) turn(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 		}
 		return
 	}
-	c.side[Server].turn = uint16((c.side[Server].bytes - uint64(p.Len)) / AnswerUnit)
+	from := uint32(c.side[Server].bytes) - p.Len
+	c.side[Server].turn, c.answer = uint16(from), uint16(from>>16)
 	wait := at.Sub(c.reqLast)
 	since := c.reqAt
 	c.reqAt = 0

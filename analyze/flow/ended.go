@@ -66,7 +66,7 @@ func (t *Table) afterReset(c *Conn, s Side, p *capture.Packet, at capture.Instan
 	tr := t.trouble(c)
 	l := &tr.loop
 	if l.by == 0 {
-		l.since, l.by = c.Last, uint8(c.closeSide)+1
+		l.since, l.by = c.Last, uint8(c.closedBy())+1
 	}
 	if p.Flags&capture.RST != 0 {
 		if l.answer && l.by == uint8(s)+1 {

@@ -198,8 +198,8 @@ func (c *Conn) localSide(local func(capture.Addr) bool) string {
 // ending says how the connection ended, who ended it, and how long it was half-closed.
 func (c *Conn) ending(r *Row, now capture.Instant) {
 	fins := [2]bool{c.side[0].flags&finSent != 0, c.side[1].flags&finSent != 0}
-	if c.oneFIN {
-		r.EndedBy = sideNames[c.closeSide]
+	if c.closer != 0 {
+		r.EndedBy = sideNames[c.closedBy()]
 	}
 	until := now
 	switch {

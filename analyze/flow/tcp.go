@@ -402,8 +402,8 @@ func (t *Table) fin(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	}
 	d.flags |= finSent
 	d.finSeq, d.finAt = p.Seq+p.Len+1, at
-	if !c.oneFIN {
-		c.closeSide, c.oneFIN = s, true
+	if c.closer == 0 {
+		c.closer = uint8(s) + 1
 	}
 	if p.Flags&capture.ACK != 0 && r.flags&finSent != 0 && !before(p.Ack, r.finSeq) {
 		r.flags |= finAcked
@@ -461,7 +461,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 		t.ev = e
 		t.send(&t.ev)
 	}
-	c.close, c.closeSide, c.oneFIN = class, s, true
+	c.close, c.closer = class, uint8(s)+1
 	t.finish(c, at, true)
 }
 
@@ -519,7 +519,7 @@ func (t *Table) finish(c *Conn, at capture.Instant, ended bool) {
 		t.countStalled(c, tr, Server, at, 0)
 	}
 	if t.wants(Closed) {
-		t.ev = Event{Kind: Closed, Conn: c, Side: c.closeSide, Class: c.close, At: at, Flag: ended,
+		t.ev = Event{Kind: Closed, Conn: c, Side: c.closedBy(), Class: c.close, At: at, Flag: ended,
 			Since: c.First, Dur: at.Sub(c.First)}
 		t.send(&t.ev)
 	}
