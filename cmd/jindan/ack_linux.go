@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -37,30 +40,72 @@ acknowledged. IDs are those of the findings.`,
 }
 
 func ack(ctx context.Context, where, id string) error {
+	resp, err := ask(ctx, where, http.MethodPost, "/ack/"+url.PathEscape(id))
+	if err != nil {
+		return fmt.Errorf("acknowledge %q: %w", id, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("acknowledge %q: %s", id, said(resp))
+	}
+	return nil
+}
+
+// said is what the agent answered.
+func said(resp *http.Response) string {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+	return strings.TrimSpace(string(b))
+}
+
+// ask asks the agent that listens at where.
+func ask(ctx context.Context, where, method, path string) (*http.Response, error) {
 	if where == "" {
-		return fmt.Errorf("the agent listens nowhere: set http.listen in its configuration")
+		return nil, fmt.Errorf("the agent listens nowhere: set http.listen in its configuration")
 	}
 	host := where
-	client := http.Client{}
+	client := http.Client{Timeout: 10 * time.Second}
 	if strings.HasPrefix(where, "/") {
-		host = "agent"
+		host = "localhost"
 		client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", where)
 		}}
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+host+"/ack/"+id, nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
 	if err != nil {
-		return fmt.Errorf("acknowledge %q: %w", id, err)
+		return nil, err
 	}
 	resp, err := client.Do(r)
 	if err != nil {
-		return fmt.Errorf("acknowledge %q: does the agent run? %w", id, err)
+		return nil, fmt.Errorf("does the agent run? %w", err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		said, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return fmt.Errorf("acknowledge %q: %s", id, strings.TrimSpace(string(said)))
+	return resp, nil
+}
+
+func newHealth(*app) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the agent whether its analysis keeps up",
+		Long:  `Exit status: 0 it does; 2 it does not, or there is no agent. For a liveness probe that needs no open port.`,
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(file, false)
+			if err != nil {
+				return err
+			}
+			resp, err := ask(c.Context(), cfg.HTTP.Listen, http.MethodGet, "/healthz")
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return errors.New(said(resp))
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), said(resp))
+			return err
+		},
 	}
-	return nil
+	configFlag(c, &file)
+	return c
 }

@@ -103,6 +103,9 @@ func (ag *agent) close() {
 	}
 	if !ag.stuck {
 		for i, w := range ag.watches {
+			if w.gone.Load() {
+				continue
+			}
 			if err := errors.Join(ag.tapes[i].close(), w.close()); err != nil {
 				ag.app.log.Warn().Msg(oneLine(err))
 			}
@@ -149,12 +152,20 @@ func (ag *agent) run(ctx context.Context) error {
 		w.progress.made(now)
 		w.crashed = func(at capture.Instant, what any, stack []byte) { ag.crashed(i, at, what, stack) }
 		engines.Go(func() {
-			defer stop(nil)
-			d, err := w.run(ctx, ag.tapes[i].see)
+			here, leave := context.WithCancel(ctx)
+			defer leave()
+			go ag.release(here, w, leave)
+			d, err := w.run(here, ag.tapes[i].see)
 			if err == nil {
 				err = ag.conclude(w, d)
 			}
+			if err == nil && ctx.Err() == nil { // the namespace was deleted: the others go on
+				err = errors.Join(ag.tapes[i].close(), w.close())
+				ag.app.log.Warn().Msgf("network namespace %s is deleted and not watched any more", w.ns)
+				<-ctx.Done()
+			}
 			errs[i] = err
+			stop(nil)
 		})
 	}
 	ag.started.Store(true)
@@ -176,6 +187,23 @@ func (ag *agent) run(ctx context.Context) error {
 		return err
 	}
 	return errUnstoppable
+}
+
+// releaseEvery is how often a namespace is looked for that may have been deleted.
+const releaseEvery = 2 * time.Second
+
+// release ends the watch of a namespace that was deleted: the agent's descriptors must not keep it in being.
+func (ag *agent) release(ctx context.Context, w *watch, leave context.CancelFunc) {
+	tick := time.NewTicker(releaseEvery)
+	defer tick.Stop()
+	for !w.deleted() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	leave()
 }
 
 // crashed tells of a failure of an engine, and keeps what led to it: headers, as every recording.

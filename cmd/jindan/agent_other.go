@@ -23,6 +23,10 @@ func newAck(*app) *cobra.Command {
 	return linuxOnly("ack ID…", "Tell the agent that an open finding is known")
 }
 
+func newHealth(*app) *cobra.Command {
+	return linuxOnly("health", "Ask the agent whether its analysis keeps up")
+}
+
 // linuxOnly is a command that says why it is not there.
 func linuxOnly(use, short string) *cobra.Command {
 	return &cobra.Command{

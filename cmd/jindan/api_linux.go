@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"golang.org/x/net/netutil"
 
 	"jindan/analyze"
 	"jindan/cmd/internal/config"
@@ -50,25 +51,70 @@ func (ag *agent) serve(ctx context.Context) error {
 		}
 	})
 	mux.HandleFunc("POST /ack/{id}", func(w http.ResponseWriter, r *http.Request) {
-		if ag.delivery == nil || !ag.delivery.Ack(r.PathValue("id")) {
+		if !ag.ack(r.PathValue("id")) {
 			http.Error(w, "no open finding has this id", http.StatusNotFound)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	var h http.Handler = mux
+	if !strings.HasPrefix(where, "/") {
+		h = sameSite(where, mux)
+	}
 	// Readers are local and ask for one thing: seconds are plenty.
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10}
+	l = netutil.LimitListener(l, maxClients)
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			ag.app.log.Warn().Msgf("metrics and findings are not served any more: %s", oneLine(err))
 		}
 	}()
 	ag.closing = append(ag.closing, func() error {
-		down, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		down, stop := context.WithTimeout(context.WithoutCancel(ctx), 300*time.Millisecond)
 		defer stop()
-		return s.Shutdown(down)
+		if err := s.Shutdown(down); err != nil {
+			return s.Close() // of those who linger
+		}
+		return nil
 	})
 	return nil
+}
+
+// ack acknowledges an open finding, and reports whether there is one. Without sinks nothing is repeated, and that is all.
+func (ag *agent) ack(id string) bool {
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	if ag.delivery != nil && ag.delivery.Ack(id) {
+		return true
+	}
+	for _, f := range ag.found {
+		if f.ID == id && f.State != analyze.Resolved {
+			return true
+		}
+	}
+	return false
+}
+
+// maxClients is how many connections are served at a time: a handful of scrapers and people; the rest waits.
+const maxClients = 64
+
+// sameSite refuses what a web page could make a browser ask of a TCP port that has no authentication: a request from another
+// origin, and one under a name that was made to lead here (DNS rebinding).
+func sameSite(where string, h http.Handler) http.Handler {
+	own, _, _ := net.SplitHostPort(where)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		known := net.ParseIP(strings.Trim(host, "[]")) != nil || strings.EqualFold(host, "localhost") || own != "" && strings.EqualFold(host, own)
+		if !known || r.Header.Get("Origin") != "" {
+			http.Error(w, "ask by address, and not from a web page", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // listen opens a Unix socket for a path, readable by the owner's group, or a TCP port.
@@ -107,7 +153,7 @@ func (ag *agent) unwell() string {
 		return ""
 	}
 	for _, w := range ag.watches {
-		if late := w.progress.late(); late > allowed(ag.cfg) {
+		if late := w.progress.late(); late > allowed(ag.cfg) && !w.gone.Load() {
 			where := ""
 			if w.ns != "" {
 				where = " of " + w.ns

@@ -2,9 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"jindan/analyze"
 	"jindan/cmd/internal/config"
@@ -67,4 +76,80 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Close()
+}
+
+// TestSameSite: a TCP port answers who asks by address, not a web page that a browser was led to.
+func TestSameSite(t *testing.T) {
+	h := sameSite("127.0.0.1:9746", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	for _, c := range []struct {
+		host, origin string
+		want         int
+	}{
+		{"127.0.0.1:9746", "", 204}, {"localhost:9746", "", 204}, {"[::1]:9746", "", 204}, {"10.1.2.3:9746", "", 204}, {"::1", "", 204},
+		{"evil.example:9746", "", 403}, {"127.0.0.1.evil.example", "", 403}, {"", "", 403},
+		{"127.0.0.1:9746", "http://evil.example", 403}, {"localhost", "null", 403},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/ack/x", nil)
+		r.Host = c.host
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("Host %q, Origin %q: %d, want %d", c.host, c.origin, w.Code, c.want)
+		}
+	}
+}
+
+// TestAPI: without sinks a finding can be acknowledged all the same; clients without end and bodies without end hold up nobody.
+func TestAPI(t *testing.T) {
+	cfg := config.Default()
+	cfg.Recorder.Enabled, cfg.Sinks = false, nil
+	ag := faultyAgent(t, cfg, io.Discard, func(int) {})
+	cfg.HTTP.Listen = filepath.Join(t.TempDir(), "s")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	if err := ag.serve(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ag.found["/a"] = &analyze.Finding{ID: "a", State: analyze.Open}
+	ag.found["/b"] = &analyze.Finding{ID: "b", State: analyze.Resolved}
+	if err := ack(ctx, cfg.HTTP.Listen, "a"); err != nil {
+		t.Error(err)
+	}
+	for _, id := range []string{"b", "c", "../healthz", "a/b"} {
+		if err := ack(ctx, cfg.HTTP.Listen, id); err == nil {
+			t.Errorf("%s was acknowledged", id)
+		}
+	}
+	// A body without end: the answer comes, and the connection ends.
+	c, err := net.Dial("unix", cfg.HTTP.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	fmt.Fprintf(c, "POST /ack/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+	begun := time.Now()
+	for err == nil {
+		_, err = c.Write(make([]byte, 1024))
+		time.Sleep(time.Millisecond)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a body without end is read for %v", time.Since(begun))
+	}
+	// Idle clients, more than are served at a time, do not hold up the end.
+	for range 2 * maxClients {
+		c, err := net.Dial("unix", cfg.HTTP.Listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	begun = time.Now()
+	ag.close()
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("the end took %v", took)
+	}
 }

@@ -157,6 +157,61 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	}
 }
 
+// TestIntegrationNamespaceDeleted: the agent does not keep a network namespace in being that was deleted, and goes on with the
+// others.
+func TestIntegrationNamespaceDeleted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes network namespaces")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := os.Getpid()
+	doomed, stays, far := fmt.Sprintf("jindan-doomed-%d", pid), fmt.Sprintf("jindan-stays-%d", pid), fmt.Sprintf("jd%d", pid%1e6)
+	ip := func(args ...string) error { return exec.Command("ip", args...).Run() }
+	for _, ns := range []string{doomed, stays} {
+		if err := ip("netns", "add", ns); err != nil {
+			t.Skipf("ip netns add: %v", err)
+		}
+		defer func() { _ = ip("netns", "del", ns) }()
+	}
+	// The kernel removes both ends of the pair when the namespace of one is really gone.
+	if err := ip("-n", stays, "link", "add", far, "type", "veth", "peer", "name", "near", "netns", doomed); err != nil {
+		t.Fatal(err)
+	}
+	var out, messages bytes.Buffer
+	agent := exec.Command(self, "run", "-o", "ndjson", "--netns", doomed+","+stays)
+	agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN=", "JINDAN_RECORDER_ENABLED=false")
+	agent.Stdout, agent.Stderr = &out, &messages
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = agent.Process.Kill() }() // it has ended unless the test failed
+	time.Sleep(2 * time.Second)
+	if err := ip("netns", "del", doomed); err != nil {
+		t.Fatal(err)
+	}
+	gone := false
+	for end := time.Now().Add(15 * time.Second); !gone && time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		gone = ip("-n", stays, "link", "show", far) != nil
+	}
+	if !gone {
+		t.Error("15 s after it was deleted the namespace is still there")
+	}
+	time.Sleep(time.Second)
+	if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = agent.Wait()
+	if n := bytes.Count(out.Bytes(), []byte(`"schema":"`+analyze.DiagnosisSchema)); n != 2 {
+		t.Errorf("%d diagnoses of two namespaces: %s", n, messages.String())
+	}
+	if !strings.Contains(messages.String(), doomed+" is deleted") {
+		t.Errorf("nothing says so: %s", messages.String())
+	}
+}
+
 // verdicts are those of the diagnosis in records, with their reasons, by step.
 func verdicts(records []byte) map[string]string {
 	all := make(map[string]string)

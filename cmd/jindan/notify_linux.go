@@ -53,7 +53,7 @@ func (ag *agent) moved(before []uint64) bool {
 	all := true
 	for i, w := range ag.watches {
 		now := w.progress.turns.Load()
-		all = all && now != before[i]
+		all = all && (now != before[i] || w.gone.Load())
 		before[i] = now
 	}
 	return all

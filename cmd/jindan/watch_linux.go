@@ -28,6 +28,7 @@ import (
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 )
 
 // watch observes one network namespace and diagnoses it.
@@ -44,6 +45,7 @@ type watch struct {
 	engine    *analyze.Engine
 	renew     func() error // makes a new engine
 	share     memory       // that it may take
+	gone      atomic.Bool  // the namespace was deleted, and let go of
 	meta      recording.Meta
 	progress  progressMade
 	// crashed is told of a failure of the engine, which begins anew then; nil: nobody wants to know.
@@ -127,6 +129,20 @@ func netnsPath(ns string) string {
 	return "/run/netns/" + ns
 }
 
+// deleted tells whether the namespace has lost its name, or has given it to another: the descriptors held on it are then all that
+// keeps it, with its interfaces, in being.
+func (w *watch) deleted() bool {
+	if w.ns == "" {
+		return false
+	}
+	var named, held unix.Stat_t
+	if err := unix.Fstat(int(w.handle), &held); err != nil {
+		return false
+	}
+	err := unix.Stat(netnsPath(w.ns), &named)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && (named.Ino != held.Ino || named.Dev != held.Dev)
+}
+
 // advice is an error with what would help against it.
 func advice(err error, capability string) string {
 	if errors.Is(err, fs.ErrPermission) {
@@ -168,6 +184,7 @@ func (w *watch) close() error {
 	if w.handle.IsOpen() {
 		errs = append(errs, w.handle.Close())
 	}
+	w.gone.Store(true)
 	return errors.Join(errs...)
 }
 
