@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -119,6 +120,23 @@ func (ag *agent) close() {
 
 // flushWithin is how long the reader of standard output has for the rest.
 const flushWithin = time.Second
+
+// writes are the directories that the agent writes to while it runs.
+func (ag *agent) writes() []string {
+	var dirs []string
+	if ag.cfg.Recorder.Enabled {
+		dirs = append(dirs, ag.cfg.Recorder.Dir)
+	}
+	if ag.delivery != nil {
+		dirs = append(dirs, ag.cfg.Spool.Dir)
+	}
+	for _, s := range ag.cfg.Sinks {
+		if f, ok := s.Target.(*config.File); ok {
+			dirs = append(dirs, filepath.Dir(f.Path), f.Path)
+		}
+	}
+	return dirs
+}
 
 // banner says what is watched, and what is not.
 func (ag *agent) banner() {

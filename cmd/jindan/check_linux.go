@@ -77,6 +77,9 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	for _, b := range w.blind {
 		a.log.Warn().Msgf("cannot see %s", b)
 	}
+	if err := dropPrivileges(needed(ns != "", false)); err != nil {
+		a.log.Warn().Msgf("the agent keeps more rights than it needs: %s", oneLine(err))
+	}
 	defer a.endWithin(ctx)()
 	looking, stop := context.WithTimeout(ctx, span)
 	defer stop()

@@ -171,6 +171,9 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, mo
 	if err := ag.serve(ctx); err != nil {
 		a.log.Warn().Msg(oneLine(err))
 	}
+	if err := dropPrivileges(needed(len(cfg.Netns) > 0, foreign(ag.writes()...))); err != nil {
+		a.log.Warn().Msgf("the agent keeps more rights than it needs: %s", oneLine(err))
+	}
 	ag.banner()
 	notify("READY=1\nSTATUS=watching")
 	defer notify("STOPPING=1")
