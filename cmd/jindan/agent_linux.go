@@ -65,6 +65,11 @@ func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent
 			return ag, err
 		}
 	}
+	if ag.delivery != nil {
+		if aside := ag.delivery.Spool().Aside; aside != "" {
+			a.log.Error().Msgf("the spool was damaged and is set aside as %s", aside)
+		}
+	}
 	return ag, nil
 }
 
@@ -251,7 +256,7 @@ const complainEvery = 5 * time.Second
 func (ag *agent) complain(ctx context.Context) {
 	tick := time.NewTicker(complainEvery)
 	defer tick.Stop()
-	told := uint64(0) // of what standard output lost
+	told, resets := uint64(0), uint64(0) // of what standard output lost, of spools set aside
 	for {
 		select {
 		case <-ctx.Done():
@@ -265,6 +270,12 @@ func (ag *agent) complain(ctx context.Context) {
 			}
 			ag.app.log.Error().Msgf("standard output lost %d records: %s", lost-told, why)
 			told = lost
+		}
+		if ag.delivery != nil {
+			if st := ag.delivery.Spool(); st.Resets > resets {
+				ag.app.log.Error().Msgf("the spool was damaged and is set aside as %s", st.Aside)
+				resets = st.Resets
+			}
 		}
 		for _, w := range ag.watches {
 			if errs := w.host.Untold(); len(errs) > 0 {

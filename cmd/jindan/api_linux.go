@@ -217,7 +217,10 @@ func (ag *agent) metrics(w io.Writer) {
 			counter("jindan_sink_dropped_total", s.Dropped, "sink", s.Name)
 			gauge("jindan_sink_lag", float64(s.Lag), "sink", s.Name)
 		}
-		gauge("jindan_spool_bytes", float64(ag.delivery.Spool().Bytes))
+		st := ag.delivery.Spool()
+		gauge("jindan_spool_bytes", float64(st.Bytes))
+		counter("jindan_spool_resets_total", st.Resets)
+		counter("jindan_spool_lost_total", st.Damaged)
 	}
 	metrics.WriteProcessMetrics(w)
 }

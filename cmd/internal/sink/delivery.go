@@ -39,7 +39,7 @@ type Delivery struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	damaged, resets uint64 // of the spool, as told; of audit alone
+	resets uint64 // of the spool, as told; of audit alone
 
 	mu   sync.Mutex
 	open map[string]*openFinding
@@ -234,10 +234,6 @@ func (d *Delivery) audit() error {
 		errs = append(errs, err)
 	}
 	st := d.spool.Status()
-	if n := st.Damaged - d.damaged; n > 0 {
-		d.damaged = st.Damaged
-		errs = append(errs, d.Notice("error", fmt.Sprintf("%d records of the spool were damaged on disk and are lost", n)))
-	}
 	if st.Resets > d.resets {
 		d.resets = st.Resets
 		errs = append(errs, d.corrupt(st.Aside))
@@ -247,7 +243,7 @@ func (d *Delivery) audit() error {
 
 // corrupt tells that the spool's file was set aside.
 func (d *Delivery) corrupt(aside string) error {
-	return d.Notice("error", "the spool was corrupt; records that had not been delivered are in "+aside)
+	return d.Notice("error", "the spool was damaged and is set aside as "+aside)
 }
 
 // tick sends heartbeats and repetitions, and tells of losses.

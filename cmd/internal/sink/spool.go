@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -38,7 +40,8 @@ type SpoolOptions struct {
 // may be called from several goroutines.
 type Spool struct {
 	opt   SpoolOptions
-	aside string // where a corrupt file was put when the spool was opened, or empty
+	aside string // where a corrupt file was put last, and why; or empty
+	set   string // its name
 
 	mu       sync.Mutex
 	pending  [3][]entry // not yet on disk, by class; each in order
@@ -48,10 +51,11 @@ type Spool struct {
 	durable  uint64             // position up to which records are on disk
 	ripe     uint64             // position up to which records may be evicted
 	bytes    int64              // of records on disk
+	held     uint64             // records on disk
 	cursors  map[string]*cursor // one per sink
 	changed  chan struct{}      // closed and replaced on every commit
 	failed   error              // of the last commit
-	damaged  uint64
+	damaged  uint64             // records lost with a corrupt file
 	resets   uint64
 	closed   bool
 
@@ -107,14 +111,23 @@ func OpenSpool(o SpoolOptions) (*Spool, error) {
 		return nil, fmt.Errorf("open spool %s: %d bytes are too few, the least is %d", o.Path, o.MaxBytes, 2*maxRecord)
 	}
 	s := &Spool{opt: o, changed: make(chan struct{}), kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
-	err := s.load()
-	if err != nil && !unusable(err) {
-		if s.aside, err = setAside(o.Path, err); err == nil {
-			err = s.load()
-		}
+	err := guard(func() error { return verify(o.Path) })
+	if err == nil {
+		err = s.load(nil)
+	}
+	unfinished := errors.Is(err, errUnfinished)
+	if environment(err) {
+		return nil, fmt.Errorf("open spool %s: %w", o.Path, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open spool %s: %w", o.Path, err)
+		if err = s.renew(err); err != nil {
+			return nil, fmt.Errorf("open spool %s: %w", o.Path, err)
+		}
+		s.resets = 0 // it was so before this run
+		if unfinished && s.damaged == 0 {
+			_ = os.Remove(s.set) // all that was in it is in the new one
+			s.aside = ""
+		}
 	}
 	go s.commitLoop()
 	return s, nil
@@ -127,19 +140,22 @@ func (s *Spool) Aside() string {
 	return s.aside
 }
 
-// unusable tells a file that cannot be opened, now or by this user, from one whose content is broken.
-func unusable(err error) bool {
-	var path *os.PathError
-	return errors.As(err, &path) || errors.Is(err, berrors.ErrTimeout)
+// setAside renames the corrupt file and returns its new name.
+func setAside(path string) (string, error) {
+	to := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
+	return to, os.Rename(path, to)
 }
 
-// setAside renames the corrupt file and says so.
-func setAside(path string, cause error) (string, error) {
-	to := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
-	if err := os.Rename(path, to); err != nil {
-		return "", errors.Join(cause, err)
+// environment tells what keeps the file from being opened, now or by this user, from what is wrong with its content. A length in a
+// broken file makes calls fail as well, such as EFBIG: what is not known to come from outside is taken for damage.
+func environment(err error) bool {
+	for _, e := range []error{fs.ErrPermission, fs.ErrNotExist, berrors.ErrTimeout, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT,
+		syscall.EMFILE, syscall.ENFILE, syscall.EISDIR, syscall.ENOTDIR, syscall.ELOOP, syscall.EIO} {
+		if errors.Is(err, e) {
+			return err != nil
+		}
 	}
-	return fmt.Sprintf("%s: %v", to, cause), nil
+	return false
 }
 
 // corruptError is what bbolt stumbled over.
@@ -159,8 +175,8 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// load opens the file, checks all of it and takes up what it holds.
-func (s *Spool) load() error {
+// load opens the file, puts into it what was saved of another, and takes up what it holds.
+func (s *Spool) load(saved *salvage) error {
 	// The freelist is kept in the file: without that bbolt looks for free pages
 	// in a goroutine of its own, where a broken page would end the process.
 	options := &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType}
@@ -170,9 +186,15 @@ func (s *Spool) load() error {
 			return err
 		}
 		db.AllocSize = 1 << 20 // grow by this; bbolt's 16 MiB would pass a small bound at once
-		err = db.View(walk)
+		if saved != nil {
+			err = saved.into(db)
+		}
 		if err == nil {
-			err = db.Update(s.adopt)
+			err = db.Update(func(tx *bbolt.Tx) error {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.adopt(tx)
+			})
 		}
 		if err != nil {
 			db.Close()
@@ -184,6 +206,38 @@ func (s *Spool) load() error {
 	})
 }
 
+// renew sets a corrupt file aside, begins a new one and takes over what can be read of the old one. The caller holds dbmu once the
+// committer runs, and not mu: records are taken meanwhile.
+func (s *Spool) renew(cause error) error {
+	aside, err := setAside(s.opt.Path)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	var saved *salvage
+	err = guard(func() (err error) {
+		saved, err = openSalvage(aside, s.opt.Sinks)
+		return err
+	})
+	said := fmt.Sprintf("%s: %v; nothing could be read of it: %v", aside, cause, err)
+	if err == nil {
+		defer saved.f.Close()
+	} else {
+		saved = nil
+	}
+	if err := s.load(saved); err != nil {
+		return errors.Join(cause, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if saved != nil {
+		s.damaged += saved.lost
+		said = fmt.Sprintf("%s: %v; %d records were read from it, and at least %d are lost", aside, cause, len(saved.found), saved.lost)
+	}
+	s.aside, s.set = said, aside
+	s.resets++
+	return nil
+}
+
 // syncDir makes a new file's name durable; where that fails the file is still good.
 func syncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
@@ -192,23 +246,10 @@ func syncDir(dir string) {
 	}
 }
 
-// walk reads every page.
-func walk(tx *bbolt.Tx) error {
-	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-		return b.ForEach(func(k, v []byte) error {
-			if bytes.HasPrefix(name, []byte("records.")) {
-				position(k)
-				_, _ = decode(v) // touches every byte; a damaged record is skipped and counted where it is read
-			}
-			return nil
-		})
-	})
-}
-
-// adopt creates what is missing and reads bytes, positions and cursors.
+// adopt creates what is missing and reads bytes, positions and cursors. The caller holds mu.
 func (s *Spool) adopt(tx *bbolt.Tx) error {
 	first := ^uint64(0)
-	s.bytes = 0
+	s.bytes, s.held = 0, 0
 	for _, name := range bucketClass {
 		b, err := tx.CreateBucketIfNotExists(name)
 		if err != nil {
@@ -216,6 +257,7 @@ func (s *Spool) adopt(tx *bbolt.Tx) error {
 		}
 		if err := b.ForEach(func(k, v []byte) error {
 			s.bytes += cost(v)
+			s.held++
 			first = min(first, position(k))
 			return nil
 		}); err != nil {
@@ -233,22 +275,22 @@ func (s *Spool) adopt(tx *bbolt.Tx) error {
 	s.cursors = map[string]*cursor{}
 	for _, name := range s.opt.Sinks {
 		c := &cursor{passed: first - 1}
-		if v := b.Get([]byte(name)); len(v) >= 8 {
-			c.passed = min(position(v[:8]), s.durable)
-			if len(v) == 16 {
-				c.owed = position(v[8:])
-				c.booked = c.owed
-			}
+		v := b.Get([]byte(name))
+		if f, _, ok := unseal(markCursor, v, 2); ok {
+			c.passed, c.owed = min(f[0], s.durable), f[1]
+		} else if len(v) == 16 { // of versions before 0.10
+			c.passed, c.owed = min(position(v[:8]), s.durable), position(v[8:])
 		}
-		if was := old[name]; was != nil { // after a reset: the counts go on
-			c.lost, c.owed, c.claimed, c.passed = was.lost, was.owed, was.claimed, s.durable
+		c.booked = c.owed
+		if was := old[name]; was != nil { // after a reset: all goes on
+			c.lost, c.owed, c.claimed, c.passed = was.lost, was.owed, was.claimed, was.passed
 		}
 		c.saved = c.passed
 		s.cursors[name] = c
 	}
 	var gone [][]byte
 	if err := b.ForEach(func(k, _ []byte) error {
-		if s.cursors[string(k)] == nil {
+		if s.cursors[string(k)] == nil && !bytes.Equal(k, stateKey) {
 			gone = append(gone, bytes.Clone(k))
 		}
 		return nil
@@ -260,7 +302,7 @@ func (s *Spool) adopt(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return b.Put(stateKey, seal(markState, nil, s.durable, s.held, first-1))
 }
 
 // Append takes a record. It never waits for the disk: the record is written with
@@ -270,13 +312,18 @@ func (s *Spool) Append(r Record) error {
 	if len(r.Body) > maxRecord {
 		return fmt.Errorf("spool %s %s: %d bytes, the most is %d", r.Kind, r.ID, len(r.Body), maxRecord)
 	}
-	value := r.encode(make([]byte, 0, len(r.Body)+128))
+	body := r.encode(make([]byte, 0, len(r.Body)+128))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return errors.New("append to a closed spool")
 	}
 	s.last++
+	floor := s.last - 1
+	for _, c := range s.cursors {
+		floor = min(floor, c.passed)
+	}
+	value := seal(markRecord, body, s.last, floor)
 	s.pendingN++
 	s.pendingB += len(value)
 	c := r.class()

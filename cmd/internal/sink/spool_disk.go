@@ -86,7 +86,7 @@ func (s *Spool) commit(tick bool) error {
 		moved = moved || c.passed != c.saved || c.owed+c.held != c.booked
 		least = min(least, c.passed)
 	}
-	total, ripe := s.bytes, s.ripe
+	total, held, ripe := s.bytes, s.held, s.ripe
 	moved = moved || total > s.opt.MaxBytes
 	s.mu.Unlock()
 	if !moved {
@@ -97,7 +97,6 @@ func (s *Spool) commit(tick bool) error {
 	}
 	var evicted []uint64
 	err := guard(func() error {
-		evicted = evicted[:0]
 		return s.db.Update(func(tx *bbolt.Tx) error {
 			var b [3]*bbolt.Bucket
 			for i, name := range bucketClass {
@@ -108,6 +107,7 @@ func (s *Spool) commit(tick bool) error {
 						return err
 					}
 					total += cost(e.value)
+					held++
 				}
 			}
 			cb := tx.Bucket(bucketCursors)
@@ -118,6 +118,7 @@ func (s *Spool) commit(tick bool) error {
 				err := drop(b[i], func(pos uint64, v []byte) bool {
 					if pos <= least {
 						total -= cost(v)
+						held--
 					}
 					return pos <= least
 				})
@@ -135,6 +136,7 @@ func (s *Spool) commit(tick bool) error {
 							return false
 						}
 						total -= cost(v)
+						held--
 						evicted = append(evicted, pos)
 						return true
 					})
@@ -151,29 +153,21 @@ func (s *Spool) commit(tick bool) error {
 					}
 				}
 				now[name] = c
-				if err := cb.Put([]byte(name), append(key(c.saved), key(c.booked)...)); err != nil {
+				if err := cb.Put([]byte(name), seal(markCursor, []byte(name), c.saved, c.booked)); err != nil {
 					return err
 				}
 			}
-			return nil
+			return cb.Put(stateKey, seal(markState, nil, last, held, least))
 		})
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failed = err
 	if err != nil {
-		for i := range pending {
-			s.pending[i] = append(pending[i], s.pending[i]...)
-		}
-		s.pendingN += n
-		s.pendingB += size
-		s.failed = fmt.Errorf("write spool %s: %w", s.opt.Path, err)
-		if errors.As(err, new(*corruptError)) {
-			s.reset(err)
-		}
+		s.unwritten(err, pending, n, size)
 		return err
 	}
-	s.bytes, s.durable = total, last
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = nil
+	s.bytes, s.held, s.durable = total, held, last
 	if tick {
 		s.ripe = last
 	}
@@ -186,6 +180,21 @@ func (s *Spool) commit(tick bool) error {
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return nil
+}
+
+// unwritten takes back what a commit could not write. The caller holds dbmu.
+func (s *Spool) unwritten(err error, pending [3][]entry, n, size int) {
+	s.mu.Lock()
+	for i := range pending {
+		s.pending[i] = append(pending[i], s.pending[i]...)
+	}
+	s.pendingN += n
+	s.pendingB += size
+	s.failed = fmt.Errorf("write spool %s: %w", s.opt.Path, err)
+	s.mu.Unlock()
+	if errors.As(err, new(*corruptError)) {
+		s.reset(err)
+	}
 }
 
 // drop deletes from the oldest record on while gone says so, at most deleteMost.
@@ -204,17 +213,13 @@ func drop(b *bbolt.Bucket, gone func(pos uint64, v []byte) bool) error {
 	return nil
 }
 
-// reset sets a file aside that turned out corrupt while in use, and begins a new
-// one. The old handle is left alone: its locks are in an unknown state. The caller
-// holds dbmu and mu.
+// reset sets a file aside that turned out corrupt while in use, and goes on with a new one. The old handle is left alone: its
+// locks are in an unknown state. The caller holds dbmu, and not mu.
 func (s *Spool) reset(cause error) {
-	aside, err := setAside(s.opt.Path, cause)
-	if err == nil {
-		s.aside = aside
-		s.resets++
-		s.failed = nil
-		err = s.load()
-	}
+	err := s.renew(cause)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = nil
 	if err != nil {
 		s.failed = fmt.Errorf("begin a new spool %s: %w", s.opt.Path, err)
 	}
@@ -245,10 +250,13 @@ func (s *Spool) Read(ctx context.Context, sink string, n, size int) ([]Record, u
 		if errors.As(err, new(*corruptError)) {
 			s.dbmu.Lock()
 			s.mu.Lock()
-			if s.cursors[sink] == c { // nobody else did it meanwhile
+			same := s.cursors[sink] == c // nobody else did it meanwhile
+			s.mu.Unlock()
+			if same {
 				s.reset(err)
-				err = s.failed
 			}
+			s.mu.Lock()
+			err = s.failed
 			s.mu.Unlock()
 			s.dbmu.Unlock()
 			if err == nil {
@@ -272,7 +280,6 @@ func (s *Spool) read(c *cursor, from uint64, n, size int) (records []Record, upt
 	s.mu.Lock()
 	upto = s.durable
 	s.mu.Unlock()
-	damaged := uint64(0)
 	err = guard(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
 			var cs [3]*bbolt.Cursor
@@ -291,15 +298,15 @@ func (s *Spool) read(c *cursor, from uint64, n, size int) (records []Record, upt
 				if next < 0 || position(ks[next]) > upto {
 					return nil
 				}
-				if r, err := decode(vs[next]); err != nil {
-					damaged++
-				} else {
-					r.pos = position(ks[next])
-					size -= len(r.Body)
-					if records = append(records, r); len(records) == n || size <= 0 {
-						upto = r.pos
-						return nil
-					}
+				r, err := unwrap(ks[next], vs[next])
+				if err != nil {
+					return &corruptError{fmt.Sprintf("record %d: %v", position(ks[next]), err)}
+				}
+				r.pos = position(ks[next])
+				size -= len(r.Body)
+				if records = append(records, r); len(records) == n || size <= 0 {
+					upto = r.pos
+					return nil
 				}
 				ks[next], vs[next] = cs[next].Next()
 			}
@@ -307,7 +314,6 @@ func (s *Spool) read(c *cursor, from uint64, n, size int) (records []Record, upt
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.damaged += damaged
 	if err == nil {
 		c.claimed = upto
 	}
@@ -331,9 +337,9 @@ func (s *Spool) Advance(sink string, upto uint64) {
 type SpoolStatus struct {
 	Bytes   int64  // of records held
 	Pending int    // records not yet on disk
-	Damaged uint64 // records skipped because their checksum was wrong
+	Damaged uint64 // records lost with corrupt files, at least
 	Resets  uint64 // corrupt files set aside while running
-	Aside   string // the last file set aside, and why
+	Aside   string // the last file set aside, why, and what was read of it
 	Err     error  // of the last commit
 }
 
