@@ -25,10 +25,12 @@ const (
 	quietLater = 10
 	// maxSubjects bounds the subjects that one rule tracks at a time.
 	maxSubjects = 1024
-	// maxFindings bounds the findings that one run keeps.
+	// maxFindings bounds the findings that one run keeps; information fills a quarter of it, with warnings half.
 	maxFindings = 10_000
-	// maxOpensPerMinute bounds how many findings are opened per minute of event time.
+	// maxOpensPerMinute bounds how many findings of each severity are opened per minute of event time, and maxOpensPerRule those
+	// of one rule: no rule has them all.
 	maxOpensPerMinute = 120
+	maxOpensPerRule   = 60
 )
 
 // Causes ranks findings: package cause implements it.
@@ -82,14 +84,13 @@ type Engine struct {
 	local    localFinder
 	cov      Coverage
 	lost     [capture.LossReasonCount]uint64
-	tracked  map[string]*tracker // by finding id
-	order    []*tracker          // in order of first symptom
-	counts   []int               // tracked subjects by detector
+	tracked  map[trackKey]*tracker
+	order    []*tracker // in order of first symptom
+	counts   []int      // tracked subjects by detector
 	findings []*Finding
 	symptoms []judged
 	seq      uint64
-	opens    int
-	openMin  capture.Instant
+	quota    quota
 	refused  map[string]uint64
 	began    bool
 	linked   bool // roles are up to date
@@ -98,7 +99,7 @@ type Engine struct {
 // New returns an engine that feeds ds, whose rules must be in set, and calls emit for each
 // record. emit's first error ends the run.
 func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*Engine, error) {
-	e := &Engine{o: o, set: set, detectors: ds, emit: emit, tracked: make(map[string]*tracker),
+	e := &Engine{o: o, set: set, detectors: ds, emit: emit, tracked: make(map[trackKey]*tracker),
 		refused: make(map[string]uint64), counts: make([]int, len(ds))}
 	var mask flow.Mask
 	for i, d := range ds {
@@ -309,13 +310,13 @@ func (e *Engine) have() (i Inputs) {
 func (e *Engine) begin(at capture.Instant) {
 	e.began = true
 	e.w.First = at
-	e.w.Start = floor(at)
+	e.w.Start = floor(at, WindowLength)
 	e.w.End = e.w.Start.Add(WindowLength)
 }
 
-// floor is the start of the window that holds at.
-func floor(at capture.Instant) capture.Instant {
-	n := capture.Instant(WindowLength)
+// floor is the start of the span of length d that holds at.
+func floor(at capture.Instant, d time.Duration) capture.Instant {
+	n := capture.Instant(d)
 	q := at / n
 	if at%n < 0 {
 		q--
@@ -338,7 +339,7 @@ func (e *Engine) advance(at capture.Instant) error {
 		}
 		next := e.w.End
 		if n == most {
-			next = max(next, floor(at))
+			next = max(next, floor(at, WindowLength))
 		}
 		e.w.Start, e.w.End = next, next.Add(WindowLength)
 	}

@@ -1,7 +1,6 @@
 package analyze
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -15,15 +14,23 @@ type judged struct {
 	Symptom
 }
 
+// trackKey names a subject of a rule: the detector's number and the subject's key.
+type trackKey struct {
+	d       int
+	subject string
+}
+
 // tracker follows one subject of one rule through its life cycle.
 type tracker struct {
 	f        *Finding // nil until it opened
+	key      trackKey
 	d        int
 	onset    capture.Instant
 	since    capture.Instant // the condition holds since
 	lastHeld capture.Instant
 	firing   bool
 	seen     bool // a symptom in this window
+	refused  bool // a quota has turned it away, which is counted once
 	role     string
 }
 
@@ -35,19 +42,23 @@ func (e *Engine) judge(s *judged) {
 		e.refused["rule_error:"+r.ID]++
 		return
 	}
-	id := FindingID(r.ID, s.Subject)
-	t := e.tracked[id]
+	key := trackKey{s.d, s.key}
+	t := e.tracked[key]
 	if t == nil {
 		if !holds {
 			return
 		}
-		if e.counts[s.d] >= maxSubjects {
+		limit := maxSubjects
+		if severity == "error" {
+			limit += maxSubjects / 4
+		}
+		if e.counts[s.d] >= limit {
 			e.refused["subjects:"+r.ID]++
 			return
 		}
 		e.counts[s.d]++
-		t = &tracker{d: s.d, since: e.w.End, onset: s.Onset}
-		e.tracked[id] = t
+		t = &tracker{key: key, d: s.d, since: e.w.End, onset: s.Onset}
+		e.tracked[key] = t
 		e.order = append(e.order, t)
 	}
 	if !holds {
@@ -75,7 +86,7 @@ func (e *Engine) judge(s *judged) {
 	if e.w.End.Sub(t.since) < r.For {
 		return
 	}
-	e.open(t, id, r, s, severity)
+	e.open(t, r, s, severity)
 }
 
 func rank(severity string) int {
@@ -88,19 +99,47 @@ func rank(severity string) int {
 	return 0
 }
 
-func (e *Engine) open(t *tracker, id string, r *rules.Rule, s *judged, severity string) {
-	minute := e.w.Start - e.w.Start%capture.Instant(time.Minute)
-	if minute != e.openMin {
-		e.openMin, e.opens = minute, 0
+// quota is how much of a flood of findings is let through, so that it hides nothing else: each rule and severity has its
+// own part of a minute's openings and of the findings that are kept, and errors have room that nothing else takes.
+type quota struct {
+	minute capture.Instant
+	opens  [3]int         // of this minute, by rank
+	rules  map[[2]int]int // of this minute, by detector and rank
+	kept   [3]int         // findings, by the rank with which they were opened
+}
+
+// admits reports whether a finding of detector d and that rank may open; fresh: one that was not there before.
+func (q *quota) admits(at capture.Instant, d, rank int, fresh bool) bool {
+	if minute := floor(at, time.Minute); minute != q.minute || q.rules == nil {
+		*q = quota{minute: minute, rules: make(map[[2]int]int), kept: q.kept}
 	}
-	if e.opens >= maxOpensPerMinute || len(e.findings) >= maxFindings && t.f == nil {
-		e.refused["findings"]++
+	of := [2]int{d, rank}
+	all := 0
+	for _, n := range q.kept[:rank+1] { // information leaves room for warnings, and these for errors
+		all += n
+	}
+	if q.opens[rank] >= maxOpensPerMinute || q.rules[of] >= maxOpensPerRule || fresh && all >= maxFindings>>(2-rank) {
+		return false
+	}
+	q.opens[rank]++
+	q.rules[of]++
+	if fresh {
+		q.kept[rank]++
+	}
+	return true
+}
+
+func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
+	if !e.quota.admits(e.w.Start, t.d, rank(severity), t.f == nil) {
+		if !t.refused {
+			t.refused = true
+			e.refused["findings:"+r.ID]++
+		}
 		return
 	}
-	e.opens++
 	t.firing = true
 	if t.f == nil {
-		t.f = &Finding{Schema: FindingSchema, ID: id, Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
+		t.f = &Finding{Schema: FindingSchema, ID: FindingID(r.ID, s.Subject), Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
 			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Netns: e.o.Netns, Because: []string{}}
 		e.findings = append(e.findings, t.f)
 	} else if t.f.State == Resolved {
@@ -151,11 +190,7 @@ func (e *Engine) settle() {
 		case !t.firing && !t.seen && quiet >= max(r.KeepFor, time.Minute):
 			// Forgotten. Its finding, if there was one, stays in the diagnosis.
 			e.counts[t.d]--
-			id := ""
-			if t.f != nil {
-				id = t.f.ID
-			}
-			e.forget(id, t)
+			delete(e.tracked, t.key)
 		default:
 			keep = append(keep, t)
 		}
@@ -190,17 +225,17 @@ func (e *Engine) retire() {
 	}
 	n := len(e.findings)
 	e.findings = slices.DeleteFunc(e.findings, func(f *Finding) bool {
-		return f.State == Resolved && e.w.End.Sub(f.LastSeen) > e.o.Retain && e.tracked[f.ID] == nil
+		return f.State == Resolved && e.w.End.Sub(f.LastSeen) > e.o.Retain &&
+			e.tracked[trackKey{slices.IndexFunc(e.rules, func(r *rules.Rule) bool { return r.ID == f.Rule }), f.Subject.Key()}] == nil
 	})
-	e.linked = e.linked && n == len(e.findings)
-}
-
-func (e *Engine) forget(id string, t *tracker) {
-	if id != "" {
-		delete(e.tracked, id)
+	if n == len(e.findings) {
 		return
 	}
-	maps.DeleteFunc(e.tracked, func(_ string, u *tracker) bool { return u == t })
+	e.linked = false
+	e.quota.kept = [3]int{}
+	for _, f := range e.findings {
+		e.quota.kept[rank(f.Severity)]++
+	}
 }
 
 // roleKey is what of a finding is worth a new record when it changes.
