@@ -28,8 +28,8 @@ PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdu
 	gcc:gcc ld:binutils zstd:zstd git:git shellcheck:shellcheck \
 	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager nats-server:nats-server kcat:kcat
 # gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS; journald comes with systemd.
-# postgresql has its server outside PATH.
-PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd postgresql
+# postgresql has its server outside PATH; nginx-light comes without the stream module.
+PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd postgresql libnginx-mod-stream
 
 # The shell scripts, those of the packages included.
 SCRIPTS = $(shell grep -lE '^\#!.*sh$$' .ci/* .package/* .tools/*)

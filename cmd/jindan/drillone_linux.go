@@ -46,6 +46,9 @@ func (a *app) drillOne(ctx context.Context, set *rules.Set, s lab.Scenario, f dr
 	if v := r.agent; v != nil {
 		fmt.Fprintf(out, "\nAGENT       root          %s; first finding %.1f s after the fault, the right root %.1f s; its recording replays\n",
 			cmp.Or(strings.Join(v.Roots, ", "), "–"), v.First.Seconds(), v.Root.Seconds())
+		if len(v.Named) > 0 {
+			fmt.Fprintf(out, "            named         %s (%s)\n", strings.Join(v.Named, "; then "), firstRoot(r.truth.WrongFirst(v.Named)))
+		}
 		for _, w := range v.Wrong {
 			fmt.Fprintf(out, "            NOT AS EXPECTED: %s\n", w)
 		}
@@ -63,6 +66,17 @@ func (a *app) drillOne(ctx context.Context, set *rules.Set, s lab.Scenario, f dr
 		return err
 	}
 	return outcome([]drillRecord{r.record(s, f.seed)})
+}
+
+// firstRoot says how many wrong roots came before the right one.
+func firstRoot(wrong int) string {
+	switch wrong {
+	case -1:
+		return "never the right one alone"
+	case 0:
+		return "right at once"
+	}
+	return fmt.Sprintf("right after %d wrong", wrong)
 }
 
 // timeLine writes what happened when, from the fault on.

@@ -154,6 +154,9 @@ func (r *drillRun) judgeAgents(ctx context.Context, set *rules.Set, truth *lab.T
 		return err
 	}
 	live := truth.Judge(truth.Point, d)
+	if live.Named, err = lab.RootHistory(file); err != nil {
+		return err
+	}
 	r.agent = &live
 	if set == nil {
 		return nil
@@ -204,8 +207,10 @@ type drillRecord struct {
 	Agent        string   `json:"agent,omitempty"` // roots that the live agent named
 	AgentFirst   float64  `json:"agent_first_s,omitempty"`
 	AgentRoot    float64  `json:"agent_root_s,omitempty"`
-	Sockets      string   `json:"sockets,omitempty"` // and without packets
-	Error        string   `json:"error,omitempty"`   // the scenario could not be run
+	AgentNamed   []string `json:"agent_named,omitempty"` // the roots that it named, one entry for each change of its mind
+	AgentWrong   int      `json:"agent_wrong,omitempty"` // how many of them before the right one; -1: all
+	Sockets      string   `json:"sockets,omitempty"`     // and without packets
+	Error        string   `json:"error,omitempty"`       // the scenario could not be run
 }
 
 // record sums up a run; what is wrong at a further point counts as well.
@@ -225,6 +230,10 @@ func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
 	if v := r.agent; v != nil {
 		rec.Agent = cmp.Or(strings.Join(v.Roots, ", "), "–")
 		rec.AgentFirst, rec.AgentRoot = v.First.Seconds(), v.Root.Seconds()
+		rec.AgentNamed = v.Named
+		if len(v.Named) > 0 {
+			rec.AgentWrong = r.truth.WrongFirst(v.Named)
+		}
 		for _, w := range v.Wrong {
 			rec.Wrong = append(rec.Wrong, "agent: "+w)
 		}

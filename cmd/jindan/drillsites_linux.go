@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,14 +17,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/analyze"
 	"jindan/cmd/internal/report"
 	"jindan/fixtures/lab"
+	"jindan/fixtures/mutilate"
 	"jindan/rules"
 )
 
 type sitesFlags struct {
 	drillFlags
-	set []string
+	set    []string
+	damage bool
 }
 
 func newDrillSites(a *app) *cobra.Command {
@@ -51,6 +55,7 @@ Exit status: 1 if a diagnosis is wrong, 2 if a site could not be run.`,
 	c.Flags().StringVarP(&f.output, "output", "o", "text", "`format`: text, markdown (the tables) or ndjson (a record a site)")
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "leave something not to chance: `key:value`, as fault:slow-dns or engine:nginx")
+	c.Flags().BoolVar(&f.damage, "damage", false, "diagnose the kept sites again from damaged captures: does a right root become a wrong one?")
 	fixed(c, "output", "text", "markdown", "ndjson")
 	return c
 }
@@ -63,6 +68,9 @@ func (a *app) sites(ctx context.Context, dirs []string, f sitesFlags) error {
 	set, err := catalogue(f.rules)
 	if err != nil {
 		return a.failEach(err)
+	}
+	if f.damage {
+		return a.damage(ctx, set, dirs)
 	}
 	if len(dirs) == 0 {
 		if _, err := lab.NewDraw(f.seed, f.set...); err != nil {
@@ -172,7 +180,7 @@ func (a *app) site(ctx context.Context, set *rules.Set, seed uint64, f sitesFlag
 			err = fmt.Errorf("it proves nothing: %s", truth.Disturbed)
 		}
 		if err == nil {
-			return judgeSite(ctx, set, d, truth, dir)
+			return judgeSite(ctx, set, d, truth, dir, nil)
 		}
 		_ = os.RemoveAll(dir)
 		if ctx.Err() != nil || again > 0 {
@@ -186,21 +194,91 @@ func (a *app) site(ctx context.Context, set *rules.Set, seed uint64, f sitesFlag
 
 // siteAgain judges a kept site once more, as its fault is judged today.
 func (a *app) siteAgain(ctx context.Context, set *rules.Set, dir string) lab.SiteRecord {
-	truth, err := lab.ReadTruth(dir)
+	d, truth, err := keptSite(dir)
 	if err != nil {
 		return lab.SiteRecord{Name: filepath.Base(dir), Error: oneLine(err)}
+	}
+	return judgeSite(ctx, set, d, truth, dir, nil)
+}
+
+// keptSite reads a site that was kept, with the truth as it is judged today.
+func keptSite(dir string) (*lab.Draw, *lab.Truth, error) {
+	truth, err := lab.ReadTruth(dir)
+	if err != nil {
+		return nil, nil, err
 	}
 	d, err := truth.Draw()
 	if err != nil {
-		return lab.SiteRecord{Name: filepath.Base(dir), Error: oneLine(err)}
+		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	truth.Expected = d.Scenario().Expect
-	return judgeSite(ctx, set, d, truth, dir)
+	return d, truth, nil
 }
 
-func judgeSite(ctx context.Context, set *rules.Set, d *lab.Draw, truth *lab.Truth, dir string) lab.SiteRecord {
-	diagnosis, _, err := diagnoseKept(ctx, set, filepath.Join(dir, truth.Point))
+// damage judges kept sites from damaged captures: those that are right from the whole one.
+func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string) error {
+	type count struct{ runs, right, less, wrong int }
+	counts := map[string]*count{}
+	wrong := 0
+	for _, dir := range dirs {
+		d, truth, err := keptSite(dir)
+		if err != nil {
+			return err
+		}
+		if whole := judgeSite(ctx, set, d, truth, dir, nil); !whole.Right() {
+			continue
+		}
+		for _, way := range mutilate.Ways() {
+			r := judgeSite(ctx, set, d, truth, dir, &way)
+			if ctx.Err() != nil || r.Error != "" {
+				return cmp.Or(ctx.Err(), errors.New(r.Error))
+			}
+			if counts[way.Name] == nil {
+				counts[way.Name] = &count{}
+			}
+			c := counts[way.Name]
+			c.runs++
+			switch {
+			case r.WrongRoot:
+				c.wrong++
+				wrong++
+				a.log.Info().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
+			case r.Harmed && !r.Found:
+				c.less++
+			default:
+				c.right++
+			}
+		}
+	}
+	rows := [][]string{{"Damage", "Runs", "Still right", "Root not named", "Wrong root"}}
+	for _, way := range mutilate.Ways() {
+		if c := counts[way.Name]; c != nil {
+			rows = append(rows, []string{way.Name, fmt.Sprint(c.runs), fmt.Sprint(c.right), fmt.Sprint(c.less), fmt.Sprint(c.wrong)})
+		}
+	}
+	out := bufio.NewWriter(os.Stdout)
+	report.Table(out, rows)
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if wrong > 0 {
+		return &status{exitFailOn, fmt.Errorf("%d right roots became wrong ones", wrong)}
+	}
+	return nil
+}
+
+// judgeSite judges the diagnosis of a site's capture, damaged in a way unless that is nil.
+func judgeSite(ctx context.Context, set *rules.Set, d *lab.Draw, truth *lab.Truth, dir string, way *mutilate.Way) lab.SiteRecord {
+	in, err := openInput([]string{filepath.Join(dir, truth.Point)})
+	defer in.close()
+	if err == nil && way != nil {
+		in.sources[0], err = way.Source(ctx, in.sources[0], d.Seed)
+	}
 	if err != nil {
+		return lab.NewSiteRecord(d, err)
+	}
+	diagnosis, inErr, err := diagnose(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
+	if err = errors.Join(err, inErr); err != nil {
 		return lab.NewSiteRecord(d, err)
 	}
 	r := lab.NewSiteRecord(d, nil)

@@ -13,11 +13,11 @@ import (
 
 // writeDrillTable sums up the runs of each scenario in a row.
 func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRecord) error {
-	rows := [][]string{{"Scenario", "What happens", "Expected", "Found", "As expected", "First finding", "Right root", "False"}}
+	rows := [][]string{{"Scenario", "What happens", "Expected", "Found", "As expected", "First finding", "Right root", "Live: right at once", "False"}}
 	for _, s := range scenarios {
 		var roots []string
 		var first, root []float64
-		runs, right, wrong := 0, 0, 0
+		runs, right, wrong, live, atOnce := 0, 0, 0, 0, 0
 		for _, r := range records {
 			if r.Scenario != s.ID {
 				continue
@@ -27,6 +27,12 @@ func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRec
 				right++
 			}
 			wrong += r.False
+			if len(r.AgentNamed) > 0 {
+				live++
+				if r.AgentWrong == 0 {
+					atOnce++
+				}
+			}
 			for _, x := range r.Roots {
 				if !slices.Contains(roots, x) {
 					roots = append(roots, x)
@@ -44,7 +50,7 @@ func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRec
 			found = "–"
 		}
 		rows = append(rows, []string{s.ID, s.Title, expected(s.Expect), found, fmt.Sprintf("%d of %d", right, runs),
-			seconds(first), seconds(root), fmt.Sprint(wrong)})
+			seconds(first), seconds(root), share(atOnce, live), fmt.Sprint(wrong)})
 	}
 	out := bufio.NewWriter(os.Stdout)
 	if !markdown {
@@ -58,6 +64,14 @@ func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRec
 		}
 	}
 	return out.Flush()
+}
+
+// share is a part of several; a dash of none.
+func share(part, of int) string {
+	if of == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%d of %d", part, of)
 }
 
 // seconds is the range of several times.
