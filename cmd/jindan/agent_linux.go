@@ -58,7 +58,10 @@ func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent
 	if ag.direct, err = direct(cfg, output, ag.stdout); err != nil {
 		return nil, err
 	}
-	if ag.delivery, err = deliver(cfg, ag.host, ag.unwell); err != nil {
+	ag.delivery, err = deliver(cfg, ag.host, ag.unwell)
+	if errors.As(err, new(*spoolError)) {
+		a.log.Warn().Msg(oneLine(err))
+	} else if err != nil {
 		a.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
 		if ag.direct == nil {
 			ag.direct, err = sink.NewDirect(ag.stdout, sink.Output{Name: "stdout"})

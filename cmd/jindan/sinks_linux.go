@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"jindan/cmd/internal/sink"
 	"jindan/cmd/internal/sink/kafka"
 	"jindan/cmd/internal/sink/nats"
+
+	"golang.org/x/sys/unix"
 )
 
 // deliver opens the sinks of the configuration but for standard output. Nothing is connected yet: a receiver
@@ -34,13 +37,48 @@ func deliver(cfg *config.Config, host string, unwell func() string) (*sink.Deliv
 	if len(outputs) == 0 {
 		return nil, nil
 	}
-	if err := os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("spool.dir: %w", err)
-	}
-	return sink.Start(sink.Options{
+	options := sink.Options{
 		Spool:   sink.SpoolOptions{Path: filepath.Join(cfg.Spool.Dir, "spool.db"), MaxBytes: int64(cfg.Spool.MaxBytes)},
 		Outputs: outputs, Host: host, Agent: "jindan/" + version, Heartbeat: cfg.Heartbeat, Repeat: cfg.Repeat, Unwell: unwell,
-	})
+	}
+	err := os.MkdirAll(cfg.Spool.Dir, 0o700)
+	var d *sink.Delivery
+	if err == nil {
+		if d, err = sink.Start(options); err == nil {
+			return d, nil
+		}
+	}
+	// A disk that is full, or that nothing may be written to, is no reason not to tell.
+	options.Spool.MaxBytes = min(options.Spool.MaxBytes, memorySpool)
+	memory, failed := inMemory()
+	if failed != nil {
+		return nil, errors.Join(fmt.Errorf("spool.dir: %w", err), failed)
+	}
+	defer memory.Close()
+	options.Spool.Path = memory.Name()
+	if d, failed = sink.Start(options); failed != nil {
+		return nil, errors.Join(fmt.Errorf("spool.dir: %w", err), failed)
+	}
+	return d, &spoolError{err}
+}
+
+// memorySpool is what waits in memory where there is no disk for it: 6,000 findings of 2.5 kB.
+const memorySpool = 16 << 20
+
+// spoolError says why findings wait in memory.
+type spoolError struct{ err error }
+
+func (e *spoolError) Error() string {
+	return fmt.Sprintf("findings wait in memory, and are lost with the process: spool.dir: %v", e.err)
+}
+
+// inMemory is an empty file that is on no disk (memfd_create(2), Linux 3.17).
+func inMemory() (*os.File, error) {
+	fd, err := unix.MemfdCreate("jindan-spool", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	return os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd)), nil
 }
 
 // direct is what goes to standard output: as its sink says, or as --output does. Nil: nothing goes there.

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"jindan/analyze"
 	"jindan/capture"
 	"jindan/capture/recording"
 	"jindan/cmd/internal/config"
@@ -123,6 +128,38 @@ func TestRecorderLimit(t *testing.T) {
 		tp.dump(filepath.Join(dir, fmt.Sprintf("incident-%02d", i)))
 		if n, size := recordings(t, dir); n == 0 || size > 3<<20 {
 			t.Fatalf("%d recordings take %d bytes", n, size)
+		}
+	}
+}
+
+// TestSpoolDiskFull: a spool whose disk is full or read-only at the start is a warning, and receivers get the findings.
+func TestSpoolDiskFull(t *testing.T) {
+	for _, how := range []string{"full", "read-only"} {
+		dir, out := t.TempDir(), filepath.Join(t.TempDir(), "findings")
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size=16k"); err != nil {
+			t.Skipf("a file system of its own takes root: %v", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		if how == "full" {
+			_ = os.WriteFile(filepath.Join(dir, "other"), make([]byte, 1<<20), 0o600) // as much as fits
+		} else if err := unix.Mount("none", dir, "tmpfs", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		cfg := configure(t, fmt.Sprintf("spool: {dir: %s/spool, max_bytes: 64MiB}\nsinks:\n  - {type: file, path: %s}\n", dir, out))
+		d, err := deliver(cfg, "h", nil)
+		if d == nil || !errors.As(err, new(*spoolError)) {
+			t.Fatalf("%s: %v", how, err)
+		}
+		if err := d.Finding(&analyze.Finding{ID: "surge-1", Rule: "surge", Severity: "error", State: analyze.Open}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := d.Close(ctx); err != nil {
+			t.Errorf("%s: %v", how, err)
+		}
+		stop()
+		if b, err := os.ReadFile(out); err != nil || !strings.Contains(string(b), "surge-1") {
+			t.Errorf("%s: the receiver got %q: %v", how, b, err)
 		}
 	}
 }

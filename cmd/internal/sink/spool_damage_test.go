@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"jindan/analyze"
 )
 
@@ -229,5 +231,41 @@ func TestSpoolEnvironment(t *testing.T) {
 	}
 	if old, _ := filepath.Glob(path + ".corrupt-*"); len(old) != 0 {
 		t.Errorf("set aside: %v", old)
+	}
+}
+
+// TestSpoolDiskRefuses: while the disk takes nothing, receivers get what comes, in order and once; when it takes records again,
+// what was passed is not written.
+func TestSpoolDiskRefuses(t *testing.T) {
+	s := openSpool(t, 0, "x", "y")
+	put(t, s, record(t, 0, analyze.Open, "warn"))
+	if err := s.db.Close(); err != nil { // every transaction fails from now on
+		t.Fatal(err)
+	}
+	for i := range 9 {
+		if err := s.Append(record(t, 1+i, analyze.Open, severities[i%3])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the failure shows", func() bool { return s.Status().Err != nil })
+	s.Advance("x", 1) // of the disk, which can be read no more
+	s.Advance("y", 1)
+	if got := seqs(readAll(t, s, "x")); !equal(got, 2, 3, 4, 5, 6, 7, 8, 9, 10) {
+		t.Errorf("from memory: %v", got)
+	}
+	again, err := bbolt.Open(s.opt.Path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.dbmu.Lock()
+	s.db = again
+	s.dbmu.Unlock()
+	put(t, s, record(t, 10, analyze.Open, "warn"))
+	flush(t, s)
+	if x, y := seqs(readAll(t, s, "x")), seqs(readAll(t, s, "y")); !equal(x, 11) || !equal(y, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11) {
+		t.Errorf("from the disk: %v and %v", x, y)
+	}
+	if st := s.Status(); st.Err != nil || st.Damaged != 0 {
+		t.Errorf("%+v", st)
 	}
 }

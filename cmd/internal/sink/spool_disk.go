@@ -78,14 +78,23 @@ func (s *Spool) commit(tick bool) error {
 	s.dbmu.Lock()
 	defer s.dbmu.Unlock()
 	s.mu.Lock()
-	pending, n, size, last := s.pending, s.pendingN, s.pendingB, s.last
-	s.pending, s.pendingN, s.pendingB = [3][]entry{}, 0, 0
-	now, moved, least := map[string]cursor{}, n > 0, last
+	last := s.last
+	now, moved, least := map[string]cursor{}, s.pendingN > 0, last
 	for name, c := range s.cursors {
 		now[name] = *c
 		moved = moved || c.passed != c.saved || c.owed+c.held != c.booked
 		least = min(least, c.passed)
 	}
+	for i, p := range s.pending { // what all sinks got from memory
+		for len(p) > 0 && p[0].pos <= least {
+			s.pendingN--
+			s.pendingB -= len(p[0].value)
+			p = p[1:]
+		}
+		s.pending[i] = p
+	}
+	pending, n, size := s.pending, s.pendingN, s.pendingB
+	s.pending, s.pendingN, s.pendingB = [3][]entry{}, 0, 0
 	total, held, ripe := s.bytes, s.held, s.ripe
 	moved = moved || total > s.opt.MaxBytes
 	s.mu.Unlock()
@@ -191,6 +200,8 @@ func (s *Spool) unwritten(err error, pending [3][]entry, n, size int) {
 	s.pendingN += n
 	s.pendingB += size
 	s.failed = fmt.Errorf("write spool %s: %w", s.opt.Path, err)
+	close(s.changed) // readers get from memory what the disk does not take
+	s.changed = make(chan struct{})
 	s.mu.Unlock()
 	if errors.As(err, new(*corruptError)) {
 		s.reset(err)
@@ -237,6 +248,12 @@ func (s *Spool) Read(ctx context.Context, sink string, n, size int) ([]Record, u
 			return nil, 0, fmt.Errorf("read spool %s: it was opened without a sink named %q", s.opt.Path, sink)
 		}
 		from, empty := c.passed, c.passed >= s.durable
+		if empty && s.failed != nil {
+			if records, upto := s.unsaved(c, n, size); len(records) > 0 {
+				s.mu.Unlock()
+				return records, upto, nil
+			}
+		}
 		s.mu.Unlock()
 		if empty {
 			select {
@@ -271,6 +288,34 @@ func (s *Spool) Read(ctx context.Context, sink string, n, size int) ([]Record, u
 		}
 		s.Advance(sink, upto) // all of it was evicted
 	}
+}
+
+// unsaved are records that the disk has not taken: receivers get them all the same. The caller holds mu.
+func (s *Spool) unsaved(c *cursor, n, size int) (records []Record, upto uint64) {
+	var next [3]int
+	for len(records) < n && size > 0 {
+		class := -1
+		for i, p := range s.pending {
+			for next[i] < len(p) && p[next[i]].pos <= max(c.passed, upto) {
+				next[i]++
+			}
+			if next[i] < len(p) && (class < 0 || p[next[i]].pos < s.pending[class][next[class]].pos) {
+				class = i
+			}
+		}
+		if class < 0 {
+			break
+		}
+		e := s.pending[class][next[class]]
+		upto = e.pos
+		if r, err := unwrap(key(e.pos), e.value); err == nil { // it was made here
+			r.pos = e.pos
+			size -= len(r.Body)
+			records = append(records, r)
+		}
+	}
+	c.claimed = max(c.claimed, upto)
+	return records, upto
 }
 
 // read merges the classes back into one order.
