@@ -23,6 +23,8 @@ type ConnectionRefused struct {
 	Insisting    int     `json:"insisting"`
 	RefuseDelay  float64 `json:"refuse_delay"`
 	Class        string  `json:"class"`
+	Failed       int     `json:"failed"`
+	Worst        int     `json:"worst"`
 }
 
 // connectionRefused follows, per listener, the connection requests of those for whom it is the service:
@@ -37,6 +39,7 @@ type connectionRefused struct {
 	states   services[listenerState]
 	attempts int
 	refused  int
+	ignored  int
 }
 
 type listenerState struct {
@@ -52,6 +55,8 @@ type listenerState struct {
 	// on none of them.
 	pile     uint32
 	answered capture.Instant
+	lastTry  capture.Instant // attempt
+	failed   uint32          // attempts, ever
 }
 
 type failedAttempt struct {
@@ -143,7 +148,7 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	if st == nil {
 		return
 	}
-	st.lastAt = max(st.lastAt, a.at)
+	st.lastAt, st.lastTry = max(st.lastAt, a.at), max(st.lastTry, a.at)
 	d.attempts++
 	switch o {
 	case accepted:
@@ -159,7 +164,10 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	}
 	if o == refused {
 		d.refused++
+	} else {
+		d.ignored++
 	}
+	st.failed++
 	if d.callers.judged && d.callers.is(a.key.client, a.key.server.Addr) {
 		return
 	}
@@ -198,7 +206,7 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 			st.insist = subjects[capture.Addr, insisting]{}
 			return w.End.Sub(st.lastAt) < idleState
 		}
-		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() {
+		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() && w.End.Sub(st.lastTry) < w.Params.Duration("wanted") {
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
 				Onset: s.onset, Features: f, Evidence: evidence})
 		}
@@ -260,6 +268,19 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 }
 
 func (d *connectionRefused) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.attempts > 0, Features: ConnectionRefused{Refused: d.refused, Attempts: d.attempts,
-		Share: ratio(d.refused, d.attempts), Class: classRefused}}
+	f := ConnectionRefused{Refused: d.refused, Unanswered: d.ignored, Attempts: d.attempts, Failed: d.refused + d.ignored,
+		Share: ratio(d.refused+d.ignored, d.attempts),
+		Class: classRefused}
+	if d.ignored > d.refused {
+		f.Class = classSilent
+	}
+	// The listener that fares worst of those that serve: among all attempts its failures would not be seen.
+	d.states.each(func(_ capture.Endpoint, st *listenerState) bool {
+		if st.served > 0 {
+			f.ServedBefore++
+			f.Worst = max(f.Worst, int(st.failed))
+		}
+		return true
+	})
+	return analyze.Assessment{Assessable: d.attempts > 0, Features: f}
 }

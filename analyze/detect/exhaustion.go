@@ -29,12 +29,13 @@ const (
 type exhaustion struct {
 	host        hostLimits
 	ports       subjects[portsKey, portsUse]
-	processes   subjects[int32, limitState]
+	processes   subjects[int32, processFiles]
 	names       map[int32]string
 	table       uint32
 	conntrack   limitState
 	descriptors limitState
 	best        Exhaustion
+	asked       capture.Instant // for processes
 }
 
 // hostLimits is what the newest sample says.
@@ -67,6 +68,17 @@ type limitState struct {
 	since       capture.Instant // at least watchShare of the limit is used since
 }
 
+// processFiles are the descriptors of a process, which are read when somebody asks who owns a socket.
+type processFiles struct {
+	limitState
+	at     capture.Instant // read last
+	inodes []uint32        // of its sockets, to ask by again
+}
+
+// forgotten is after how long without an answer nothing is known of a process's descriptors any more: it has ended, or the sockets
+// by which it was asked for are closed. By then it was asked for three times.
+const forgotten = 4 * askAgain
+
 // watchShare of a limit is where the onset lies, and from where on dumps of all sockets are asked for: the
 // thresholds of the rule are above it.
 const watchShare = 0.5
@@ -81,7 +93,7 @@ func (s *limitState) set(at capture.Instant, used, limit uint64) {
 }
 
 func newExhaustion() analyze.Detector {
-	return &exhaustion{ports: newSubjects[portsKey, portsUse](maxPerDetector), processes: newSubjects[int32, limitState](maxPerDetector),
+	return &exhaustion{ports: newSubjects[portsKey, portsUse](maxPerDetector), processes: newSubjects[int32, processFiles](maxPerDetector),
 		names: make(map[int32]string), host: hostLimits{listening: make(map[uint16]struct{})}}
 }
 
@@ -103,6 +115,7 @@ func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
 			p := &s.Processes.Processes[i]
 			if x := d.processes.get(p.PID); x != nil && p.FDLimit > 0 {
 				x.set(at, uint64(p.FDs), uint64(p.FDLimit))
+				x.at, x.inodes = at, append(x.inodes[:0], p.Inodes[:min(len(p.Inodes), maxAskInodes)]...)
 				d.names[p.PID] = processName(p)
 			}
 		}
@@ -187,12 +200,15 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	say(&d.conntrack, Exhaustion{Class: classConntrack, Refused: int(d.host.refused - min(d.host.refused0, d.host.refused))}, of(classConntrack))
 	say(&d.descriptors, Exhaustion{Class: classDescriptors}, of(classDescriptors))
-	d.processes.each(func(pid int32, s *limitState) bool {
-		if s.since == 0 {
+	var ask []uint32
+	d.processes.each(func(pid int32, s *processFiles) bool {
+		if age := w.End.Sub(s.at); s.since == 0 || age > forgotten {
 			delete(d.names, pid)
 			return false
+		} else if age >= askAgain && w.End.Sub(d.asked) >= askAgain {
+			ask = append(ask, s.inodes...)
 		}
-		say(s, Exhaustion{Class: classDescriptors, Process: d.names[pid]}, of(d.names[pid]))
+		say(&s.limitState, Exhaustion{Class: classDescriptors, Process: d.names[pid]}, of(d.names[pid]))
 		return true
 	})
 	watched := d.host.portRange > 0 && float64(d.host.timeWait) >= watchShare*float64(d.host.portRange)
@@ -202,8 +218,15 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			Host: k.local.String(), Peer: k.remote.Addr.String(), Port: k.remote.Port})
 		return true
 	})
-	if watched && w.Ask != nil {
+	if w.Ask == nil {
+		return
+	}
+	if watched {
 		w.Ask(analyze.Ask{Full: true})
+	}
+	if len(ask) > 0 {
+		d.asked = w.End
+		w.Ask(analyze.Ask{Inodes: ask[:min(len(ask), maxAskInodes)]})
 	}
 }
 

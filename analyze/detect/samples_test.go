@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"jindan/analyze"
 	"jindan/capture"
 )
 
@@ -157,14 +158,42 @@ func TestExhaustion(t *testing.T) {
 			})
 		}
 	}
+	// A process of 64 descriptors, read every 10 s until some time; sockets and counters go on.
+	files := func(until time.Duration, n int32) func(*network) {
+		return func(net *network) {
+			every(0, 300*sec, sec, func(at time.Duration, _ int) {
+				net.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5))
+				net.counters(at+ms, func(h *capture.HostSample) { h.FilesMax, h.FilesOpen = 1000, 100 })
+			})
+			every(5*sec, until, 10*sec, func(at time.Duration, _ int) {
+				net.sample(at, capture.Sample{Processes: &capture.ProcessSample{Processes: []capture.Process{{PID: 7, Name: "app", FDs: n, FDLimit: 65, Inodes: []uint32{9}}}}})
+			})
+		}
+	}
 	play(t, newExhaustion, []scene{
 		{name: "ports", make: ports(200, 1), want: "error upstream 10.0.0.1 10.0.3.1 80", onset: 11 * sec},
 		{name: "ports, many destinations", make: ports(200, 10)},
 		{name: "conntrack", make: conntrack(900, 0, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
 		{name: "conntrack, packets refused", make: conntrack(1000, 0, 5), want: "error host 10.0.0.1", onset: 5*sec + ms},
+		{name: "descriptors of a process", want: "error host 10.0.0.1", onset: 5 * sec, make: files(60*sec, 65)},
+		{name: "descriptors that were read long ago", want: "error host 10.0.0.1", onset: 5 * sec, make: files(6*sec, 65)},
+		{name: "descriptors, half of them", make: files(60*sec, 33)},
 		{name: "conntrack, half full", make: conntrack(600, 0, 0)},
 		{name: "conntrack, refusals of old that could not be read at first", make: conntrack(900, 1000, 0), want: "warn host 10.0.0.1", onset: 5*sec + ms},
 	})
+}
+
+// What is known of a process's descriptors ends with the answers about it.
+func TestExhaustionEnds(t *testing.T) {
+	var n network
+	every(0, 300*sec, sec, func(at time.Duration, _ int) {
+		n.sockets(at, gateStates, listener("10.0.0.1:80", 0, 5))
+		n.counters(at+ms, func(h *capture.HostSample) { h.FilesMax, h.FilesOpen = 1000, 100 })
+	})
+	n.sample(5*sec, capture.Sample{Processes: &capture.ProcessSample{Processes: []capture.Process{{PID: 7, Name: "app", FDs: 65, FDLimit: 65}}}})
+	if fs := n.findings(t, newExhaustion(), ""); len(fs) != 1 || fs[0].State != analyze.Resolved {
+		t.Errorf("%+v", features(fs))
+	}
 }
 
 func TestPortError(t *testing.T) {

@@ -202,3 +202,40 @@ func (n *network) cleared(t *testing.T, d analyze.Detector) bool {
 	}
 	return ok && a.Assessable
 }
+
+// A listener that refuses is no news any more when nobody asks; and only enough attempts clear it.
+func TestRefusedEnds(t *testing.T) {
+	const srv = "198.51.100.2:443"
+	var n network
+	every(0, 10*sec, 200*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, ms) })
+	every(10*sec, 30*sec, 200*ms, func(at time.Duration, i int) { n.refused(at, "203.0.113."+itoa(1+i%9), srv) })
+	n.call(300*sec, "203.0.113.1", "198.51.100.2:80", ms)
+	if fs := n.findings(t, newConnectionRefused(), ""); len(fs) != 1 || fs[0].State != analyze.Resolved || fs[0].Severity != "error" {
+		t.Errorf("%+v", features(fs))
+	}
+	for _, c := range []struct {
+		name string
+		make func(*network)
+		want bool
+	}{
+		{"healthy", func(n *network) {
+			every(0, 10*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.1", srv, ms) })
+		}, true},
+		{"too few", func(n *network) { n.call(0, "203.0.113.1", srv, ms) }, false},
+		{"one of two listeners", func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.1", srv, ms) })
+			n.call(0, "203.0.113.1", "198.51.100.2:80", ms)
+			every(20*sec, 24*sec, sec, func(at time.Duration, _ int) { n.refused(at, "203.0.113.1", "198.51.100.2:80") })
+		}, false},
+		{"one refusal among many", func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.1", srv, ms) })
+			n.refused(20*sec, scanner, srv)
+		}, true},
+	} {
+		var n network
+		c.make(&n)
+		if got := n.cleared(t, newConnectionRefused()); got != c.want {
+			t.Errorf("%s: cleared %v", c.name, got)
+		}
+	}
+}
