@@ -164,6 +164,9 @@ func (l *localFinder) packet(p *capture.Packet) {
 	if l.packets > maxLocalCandidates && l.packets%every != 0 {
 		return
 	}
+	if p.Proto != capture.ProtoTCP && p.Proto != capture.ProtoUDP {
+		return // routers speak ICMP themselves
+	}
 	dst := p.Dst.Addr.Netip()
 	if dst.IsMulticast() || p.Dst.Addr == broadcast || dst.IsUnspecified() {
 		return // its destination is nobody's own
@@ -389,15 +392,16 @@ func (l *localFinder) byCommon() map[capture.Addr]struct{} {
 // byHops are the addresses whose packets have passed no router, where those of every other end have.
 func (l *localFinder) byHops() map[capture.Addr]struct{} {
 	near := l.seen(func(_ capture.Addr, e *end) bool { return initialTTL(e.ttl) })
-	for k := range l.pairs {
+	one := uint32(0) // packets between one of them and one that is none
+	for k, n := range l.pairs {
 		_, a := near[k[0]]
 		_, b := near[k[1]]
 		x, y := l.ends[k[0]], l.ends[k[1]]
-		if a == b || x == nil || y == nil || x.ttl == 0 || y.ttl == 0 {
-			return nil
+		if a != b && x.ttl != 0 && y.ttl != 0 {
+			one += n
 		}
 	}
-	if len(near) == 0 {
+	if one == 0 || uint64(one)*100 < uint64(l.used)*nearlyAll {
 		return nil
 	}
 	return near

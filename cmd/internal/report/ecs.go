@@ -118,7 +118,7 @@ func timestamp(at capture.Instant) string { return at.Time().Format(time.RFC3339
 // ECSFinding maps a finding.
 func ECSFinding(f *analyze.Finding) *ECS {
 	e := &ECS{
-		Timestamp: timestamp(f.Time), Level: f.Severity, Message: Clean(f.Title.En) + ": " + English.place(f.Subject, ""),
+		Timestamp: timestamp(f.Time), Level: f.Severity, Message: Clean(f.Title.En) + ": " + English.place(f.Subject),
 		Log: ecsLog{f.Severity}, ECS: ecsVer{ECSVersion}, Agent: agent(f.Agent),
 		Event: ecsEvent{Kind: "alert", Category: []string{"network"}, Type: eventTypes(f), Action: f.Rule,
 			Reason: Clean(f.Summary.En), Severity: ecsSeverity[f.Severity], ID: f.ID, Dataset: "jindan.finding",

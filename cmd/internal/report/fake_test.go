@@ -76,7 +76,7 @@ func outage() (Input, *analyze.Diagnosis) {
 	d := &analyze.Diagnosis{Schema: analyze.DiagnosisSchema, Time: after(46), Roots: []string{root.ID},
 		Summary: analyze.Text{En: "Size-dependent packet loss between 10.77.3.2 and 10.77.2.2, inbound.", Ko: "10.77.3.2 → 10.77.2.2 수신 방향의 크기 의존 유실."},
 		Coverage: analyze.Coverage{Sources: []string{"server.pcap"}, First: start, Last: after(46.2), Packets: 24512, Connections: 1204, DNS: 530,
-			Local: server, LocalBy: string(analyze.LocalByCommon)}}
+			Local: server, Locals: []string{server}, LocalBy: string(analyze.LocalByCommon)}}
 	for i, f := range chain {
 		d.Chain = append(d.Chain, f.ID)
 		if i > 0 {

@@ -79,12 +79,23 @@ func (r *text) local() string {
 		string(analyze.LocalByOption):    r.pick("by --local", "--local 지정"),
 		string(analyze.LocalByHost):      r.pick("its own address", "호스트 주소"),
 		string(analyze.LocalByDirection): r.pick("as the capture marks it", "캡처의 방향 표시"),
+		string(analyze.LocalByLink):      r.pick("by link-layer address", "링크 계층 주소로 판단"),
 		string(analyze.LocalByCommon):    r.pick("common address", "공통 주소"),
 	}[c.LocalBy]
 	if c.Local == "" || how == "" {
 		return r.pick("this host unknown (--local ADDR)", "이 호스트 미상(--local ADDR)")
 	}
-	return fmt.Sprintf(r.pick("this host %s (%s)", "이 호스트 %s(%s)"), c.Local, how)
+	// Of a host with many addresses these are enough to know it by.
+	const most = 3
+	names := c.Locals
+	if len(names) == 0 {
+		names = []string{c.Local}
+	}
+	all := strings.Join(names[:min(len(names), most)], ", ")
+	if n := len(names) - most; n > 0 {
+		all += fmt.Sprintf(r.pick(" and %d more", " 외 %d개"), n)
+	}
+	return fmt.Sprintf(r.pick("this host %s (%s)", "이 호스트 %s(%s)"), all, how)
 }
 
 // quality says in one phrase how far the capture can be trusted.

@@ -199,7 +199,7 @@ func (r *text) evidence() {
 	for _, f := range fs {
 		r.blank()
 		word, style := r.severity(f)
-		r.entry(r.short(f.Onset), style, fmt.Sprintf("%s (%s, %s), %s", r.Text(f.Title), word, r.role(f), r.place(f.Subject, "")), bold)
+		r.entry(r.short(f.Onset), style, fmt.Sprintf("%s (%s, %s), %s", r.Text(f.Title), word, r.role(f), r.place(f.Subject)), bold)
 		if !r.shown[f.ID] || f.Role != analyze.Root {
 			r.more(r.Text(f.Summary), plain)
 		}

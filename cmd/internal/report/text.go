@@ -203,7 +203,7 @@ func (r *text) cause(label string, f *analyze.Finding) {
 		word += r.pick(", confidence ", ", 확신도 ") + level
 	}
 	r.entry(label, style, r.Text(f.Title)+" ("+word+")", bold)
-	r.entry(r.pick("  where", "  위치"), dim, r.place(f.Subject, r.d.Coverage.Local), plain)
+	r.entry(r.pick("  where", "  위치"), dim, r.place(f.Subject, r.d.Coverage.Locals...), plain)
 	r.entry(r.pick("  since", "  시점"), dim, r.since(f), plain)
 	r.entry(r.pick("  what", "  내용"), dim, r.Text(f.Summary), plain)
 	if why := r.tests(f.Confidence.Tests); why != "" && r.lookAlikes > 0 {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,10 +123,10 @@ func (c clock) second(at capture.Instant) string {
 	return at.Time().In(c.zone).Format(time.DateTime) + " " + c.zoneAt(at)
 }
 
-// place says where a finding is.
-func (l Lang) place(s analyze.Subject, local string) string {
+// place says where a finding is; own are the addresses of this host.
+func (l Lang) place(s analyze.Subject, own ...string) string {
 	host := s.Host
-	if host == local && local != "" {
+	if host != "" && slices.Contains(own, host) {
 		host += l.pick(" (this host)", "(이 호스트)")
 	}
 	port := func(a string) string {
