@@ -343,7 +343,8 @@ type trouble struct {
 // Trouble is the loss record of a connection's two senders.
 type Trouble struct {
 	conn uint32
-	open bool // may have open holes
+	open bool // may have open holes: it is in Table.holed
+	at   int  // its place there
 	side [2]trouble
 	loop loop
 }

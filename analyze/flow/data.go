@@ -247,7 +247,7 @@ func (t *Table) addHole(c *Conn, s Side, h hole, ip uint32, frame uint64) {
 		t.Stats.MergedHoles++
 	}
 	if !tr.open {
-		tr.open = true
+		tr.open, tr.at = true, len(t.holed)
 		t.holed = append(t.holed, c.trouble-1)
 	}
 	if t.wants(HoleOpened) {

@@ -32,6 +32,7 @@ func (t *Table) Expire(now capture.Instant) {
 			t.countStalled(c, tr, Side(s), now, capture.Instant(StallAge))
 		}
 		if tr.side[0].n+tr.side[1].n > 0 {
+			tr.at = len(keep)
 			keep = append(keep, i)
 		} else {
 			tr.open = false
@@ -105,9 +106,11 @@ func (t *Table) drop(c *Conn, at capture.Instant) {
 	t.remove(c)
 	c.inUse = false
 	if c.trouble != 0 {
-		if t.tr.at(c.trouble - 1).open {
-			i := slices.Index(t.holed, c.trouble-1)
-			t.holed = slices.Delete(t.holed, i, i+1)
+		if tr := t.tr.at(c.trouble - 1); tr.open { // the last one takes its place
+			last := t.holed[len(t.holed)-1]
+			t.holed[tr.at] = last
+			t.tr.at(last).at = tr.at
+			t.holed = t.holed[:len(t.holed)-1]
 		}
 		t.tr.release(c.trouble - 1)
 	}

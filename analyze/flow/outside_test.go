@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"jindan/capture"
 )
 
 // A number that no window can contain counts, and nothing else; a second one that bears it out makes it a hole.
@@ -86,5 +88,38 @@ func TestOutOfWindow(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Connections with holes leave the table at a cost that does not grow with their number.
+func TestDropWithHoles(t *testing.T) {
+	cost := func(n int) time.Duration {
+		tb := New(Options{MaxConns: n})
+		o := capture.Observation{At: t0}
+		p := &o.Packet
+		p.Src, p.Dst = newTalk().c, newTalk().s
+		p.Proto, p.Flags, p.Len, p.Window, p.TTL, p.IPLen = capture.ProtoTCP, ack, 100, 1000, 64, 140
+		for i := range n {
+			p.Src.Port, p.Src.Addr[12], p.Src.Addr[13] = uint16(i), byte(i>>16), byte(i>>24)
+			p.Seq = 1
+			tb.Observe(&o)
+			p.Seq = 1001
+			tb.Observe(&o)
+		}
+		began := time.Now()
+		for i := range tb.conns.n { // the oldest first, which are at the list's beginning
+			tb.drop(tb.conns.at(i), t0)
+		}
+		if len(tb.holed) != 0 || tb.live != 0 {
+			t.Errorf("%d of %d are left, %d in the list", tb.live, n, len(tb.holed))
+		}
+		return time.Since(began)
+	}
+	small, large := time.Millisecond, time.Hour
+	for range 3 { // others use the machine, too
+		small, large = max(small, cost(10_000)), min(large, cost(80_000))
+	}
+	if large > 40*small { // 64 times with a list that is shifted
+		t.Errorf("10,000 in %v, 80,000 in %v", small, large)
 	}
 }

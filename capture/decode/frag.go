@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"hash/maphash"
 	"math/bits"
 
 	"jindan/capture"
@@ -220,15 +221,11 @@ func (t *fragTable) at(i int32) *fragEntry {
 	return &t.chunks[i/fragChunk][i%fragChunk]
 }
 
-// bucket hashes a key: multiply and fold.
-func (k *fragKey) bucket() uint32 {
-	h := uint64(k.id) | uint64(k.proto)<<32
-	for i := 0; i < 16; i += 4 {
-		h = (h ^ uint64(be32(k.src[i:]))) * 0x9e3779b97f4a7c15
-		h = (h>>29 ^ h ^ uint64(be32(k.dst[i:]))) * 0xbf58476d1ce4e5b9
-	}
-	return uint32(h>>32) % fragBuckets
-}
+// fragSeed is secret, so that nobody can choose identifications that share a bucket; no result depends on it.
+var fragSeed = maphash.MakeSeed()
+
+// bucket hashes a key with a secret of the process.
+func (k *fragKey) bucket() uint32 { return uint32(maphash.Comparable(fragSeed, *k)) % fragBuckets }
 
 // lookup returns the entry of key, a fresh one if there is none. A finished
 // datagram gives way to the next of the same identification.
