@@ -9,31 +9,38 @@ import (
 // Link types (LINKTYPE_ values, https://www.tcpdump.org/linktypes.html) that
 // Decode reads.
 const (
-	LinkNull      = 0   // BSD loopback: address family in the writer's byte order
-	LinkEthernet  = 1   // IEEE 802.3
-	LinkPPP       = 9   // PPP, with or without address and control
-	LinkRawBSD    = 12  // IP without a link header, as DLT_RAW on most systems
-	LinkRawOBSD   = 14  // the same on OpenBSD
-	LinkPPPSerial = 50  // PPP or Cisco HDLC
-	LinkPPPoE     = 51  // PPPoE session header first
-	LinkATM       = 100 // RFC 2684 LLC encapsulation
-	LinkRaw       = 101 // IPv4 or IPv6
-	LinkCiscoHDLC = 104
-	LinkIEEE80211 = 105 // IEEE 802.11
-	LinkLoop      = 108 // OpenBSD loopback: address family in network byte order
-	LinkLinuxSLL  = 113 // Linux cooked
-	LinkPFLog     = 117
-	LinkPrism     = 119 // IEEE 802.11 after a Prism header
-	LinkRadioTap  = 127 // IEEE 802.11 after a radiotap header
-	LinkAVS       = 163 // IEEE 802.11 after an AVS header
-	LinkPPI       = 192 // per-packet information, then another link type
-	LinkPPPDir    = 204 // PPP after a direction byte
-	LinkMPLS      = 219
-	LinkIPv4      = 228
-	LinkIPv6      = 229
-	LinkNFLog     = 239 // Linux netfilter log
-	LinkPKTAP     = 258 // Darwin: interface and process, then another link type
-	LinkLinuxSLL2 = 276 // Linux cooked, version 2: what "tcpdump -i any" writes
+	LinkNull          = 0   // BSD loopback: address family in the writer's byte order
+	LinkEthernet      = 1   // IEEE 802.3
+	LinkPPP           = 9   // PPP, with or without address and control
+	LinkRawBSD        = 12  // IP without a link header, as DLT_RAW on most systems
+	LinkRawOBSD       = 14  // the same on OpenBSD
+	LinkPPPSerial     = 50  // PPP or Cisco HDLC
+	LinkPPPoE         = 51  // PPPoE session header first
+	LinkATM           = 100 // RFC 2684 LLC encapsulation
+	LinkRaw           = 101 // IPv4 or IPv6
+	LinkCiscoHDLC     = 104
+	LinkIEEE80211     = 105 // IEEE 802.11
+	LinkFrameRelay    = 107 // RFC 2427, or Cisco's encapsulation
+	LinkLoop          = 108 // OpenBSD loopback: address family in network byte order
+	LinkLinuxSLL      = 113 // Linux cooked
+	LinkPFLog         = 117
+	LinkPrism         = 119 // IEEE 802.11 after a Prism header
+	LinkRadioTap      = 127 // IEEE 802.11 after a radiotap header
+	LinkAVS           = 163 // IEEE 802.11 after an AVS header
+	LinkPPI           = 192 // per-packet information, then another link type
+	LinkPPPDir        = 204 // PPP after a direction byte
+	LinkHDLCDir       = 205 // Cisco HDLC after one
+	LinkFrameRelayDir = 206 // frame relay after one
+	LinkMPLS          = 219
+	LinkIPv4          = 228
+	LinkIPv6          = 229
+	LinkNFLog         = 239 // Linux netfilter log
+	LinkPKTAP         = 258 // Darwin: interface and process, then another link type
+	LinkLinuxSLL2     = 276 // Linux cooked, version 2: what "tcpdump -i any" writes
+	LinkDSABroadcom   = 281 // switch tags between the addresses and the type of Ethernet (net/dsa/tag_*.c in Linux)
+	LinkDSAPrepend    = 282 // a tag before Ethernet
+	LinkDSA           = 283
+	LinkEDSA          = 284
 )
 
 // link reads everything that is not Ethernet.
@@ -67,7 +74,9 @@ func (d *Decoder) linkRare(linkType uint16, b []byte, wire int, p *capture.Packe
 		return d.ppp(b, wire, p)
 	case LinkCiscoHDLC:
 		return d.after(4, b, wire, 2, p)
-	case LinkPPPDir:
+	case LinkFrameRelay:
+		return d.frameRelay(b, wire, p)
+	case LinkPPPDir, LinkHDLCDir, LinkFrameRelayDir:
 		if len(b) < 1 {
 			return short(wire, 1)
 		}
@@ -75,7 +84,25 @@ func (d *Decoder) linkRare(linkType uint16, b []byte, wire int, p *capture.Packe
 		if b[0] != 0 {
 			p.Dir = capture.DirOutbound
 		}
-		return d.ppp(b[1:], wire-1, p)
+		switch b, wire = b[1:], wire-1; linkType {
+		case LinkHDLCDir:
+			return d.after(4, b, wire, 2, p)
+		case LinkFrameRelayDir:
+			return d.frameRelay(b, wire, p)
+		}
+		return d.ppp(b, wire, p)
+	case LinkDSABroadcom, LinkDSA:
+		d.setMACs(b, p)
+		return d.after(ethernetLen+4, b, wire, ethernetLen+2, p)
+	case LinkEDSA:
+		d.setMACs(b, p)
+		return d.after(ethernetLen+8, b, wire, ethernetLen+6, p)
+	case LinkDSAPrepend:
+		if len(b) < 4 {
+			return short(wire, 4)
+		}
+		d.setMACs(b[4:], p)
+		return d.ethernet(b[4:], wire-4, p)
 	case LinkPPPoE:
 		return d.pppoe(b, wire, p)
 	case LinkATM:
@@ -100,6 +127,40 @@ func (d *Decoder) linkRare(linkType uint16, b []byte, wire int, p *capture.Packe
 		return d.nflog(b, wire, p)
 	}
 	return capture.LossLinkType
+}
+
+// frameRelay reads a Q.922 address of 2 to 4 octets, and what RFC 2427 §4 puts behind it, or, as Cisco does, an EtherType.
+func (d *Decoder) frameRelay(b []byte, wire int, p *capture.Packet) capture.LossReason {
+	const ui, nlpidSNAP, nlpidIPv4, nlpidIPv6 = 0x03, 0x80, 0xcc, 0x8e
+	n := 0
+	for n < 4 && n < len(b) && b[n]&1 == 0 { // the last octet has the bit
+		n++
+	}
+	n++
+	if len(b) < n+2 {
+		return short(wire, n+2)
+	}
+	if b, wire = b[n:], wire-n; b[0] != ui {
+		return d.after(2, b, wire, 0, p)
+	}
+	b, wire = b[1:], wire-1
+	if b[0] == 0 && len(b) > 1 { // a pad
+		b, wire = b[1:], wire-1
+	}
+	switch b[0] {
+	case nlpidIPv4:
+		return d.ip4(b[1:], wire-1, p)
+	case nlpidIPv6:
+		return d.ip6(b[1:], wire-1, p)
+	case nlpidSNAP:
+		if len(b) < 6 {
+			return short(wire, 6)
+		}
+		if b[1]|b[2] == 0 && b[3] == 0 {
+			return d.after(6, b, wire, 4, p)
+		}
+	}
+	return capture.LossNotIP
 }
 
 // after reads a header of n bytes that has an EtherType at typeAt.

@@ -169,6 +169,9 @@ func (a *app) complain(in *input, got report.Input, inErr error) int {
 		case f.Damage != "":
 			a.log.Error().Msgf("%s: %s; what stands before that was read", f.Name, f.Damage)
 			code = exitUnusable
+		case f.LinkType != "":
+			a.log.Error().Msgf("%s: none of its %d packets can be decoded: they are of link type %s, which is not known here", f.Name, f.Packets, f.LinkType)
+			code = exitUnusable
 		case f.Cut:
 			a.log.Warn().Msgf("%s: is cut short in its last packet, at byte %d; what stands before that was read", f.Name, f.CutOffset)
 		}

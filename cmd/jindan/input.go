@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"jindan/capture"
@@ -168,10 +169,26 @@ func (in *input) report(err error) report.Input {
 	for _, f := range in.files {
 		s := f.Stats()
 		r.Files = append(r.Files, report.File{Name: f.Name(), Packets: s.Packets, Cut: s.Cut, CutOffset: s.CutOffset,
-			Damage: damage[f.Name()], NoTime: s.NoTime})
+			Damage: damage[f.Name()], NoTime: s.NoTime, LinkType: unreadable(&s)})
 	}
 	r.Files = append(r.Files, in.refused...)
 	return r
+}
+
+// unreadable names the link types of a file of which no packet can be decoded for that reason.
+func unreadable(s *pcapfile.Stats) string {
+	if s.Packets == 0 || s.Unread[capture.LossLinkType] != s.Packets {
+		return ""
+	}
+	var names []string
+	for _, l := range s.LinkTypes {
+		if n := decode.LinkName(l.Type); n != "" {
+			names = append(names, fmt.Sprintf("%d (LINKTYPE_%s)", l.Type, n))
+		} else {
+			names = append(names, strconv.Itoa(int(l.Type)))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // broken says why and where a file cannot be read further.

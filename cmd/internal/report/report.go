@@ -61,6 +61,7 @@ type File struct {
 	Cut       bool   // it ends inside its last packet
 	CutOffset int64
 	NoTime    uint64 // packets without a time of their own
+	LinkType  string // the link type that cannot be read and that all packets have; empty: some can
 }
 
 func (o Options) withDefaults() Options {
