@@ -4,8 +4,8 @@
 // standard input. What a file is, its content decides, not its name.
 //
 // A file is data from strangers: every length is checked before anything is allocated
-// or read by it. A damaged file delivers what stands before the damage and then fails
-// with a [*DamageError]; a file that merely ends too early delivers everything, ends
+// or read by it. A damaged file delivers what stands before the damage, and behind it as soon as a
+// record is plausible again, and in the end fails with a [*DamageError]; a file that merely ends too early delivers everything, ends
 // with io.EOF, and says so in [Stats].
 //
 // Memory per open file: a read buffer of 64 KiB, 1 MiB from its second filling on,
@@ -77,6 +77,8 @@ type DamageError struct {
 	File   string
 	Offset int64  // where the broken record starts; in the unpacked data, if the file is compressed
 	What   string // one sentence for the user, without the file's name
+	// Skipped is how many bytes were skipped, there and later, to go on reading; 0: nothing behind Offset could be read.
+	Skipped int64
 }
 
 // Error returns What; whoever prints it puts the name of the file before it.
@@ -99,6 +101,7 @@ type File struct {
 	last   capture.Instant // time of the previous packet record
 	until  capture.Instant // latest time delivered
 	losses []loss          // still to be delivered before err
+	damage *DamageError    // the first, if reading went on behind it
 	err    error           // why there are no more records
 	stats  Stats
 	arenas capture.Arenas
@@ -242,6 +245,9 @@ func (f *File) Read(ctx context.Context, b *capture.Batch) error {
 				if err == errMore {
 					break
 				}
+				if damage, ok := err.(*DamageError); ok && f.resync(damage) {
+					continue
+				}
 				f.end(err)
 				continue
 			}
@@ -316,7 +322,11 @@ func (f *File) count() {
 func (f *File) end(err error) {
 	var damage *DamageError
 	var last capture.LossReason
+	resumed := f.resumed()
 	switch {
+	case resumed != nil && (err == io.EOF || err == errCut):
+		resumed.File = f.name
+		last, err = capture.LossFileDamaged, resumed
 	case err == io.EOF:
 	case err == errCut:
 		f.stats.Cut, f.stats.CutOffset = true, f.win.offset()

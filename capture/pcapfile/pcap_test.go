@@ -92,7 +92,7 @@ func TestPcapDamage(t *testing.T) {
 	for name, f := range map[string][]byte{"": file, unpacked: gzipped(t, file)} {
 		obs, st, err := readAll(t, bytes.NewReader(f), 10, &rawDecoder{})
 		var damage *DamageError
-		if !errors.As(err, &damage) || *damage != (DamageError{"test", 100, fmt.Sprintf(what, name)}) {
+		if !errors.As(err, &damage) || *damage != (DamageError{File: "test", Offset: 100, What: fmt.Sprintf(what, name)}) {
 			t.Errorf("%q: %v", name, err)
 		}
 		check(t, obs, []want{{at: 9e9, frame: 1, n: 60, wire: 60, link: 1}, {at: 9e9, loss: capture.LossFileDamaged, lost: 1}})

@@ -247,6 +247,6 @@ func (w *window) place() string {
 // damage returns a DamageError for the next record: "packet 7 at byte 1234 <what>:
 // the file is damaged from there on".
 func (w *window) damage(subject, format string, args ...any) error {
-	return &DamageError{Offset: w.offset(), What: fmt.Sprintf("%s at %s %s: the file is damaged from there on",
+	return &DamageError{Offset: w.offset(), What: fmt.Sprintf("%s at %s %s"+damagedOn,
 		subject, w.place(), fmt.Sprintf(format, args...))}
 }

@@ -167,7 +167,11 @@ func (a *app) complain(in *input, got report.Input, inErr error) int {
 	for _, f := range got.Files {
 		switch {
 		case f.Damage != "":
-			a.log.Error().Msgf("%s: %s; what stands before that was read", f.Name, f.Damage)
+			what := "what stands before that was read"
+			if f.Resumed {
+				what = "what stands before and behind that was read"
+			}
+			a.log.Error().Msgf("%s: %s; %s", f.Name, f.Damage, what)
 			code = exitUnusable
 		case f.LinkType != "":
 			a.log.Error().Msgf("%s: none of its %d packets can be decoded: they are of link type %s, which is not known here", f.Name, f.Packets, f.LinkType)

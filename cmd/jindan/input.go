@@ -151,11 +151,13 @@ func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error
 
 // report says what was read. err is what read returned.
 func (in *input) report(err error) report.Input {
-	damage := map[string]string{}
+	damage, resumed := map[string]string{}, map[string]bool{}
 	for _, e := range splitErrors(err) {
 		var s *capture.SourceError
 		if errors.As(e, &s) {
 			damage[s.Name] = broken(s.Err)
+			var d *pcapfile.DamageError
+			resumed[s.Name] = errors.As(s.Err, &d) && d.Skipped > 0
 		}
 	}
 	r := report.Input{Interrupted: errors.Is(err, context.Canceled)}
@@ -169,7 +171,7 @@ func (in *input) report(err error) report.Input {
 	for _, f := range in.files {
 		s := f.Stats()
 		r.Files = append(r.Files, report.File{Name: f.Name(), Packets: s.Packets, Cut: s.Cut, CutOffset: s.CutOffset,
-			Damage: damage[f.Name()], NoTime: s.NoTime, LinkType: unreadable(&s)})
+			Damage: damage[f.Name()], Resumed: resumed[f.Name()], NoTime: s.NoTime, LinkType: unreadable(&s)})
 	}
 	r.Files = append(r.Files, in.refused...)
 	return r

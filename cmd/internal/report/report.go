@@ -58,6 +58,7 @@ type File struct {
 	Packets   uint64
 	Unread    bool   // could not be opened
 	Damage    string // why it could not be read to its end; empty: it could
+	Resumed   bool   // it was read on behind the damage
 	Cut       bool   // it ends inside its last packet
 	CutOffset int64
 	NoTime    uint64 // packets without a time of their own
