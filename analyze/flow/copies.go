@@ -29,6 +29,9 @@ const (
 	// A stack that retransmits waits at least for a round trip. An equal packet within half of that, or
 	// within copyBlind when the round trip is unknown, was not sent again.
 	copyBlind = 300 * time.Microsecond
+	// soonestTimer: nobody sends data again of its own accord sooner: two ticks of 1 ms, the least that Linux gives a tail loss
+	// probe (TCP_TIMEOUT_MIN, include/net/tcp.h). At the end that completes a handshake its round trip measures next to nothing.
+	soonestTimer = 2 * time.Millisecond
 	// copyHorizon: the IP-ID counter of a busy sender comes round after 65,536 packets (RFC 6864 §4);
 	// later than this an equal ID is no evidence.
 	copyHorizon = 30 * time.Second
@@ -98,6 +101,8 @@ func (t *copyTable) soonest(c *Conn, s Side, p *capture.Packet, at capture.Insta
 		return c.HandshakeRTT // the receiver has asked for it
 	case p.IPID != 0:
 		return minRTO
+	case p.Len > 0 && r.dup < 2 && r.flags&sackSeen == 0:
+		return soonestTimer // the receiver has not asked for it
 	case c.HandshakeRTT > 0:
 		return c.HandshakeRTT / 2
 	}

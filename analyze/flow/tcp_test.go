@@ -100,6 +100,38 @@ func (k *talk) want(t *testing.T, want ...string) {
 	}
 }
 
+// Over IPv6 there is no identification, and at the end that completes the handshake its round trip measures next to nothing: a
+// mirrored capture doubles packets later than that.
+func TestCopiesOnAShortPath(t *testing.T) {
+	const us = time.Microsecond
+	for name, c := range map[string]struct {
+		asked bool
+		want  []string
+	}{
+		"nobody has asked":    {false, []string{"copy 100"}},
+		"the peer has a hole": {true, []string{"retransmit fast 100"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newTalk(Retransmit, Copy)
+			k.id = 0
+			k.send(0, Client, syn, 0, 0, 0)
+			k.send(15*us, Server, synack, 0, 1, 0)
+			k.send(5*us, Client, ack, 1, 1, 0)
+			k.send(ms, Server, ack, 1, 1, 100)
+			if c.asked {
+				for i := range uint32(3) {
+					k.send(10*us, Server, ack, 101+100*i, 1, 100)
+				}
+				for range 3 {
+					k.send(10*us, Client, ack, 1, 1, 0)
+				}
+			}
+			k.send(20*us, Server, ack, 1, 1, 100)
+			k.want(t, c.want...)
+		})
+	}
+}
+
 const ms = time.Millisecond
 
 func TestLoss(t *testing.T) {
@@ -191,6 +223,10 @@ func TestLoss(t *testing.T) {
 			k.send(-400*ms, Server, ack, 1, 1, 1460)
 			k.send(-ms, Client, ack, 1, 1, 0)
 		}, nil},
+		{"without an IP-ID, after a probe's time: sent again", func(k *talk) {
+			k.send(5*ms, Server, ack, 1, 1, 1460, at(0))
+			k.send(300*ms, Server, ack, 1, 1, 1460, at(0))
+		}, []string{"retransmit rto 1460"}},
 		{"the same IP-ID after a time-out: sent again", func(k *talk) {
 			k.send(ms, Server, ack, 1, 1, 1460, at(7))
 			k.send(300*ms, Server, ack, 1, 1, 1460, at(7))
