@@ -76,7 +76,7 @@ type serverState struct {
 	ended    stop            // the stop whose requests are being answered
 	lastAt   capture.Instant // newest answer
 	total    uint32          // answered, ever
-	bad      uint32          // of the usual kinds, not in time, ever
+	bad      uint32          // not answered in time, ever, of whatever kind
 	left     uint32          // clients that gave up, whatever the kind
 	leftAt   capture.Instant // first of them
 	leftTo   capture.Instant // newest
@@ -244,6 +244,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 		st.late(since, c, size)
 	}
 	if !unusual {
+		st.bad++ // not a sign of trouble, but nothing is ruled out by it
 		return
 	}
 	st.time(since, wait, true)
@@ -617,11 +618,12 @@ func (st *serverState) slowSince(at capture.Instant) (flows, clients int) {
 	return len(conns), len(addrs)
 }
 
-// Assess describes the service with the largest share of requests that were not answered in time.
+// Assess describes the service with the largest share of requests that were not answered in time, with
+// the largest p95 of all.
 func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 	enough := uint32(w.Params.Int("min_requests"))
 	f := SlowServer{Class: "served"}
-	worst := -1.0
+	worst, p95 := -1.0, 0.0
 	d.services.each(func(_ capture.Endpoint, st *serverState) bool {
 		waiting := 0
 		for _, r := range st.overdue.keys {
@@ -630,12 +632,16 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 			}
 		}
 		n := st.total + st.left + uint32(waiting)
+		if n >= enough {
+			p95 = max(p95, st.before.quantile(0.95), quantile(st.recent.since(0), 0.95))
+		}
 		if share := ratio(st.bad+st.left+uint32(waiting), n); n >= enough && share > worst {
 			worst = share
 			f = SlowServer{Class: "served", Requests: int(n), Answered: int(st.total), Slow: int(st.bad), Left: int(st.left), GaveUp: int(st.left),
-				Unanswered: waiting + int(st.left), P50: st.before.quantile(0.5), P95: st.before.quantile(0.95), Stops: len(st.stops), Stalled: len(st.paused.keys)}
+				Unanswered: waiting + int(st.left), P50: st.before.quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
 		}
 		return true
 	})
+	f.P95 = p95
 	return analyze.Assessment{Assessable: worst >= 0, Features: f}
 }
