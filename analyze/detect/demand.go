@@ -97,7 +97,7 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	f.SourcesBefore, f.FailedBefore = st.timeBefore()
 	// One source stands out only if its share has grown: the proxy, through which everybody
 	// comes, always had it all.
-	if f.Share < w.Params.Float("min_share") || f.Share < 1.5*f.ShareBefore {
+	if f.Share < w.Params.Float("min_share") || f.Share < w.Params.Float("min_share_growth")*f.ShareBefore {
 		f.Class = classSpread
 		f.SYNs, f.Rate, f.RateBefore = int(total), float64(total)/span, r.before
 		f.OthersFailed = min(ratio(failed+top.failed, max(total, 1)), 1)
