@@ -110,7 +110,7 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 		f.Type = flow.DNSType(asked.qtype)
 	}
 	f.Names, f.ExpectedSize = len(names.keys), int(median(expected))
-	f.Elsewhere, f.ElsewhereAfter = len(elsewhere), median(elsewhere)
+	f.Elsewhere, f.ElsewhereAfter = min(len(elsewhere), f.Unanswered), median(elsewhere)
 	// Names whose answers are large: split where the unanswered share changes most, as for segments.
 	cut := cliff(&bySize)
 	if cut == 0 {
@@ -125,6 +125,7 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 	for i := cut; i < flow.Bins; i++ {
 		f.BigUnanswered += int(bySize.lost[i])
 	}
+	f.BigUnanswered = min(f.BigUnanswered, f.Unanswered) // A and AAAA are one
 	return most
 }
 

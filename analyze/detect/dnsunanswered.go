@@ -178,17 +178,18 @@ func (st *unansweredState) count(l *lookup, b *dnsBin) {
 	st.total++
 }
 
-// fail counts the group of l among those that fail, once.
-func (st *unansweredState) fail(l *lookup, b *dnsBin) {
+// fail counts the group of l among those that fail, once; it reports whether it did so now.
+func (st *unansweredState) fail(l *lookup, b *dnsBin) bool {
 	st.count(l, b)
 	if g := l.group; g != nil {
 		if g.failed {
-			return
+			return false
 		}
 		g.failed = true
 	}
 	b.bad++
 	st.lost++
+	return true
 }
 
 // connected takes what became of a connection to a server whose answers are too large for UDP.
@@ -221,16 +222,13 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 	}
 	b := st.bin(l.began())
 	note := "no answer"
+	var why *uint32 // counts those that fail for that reason
 	switch {
-	case l.served:
-		st.count(l, b)
-		return
-	case l.stray.Port != 0 && l.tries == 1 && l.elsewhere == 0:
-		st.count(l, b) // its asker, who does not ask again, takes what it gets
+	case l.served, l.stray.Port != 0 && l.tries == 1 && l.elsewhere == 0:
+		st.count(l, b) // nobody waits, or whoever asked takes what it gets from anybody: it does not ask again
 		return
 	case l.stray.Port != 0:
-		b.strays++
-		st.stray = l.stray
+		st.stray, why = l.stray, &b.strays
 		note = "answered by " + l.stray.String() + ", which was not asked"
 	case l.truncated && l.proto == capture.ProtoUDP:
 		f := d.cutOff(l)
@@ -238,26 +236,28 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 			st.count(l, b) // what fits is enough for its asker
 			return
 		}
-		if note = "answer truncated, TCP not answered"; f.refused {
-			note = "answer truncated, TCP refused"
-			b.refused++
-		} else {
-			b.silent++
+		if note, why = "answer truncated, TCP not answered", &b.silent; f.refused {
+			note, why = "answer truncated, TCP refused", &b.refused
 		}
+	case l.unreachable:
+		why = &b.unreachable
 	}
-	st.fail(l, b)
+	counted := st.fail(l, b)
 	if b.first == 0 || l.first < b.first {
 		b.first = l.first
 	}
-	if l.tries > 1 {
-		b.retried++
+	if counted && why != nil {
+		*why++
 	}
-	if l.unreachable {
-		b.unreachable++
+	if counted && l.tries > 1 {
+		b.retried++
 	}
 	st.insists = st.insists || l.tries > 1 || l.elsewhere > 0 || l.unreachable || l.stray.Port != 0
 	q := unansweredQ{at: l.first, name: l.name, text: w.Flows.DNSNameOf(l.record, l.name), qtype: l.qtype,
-		tries: int(l.tries), elsewhere: l.elsewhere}
+		tries: int(l.tries)}
+	if counted {
+		q.elsewhere = l.elsewhere
+	}
 	if q.text != "" {
 		note = flow.DNSType(l.qtype) + " " + q.text + ": " + note
 	}

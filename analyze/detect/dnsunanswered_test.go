@@ -154,6 +154,22 @@ func TestDNSUnanswered(t *testing.T) {
 				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), -1, 0, 0)
 			})
 		}},
+		{name: "one question, asked three times", local: app, want: "warn resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				n.call(0, app, "203.0.113.7:443", ms)
+				c := n.from(app)
+				q := n.ask(100*ms, c, dns, "a.test", typeA)
+				n.udp(5100*ms, c, host(dns), q, len(q))
+				n.udp(10100*ms, c, host(dns), q, len(q))
+				n.call(20*sec, app, "203.0.113.7:443", ms)
+			}},
+		{name: "one question, asked twice", local: app, make: func(n *network) {
+			n.call(0, app, "203.0.113.7:443", ms)
+			c := n.from(app)
+			q := n.ask(100*ms, c, dns, "a.test", typeA)
+			n.udp(5100*ms, c, host(dns), q, len(q))
+			n.call(30*sec, app, "203.0.113.7:443", ms)
+		}},
 		{name: "answered by another address", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
 			make: func(n *network) {
 				every(100*ms, 40*sec, 500*ms, func(at time.Duration, i int) {
