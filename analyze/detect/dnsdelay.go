@@ -46,11 +46,11 @@ type DNSDelay struct {
 type dnsDelay struct {
 	lookups lookups
 	states  resolvers[delayState]
-	known   subjects[question, bool]          // names that a server has answered before
-	chains  subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
-	slow    time.Duration                     // the rule's threshold, as of the last window
-	served  latencies                         // all answers, for the assessment
-	gone    worst                             // of the states that were dropped
+	known   subjects[question, capture.Instant] // when a server first answered for a name
+	chains  subjects[uint64, capture.Instant]   // lookups, by number, that were answered, and when lately
+	slow    time.Duration                       // the rule's threshold, as of the last window
+	served  latencies                           // all answers, for the assessment
+	gone    worst                               // of the states that were dropped
 }
 
 type delayState struct {
@@ -97,7 +97,7 @@ const (
 func newDNSDelay() analyze.Detector {
 	return &dnsDelay{lookups: lookups{pending: newSubjects[uint64, lookup](maxLookups), // which servers are asked beside is not asked
 		groups: groups{newSubjects[askedKey, *group](maxLookups)}}, states: newResolvers[delayState](),
-		known: newSubjects[question, bool](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
+		known: newSubjects[question, capture.Instant](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
 		slow: slowDNS}
 }
 
@@ -154,7 +154,10 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	}
 	cold := true
 	if known := d.known.get(questionOf(q)); known != nil {
-		cold, *known = !*known, true
+		// What was asked before the first answer waited for the same as that did.
+		if cold = *known == 0 || asked < *known; *known == 0 {
+			*known = e.At
+		}
 	}
 	// A recursive server may be slow with what it does not know. Not when it answers at last as soon as it is asked
 	// again, nor when it is asked not to recurse.

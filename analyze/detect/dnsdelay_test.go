@@ -129,6 +129,25 @@ func TestDNSDelay(t *testing.T) {
 				n.query(at+600*ms, app, dns, fmt.Sprintf("n%d.test", i), ms, noError, 200)
 			})
 		}},
+		{name: "cold names, asked again before the first answer is there", make: func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, i int) {
+				name := fmt.Sprintf("n%d.test", i)
+				n.query(at, app, dns, name, 600*ms, noError, 200)
+				n.query(at+250*ms, app, dns, name, 350*ms, noError, 200)
+				n.query(at+700*ms, app, dns, name, ms, noError, 200)
+			})
+		}},
+		{name: "a name that is asked for all the time, now and then without an answer: the next question is no repetition", make: func(n *network) {
+			every(0, 90*sec, 2250*ms, func(at time.Duration, i int) {
+				for k := range 9 {
+					wait := ms
+					if (i+k)%20 == 7 {
+						wait = -1
+					}
+					n.query(at+time.Duration(k)*100*ms, app, dns, fmt.Sprintf("n%d.test", k), wait, noError, 200)
+				}
+			})
+		}},
 		{name: "a storm of names that do not exist", make: func(n *network) {
 			every(0, 30*sec, 20*ms, func(at time.Duration, i int) {
 				n.query(at, app, dns, fmt.Sprintf("n%d.test", i), ms, nxDomain, 0)

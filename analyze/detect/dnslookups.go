@@ -39,6 +39,7 @@ type lookup struct {
 	over        bool // answered, or decided
 	again       bool // a late try of a lookup that counts as unanswered already
 	truncated   bool // answered over UDP, but cut: TCP should follow
+	same        bool // asked again under the same id from the same socket
 	served      bool // another server, asked at the same time, answered at once: nobody waited for this one
 	cutAt       capture.Instant
 	unreachable bool             // ICMP said so
@@ -246,6 +247,7 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 	if (l.last != e.At || l.tries == 0) && l.tries < maxTries {
 		l.tries++ // DNSQuery and DNSRepeat tell of the same packet
 	}
+	l.same = l.same || e.Kind == flow.DNSRepeat && !e.Flag
 	l.last, l.proto = e.At, d.Proto
 	return at, l
 }
@@ -267,8 +269,8 @@ func (ls *lookups) moved(l *lookup, at capture.Instant) {
 	// Where all wait for one server nobody turns to another: a flood of equal questions walks nowhere.
 	for o := w.oldest; o != nil && w.mixed && at.Sub(o.at) >= askElsewhere; o = o.next {
 		ls.steps++
-		if o.server != l.server && !o.over && o.elsewhere == 0 {
-			o.elsewhere = at.Sub(o.at)
+		if o.server != l.server && !o.over && o.elsewhere == 0 && at.Sub(o.first) >= askElsewhere {
+			o.elsewhere = at.Sub(o.first)
 			break
 		}
 	}

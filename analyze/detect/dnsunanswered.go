@@ -70,6 +70,7 @@ type unansweredState struct {
 	lost     int              // of these
 	answered bool             // ever
 	stray    capture.Endpoint // newest address that answered in place of the server
+	same     int              // of those lost, asked again under the same id
 	insists  bool             // an unanswered question was asked again, here or elsewhere, or ICMP answered it
 }
 
@@ -252,6 +253,9 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 	if counted && l.tries > 1 {
 		b.retried++
 	}
+	if counted && l.same {
+		st.same++
+	}
 	st.insists = st.insists || l.tries > 1 || l.elsewhere > 0 || l.unreachable || l.stray.Port != 0
 	q := unansweredQ{at: l.first, name: l.name, text: w.Flows.DNSNameOf(l.record, l.name), qtype: l.qtype,
 		tries: int(l.tries)}
@@ -294,7 +298,8 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: lossy}
 		// Without any answer in the capture, nothing tells silence from a direction that was not
 		// captured, unless the host is seen to receive something else.
-		if !st.answered && d.answered.peek(k.client) == nil {
+		// Most of what its asker asks again under the same id has got no answer, seen or not.
+		if !st.answered && 2*st.same < st.lost && d.answered.peek(k.client) == nil {
 			if hear == nil {
 				hear = hearing(w)
 			}
@@ -370,12 +375,13 @@ func (x *worst) of() (bad, total int) {
 }
 
 func (d *dnsUnanswered) Assess(w *analyze.Window) analyze.Assessment {
-	x := d.gone
+	x, same := d.gone, 0
 	d.states.each(func(_ resolverKey, st *unansweredState) bool {
 		x.add(st.lost, st.total)
+		same += st.same
 		return true
 	})
-	f := DNSUnanswered{OneWay: w.Flows.DNSStats().OneWay()}
+	f := DNSUnanswered{OneWay: w.Flows.DNSStats().OneWay() && same == 0}
 	f.Unanswered, f.Queries = x.of()
 	f.Share = ratio(f.Unanswered, f.Queries)
 	return analyze.Assessment{Assessable: f.Queries > 0 && !f.OneWay, Features: f}

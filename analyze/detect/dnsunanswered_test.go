@@ -163,6 +163,16 @@ func TestDNSUnanswered(t *testing.T) {
 				n.udp(10100*ms, c, host(dns), q, len(q))
 				n.call(20*sec, app, "203.0.113.7:443", ms)
 			}},
+		{name: "nothing else is seen, but what is asked again got no answer", want: "warn resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
+			make: func(n *network) {
+				every(100*ms, 60*sec, 15*sec, func(at time.Duration, i int) {
+					c := n.from(app)
+					q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i), typeA)
+					for _, after := range []time.Duration{sec, 3 * sec} {
+						n.udp(at+after, c, host(dns), q, len(q))
+					}
+				})
+			}},
 		{name: "one question, asked twice", local: app, make: func(n *network) {
 			n.call(0, app, "203.0.113.7:443", ms)
 			c := n.from(app)

@@ -49,6 +49,7 @@ type DNS struct {
 	// First, what the caller waited runs from LookupAt.
 	LookupAt capture.Instant
 	Latency  time.Duration // from First to the first answer; valid if Answered
+	Period   time.Duration // since the client last asked this server for this name, if that was answered at once; else 0
 	Gap      time.Duration // between the newest query and the one before it; 0: there was one query
 
 	QueryFrame   uint64

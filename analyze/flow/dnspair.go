@@ -101,6 +101,9 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 		at.Sub(before.First) <= dnsRetryMax:
 		d.LookupAt, d.Lookup, d.Tries, d.AfterTruncated = before.LookupAt, before.Lookup, before.Tries, true
 	}
+	if asked != nil && asked.Answered && asked.Tries == 1 {
+		d.Period = at.Sub(asked.First)
+	}
 	t.enter(byID, n, d, old)
 	t.enter(byName, n, d, asked)
 	t.ev = Event{Kind: DNSQuery, Side: Client, At: at, Since: d.LookupAt, Dur: at.Sub(d.LookupAt),
@@ -112,11 +115,15 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	}
 }
 
-// anew reports whether d, which looks like the next try of e, is another caller's: a lookup of two types that begins
-// from a socket of its own. Of one that tries again the other type is tried again too, or not asked.
+// anew reports whether d, which looks like the next try of e, is another lookup: of a name that is asked for as often
+// as this anyway, or of two types at once from a socket of its own. Of one that tries again the other type is tried
+// again too, or not asked.
 func (t *dnsTable) anew(d, e *DNS) bool {
-	if d.Client.Port == e.Client.Port {
+	if d.Client.Port == e.Client.Port || d.ID == e.ID {
 		return false
+	}
+	if e.Period > 0 && 2*d.First.Sub(e.First) <= 3*e.Period && 2*e.Period <= 3*d.First.Sub(e.First) {
+		return true
 	}
 	mate := DNS{Client: d.Client, Server: d.Server, NameHash: d.NameHash}
 	switch d.QType {
