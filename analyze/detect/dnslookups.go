@@ -244,10 +244,12 @@ func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
 			first: e.At, frame: e.Frame, port: d.Client.Port, again: d.Tries > 1 && piece == 0}
 		ls.moved(l, e.At)
 	}
-	if (l.last != e.At || l.tries == 0) && l.tries < maxTries {
-		l.tries++ // DNSQuery and DNSRepeat tell of the same packet
+	// DNSQuery and DNSRepeat tell of the same packet, and a packet that was captured twice is one: what comes sooner
+	// than any time-out is no try.
+	if try := l.tries == 0 || e.At.Sub(l.last) >= askElsewhere; try && l.tries < maxTries {
+		l.same = l.same || e.Kind == flow.DNSRepeat && !e.Flag
+		l.tries++
 	}
-	l.same = l.same || e.Kind == flow.DNSRepeat && !e.Flag
 	l.last, l.proto = e.At, d.Proto
 	return at, l
 }

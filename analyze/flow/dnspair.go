@@ -152,12 +152,15 @@ type resolverPair struct {
 
 // again takes a repeat of the query of d under the same id.
 func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Instant, emit func(*Event)) {
-	if d.Tries < 1<<16-1 {
+	// Sooner than any time-out it is the same packet, captured twice.
+	try := at.Sub(d.Last) >= dnsRetryMin
+	if try && d.Tries < 1<<16-1 {
 		d.Tries++
 		d.Repeats++
 	}
-	d.Gap = at.Sub(d.Last)
-	d.Last = max(d.Last, at)
+	if try {
+		d.Gap, d.Last = at.Sub(d.Last), at
+	}
 	of := *d
 	n, r := t.add()
 	r.Client, r.Server, r.Proto = p.Src, p.Dst, p.Proto
@@ -169,6 +172,9 @@ func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Inst
 		r.repeat, d.repeat = d.repeat, t.ref(n)
 	} else {
 		d = r
+	}
+	if !try {
+		return
 	}
 	t.ev = Event{Kind: DNSRepeat, Side: Client, At: at, Since: of.First, Dur: at.Sub(of.First),
 		Len: size, IPLen: p.IPLen, N: uint32(of.Tries), Frame: p.Frame, DNS: d}
