@@ -97,6 +97,29 @@ func equalMessage(a, b *dnsMessage) bool {
 		a.Truncated == b.Truncated && a.RD == b.RD && a.HasEDNS == b.HasEDNS && a.NameCut == b.NameCut
 }
 
+// After a gap messages are found again where the length comes in a segment of its own.
+func TestDNSStreamResumesAtLength(t *testing.T) {
+	var s dnsStream
+	s.lose()
+	m := dnsWire(7, reply, "a.example", 1)
+	var got []int
+	for _, b := range [][]byte{m[5:], {0, byte(len(m))}, m, {0, byte(len(m))}, m[:20], m[20:], {1, 2}, {0, byte(len(m))}} {
+		for n := len(b); n > 0; {
+			msg, size, used := s.next(b, n)
+			if size > 0 {
+				got = append(got, size)
+				if be16(msg) != 7 {
+					t.Errorf("message %x", msg)
+				}
+			}
+			b, n = b[min(used, len(b)):], n-used
+		}
+	}
+	if !slices.Equal(got, []int{len(m), len(m)}) {
+		t.Errorf("messages of %d bytes, want two of %d", got, len(m))
+	}
+}
+
 // TestDNSStream cuts a stream of three messages in every way into two or three segments.
 func TestDNSStream(t *testing.T) {
 	var stream []byte

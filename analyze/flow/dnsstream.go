@@ -17,7 +17,8 @@ type dnsStream struct {
 	kept   uint16 // bytes of it in keep
 	length uint8  // bytes of the length prefix that are known: 0, 1, 2
 	lost   bool
-	gap    bool // bytes within keep's reach were not captured
+	prefix uint16 // lost: the newest segment held two bytes, which may be a length; 0: it did not
+	gap    bool   // bytes within keep's reach were not captured
 	keep   [dnsStreamKeep]byte
 }
 
@@ -39,10 +40,18 @@ func (s *dnsStream) lose() { *s = dnsStream{lost: true} }
 func (s *dnsStream) next(b []byte, n int) (msg []byte, size, used int) {
 	b = b[:min(len(b), n)]
 	if s.lost {
-		if !resumes(b, n) {
+		switch prefix := s.prefix; {
+		case prefix != 0 && n <= int(prefix) && begins(b):
+			// Some servers send the length in a segment of its own.
+			*s = dnsStream{size: prefix, length: 2}
+		case resumes(b, n):
+			*s = dnsStream{}
+		default:
+			if s.prefix = 0; n == 2 && len(b) == 2 && be16(b) >= dnsHeader {
+				s.prefix = be16(b)
+			}
 			return nil, 0, n
 		}
-		s.lost = false
 	}
 	for s.length < 2 {
 		if used == n {
@@ -83,7 +92,7 @@ func (s *dnsStream) next(b []byte, n int) (msg []byte, size, used int) {
 // message that is longer than the segment must also have a question in a class in use (IN,
 // CH, HS, NONE, ANY).
 func resumes(b []byte, n int) bool {
-	if len(b) < 2+dnsHeader || be16(b) < dnsHeader || b[4]>>3&0x0f > 6 || be16(b[6:]) > 1 {
+	if len(b) < 2+dnsHeader || be16(b) < dnsHeader || !begins(b[2:]) {
 		return false
 	}
 	if int(be16(b))+2 <= n {
@@ -99,6 +108,9 @@ func resumes(b []byte, n int) bool {
 	}
 	return false
 }
+
+// begins reports whether b may begin with a DNS header.
+func begins(b []byte) bool { return len(b) >= dnsHeader && b[2]>>3&0x0f <= 6 && be16(b[4:]) <= 1 }
 
 // dnsStreams are the DNS over TCP connections: the newest maxDNSStreams of them.
 type dnsStreams struct {
