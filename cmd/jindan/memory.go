@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"runtime/debug"
 	"unsafe"
 
@@ -59,10 +58,10 @@ func divide(cfg *config.Config, namespaces int) memory {
 	}
 }
 
-// limitHeap makes the runtime collect garbage sooner when the heap comes near to n bytes, unless the environment says how
-// much it may take.
+// limitHeap makes the runtime collect garbage sooner when the heap comes near to n bytes, unless the environment (GOMEMLIMIT)
+// allows it less.
 func limitHeap(n int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
+	if debug.SetMemoryLimit(-1) > n {
 		debug.SetMemoryLimit(n)
 	}
 }
