@@ -23,10 +23,11 @@ const (
 	SameUpstream Identity = "same-upstream" // the same host, peer and port
 	SameHost     Identity = "same-host"     // the same host
 	Serves       Identity = "serves"        // the effect's peer is the cause's host, and its port the cause's where both have one
+	Within       Identity = "within"        // the cause is a host towards all its peers, the effect it and one of them in the same direction
 )
 
 // Identities are all of them.
-var Identities = []Identity{SamePath, SameNet, SameService, SameUpstream, SameHost, Serves}
+var Identities = []Identity{SamePath, SameNet, SameService, SameUpstream, SameHost, Serves, Within}
 
 // Selector picks the findings of a rule, or of some classes of it: "close-wait" or
 // "retransmission[syn,syn-ack]".

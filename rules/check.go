@@ -124,7 +124,7 @@ func (d *decoder) checkAcyclic(s *Set) {
 	}
 	out := make(map[atom][]*Edge)
 	for _, e := range s.Edges {
-		if e.Identity == Serves {
+		if e.Identity == Serves || e.Identity == Within {
 			continue
 		}
 		for _, a := range atoms(e.From) {

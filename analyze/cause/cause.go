@@ -256,6 +256,8 @@ func shared(id rules.Identity, c, f *node) bool {
 	case rules.SameHost:
 		// A path concerns both its ends.
 		return c.host != none && (c.host == f.host || a.Direction != "" && c.peer == f.host)
+	case rules.Within:
+		return all && f.peer != none && (c.host == f.host) == (a.Direction == b.Direction)
 	case rules.Serves:
 		return c.host != none && c.host == f.peer && (a.Port == b.Port || a.Port == 0 || b.Port == 0)
 	}

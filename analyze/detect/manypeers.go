@@ -262,7 +262,10 @@ func (x *speaker) without(sum *sizes, span int) {
 		for i := range sum.sent {
 			sum.sent[i] -= min(s.sent[i], sum.sent[i])
 			sum.lost[i] -= min(s.lost[i], sum.lost[i])
+			sum.blind[i] -= min(s.blind[i], sum.blind[i])
+			sum.late[i] -= min(s.late[i], sum.late[i])
 		}
+		sum.resent -= min(s.resent, sum.resent)
 	}
 }
 
@@ -320,21 +323,33 @@ func peersSince(w *analyze.Window, k way, since capture.Instant) (n int) {
 	return n
 }
 
-// crowd says what k is among all that its host talks with in that direction: how many other peers there are, since the onset
-// of what k has lost, and which share of the new connections is k's.
-func (ws *ways) crowd(w *analyze.Window, k way, st *wayState) (others int, share float64) {
-	share = 1
-	_, mine := st.recent()
-	wide := k.widen()
-	for _, all := range [...]way{wide[toAll], wide[fromAll]} {
-		x := ws.states[all.scope].peek(all)
-		if x == nil || k.scope != onePair {
-			continue
-		}
-		_, conns := x.sum(st.series.windows())
-		if n := peersSince(w, all, st.series.onset) - 1; n > others {
-			others, share = n, ratio(min(mine, conns), conns)
-		}
+// crowd says what k is among all that one of its ends talked with in the last minute: how many other peers there are, and which share
+// of the connections is k's.
+func crowd(w *analyze.Window, k way) (others int, share float64) {
+	if k.scope != onePair {
+		return 0, 1
 	}
-	return others, share
+	var peers, conns [2]int
+	mine := 0
+	w.Flows.Paths(func(p *flow.Path) {
+		if w.End.Sub(p.Last) > lonely {
+			return
+		}
+		for i, host := range [2]capture.Addr{k.from, k.to} {
+			switch {
+			case host != p.A && host != p.B:
+				continue
+			case p.A == k.from && p.B == k.to || p.A == k.to && p.B == k.from:
+				mine = int(p.Conns)
+			default:
+				peers[i]++
+			}
+			conns[i] += int(p.Conns)
+		}
+	})
+	i := 0
+	if peers[1] > peers[0] {
+		i = 1
+	}
+	return peers[i], ratio(mine, conns[i])
 }

@@ -22,12 +22,16 @@ type PathCut struct {
 	Healed      bool    `json:"healed"`
 	Chance      float64 `json:"chance"`
 	Addresses   string  `json:"addresses"`
+	Unheard     int     `json:"unheard"`
 }
 
 // pathCut looks for peers of a host that fall silent together while the host goes on asking them.
 type pathCut struct {
 	peers  subjects[peerKey, peerState]
 	groups subjects[capture.Addr, cutGroup] // by host
+	// Peers that were asked several times in vain, and when last: whether they are out of reach, or not there at all, only one that was
+	// heard before can tell.
+	vain subjects[peerKey, capture.Instant]
 }
 
 // cutGroup is an outage in progress: peers of one host that fell silent together.
@@ -54,7 +58,8 @@ const (
 )
 
 func newPathCut() analyze.Detector {
-	return &pathCut{peers: newSubjects[peerKey, peerState](maxPerDetector), groups: newSubjects[capture.Addr, cutGroup](64)}
+	return &pathCut{peers: newSubjects[peerKey, peerState](maxPerDetector), groups: newSubjects[capture.Addr, cutGroup](64),
+		vain: newSubjects[peerKey, capture.Instant](maxPerDetector)}
 }
 
 func (d *pathCut) Spec() analyze.Spec {
@@ -72,6 +77,9 @@ func (d *pathCut) Event(e *flow.Event) {
 		return
 	}
 	k := peerKey{c.Endpoint(e.Side).Addr, c.Endpoint(e.Side.Other()).Addr}
+	if e.Kind == flow.SynRepeat && e.N >= vainTries && !c.Closed() && !c.SynAnswered() {
+		d.inVain(k, e.At)
+	}
 	st := d.peers.peek(k)
 	if st == nil {
 		return
@@ -105,6 +113,9 @@ func (d *pathCut) dns(e *flow.Event) {
 			d.heardFrom(k.host, k.peer, e.At)
 		}
 	default:
+		if e.Kind == flow.DNSUnanswered {
+			d.inVain(k, e.At)
+		}
 		st := d.peers.peek(k)
 		if st == nil {
 			return
@@ -117,6 +128,26 @@ func (d *pathCut) dns(e *flow.Event) {
 		}
 		st.askDNS(e)
 	}
+}
+
+// vainTries is how often a SYN comes again before its peer counts as asked in vain: after 1 and 3 s (RFC 6298 §5.5).
+const vainTries = 2
+
+// inVain notes that a peer was asked in vain.
+func (d *pathCut) inVain(k peerKey, at capture.Instant) {
+	if v := d.vain.get(k); v != nil {
+		*v = at
+	}
+}
+
+// unheard counts the peers that were asked in vain and have not been heard since.
+func (d *pathCut) unheard() (n int) {
+	for _, k := range d.vain.keys {
+		if st := d.peers.peek(k); st == nil || st.heard <= *d.vain.m[k] {
+			n++
+		}
+	}
+	return n
 }
 
 // heardFrom notes a packet of peer to host.
@@ -252,5 +283,6 @@ func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
 			f.PeersTotal, f.OthersAlive = all, alive
 		}
 	}
-	return analyze.Assessment{Assessable: f.PeersTotal >= w.Params.Int("min_peers"), Features: f}
+	f.Unheard = d.unheard()
+	return analyze.Assessment{Assessable: f.PeersTotal >= w.Params.Int("min_peers") || f.Unheard > 0, Features: f}
 }

@@ -15,13 +15,28 @@ type way struct {
 	scope    scope
 }
 
-// sizes counts segments by size class.
-type sizes struct{ sent, lost [flow.Bins]uint32 }
+// sizes counts segments by size class: those that were sent, those that were lost, and of the rest those that would not have shown,
+// had they been lost before the capture point, and those that most likely were.
+type sizes struct {
+	sent, lost, blind, late [flow.Bins]uint32
+	resent                  uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
+}
 
 func (s *sizes) add(o *sizes) {
 	for i := range s.sent {
 		s.sent[i] += o.sent[i]
 		s.lost[i] += o.lost[i]
+		s.blind[i] += o.blind[i]
+		s.late[i] += o.late[i]
+	}
+	s.resent += o.resent
+}
+
+// received leaves only what shows where segments are lost before the capture point.
+func (s *sizes) received() {
+	for i := flow.Bare + 1; i < flow.Bins; i++ {
+		s.sent[i] -= min(s.blind[i], s.sent[i]-min(s.lost[i], s.sent[i]))
+		s.lost[i] = min(s.lost[i]+s.late[i], s.sent[i])
 	}
 }
 
@@ -194,7 +209,7 @@ func (st *wayState) event(e *flow.Event) {
 		t.tries = max(t.tries, e.Try)
 		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
 		t.retries++
-		if e.Try > 1 {
+		if !e.Flag || e.Try > 1 {
 			t.failed++
 			t.worst = max(t.worst, e.Dur)
 		}
@@ -248,7 +263,11 @@ func (t *troubled) wait(e *flow.Event) {
 		t.waitSince, t.waitClass = e.At, flow.Bin(e.IPLen)
 	}
 	if e.Flag {
-		t.waiting += e.N
+		n := e.N
+		if e.Try > 1 {
+			n = 1 // one segment, which was held to be the listener's affair at first (flow.Unaccepted)
+		}
+		t.waiting += n
 		t.waitClass = min(t.waitClass, flow.Bin(e.IPLen))
 	}
 	// Duplicate ACKs and SACK blocks: the receiver has got something that was sent later.
@@ -264,6 +283,9 @@ func (st *wayState) mark(e *flow.Event) {
 	st.lastBad = max(st.lastBad, e.At)
 	if st.firstMark == 0 {
 		st.firstMark = e.At
+		if e.Kind == flow.Retransmit && e.Flag && e.Try > 1 {
+			st.firstMark = e.Since // held to be the listener's affair until now
+		}
 	}
 }
 
@@ -335,8 +357,16 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 		missing := x.Missing - y.Missing
 		t.sent[i] += x.Seen - y.Seen + missing
 		t.lost[i] += missing
-		if !arrived {
-			t.lost[i] += x.Again - y.Again
+		again := x.Again - y.Again
+		switch {
+		case i == flow.Bare:
+			t.resent += again // a SYN may have arrived and found a full listener
+		case !arrived:
+			t.lost[i] += again
+		}
+		t.late[i] += x.Late - y.Late
+		if i > flow.Bare {
+			t.blind[i] += x.Seen - y.Seen - min(x.Shown-y.Shown, x.Seen-y.Seen)
 		}
 	}
 	t.spurious += ps.Spurious - b.Spurious
@@ -408,8 +438,10 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	if st.firstMark != 0 {
 		mark = max(st.firstMark, w.Start.Add(-markPatience))
 	}
+	borrowed := st.borrow()
 	now := cur.data()
-	st.series.add(now.bad, now.total, mark)
+	st.series.borrow(borrowed)
+	st.series.add(now.bad, now.total-borrowed, mark)
 	st.series.roll()
 	if now.bad > 0 || w.End.Sub(st.firstMark) > markPatience {
 		st.firstMark = st.uncounted(w.End)
@@ -431,6 +463,28 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
 	alone := k.scope != onePair && w.End.Sub(st.lastBad) > lonelyWide && st.troubledPeers(2) < 2
 	return !idle && !alone
+}
+
+// borrow takes segments that were sent in earlier windows, and are known to be lost only now, into this one, so that no window has lost
+// more than was sent. It returns how many of them carry data.
+func (st *wayState) borrow() (data uint32) {
+	for i := range st.cur.sent {
+		need := st.cur.lost[i] - min(st.cur.lost[i], st.cur.sent[i])
+		if need == 0 {
+			continue
+		}
+		st.cur.sent[i] += need
+		if i > flow.Bare {
+			data += need
+		}
+		for j := st.n - 1; j >= 0 && need > 0; j-- {
+			r := &st.ring[j]
+			k := min(need, r.sent[i]-min(r.lost[i], r.sent[i]))
+			r.sent[i] -= k
+			need -= k
+		}
+	}
+	return data
 }
 
 // join adds o.

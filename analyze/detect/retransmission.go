@@ -199,7 +199,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 	f.SeenOriginal = ratio(st.all.after, st.all.after+st.all.before)
 	// D-SACKs say that some repetitions were not needed: those are no losses.
 	f.Share = ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
-	f.Others, f.Part = d.ways.crowd(w, k, st)
+	f.Others, f.Part = crowd(w, k)
 	if f.Retransmitted > d.best.Retransmitted {
 		d.best = f
 	}

@@ -53,6 +53,24 @@ func (s *series) add(bad, total uint32, first capture.Instant) {
 	s.cur.total += total
 }
 
+// borrow moves n of the totals of earlier windows to the open one: that they went wrong is known only now.
+func (s *series) borrow(n uint32) {
+	s.cur.total += n
+	for i := s.n - 1; i >= 0 && n > 0; i-- {
+		p := &s.ring[i]
+		k := min(n, p.total-min(p.bad, p.total))
+		p.total -= k
+		n -= k
+		switch {
+		case s.locked && i >= s.n-s.at:
+			s.since.total -= min(k, s.since.total)
+		case s.locked:
+			s.before.total -= min(k, s.before.total)
+		}
+	}
+	s.old.total -= min(n, s.old.total-min(s.old.bad, s.old.total))
+}
+
 // roll ends the window.
 func (s *series) roll() {
 	p := s.cur

@@ -42,6 +42,7 @@ type SizeLoss struct {
 	Part             float64 `json:"part"`
 	Mute             int     `json:"mute"`
 	SmallData        int     `json:"small_data"`
+	Unanswered       int     `json:"unanswered"`
 	AllBig           int     `json:"all_big"`
 	AllBigLost       int     `json:"all_big_lost"`
 }
@@ -55,19 +56,27 @@ type SizeLoss struct {
 type sizeLoss struct {
 	ways ways
 	dns  bigAnswers
-	best SizeLoss // of what did not amount to a finding, the one with most large segments
+	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
+	unanswered int
+	best       SizeLoss // of what did not amount to a finding, the one with most large segments
 }
 
 func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(), dns: newBigAnswers()} }
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
-		Events: lossEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered), Features: SizeLoss{}}
+		Events: lossEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered, flow.Abandoned), Features: SizeLoss{}}
 }
 
 func (d *sizeLoss) Event(e *flow.Event) {
 	if e.DNS != nil {
 		d.dns.event(e)
+		return
+	}
+	if e.Kind == flow.Abandoned {
+		if e.Dur >= flow.GiveUp {
+			d.unanswered++
+		}
 		return
 	}
 	d.ways.event(e)
@@ -84,24 +93,25 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Sympto
 	k, st := x.k, x.st
 	fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
 	span := st.series.windows()
+	side := "receiver"
+	if st.all.after > st.all.before {
+		side = "sender"
+	}
 	s, conns := st.sum(span)
 	x.without(&s, span)
+	s.seenFrom(side)
 	fs.aside(&s, w.Params.Float("min_mute_share"))
 	if !bothSizes(&s, w.Params.Int("min_small")) {
 		// What went well before the first sign gives more to compare with, or drowns what little was lost since.
 		span := st.sinceOnset(w.End)
 		y, n := st.sum(span)
 		x.without(&y, span)
+		y.seenFrom(side)
 		if fs.aside(&y, w.Params.Float("min_mute_share")); apart(&y) < apart(&s) {
 			s, conns = y, n
 		}
 	}
-	f := SizeLoss{Kind: "partial", Side: "receiver", Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
-	if st.all.after > st.all.before {
-		f.Side = "sender"
-	} else {
-		s.lost[flow.Bare] = 0 // a SYN or FIN that was seen had got past the place where the way loses, whatever made it come again
-	}
+	f := SizeLoss{Kind: "partial", Side: side, Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
 	cut := cliff(&s)
 	var dns bigLoss
 	if k.scope == onePair {
@@ -153,7 +163,7 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Sympto
 	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
 	f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
 	f.Peers, f.PeersHit = peersSince(w, k, onset), fs.peers
-	f.Others, f.Part = d.ways.crowd(w, k, st)
+	f.Others, f.Part = crowd(w, k)
 	if fs.passed == 0 && f.RetryLost >= w.Params.Int("min_hole_retries") && f.BigLoss > w.Params.Float("min_hole_loss") {
 		f.Kind = "black-hole"
 	}
@@ -172,6 +182,15 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Sympto
 	subject := k.subject(w.Local, "")
 	f.Opened = fs.opened(subject)
 	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
+}
+
+// seenFrom leaves what shows from the side of the way where the capture was made.
+func (s *sizes) seenFrom(side string) {
+	if side == "sender" {
+		s.lost[flow.Bare] += min(s.resent, s.sent[flow.Bare]-min(s.lost[flow.Bare], s.sent[flow.Bare]))
+		return
+	}
+	s.received()
 }
 
 // aside takes the segments out of s of connections that nothing passes any more: whether they were lost for their size they do not
@@ -269,6 +288,12 @@ const maxElsewhere = 256
 
 func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 	f := d.best
+	f.Unanswered = d.unanswered
+	w.Flows.Live(func(c *flow.Conn) {
+		if at := c.Outstanding(); at != 0 && w.End.Sub(c.RequestLast()) >= w.Params.Duration("stall_age") {
+			f.Unanswered++
+		}
+	})
 	w.Flows.Paths(func(p *flow.Path) {
 		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
 			return // of one direction nobody knows what the other end got

@@ -80,10 +80,10 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 			if before(p.Seq, d.next) {
 				fresh = min(end-d.next, p.Len)
 			}
-			if ps := &path.Side[c.dir(s)]; fresh > 0 {
+			if fresh > 0 {
+				ps := &path.Side[c.dir(s)]
 				eachSize(fresh, header, mss, ps.seen)
-			} else {
-				ps.count(Bare, header, 1)
+				t.shown(c, s, p, at, ps, header, mss)
 			}
 		}
 		n := segments(p.Len, mss)
@@ -113,6 +113,29 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		}
 	}
 	return true
+}
+
+// shown counts a segment whose loss before the capture point would have shown.
+func (t *Table) shown(c *Conn, s Side, p *capture.Packet, at capture.Instant, ps *PathSide, header, mss uint32) {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if p.Len >= mss {
+		ps.Bin[Bin(header+mss)].Shown += p.Len / mss
+		return
+	}
+	b := &ps.Bin[Bin(header+p.Len)]
+	switch {
+	case before(d.next, p.Seq):
+		b.Shown++
+	case p.Seq == d.next && d.flags&midWrite != 0:
+		b.Shown++
+		last := d.nextAt
+		if c.trouble != 0 {
+			last = max(last, t.trouble(c).side[s].lastFill)
+		}
+		if at.Sub(last) >= minRTO && r.acked == d.next && r.flags&(zeroWin|shut) == 0 {
+			b.Late++
+		}
+	}
 }
 
 // stallBurst is the number of segments above which a sender has recovered: after a time-out it begins with
@@ -308,10 +331,8 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	first := false
 	if proven && class.OfPath() {
 		if first = x.firstTime(p.Seq); first && path != nil {
-			if ps := &path.Side[c.dir(s)]; p.Len > 0 {
-				eachSize(p.Len, header, mss, ps.again)
-			} else {
-				ps.repeat(Bare, header, 1)
+			if p.Len > 0 {
+				eachSize(p.Len, header, mss, path.Side[c.dir(s)].again)
 			}
 		}
 	}

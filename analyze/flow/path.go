@@ -5,7 +5,7 @@ import "jindan/capture"
 // Bins is the number of size classes of an IP packet.
 const Bins = 32
 
-// Bare is the class of segments without data: SYN, SYN-ACK and FIN. They differ from data in more than their size.
+// Bare is the class of SYN and SYN-ACK. They differ from data in more than their size.
 const Bare = 0
 
 // Bin returns the size class of an IP packet of n bytes that carries data: 64 bytes wide up to 1,536, the lowest one
@@ -39,12 +39,16 @@ type SizeBin struct {
 	Seen    uint32 // seen when they were first sent
 	Again   uint32 // of these, sent again, and not for nothing: lost after the capture point
 	Missing uint32 // not seen when they were first sent: lost before the capture point
+	// Of Seen, those that the capture would have missed, had they been lost before it: full segments, what overtook missing
+	// data, and the end of a write of several. What is sent alone leaves no gap: its repetition looks like the first.
+	Shown   uint32
+	Late    uint32 // ends of writes that came a time-out after the rest: lost at first, most likely, before the capture point
 	MinLost uint16 // smallest IP length among Again and Missing, 0: none
 	MaxSeen uint16 // largest IP length among Seen
 }
 
 // PathSide counts, by size class, the segments that one host sent to another and
-// whose fate the sequence numbers tell: data, FIN, SYN-ACK, and SYN that was answered in the end.
+// whose fate the sequence numbers tell: data, SYN-ACK, and SYN that was answered in the end.
 //
 // Loss shows in two places. A segment that was seen and is sent again was lost
 // after the capture point (Again). A segment that was never seen before its

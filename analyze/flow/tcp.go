@@ -259,8 +259,12 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 }
 
 // answered counts a SYN and its answer on their path. How a SYN fared that nobody answers is not known: it may have arrived.
+// Of one that came again before its first answer was seen, either may have been lost.
 func (t *Table) answered(c *Conn, path *Path, ip uint32) {
 	path.Side[c.dir(Server)].count(Bare, ip, 1)
+	if c.synTries > 0 {
+		path.Side[c.dir(Server)].lose(Bare, ip, 1)
+	}
 	if c.side[Client].flags&synSeen == 0 {
 		return
 	}
