@@ -23,6 +23,8 @@ type Options struct {
 	KeepClosed bool
 	// Wireshark also computes Wireshark's tcp.analysis counts.
 	Wireshark bool
+	// Story also tells the story of each connection, which allocates.
+	Story bool
 	// Mask and Emit: which events to report, and to whom.
 	Mask Mask
 	Emit func(*Event)
@@ -57,6 +59,7 @@ type Table struct {
 	slots    []slot
 	conns    slab[Conn]
 	ws       [][]wiresharkConn // parallel to conns, when asked for
+	stories  [][]Story         // likewise
 	tr       slab[Trouble]
 	paths    slab[Path]
 	pairs    map[[2]capture.Addr]uint32
@@ -144,6 +147,9 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 	if t.o.Wireshark {
 		t.wireshark(c.index).observe(p, at, s)
 	}
+	if t.o.Story {
+		t.story(c.index).observe(c, s, p, at)
+	}
 	t.segment(c, s, p, at)
 	if len(p.Data) > 0 {
 		t.dns.observe(p, at, t.send)
@@ -185,6 +191,12 @@ func (t *Table) begin(h uint32, p *capture.Packet, at capture.Instant) (*Conn, S
 			t.ws = append(t.ws, make([]wiresharkConn, chunkLen))
 		}
 		*t.wireshark(i) = wiresharkConn{}
+	}
+	if t.o.Story {
+		if int(i) >= len(t.stories)*chunkLen {
+			t.stories = append(t.stories, make([]Story, chunkLen))
+		}
+		*t.story(i) = Story{}
 	}
 	s := Client
 	switch p.Flags & (capture.SYN | capture.ACK) {

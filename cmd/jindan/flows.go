@@ -14,12 +14,14 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/capture"
+	"jindan/cmd/internal/report"
 )
 
 type flowsFlags struct {
-	output string
-	local  []string
-	dns    bool
+	output  string
+	local   []string
+	dns     bool
+	explain string
 }
 
 func newFlows(a *app) *cobra.Command {
@@ -39,16 +41,25 @@ reordering from loss, and counts super-packets as what they stand for.
 
 Rows come in the order in which the connections began, but for those whose addresses and ports
 were used again and those dropped from a full table (500,000 connections): these come at once.
-CSV and text hold one kind of rows: DNS if --dns is given, else TCP.`,
+CSV and text hold one kind of rows: DNS if --dns is given, else TCP.
+
+--explain tells the story of connections in words instead, with frame numbers: what was sent in vain, how
+long nothing passed, whose window was closed, who ended it. Alone it tells of those that fared ill;
+--explain=FILTER of those that match: all, a number of tcp.stream, ADDRESS, :PORT or ADDRESS:PORT, several
+joined by commas.`,
 		Example: `  jindan flows server.pcap
   jindan flows -o ndjson server.pcap | jq 'select(.retransmit_server > 0)'
-  jindan flows -o csv --dns server.pcap >dns.csv`,
+  jindan flows -o csv --dns server.pcap >dns.csv
+  jindan flows --explain stuck.pcap
+  jindan flows --explain=10.0.0.7:443 --lang ko server.pcap`,
 		Args: someArgs("capture files, directories, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error { return a.flows(c.Context(), args, f) },
 	}
 	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: ndjson, csv or text (default text on a terminal, else ndjson)")
 	c.Flags().StringSliceVar(&f.local, "local", nil, "`address` or prefix of the host that the capture was made on, repeatable; says which side it is")
 	c.Flags().BoolVar(&f.dns, "dns", false, "also list DNS transactions (csv and text: instead)")
+	c.Flags().StringVar(&f.explain, "explain", "", "tell the story of the connections that match `filter`, in words (alone: those that fared ill)")
+	c.Flags().Lookup("explain").NoOptDefVal = "ill"
 	fixed(c, "output", "ndjson", "csv", "text")
 	return c
 }
@@ -61,6 +72,13 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 		}
 	}
 	if err := oneOf("--output", f.output, "ndjson", "csv", "text"); err != nil {
+		return err
+	}
+	if f.explain != "" && (f.dns || f.output == "csv") {
+		return errors.New("--explain tells of connections, as text or ndjson: it goes with neither --dns nor -o csv")
+	}
+	wanted, err := parseWanted(f.explain)
+	if err != nil {
 		return err
 	}
 	local, err := hosts(f.local)
@@ -78,8 +96,13 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	defer p.stop()
 
 	out := bufio.NewWriterSize(os.Stdout, 64<<10)
-	w := newRows(out, f.output, f.dns)
-	t := newTracker(w, f, local)
+	var w *rows
+	if f.explain != "" {
+		w = newStories(out, f.output, report.Lang(a.lang))
+	} else {
+		w = newRows(out, f.output, f.dns)
+	}
+	t := newTracker(w, f, local, wanted)
 	inErr := in.read(ctx, t.observe)
 	if w.err == nil {
 		t.table.Close()
@@ -98,18 +121,32 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 type tracker struct {
 	table *flow.Table
 	rows  *rows
+	first capture.Instant // of the first packet
 	now   capture.Instant
 	end   capture.Instant // of the open window
 	row   flow.Row
 	dns   flow.DNSRow
 }
 
-func newTracker(w *rows, f flowsFlags, own []netip.Prefix) *tracker {
+func newTracker(w *rows, f flowsFlags, own []netip.Prefix, wanted *wanted) *tracker {
 	t := &tracker{rows: w}
 	local := func(a capture.Addr) bool {
 		return slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(a.Netip()) })
 	}
 	o := flow.Options{Wireshark: true, KeepClosed: true}
+	if f.explain != "" {
+		o = flow.Options{Story: true, KeepClosed: true}
+		o.Row = func(c *flow.Conn, tr *flow.Trouble, _ *flow.WiresharkCounts) {
+			st := t.table.Story(c)
+			st.Close(t.now)
+			if wanted.has(c, st) {
+				c.Row(&t.row, tr, nil, t.now, local)
+				w.write(&story{t.row, st, t.first})
+			}
+		}
+		t.table = flow.New(o)
+		return t
+	}
 	if f.output == "ndjson" || !f.dns {
 		o.Row = func(c *flow.Conn, tr *flow.Trouble, ws *flow.WiresharkCounts) {
 			c.Row(&t.row, tr, ws, t.now, local)
@@ -136,6 +173,9 @@ func (t *tracker) observe(b *capture.Batch) error {
 			}
 			const n = capture.Instant(analyze.WindowLength)
 			t.end = o.At - (o.At%n+n)%n + n
+		}
+		if t.first == 0 {
+			t.first = o.At
 		}
 		t.now = max(t.now, o.At)
 		t.table.Observe(o)
