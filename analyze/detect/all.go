@@ -11,7 +11,8 @@ import (
 // All returns a new instance of every detector, for one engine.
 func All() []analyze.Detector {
 	scan, refused, dead := newScan().(*scan), newConnectionRefused().(*connectionRefused), newDeadUpstream().(*deadUpstream)
-	refused.scanners, dead.scanners = scan.scanners, scan.scanners
+	still := newStandstill().(*standstill)
+	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	return []analyze.Detector{
 		scan, // first: it tells the others who scans
 		newCaptureQuality(),
@@ -23,6 +24,8 @@ func All() []analyze.Detector {
 		newDNSDelay(),
 		newDNSErrors(),
 		newDeadConnection(),
+		newStateMismatch(),
+		still,
 		dead,
 		refused,
 		newBackendSkew(),

@@ -347,7 +347,8 @@ func (st *Story) Fared(min Ill) *Chapter {
 		ill := false
 		switch c.Kind {
 		case StoodStill:
-			ill = c.Length() > min.Still
+			// What is not sent again was acknowledged, and the capture lacks that.
+			ill = c.Length() > min.Still && (c.N > 0 || c.Open)
 		case WindowShut:
 			ill = c.Length() > min.Shut
 		case Unopened, RefusedOpening:

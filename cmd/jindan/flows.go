@@ -175,7 +175,7 @@ func (t *tracker) observe(b *capture.Batch) error {
 			t.end = o.At - (o.At%n+n)%n + n
 		}
 		if t.first == 0 {
-			t.first = o.At
+			t.first, t.now = o.At, o.At
 		}
 		t.now = max(t.now, o.At)
 		t.table.Observe(o)

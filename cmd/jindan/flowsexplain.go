@@ -226,8 +226,11 @@ func words(c *flow.Chapter) analyze.Text {
 	case flow.StoodStill:
 		en = fmt.Sprintf("%s in which nothing that %s sent was acknowledged", en, me.En)
 		ko = fmt.Sprintf("%s 동안 %s가 보낸 데이터에 확인응답이 없음", ko, me.Ko)
-		if c.N > 0 {
+		switch {
+		case c.N > 0:
 			more(fmt.Sprintf("; it was sent again %s (up to %d bytes)", times(c.N), c.Len), fmt.Sprintf(", %d번 재전송(최대 %d바이트)", c.N, c.Len))
+		case !c.Open:
+			more("; it was not sent again, so the capture may lack the acknowledgement", ", 재전송이 없으므로 캡처에서 확인응답이 빠졌을 수 있음")
 		}
 		if c.Heard == 0 {
 			more(fmt.Sprintf("; nothing came from %s", other.En), fmt.Sprintf(", %s에서 온 패킷 없음", other.Ko))

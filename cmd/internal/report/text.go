@@ -70,6 +70,9 @@ func (r *text) others() []*analyze.Finding {
 	return fs
 }
 
+// standstill is the rule of remarks on single connections that fared ill: nothing is called healthy without them.
+const standstill = "standstill"
+
 func (r *text) healthy() {
 	c := &r.d.Coverage
 	if c.Samples == 0 && (c.Packets == 0 || c.Connections+c.DNS == 0) {
@@ -106,6 +109,11 @@ func (r *text) healthy() {
 		return
 	}
 	r.entry(r.pick("Healthy", "정상"), green, s, plain)
+	for _, f := range r.d.Findings {
+		if f.Rule == standstill {
+			r.entry(r.pick("Remark", "참고"), yellow, r.Text(f.Summary)+r.pick(" `jindan flows --explain` tells of each.", " `jindan flows --explain`이 하나씩 설명합니다."), plain)
+		}
+	}
 }
 
 // causes writes each root with what follows from it, then what stands by itself.

@@ -1,0 +1,212 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// StateMismatch are the features of state-mismatch. Times in seconds.
+type StateMismatch struct {
+	Class    string  `json:"class"`
+	Failed   int     `json:"failed"`
+	Attempts int     `json:"attempts"`
+	Share    float64 `json:"share"`
+	Clients  int     `json:"clients"`
+	Answers  int     `json:"answers"`
+	From     string  `json:"from"`
+	Rounds   int     `json:"rounds"`
+	Lasting  float64 `json:"lasting"`
+	Checked  int     `json:"checked"`
+}
+
+// The classes of state-mismatch.
+const (
+	mismatchOld       = "old"
+	mismatchElsewhere = "elsewhere"
+	mismatchLoop      = "loop"
+)
+
+// stateMismatch follows connections about which the two ends, or a box between, do not agree: a SYN that meets an older
+// connection on the same ports, a SYN-ACK that comes from another address than asked, a reset that its
+// receiver does not believe and answers, again and again.
+type stateMismatch struct {
+	states  services[mismatchState]
+	checked int // connections that were opened
+}
+
+type mismatchState struct {
+	requests series // bad: those that failed; total: connection requests
+	astray   subjects[flow.Ref, strayRequest]
+	loops    subjects[flow.Ref, resetLoop]
+	lastAt   capture.Instant
+}
+
+// strayRequest is a connection request that got an answer which is none.
+type strayRequest struct {
+	at      capture.Instant // its SYN
+	last    capture.Instant // newest such answer
+	class   string
+	client  capture.Endpoint
+	answers uint32
+	from    capture.Endpoint
+	frame   uint64
+	failed  bool
+}
+
+type resetLoop struct {
+	since, last    capture.Instant
+	rounds         uint32
+	client, server capture.Endpoint
+	frame          uint64
+}
+
+// maxStray bounds the requests, and the loops, that one service remembers one by one.
+const maxStray = 512
+
+func newStateMismatch() analyze.Detector {
+	return &stateMismatch{states: newServices[mismatchState](maxPerDetector)}
+}
+
+func (d *stateMismatch) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "state-mismatch", Features: StateMismatch{},
+		Events: flow.Of(flow.SynSent, flow.SynAckSent, flow.SynChallenged, flow.SynAckElsewhere, flow.ResetLoop)}
+}
+
+func (d *stateMismatch) Event(e *flow.Event) {
+	c := e.Conn
+	if c == nil {
+		return
+	}
+	switch e.Kind {
+	case flow.SynSent:
+		if st := d.states.get(c); st != nil {
+			st.requests.add(0, 1, 0)
+			st.lastAt = e.At
+		}
+		return
+	case flow.SynAckSent:
+		d.checked++
+		if st := d.states.peek(c); st != nil && st.astray.m != nil {
+			st.astray.drop(c.Ref()) // it was opened after all
+		}
+		return
+	}
+	st := d.states.get(c)
+	if st == nil {
+		return
+	}
+	st.lastAt = e.At
+	if st.astray.m == nil {
+		st.astray, st.loops = newSubjects[flow.Ref, strayRequest](maxStray), newSubjects[flow.Ref, resetLoop](maxStray)
+	}
+	if e.Kind == flow.ResetLoop {
+		if l := st.loops.get(c.Ref()); l != nil {
+			*l = resetLoop{since: e.Since, last: e.At, rounds: e.N, client: c.Client, server: c.Server, frame: e.Frame}
+		}
+		return
+	}
+	x := st.astray.get(c.Ref())
+	if x == nil {
+		return
+	}
+	if x.answers == 0 {
+		*x = strayRequest{at: c.SynAt(), class: mismatchOld, client: c.Client, frame: e.Frame}
+		if e.Kind == flow.SynAckElsewhere {
+			x.class, x.from = mismatchElsewhere, e.From
+		}
+	}
+	x.answers++
+	x.last = e.At
+}
+
+func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.states.each(func(k capture.Endpoint, st *mismatchState) bool {
+		st.astray.each(func(ref flow.Ref, x *strayRequest) bool {
+			if c := w.Flows.Lookup(ref); c != nil && (c.SynAnswered() || c.IsEstablished()) {
+				return false
+			}
+			if !x.failed && w.End.Sub(x.at) >= ignoredAfter {
+				x.failed = true
+				st.requests.add(1, 0, x.at)
+			}
+			return w.End.Sub(x.last) < seriesLen*analyze.WindowLength
+		})
+		st.requests.roll()
+		if f, onset, evidence := st.measure(w); f.Class != "" {
+			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
+				Onset: onset, Features: f, Evidence: evidence})
+		}
+		return w.End.Sub(st.lastAt) < idleState
+	})
+}
+
+// loopLinger is for how long a loop is told after its newest round that was reported: rounds are reported when they have doubled.
+const loopLinger = time.Minute
+
+// measure sums up the worse of the two kinds: a loop, which has no end by itself, before requests that fail.
+func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capture.Instant, evidence []analyze.Evidence) {
+	st.loops.each(func(_ flow.Ref, l *resetLoop) bool {
+		if w.End.Sub(l.last) > max(loopLinger, l.last.Sub(l.since)) {
+			return false
+		}
+		f.Class = mismatchLoop
+		f.Failed++
+		if f.Rounds = max(f.Rounds, int(l.rounds)); onset == 0 || l.since < onset {
+			onset = l.since
+		}
+		f.Lasting = max(f.Lasting, l.last.Sub(l.since).Seconds())
+		if len(evidence) < analyze.MaxEvidence {
+			n := lossNote{l.since, l.client, l.server, l.frame, "a RST and its answer, again and again"}
+			evidence = append(evidence, n.evidence())
+		}
+		return true
+	})
+	if f.Class != "" {
+		f.Clients, f.Attempts = f.Failed, f.Failed
+		return f, onset, evidence
+	}
+	s := &st.requests
+	if s.since.bad == 0 {
+		return f, 0, nil
+	}
+	clients := newSubjects[capture.Addr, struct{}](maxStray)
+	elsewhere := 0
+	for _, ref := range st.astray.keys {
+		x := st.astray.m[ref]
+		if x == nil || !x.failed || x.at < s.onset {
+			continue
+		}
+		f.Failed++
+		f.Answers += int(x.answers)
+		clients.get(x.client.Addr)
+		f.Lasting = max(f.Lasting, x.last.Sub(x.at).Seconds())
+		what := "the SYN is answered by an acknowledgement of something older"
+		if x.class == mismatchElsewhere {
+			elsewhere++
+			f.From = x.from.String()
+			what = "the SYN is answered from " + f.From
+		}
+		if len(evidence) < analyze.MaxEvidence {
+			n := lossNote{x.at, x.client, capture.Endpoint{}, x.frame, what}
+			e := n.evidence()
+			e.Flow = x.client.String()
+			evidence = append(evidence, e)
+		}
+	}
+	if f.Failed == 0 {
+		return f, 0, nil
+	}
+	f.Class, f.Clients, f.Attempts = mismatchOld, len(clients.keys), max(int(s.since.total), f.Failed)
+	if 2*elsewhere > f.Failed {
+		f.Class = mismatchElsewhere
+	}
+	f.Share = ratio(f.Failed, f.Attempts)
+	return f, s.onset, evidence
+}
+
+func (d *stateMismatch) Assess(*analyze.Window) analyze.Assessment {
+	return analyze.Assessment{Assessable: d.checked > 0, Features: StateMismatch{Class: mismatchOld, Checked: d.checked}}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+)
+
+// No capture is called healthy without a remark in which a connection stood still for more than 5 s with data outstanding, was never
+// answered, or closed its window for more than 10 s. The story of each connection, told packet by packet, is held against the
+// diagnosis, which knows events and windows only.
+func TestHealthyMeansNobodyFaredIll(t *testing.T) {
+	files, err := filepath.Glob("../../fixtures/*/packets.pcap*")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	if dir := os.Getenv("JINDAN_CORPUS"); dir != "" {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && strings.Contains(filepath.Base(path), "cap") {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		t.Log("JINDAN_CORPUS is not set: fixtures only")
+	}
+	set, err := catalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ill := 0
+	for _, name := range files {
+		who, worst := faredIll(t, name)
+		if worst == nil {
+			continue
+		}
+		ill++
+		in, err := openInput([]string{name})
+		if err != nil {
+			continue
+		}
+		d, _, err := diagnose(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
+		in.close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := false
+		for _, f := range d.Findings {
+			said = said || f.Severity != "info" || f.Rule == "standstill" || f.Rule == "scan"
+		}
+		if !said {
+			t.Errorf("%s: nothing said, and %s: %s", name, who, words(worst).En)
+		}
+	}
+	t.Logf("%d of %d captures hold a connection that fared ill", ill, len(files))
+	if ill == 0 {
+		t.Error("no capture holds one: the test proves nothing")
+	}
+}
+
+// faredIll returns the connection of a capture that fared worst, nil if none fared ill.
+func faredIll(t *testing.T, name string) (who string, worst *flow.Chapter) {
+	in, err := openInput([]string{name})
+	if err != nil {
+		return "", nil
+	}
+	defer in.close()
+	var tr *tracker
+	o := flow.Options{Story: true, KeepClosed: true, Row: func(c *flow.Conn, _ *flow.Trouble, _ *flow.WiresharkCounts) {
+		st := tr.table.Story(c)
+		st.Close(tr.now)
+		if x := st.Fared(illness); x != nil && (worst == nil || x.Length() > worst.Length()) {
+			who, worst = c.String(), x
+		}
+	}}
+	tr = &tracker{table: flow.New(o), rows: &rows{}}
+	_ = in.read(context.Background(), tr.observe) // a damaged file is read as far as it goes
+	tr.table.Close()
+	return who, worst
+}
