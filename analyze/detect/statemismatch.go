@@ -72,7 +72,7 @@ func newStateMismatch() analyze.Detector {
 
 func (d *stateMismatch) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "state-mismatch", Features: StateMismatch{},
-		Events: flow.Of(flow.SynSent, flow.SynAckSent, flow.SynChallenged, flow.SynAckElsewhere, flow.ResetLoop)}
+		Events: flow.Of(flow.SynSent, flow.SynAckSent, flow.Refused, flow.SynChallenged, flow.SynAckElsewhere, flow.ResetLoop)}
 }
 
 func (d *stateMismatch) Event(e *flow.Event) {
@@ -87,10 +87,12 @@ func (d *stateMismatch) Event(e *flow.Event) {
 			st.lastAt = e.At
 		}
 		return
-	case flow.SynAckSent:
-		d.checked++
+	case flow.SynAckSent, flow.Refused:
+		if e.Kind == flow.SynAckSent {
+			d.checked++
+		}
 		if st := d.states.peek(c); st != nil && st.astray.m != nil {
-			st.astray.drop(c.Ref()) // it was opened after all
+			st.astray.drop(c.Ref()) // it was opened after all, or refused as any other
 		}
 		return
 	}
@@ -128,7 +130,8 @@ func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			if c := w.Flows.Lookup(ref); c != nil && (c.SynAnswered() || c.IsEstablished()) {
 				return false
 			}
-			if !x.failed && w.End.Sub(x.at) >= ignoredAfter {
+			// Where a SYN went without such an answer, it is that silence which made the request fail.
+			if c := w.Flows.Lookup(ref); !x.failed && w.End.Sub(x.at) >= ignoredAfter && c != nil && int(x.answers) > c.SynTries() {
 				x.failed = true
 				st.requests.add(1, 0, x.at)
 			}

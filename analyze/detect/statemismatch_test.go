@@ -44,6 +44,16 @@ func TestStateMismatch(t *testing.T) {
 			well(n, 40*sec)
 			every(10*sec, 20*sec, sec, func(at time.Duration, _ int) { n.met(at, "203.0.113.77", srv, 0, true) })
 		}},
+		{name: "the caller rejects the old acknowledgement, and is refused", make: func(n *network) {
+			well(n, 40*sec)
+			every(10*sec, 20*sec, sec, func(at time.Duration, _ int) {
+				n.met(at, "203.0.113.77", srv, 0, false)
+				c := capture.Endpoint{Addr: addr("203.0.113.77"), Port: 20_000 + n.port%40_000}
+				n.tcp(at+ms, c, host(srv), capture.RST, n.seq+9_000_000, 0, 0)
+				n.tcp(at+10*ms, c, host(srv), capture.SYN, n.seq, 0, 0)
+				n.tcp(at+11*ms, host(srv), c, capture.RST|capture.ACK, 0, n.seq+1, 0)
+			})
+		}},
 		{name: "one only", want: "info service 198.51.100.2 443", onset: 10 * sec, make: func(n *network) {
 			well(n, 40*sec)
 			n.met(10*sec, "203.0.113.77", srv, 3, false)
