@@ -74,13 +74,13 @@ func (w *wanted) has(c *flow.Conn, st *flow.Story) bool {
 func fared(st *flow.Story) bool {
 	return st.Fared(illness) != nil || slices.ContainsFunc(st.Chapters, func(c flow.Chapter) bool {
 		return c.Kind == flow.RefusedOpening || c.Kind == flow.Challenged || c.Kind == flow.AfterRST && c.N > 1 && c.Heard > 1 ||
-			c.Kind == flow.Rejected && foreign(&c) || c.Kind == flow.Opening && c.Length() > illness.Unanswered
+			c.Kind == flow.Rejected && byABox(&c) || c.Kind == flow.Opening && c.Length() > illness.Unanswered
 	})
 }
 
-// foreign reports a RST whose TTL is far from that of its sender's other packets: a box between sent it. A route may
+// byABox reports a RST whose TTL is far from that of its sender's other packets: a box between sent it. A route may
 // change by a hop or two.
-func foreign(c *flow.Chapter) bool {
+func byABox(c *flow.Chapter) bool {
 	d := int(c.TTL) - int(c.UsualTTL)
 	return c.UsualTTL != 0 && (d > 2 || d < -2)
 }
@@ -162,7 +162,7 @@ func (s *story) lines() []line {
 	var out []line
 	for i := range s.told.Chapters {
 		c := &s.told.Chapters[i]
-		l := line{From: c.From, To: c.To, Text: words(c)}
+		l := line{From: c.From, To: c.To, Text: chapterText(c)}
 		for _, f := range c.Frames {
 			if f != 0 && !slices.Contains(l.Frames, f) {
 				l.Frames = append(l.Frames, f)
@@ -199,8 +199,8 @@ func times(n uint32) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// words tells a chapter.
-func words(c *flow.Chapter) analyze.Text {
+// chapterText tells a chapter.
+func chapterText(c *flow.Chapter) analyze.Text {
 	me, other := who[c.Side], who[c.Side.Other()]
 	en, ko := span(c.Length())
 	more := func(e, k string) {
@@ -267,7 +267,7 @@ func words(c *flow.Chapter) analyze.Text {
 			more(fmt.Sprintf("; its FIN was repeated %s", times(c.N)), fmt.Sprintf(", FIN 반복 %d번", c.N))
 		}
 	case flow.Rejected:
-		if en, ko = "RST of "+me.En, me.Ko+"의 RST"; foreign(c) {
+		if en, ko = "RST of "+me.En, me.Ko+"의 RST"; byABox(c) {
 			more(fmt.Sprintf(", with TTL %d where its other packets have %d: a box between sent it", c.TTL, c.UsualTTL),
 				fmt.Sprintf(", TTL %d(다른 패킷은 %d): 중간 장비가 보냄", c.TTL, c.UsualTTL))
 		}

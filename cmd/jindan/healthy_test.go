@@ -58,7 +58,7 @@ func TestHealthyMeansNobodyFaredIll(t *testing.T) {
 			said = said || f.Severity != "info" || f.Rule == "standstill" || f.Rule == "scan"
 		}
 		if !said {
-			t.Errorf("%s: nothing said, and %s: %s", name, who, words(worst).En)
+			t.Errorf("%s: nothing said, and %s: %s", name, who, chapterText(worst).En)
 		}
 	}
 	t.Logf("%d of %d captures hold a connection that fared ill", ill, len(files))
