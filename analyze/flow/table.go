@@ -134,7 +134,7 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 		h = capture.FlowHash(&p.Src, &p.Dst)
 	}
 	c, s := t.find(h, p)
-	if c != nil && renews(c, s, p) {
+	if c != nil && renews(c, s, p) && !c.begunBy(s, p, at) {
 		t.drop(c, at)
 		c = nil
 	}
@@ -178,6 +178,14 @@ func renews(c *Conn, s Side, p *capture.Packet) bool {
 		return c.ClientBy != BySYNACK && c.side[s.Other()].flags&synSeen == 0
 	}
 	return d.isn != p.Seq
+}
+
+// begunBy reports whether p is the SYN that began c, out of order in the capture: older than all that was seen of c,
+// by no more than disorder, and with the number before that of its data.
+func (c *Conn) begunBy(s Side, p *capture.Packet, at capture.Instant) bool {
+	d := &c.side[s]
+	return at < c.First && c.First.Sub(at) < disorder && s == Client && c.ClientBy == ByPort && p.Flags&capture.ACK == 0 &&
+		(d.flags&known == 0 || within32(p.Seq+1, d.next, c.reach(s)))
 }
 
 // begin makes a record for the connection that p begins.

@@ -385,6 +385,16 @@ func TestReusedTuple(t *testing.T) {
 	k.want(t, "new")
 }
 
+// A handshake that stands behind the first data in the file is that of the same connection.
+func TestHandshakeOutOfOrder(t *testing.T) {
+	k := newTalk(ConnNew, Copy, Retransmit, HoleOpened)
+	k.send(0, Client, ack, 1, 1, 100)
+	k.send(-2*ms, Client, syn, 0, 0, 0)
+	k.send(ms, Server, synack, 0, 1, 0)
+	k.send(2*ms, Server, ack, 1, 101, 200)
+	k.want(t, "new")
+}
+
 // A SYN that meets the TIME_WAIT socket of the connection before is answered with that one's last
 // acknowledgement; the client resets it and asks again at once. No SYN was lost.
 func TestTimeWaitChallenge(t *testing.T) {
