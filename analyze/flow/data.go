@@ -43,7 +43,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		if d.synData > 0 && p.Seq-d.next == uint32(d.synData) {
 			t.tookSYN(c, s, p.Seq, at) // the capture lacks what acknowledged it
 		}
-		if !near(d.next, p.Seq, c.reach(s)) && t.outside(c, s, p, at, end) {
+		if !c.plausible(s, p.Seq) && t.outside(c, s, p, at, end) {
 			return false
 		}
 	}

@@ -63,13 +63,23 @@ func TestOutOfWindow(t *testing.T) {
 			k.send(ms, Client, ack, 1, 2001+far, 0)
 			k.send(ms, Server, ack, 2001+far, 1, 1000)
 		}, []string{"acked-unseen 65536"}, 0},
+		{"a repetition far behind in a connection whose windows are not known", func(k *talk) {
+			for i := range uint32(200) {
+				if i != 3 {
+					k.send(0, Server, ack, 1+i*1000, 1, 1000)
+				}
+			}
+			k.send(40*ms, Server, ack, 3001, 1, 1000)
+			k.send(ms, Client, ack, 1, 200_001, 0)
+		}, []string{"hole 1000", "filled 1000"}, 0},
 		{"the numbering begins anew, far behind", func(k *talk) {
 			k.send(ms, Server, ack, 1+far, 1, 1000)
 			k.send(ms, Server, ack, 1001+far, 1, 1000)
+			k.send(ms, Client, ack, 1, 2001+far, 0)
 			k.send(ms, Server, ack, 1, 1, 1000)
 			k.send(ms, Server, ack, 1001, 1, 1000)
 			k.send(ms, Client, ack, 1, 2001, 0)
-		}, []string{"hole 65536"}, 0},
+		}, []string{"hole 65536", "acked-unseen 65536"}, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newTalk(all...)
