@@ -70,6 +70,7 @@ type Party struct {
 	Subject  map[string]any // fields of [SubjectFields]; may lack some
 
 	values map[string]any
+	class  string
 	err    error
 }
 
@@ -77,6 +78,7 @@ type Party struct {
 func (p *Party) read(r *Rule) (map[string]any, error) {
 	if p.values == nil && p.err == nil {
 		p.values, p.err = r.values(p.Features, p.Subject)
+		p.class, _ = p.values["class"].(string)
 	}
 	return p.values, p.err
 }
@@ -87,10 +89,14 @@ func (e *Edge) Matches(cause, effect *Party) (bool, error) {
 	if cause.Rule != e.From.Rule || effect.Rule != e.To.Rule {
 		return false, nil
 	}
-	env, err := e.env(cause, effect)
-	ok := err == nil && e.From.picks(env, "cause") && e.To.picks(env, "effect")
+	c, err := cause.read(e.from)
+	if err != nil {
+		return false, e.wrap(err)
+	}
+	f, err := effect.read(e.to)
+	ok := err == nil && e.From.picks(cause.class) && e.To.picks(effect.class)
 	if ok && e.requires != nil {
-		ok, err = run(e.requires, env)
+		ok, err = run(e.requires, map[string]any{"cause": c, "effect": f})
 	}
 	return ok && err == nil, e.wrap(err)
 }
@@ -124,10 +130,8 @@ func (e *Edge) env(cause, effect *Party) (map[string]any, error) {
 	return map[string]any{"cause": c, "effect": f}, err
 }
 
-// picks reports whether the class of the party is one that s wants.
-func (s Selector) picks(env map[string]any, party string) bool {
-	values, _ := env[party].(map[string]any)
-	class, _ := values["class"].(string)
+// picks reports whether class is one that s wants.
+func (s Selector) picks(class string) bool {
 	return len(s.Classes) == 0 || slices.Contains(s.Classes, class)
 }
 

@@ -45,10 +45,11 @@ type node struct {
 	tests      []string
 }
 
-// at finds the findings of a rule that concern a host.
+// at finds the findings of a rule that concern a host, and, where port is not 0, a port of theirs.
 type at struct {
 	rule string
 	host capture.Addr
+	port uint16
 }
 
 // Link sets Role, Because and Confidence of every finding. l says which addresses belong to one host.
@@ -62,10 +63,19 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local) {
 		if weak(f) {
 			continue
 		}
-		concern[at{f.Rule, n.host}] = append(concern[at{f.Rule, n.host}], i)
-		if n.peer != n.host {
-			concern[at{f.Rule, n.peer}] = append(concern[at{f.Rule, n.peer}], i)
+		hosts := []capture.Addr{n.host, n.peer}
+		if n.peer == n.host {
+			hosts = hosts[:1]
 		}
+		for _, h := range hosts {
+			concern[at{f.Rule, h, 0}] = append(concern[at{f.Rule, h, 0}], i)
+			if p := f.Subject.Port; p != 0 {
+				concern[at{f.Rule, h, p}] = append(concern[at{f.Rule, h, p}], i)
+			}
+		}
+	}
+	for _, list := range concern { // the first to be affected first: what begins later than an effect is not looked at
+		slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(fs[a].Onset, fs[b].Onset) })
 	}
 	edges := make(map[string][]*rules.Edge)
 	for _, e := range g.set.Edges {
@@ -127,8 +137,15 @@ func explain(nodes []node, i int, edges []*rules.Edge, concern map[at][]int) {
 			if k == 1 && host == hosts[0] {
 				break
 			}
-			for _, j := range concern[at{e.From.Rule, host}] {
-				if j == i || found == maxCauses || slices.Contains(n.parents, j) {
+			where := at{e.From.Rule, host, 0}
+			if e.Identity == rules.SameService {
+				where.port = n.f.Subject.Port
+			}
+			for _, j := range concern[where] {
+				if found == maxCauses || nodes[j].f.Onset > n.f.Onset.Add(e.Slack) {
+					break
+				}
+				if j == i || slices.Contains(n.parents, j) {
 					continue
 				}
 				if t := causes(e, &nodes[j], n); t != nil {
@@ -144,7 +161,7 @@ func explain(nodes []node, i int, edges []*rules.Edge, concern map[at][]int) {
 
 // causes returns the tests that say that c caused f by way of e, nil if it did not.
 func causes(e *rules.Edge, c, f *node) []string {
-	if !shared(e.Identity, c, f) || c.f.Onset > f.f.Onset.Add(e.Slack) || c.f.LastSeen.Add(memory) < f.f.Onset {
+	if c.f.LastSeen.Add(memory) < f.f.Onset || !shared(e.Identity, c, f) {
 		return nil
 	}
 	// The edge reports its own arithmetic errors once; here an edge that cannot be computed is none.
@@ -187,20 +204,25 @@ func breakCycles(nodes []node) {
 	}
 }
 
+// maxAncestors bounds how many ancestors of a finding are looked through for parents that are indirect.
+const maxAncestors = 256
+
 // direct are the parents of i that are no ancestors of another of its parents.
 func direct(nodes []node, i int) []int {
+	if len(nodes[i].parents) < 2 {
+		return nodes[i].parents
+	}
 	indirect := make(map[int]bool)
-	var up func(int)
-	up = func(j int) {
+	todo := slices.Clone(nodes[i].parents)
+	for len(todo) > 0 && len(indirect) < maxAncestors {
+		j := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
 		for _, k := range nodes[j].parents {
 			if !indirect[k] {
 				indirect[k] = true
-				up(k)
+				todo = append(todo, k)
 			}
 		}
-	}
-	for _, j := range nodes[i].parents {
-		up(j)
 	}
 	var out []int
 	for _, j := range nodes[i].parents {
