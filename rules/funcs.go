@@ -88,7 +88,7 @@ func funcMap(u units) template.FuncMap {
 			}
 			return strconv.FormatFloat(math.Round(max(v-header, 0)), 'f', 0, 64), err
 		},
-		"at_most": func(bad, n int) float64 { return AtMost(bad, n) },
+		"at_most": AtMost,
 		"v6":      func(addr string) bool { return strings.Contains(addr, ":") },
 	}
 }

@@ -141,7 +141,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	})
 }
 
-func (d *acceptQueue) Assess(w *analyze.Window) analyze.Assessment {
+func (d *acceptQueue) Assess(*analyze.Window) analyze.Assessment {
 	f := d.most
 	f.Overflows, f.Baseline, f.Listeners = int(d.dropped), d.at.Sub(d.first).Seconds(), len(d.listeners.keys)
 	return analyze.Assessment{Assessable: d.tables > 0, Features: f}

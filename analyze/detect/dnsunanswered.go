@@ -275,7 +275,7 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.requests.judge(w)
 	d.lookups.judge(w.End, func(l *lookup) { d.decided(w, l) })
-	d.cut.each(func(k callKey, fs *[]tcpFailure) bool {
+	d.cut.each(func(_ callKey, fs *[]tcpFailure) bool {
 		return len(*fs) == 0 || w.End.Sub((*fs)[len(*fs)-1].at) < idleState
 	})
 	lossy := w.Flows.Stats.CaptureLossShare()

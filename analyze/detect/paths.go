@@ -54,9 +54,7 @@ type wayState struct {
 	lastBad         capture.Instant
 	firstMark       capture.Instant // first sign of loss that no window has counted yet
 	newConns        [seriesLen]uint32
-	acks            [seriesLen]point  // small packets whose fate only the other side's repeats tell
 	silent          sizes             // of this window: losses that only a stall tells of
-	unheard         uint32            // of this window: repeats of the other side, for want of an answer
 	tooBig          int               // ICMP: fragmentation needed, packet too big
 	index           uint32            // of a pair's path
 	rolled          bool              // at least once: what the paths did before is known

@@ -502,7 +502,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s.roll()
 		st.gaveUp.roll()
 		st.calm(w)
-		f, onset := st.measure(w, d.slowAfter)
+		f, onset := st.measure(w)
 		f.Stalled = stalled
 		f.FlowsTotal = f.Flows
 		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n {
@@ -524,7 +524,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 }
 
 // measure compares the time since the onset with the time before.
-func (st *serverState) measure(w *analyze.Window, slowAfter time.Duration) (f SlowServer, onset capture.Instant) {
+func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.Instant) {
 	s := &st.series
 	f = SlowServer{Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5), P95Before: st.before.quantile(0.95),
 		Slow: int(s.since.bad), GaveUp: int(st.gaveUp.since.bad), Left: int(st.left), Served: int(st.total), Unclosed: int(st.unclosed), Greeting: st.greeted}

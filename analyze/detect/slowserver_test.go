@@ -26,12 +26,6 @@ func (n *network) keepAlive(client, server string, size uint32, at []time.Durati
 	}
 }
 
-// times are those from from to to, a step apart.
-func times(from, to, step time.Duration) (at []time.Duration) {
-	every(from, to, step, func(t time.Duration, _ int) { at = append(at, t) })
-	return at
-}
-
 // closedLoop is a connection whose client asks again pause after each answer.
 func (n *network) closedLoop(client, server string, size uint32, from, to, pause time.Duration, wait func(at time.Duration) time.Duration) {
 	var at []time.Duration

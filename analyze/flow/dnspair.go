@@ -22,11 +22,11 @@ func (t *dnsTable) observe(p *capture.Packet, at capture.Instant, emit func(*Eve
 }
 
 // multicastDNS reports LLMNR (RFC 4795), mDNS (RFC 6762) between their own ports and whatever else is asked of a
-// group, which are left out: a question to everybody that nobody answers is no failure. A name server asked
-// by an address of its own on mDNS's port is one like others.
+// group on another port than 53, which are left out. A name server asked by an address of its own on mDNS's port is
+// one like others.
 func multicastDNS(p *capture.Packet) bool {
 	return p.Src.Port != portDNS && p.Dst.Port != portDNS && (p.Src.Port == portLLMNR || p.Dst.Port == portLLMNR ||
-		p.Src.Port == portMDNS && p.Dst.Port == portMDNS) || group(&p.Dst.Addr)
+		p.Src.Port == portMDNS && p.Dst.Port == portMDNS || group(&p.Dst.Addr))
 }
 
 // group reports a multicast address (RFC 1112 §4, RFC 4291 §2.7) or the limited broadcast (RFC 919).

@@ -34,7 +34,7 @@ func (t *Table) outside(c *Conn, s Side, p *capture.Packet, at capture.Instant, 
 	x := &t.trouble(c).side[s]
 	reach := c.reach(s)
 	if d.flags&odd != 0 && p.Seq != x.odd.from && within32(x.odd.from, p.Seq, reach) {
-		t.believe(c, s, x, reach)
+		t.believe(c, s, x)
 		return false
 	}
 	if o.flags&oddACK != 0 && near(t.trouble(c).side[s.Other()].oddACK, p.Seq, reach) {
@@ -43,7 +43,7 @@ func (t *Table) outside(c *Conn, s Side, p *capture.Packet, at capture.Instant, 
 		t.uncount(&t.trouble(c).side[s.Other()])
 		x.odd = hole{from: p.Seq, to: p.Seq, at: at, ts: p.TSVal, id: p.IPID, hasTS: p.Opts&capture.OptTimestamps != 0}
 		t.count(x)
-		t.believe(c, s, x, reach)
+		t.believe(c, s, x)
 		return false
 	}
 	t.count(x)
@@ -59,7 +59,7 @@ func (t *Table) outsideACK(c *Conn, s Side, p *capture.Packet) bool {
 	x, y := &tr.side[s], &tr.side[s.Other()]
 	reach := c.reach(s.Other())
 	if o.flags&odd != 0 && within32(y.odd.from, p.Ack, reach+(y.odd.to-y.odd.from)) {
-		t.believe(c, s.Other(), y, reach)
+		t.believe(c, s.Other(), y)
 		return false
 	}
 	if d.flags&oddACK != 0 && p.Ack != x.oddACK && within32(x.oddACK, p.Ack, reach) {
@@ -74,7 +74,7 @@ func (t *Table) outsideACK(c *Conn, s Side, p *capture.Packet) bool {
 }
 
 // believe takes the data outside any window that s sent last for what it says after all: what lies before it is missing.
-func (t *Table) believe(c *Conn, s Side, x *trouble, reach uint32) {
+func (t *Table) believe(c *Conn, s Side, x *trouble) {
 	d := &c.side[s]
 	d.flags &^= odd
 	t.uncount(x)

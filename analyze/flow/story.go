@@ -95,7 +95,7 @@ type teller struct {
 func (st *Story) observe(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	d, o := &st.side[s], &st.side[s.Other()]
 	if st.reset > 0 {
-		st.after(s, p, at)
+		st.after(p, at)
 		return
 	}
 	if p.Flags&capture.RST != 0 {
@@ -308,7 +308,7 @@ func (st *Story) rst(s Side, p *capture.Packet, at capture.Instant) {
 }
 
 // after takes a packet that comes after a RST.
-func (st *Story) after(s Side, p *capture.Packet, at capture.Instant) {
+func (st *Story) after(p *capture.Packet, at capture.Instant) {
 	i := len(st.Chapters) - 1
 	if i < 0 {
 		return

@@ -245,7 +245,7 @@ func (f *File) Read(ctx context.Context, b *capture.Batch) error {
 				if err == errMore {
 					break
 				}
-				if damage, ok := err.(*DamageError); ok && f.resync(damage) {
+				if damage := (*DamageError)(nil); errors.As(err, &damage) && f.resync(damage) {
 					continue
 				}
 				f.end(err)

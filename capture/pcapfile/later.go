@@ -77,8 +77,14 @@ func (l *Later) Read(ctx context.Context, b *capture.Batch) error {
 	return err
 }
 
-// Name, Progress, Stats and Close are those of the File.
-func (l *Later) Name() string                 { return l.file.Load().Name() }
+// Name is that of the File.
+func (l *Later) Name() string { return l.file.Load().Name() }
+
+// Progress is that of the File.
 func (l *Later) Progress() (read, size int64) { return l.file.Load().Progress() }
-func (l *Later) Stats() Stats                 { return l.file.Load().Stats() }
-func (l *Later) Close() error                 { return l.file.Load().Close() }
+
+// Stats are those of the File.
+func (l *Later) Stats() Stats { return l.file.Load().Stats() }
+
+// Close closes the File.
+func (l *Later) Close() error { return l.file.Load().Close() }

@@ -232,7 +232,7 @@ func TestKeysOfHosts(t *testing.T) {
 	if key("web01", "") == key("web02", "") || key("web01", "") == key("web01", "blue") {
 		t.Error("records of two hosts have one key: a receiver that drops duplicates loses one of them")
 	}
-	if key("web01", "") != key("web01", "") {
+	if again := key("web01", ""); again != key("web01", "") {
 		t.Error("a record that is sent again has another key")
 	}
 }
