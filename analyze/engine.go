@@ -80,7 +80,8 @@ type Engine struct {
 
 	w        Window
 	clock    clock
-	quiet    int // empty windows that may still be judged in gaps, see advance
+	shift    time.Duration // of the clock that the flow table knows
+	quiet    int           // empty windows that may still be judged in gaps, see advance
 	local    localFinder
 	cov      Coverage
 	lost     [capture.LossReasonCount]uint64
@@ -256,6 +257,10 @@ func (e *Engine) take(o *capture.Observation, at capture.Instant) error {
 	e.heard[0] = at
 	e.cov.Packets++
 	e.local.packet(&o.Packet)
+	if e.shift != e.clock.shift {
+		e.table.Restate(at, e.clock.shift-e.shift)
+		e.shift = e.clock.shift
+	}
 	o.At = at
 	e.table.Observe(o)
 	o.At = stated // whoever made the batch may still read it

@@ -371,6 +371,8 @@ func (d *slowServer) look(w *analyze.Window, st *serverState) {
 		}
 		age := w.End.Sub(x.at)
 		switch {
+		case x.at < w.Flows.Restated(): // how long it has waited is not known
+			continue
 		case x.size == greetingKind:
 			if c.Closed() || c.Bytes(flow.Client)+c.Bytes(flow.Server) > 0 {
 				continue
@@ -419,7 +421,7 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 	for _, x := range st.answers {
 		c := w.Flows.Lookup(x.ref)
 		switch {
-		case c == nil, c.Closed(), c.Requests() != x.n:
+		case c == nil, c.Closed(), c.Requests() != x.n, c.LastData(flow.Server) <= w.Flows.Restated():
 		case w.End.Sub(c.LastData(flow.Server)) < d.slowAfter:
 			st.answers[n] = x
 			n++

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"slices"
+	"time"
 
 	"jindan/capture"
 )
@@ -71,13 +72,17 @@ type Table struct {
 	active []uint32
 	before []Before
 	copies copyTable
-	asks   asks
-	dns    dnsTable
-	Stats  Stats
-	ev     Event
-	live   int
-	win    uint32
-	now    capture.Instant // newest time seen
+	// The clock of the input was set back by back at the event time restated.
+	restated capture.Instant
+	restates int
+	back     time.Duration
+	asks     asks
+	dns      dnsTable
+	Stats    Stats
+	ev       Event
+	live     int
+	win      uint32
+	now      capture.Instant // newest time seen
 	// fetched keeps the reads of Prefetch from being optimised away.
 	fetched uint32
 }

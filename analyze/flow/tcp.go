@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"math"
 	"time"
 
 	"jindan/capture"
@@ -47,7 +48,7 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if path != nil {
 		path.Side[c.dir(s)].Packets++
 	}
-	if t.copies.seen(c, s, p, at) || at < d.lastAt && t.now.Sub(at) >= disorder && alreadySeen(d, p) {
+	if t.copies.seen(c, s, p, at) || (at < d.lastAt && t.now.Sub(at) >= disorder || t.twice(d, at)) && alreadySeen(d, p) {
 		t.copied(c, s, p, at, path)
 		return
 	}
@@ -155,6 +156,36 @@ func (c *Conn) isChallenge(s Side, p *capture.Packet) bool {
 	r := &c.side[Client]
 	return s == Server && p.Flags&(capture.SYN|capture.RST|capture.FIN|capture.ACK) == capture.ACK && p.Len == 0 &&
 		c.synAckAt == 0 && c.estAt == 0 && r.flags&(synSeen|ackKnown) == synSeen && r.bytes == 0 && p.Ack-r.isn > maxFirstWrite
+}
+
+// maxRestated bounds how often the connections are gone through because the clock was set.
+const maxRestated = 16
+
+// Restate says that the clock of the input was set back by back at the event time from: an input that was written
+// twice says the same again, with the same times. How long anything has waited across such a step is not known.
+func (t *Table) Restate(from capture.Instant, back time.Duration) {
+	t.restated, t.back = from, back
+	if t.restates++; t.restates > maxRestated {
+		return
+	}
+	t.Live(func(c *Conn) {
+		c.reqAt = 0
+		c.side[0].nextAt, c.side[1].nextAt = max(c.side[0].nextAt, from), max(c.side[1].nextAt, from)
+	})
+}
+
+// Restated is the event time at which the clock of the input was last set back; the least time if it never was.
+func (t *Table) Restated() capture.Instant {
+	if t.restates == 0 {
+		return math.MinInt64
+	}
+	return t.restated
+}
+
+// twice reports whether a packet of event time at has, by the clock before it was set back, the time of one that d
+// sent before, or an earlier one.
+func (t *Table) twice(d *side, at capture.Instant) bool {
+	return t.back > 0 && d.packets > 0 && d.lastAt < t.restated && at.Add(-t.back) <= d.lastAt
 }
 
 // alreadySeen reports whether p says nothing new: then, with a time before its sender's
