@@ -308,6 +308,10 @@ func (t *Table) answered(c *Conn, path *Path, ip uint32) {
 func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
 	o := s.Other()
 	d, r := &c.side[s], &c.side[o]
+	if s == Client && c.reqAt != 0 && c.ackedUnseen(p.Ack) {
+		// Its answer came, and the capture has missed it: when, nobody knows.
+		c.reqAt = 0
+	}
 	if r.flags&known != 0 {
 		if r.synData > 0 {
 			t.tookSYN(c, o, p.Ack, at)
@@ -362,6 +366,16 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	if p.SACKs > 0 {
 		t.sack(c, s, p, at, path)
 	}
+}
+
+// ackedUnseen reports whether the client's acknowledgement covers what the server sent and the capture has not seen. Of a
+// server that was never seen, any advance of the acknowledgement does.
+func (c *Conn) ackedUnseen(ack uint32) bool {
+	d, r := &c.side[Client], &c.side[Server]
+	if r.flags&known != 0 {
+		return before(r.next, ack) && (r.synData == 0 || ack-r.isn-1 != uint32(r.synData))
+	}
+	return d.flags&ackKnown != 0 && before(d.acked, ack)
 }
 
 // recovered ends a run of repetitions of side s: they were acknowledged.

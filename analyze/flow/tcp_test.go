@@ -496,3 +496,31 @@ func TestRecordSize(t *testing.T) {
 		t.Errorf("a full table takes %d bytes (%d a connection, %d a loss record)", sum, conn, loss)
 	}
 }
+
+// What the client acknowledges has come, whether or not the capture has it: it waits no longer, and leaves nothing unanswered.
+func TestAnswerThatTheCaptureMissed(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		oneWay bool
+		acked  uint32
+		waits  bool
+	}{
+		{"intact: nothing came, and nothing is acknowledged", false, 1, true},
+		{"the answer is acknowledged", false, 51, false},
+		{"one way: nothing is acknowledged", true, 1, true},
+		{"one way: the answer is acknowledged", true, 51, false},
+	} {
+		k := newTalk(Abandoned)
+		k.send(0, Client, capture.SYN, 0, 0, 0)
+		if !tc.oneWay {
+			k.send(ms, Server, capture.SYN|capture.ACK, 0, 1, 0)
+		}
+		k.send(ms, Client, capture.ACK, 1, 1, 0)
+		k.send(ms, Client, capture.ACK, 1, 1, 100)
+		k.send(ms, Client, capture.ACK, 101, tc.acked, 0)
+		k.send(time.Second, Client, capture.ACK|capture.FIN, 101, tc.acked, 0)
+		if got := len(k.events) > 0; got != tc.waits {
+			t.Errorf("%s: left without an answer: %v, want %v", tc.name, got, tc.waits)
+		}
+	}
+}

@@ -242,7 +242,7 @@ func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string) error {
 			case r.WrongRoot:
 				c.wrong++
 				wrong++
-				a.log.Info().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
+				a.log.Warn().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
 			case r.Harmed && !r.Found:
 				c.less++
 			default:
