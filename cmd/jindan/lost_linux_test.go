@@ -304,7 +304,8 @@ func TestProcfsLost(t *testing.T) {
 		}
 		return messages.String(), verdicts(out)
 	}
-	if log, steps := run(3 * time.Second); !strings.Contains(steps["exhaustion"], "The fullest limit is ") {
+	// A full accept queue, of the same step, is ruled out after 10 s of looking.
+	if log, steps := run(13 * time.Second); !strings.Contains(steps["exhaustion"], "The fullest limit is ") {
 		t.Fatalf("with its procfs: %q; %s", steps["exhaustion"], log)
 	}
 	// The open descriptors must notice, too, as with a module that is unloaded.
