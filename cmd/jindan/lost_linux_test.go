@@ -105,6 +105,7 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	}
 
 	until("packets are seen", func() bool { knock(); return packets() > 0 })
+	seen := time.Now()
 	ip("-n", ns, "link", "del", "wire")
 	until("the interface is missed", func() bool { return value(`jindan_source_failures_total`+label+`,source="capture"}`) == 1 })
 	if got := get("/healthz"); got != "ok\n" {
@@ -116,6 +117,7 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	ip("-n", ns, "link", "del", "wire")
 	until("the interface is missed again", func() bool { return value(`jindan_source_failures_total`+label+`,source="capture"}`) == 2 })
 
+	time.Sleep(time.Until(seen.Add(12 * time.Second))) // CLOSE_WAIT is ruled out by 10 s of sockets
 	ip("netns", "del", ns)
 	removed = true
 	time.Sleep(maxLate + 2*time.Second)
