@@ -74,8 +74,8 @@ const MaxEvidence = 8
 // Assessment is what a detector says of its step when no finding speaks. The rule's clear decides, over the
 // features, between its texts ruled_out and not_assessable.
 type Assessment struct {
-	// Assessable: the input has what the rule looks at, be it ever so little. Otherwise another rule of the same step
-	// may clear the step without this one.
+	// Assessable: the input has what the rule looks at, be it ever so little. Otherwise the step is not assessable,
+	// whatever other rules say of it.
 	Assessable bool
 	// Features describe the worst subject that was seen and all opportunities to see it: those that a fault, if there
 	// were one, would show in. Of the type of Spec.Features.

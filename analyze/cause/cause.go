@@ -399,6 +399,8 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 	switch {
 	case len(open) > 0: // one rule of the step that is not cleared leaves the step open, whatever the others say
 		v.Reason = join(open)
+	case len(clear) > 0 && len(unseen) > 0: // what one of them looks at was not there to be seen
+		v.Reason = join(unseen)
 	case len(clear) > 0:
 		v.Verdict = analyze.RuledOut
 		v.Reason = join(clear)

@@ -120,7 +120,7 @@ func TestStream(t *testing.T) {
 	dir := t.TempDir()
 	text := fmt.Sprintf(`
 spool: {dir: %s/spool, max_bytes: 16MiB}
-heartbeat: 10s
+heartbeat: 1m
 sinks:
   - type: file
     path: %s/findings.ndjson
