@@ -25,6 +25,7 @@ type DeadConnection struct {
 	Healed      int     `json:"healed"`
 	OtherLoss   float64 `json:"other_loss"`
 	Checked     int     `json:"checked"`
+	Unheard     int     `json:"unheard"`
 }
 
 // The classes of dead-connection.
@@ -48,6 +49,7 @@ type deadConnection struct {
 	groups   subjects[deadKey, deadGroup]
 	survived subjects[callKey, survivor]
 	checked  int // connections whose data was acknowledged
+	unheard  int // connections that ended while data was repeated to a side that was never seen
 }
 
 // deadSide is the side of a connection that does not answer.
@@ -66,6 +68,9 @@ type deadTry struct {
 	idle    time.Duration // how long both sides had said nothing before
 	frames  [2]uint64     // first and newest repetition
 	early   bool          // nothing was ever acknowledged: perhaps the listener has not taken the connection
+	pause   time.Duration // the longest between two transmissions
+	unheard bool          // the silent side was never seen: it said nothing, or the capture shows this direction only
+	begun   bool          // before the capture: it may have been repeated before
 }
 
 // deadKey is who fell silent: a listener, as all its clients see it or as one caller does; or its clients.
@@ -141,7 +146,7 @@ func (d *deadConnection) Event(e *flow.Event) {
 
 // repeated takes a repetition of data.
 func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
-	if c.Closed() || c.OneWay() {
+	if c.Closed() {
 		return
 	}
 	// A side that repeats itself says nothing new: it has not seen what came since.
@@ -165,13 +170,15 @@ func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
 	}
 	if x.repeats == 0 || c.Packets(o) != x.heard {
 		*x = deadTry{since: max(e.Since, c.Heard(o)), heard: c.Packets(o), acked: c.Acked(e.Side),
-			early: c.Acked(e.Side) == 0 && c.Bytes(o) == 0}
+			early: c.SynSeen() && c.Acked(e.Side) == 0 && c.Bytes(o) == 0, unheard: c.OneWay(), begun: !c.SynSeen()}
+		x.last = e.Since
 		x.frames[0] = e.Frame
 		if end, idle := c.Idle(); end != 0 && end <= e.Since && e.Since.Sub(end) < analyze.WindowLength {
 			x.idle = idle
 		}
 	}
 	x.repeats++
+	x.pause = max(x.pause, e.At.Sub(x.last))
 	x.last, x.frames[1] = e.At, e.Frame
 }
 
@@ -181,15 +188,19 @@ const sizeProof = 4
 
 func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.callers.judge(w)
-	minSilent, minRepeats := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_repeats"))
+	minSilent, minRepeats, minPause := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_repeats")), w.Params.Duration("min_pause")
 	d.trying.each(func(s deadSide, x *deadTry) bool {
 		c := w.Flows.Lookup(s.ref)
 		if c == nil || x.repeats == 0 {
 			return false
 		}
 		answered := c.Packets(s.silent) != x.heard
-		if !answered && x.repeats >= minRepeats && x.last.Sub(x.since) >= minSilent {
+		often := x.repeats >= minRepeats || x.begun && x.pause >= minPause
+		if !answered && often && x.last.Sub(x.since) >= minSilent && (!x.unheard || heardElse(w, c, s.silent, x.since)) {
 			d.bury(c, s, x)
+		}
+		if !answered && x.unheard && c.Closed() {
+			d.unheard++
 		}
 		return !answered && !c.Closed() && w.End.Sub(x.last) < deadLinger
 	})
@@ -206,6 +217,20 @@ func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence})
 		return true
 	})
+}
+
+// heardElse reports whether the host of side s was heard on another connection between the same hosts since a time: then
+// the capture shows that direction, and a side that was never seen has said nothing.
+func heardElse(w *analyze.Window, c *flow.Conn, s flow.Side, since capture.Instant) bool {
+	p := w.Flows.Path(c)
+	if p == nil {
+		return false
+	}
+	i := 0
+	if p.B == c.Endpoint(s).Addr {
+		i = 1
+	}
+	return p.Heard[i] > since
 }
 
 // bury tells the group of c that c is dead, or still is.
@@ -406,5 +431,11 @@ func (d *deadConnection) Assess(w *analyze.Window) analyze.Assessment {
 			n++
 		}
 	})
-	return analyze.Assessment{Assessable: n > 0, Features: DeadConnection{Class: deadGone, Checked: n}}
+	f := DeadConnection{Class: deadGone, Checked: n, Unheard: d.unheard}
+	for _, k := range d.trying.keys {
+		if x := d.trying.m[k]; x != nil && x.unheard {
+			f.Unheard++
+		}
+	}
+	return analyze.Assessment{Assessable: n > 0 || f.Unheard > 0, Features: f}
 }

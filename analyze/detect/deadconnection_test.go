@@ -43,6 +43,29 @@ func (t *talk) push(at time.Duration, tries int) {
 	}
 }
 
+// older are connections that began before the capture: of each there is a segment and, after a pause, the same once more.
+func (n *network) older(count int, client, server string, at, pause time.Duration) {
+	for i := range count {
+		c, s := n.from(client), host(server)
+		for _, at := range []time.Duration{at, at + pause} {
+			n.tcp(at+time.Duration(i)*10*ms, c, s, capture.ACK|capture.PSH, 7000, 9000, 80)
+		}
+	}
+}
+
+// Data that is repeated to a side that was never seen leaves the rule open, whether or not it is found.
+func TestDeadConnectionClear(t *testing.T) {
+	const app, srv = "192.0.2.9", "198.51.100.2:443"
+	for _, older := range []int{0, 1} {
+		n := new(network)
+		n.older(older, app, srv, 2*sec, 400*ms)
+		every(0, 10*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, app, srv, 5*ms) })
+		if clear := n.cleared(t, newDeadConnection()); clear != (older == 0) {
+			t.Errorf("%d connections that began before the capture: clear %v", older, clear)
+		}
+	}
+}
+
 func TestDeadConnection(t *testing.T) {
 	const app, srv = "192.0.2.9", "198.51.100.2:443"
 	clients := []string{"203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"}
@@ -61,6 +84,22 @@ func TestDeadConnection(t *testing.T) {
 					every(sec, 10*sec, sec, func(at time.Duration, _ int) { x.turn(at + time.Duration(i)*ms) })
 					x.vain(10*sec+time.Duration(i)*100*ms, 8)
 				}
+			}},
+		{name: "dead since before the capture, which shows one late repetition of each; new connections are well", local: app,
+			want: "error upstream 192.0.2.9 198.51.100.2 443", onset: 2 * sec, check: want(deadSome, 4, 1),
+			make: func(n *network) {
+				n.older(4, app, srv, 2*sec, 6*sec)
+				every(0, 20*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, app, srv, 5*ms) })
+			}},
+		{name: "the same, but the repetition came soon: it may be the first", local: app,
+			make: func(n *network) {
+				n.older(4, app, srv, 2*sec, 400*ms)
+				every(0, 20*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, app, srv, 5*ms) })
+			}},
+		{name: "the same, but nothing of that host is in the capture: it may show one direction only", local: app,
+			make: func(n *network) {
+				n.older(4, app, srv, 2*sec, 6*sec)
+				every(0, 20*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, app, "198.51.100.7:443", 5*ms) })
 			}},
 		{name: "one connection is all there is", want: "warn service 198.51.100.2 443", onset: 5 * sec, check: want(deadGone, 1, 0),
 			make: func(n *network) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/capture"
+	"jindan/rules"
 )
 
 func TestDeadUpstream(t *testing.T) {
@@ -142,4 +143,18 @@ func TestConnectionRefused(t *testing.T) {
 			})
 		}},
 	})
+}
+
+// Calls that fail in a share worth a finding are never cleared, however many upstreams they are spread over.
+func TestDeadUpstreamSpreadIsNotCleared(t *testing.T) {
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for failed, want := range map[int]bool{0: true, 9: false} {
+		f := DeadUpstream{Class: classSilent, Attempts: 18, Failed: failed}
+		if clear, err := set.Rule("dead-upstream").IsClear(f); clear != want || err != nil {
+			t.Errorf("%d of 18 calls failed, none in a share worth a finding at one upstream: clear %v, %v", failed, clear, err)
+		}
+	}
 }
