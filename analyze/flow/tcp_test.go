@@ -132,6 +132,46 @@ func TestCopiesOnAShortPath(t *testing.T) {
 	}
 }
 
+// A router that is captured on both sides splits what came as one packet, and joins what came in several.
+func TestPassedOn(t *testing.T) {
+	const us = time.Microsecond
+	hop := func(p *capture.Packet) { p.TTL-- }
+	for name, c := range map[string]struct {
+		run  func(*talk)
+		want []string
+	}{
+		"a super-packet leaves in parts": {func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 2920)
+			k.send(8*us, Server, ack, 1, 1, 1460, hop)
+			k.send(us, Server, ack, 1461, 1, 1460, hop)
+		}, []string{"copy 1460", "copy 1460"}},
+		"parts leave as one": {func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 1460)
+			k.send(us, Server, ack, 1461, 1, 1460)
+			k.send(8*us, Server, ack, 1, 1, 2920, hop)
+		}, []string{"copy 2920"}},
+		"sent again in parts, at the same place": {func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 2920)
+			k.send(220*ms, Server, ack, 1, 1, 1460)
+		}, []string{"retransmit rto 1460"}},
+		"sent again in parts, on another way": {func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 2920)
+			k.send(220*ms, Server, ack, 1, 1, 1460, hop)
+		}, []string{"retransmit rto 1460"}},
+		"new on another way": {func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 1460)
+			k.send(8*us, Server, ack, 1461, 1, 1460, hop)
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newTalk(Retransmit, Copy)
+			k.open()
+			c.run(k)
+			k.want(t, c.want...)
+		})
+	}
+}
+
 const ms = time.Millisecond
 
 func TestLoss(t *testing.T) {
