@@ -32,7 +32,7 @@ PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdu
 PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd postgresql libnginx-mod-stream
 
 # The shell scripts, those of the packages included.
-SCRIPTS = $(shell grep -lE '^\#!.*sh$$' .ci/* .package/* .tools/*)
+SCRIPTS = $(shell grep -lE '^\#!.*sh$$' .ci/* packaging/* .tools/*)
 
 .PHONY: help
 help: ## list these targets
@@ -85,7 +85,7 @@ test-race: go ## the unit tests of packages that start goroutines, under the rac
 lint: $(LINTER) ## go vet, golangci-lint, which also enforces the import rules, and shellcheck
 	go vet ./...
 	$(LINTER) run
-	cd .package && ../$(LINTER) run --disable forbidigo # its one program is a command
+	cd packaging && ../$(LINTER) run --disable forbidigo # its one program is a command
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); \
 		else mkdir -p .test; echo 'lint of the shell scripts: needs shellcheck' | tee -a .test/skipped; fi
 
@@ -141,12 +141,12 @@ cross: go ## build for every platform of PLATFORMS
 
 .PHONY: package
 package: go ## deb, rpm, tarball, SBOM for linux/amd64 and arm64, and SHA256SUMS, in bin/package; the same commit gives the same bytes
-	.package/build bin/package
+	packaging/build bin/package
 
 .PHONY: test-package
 test-package: go ## install, run, upgrade and remove the packages in a Debian tree (root, debootstrap); says what it skipped
 	@.tools/deps debootstrap:debootstrap rpm:rpm strace:strace zstdcat:zstd systemd-analyze:systemd
-	.package/test
+	packaging/test
 
 .PHONY: clean
 clean: ## remove what make has made, the benchmark's capture included

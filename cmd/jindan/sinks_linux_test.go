@@ -168,9 +168,9 @@ func TestStdout(t *testing.T) {
 	}
 }
 
-// TestReadmeSinks: the sinks that the README shows are taken as they stand.
+// TestReadmeSinks: the sinks that the sinks' README shows are taken as they stand.
 func TestReadmeSinks(t *testing.T) {
-	b, err := os.ReadFile("../../README.md")
+	b, err := os.ReadFile("../internal/sink/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func rsyslog(t *testing.T) (port string, got func() []map[string]any) {
 	l.Close()
 	dir := t.TempDir()
 	out, conf := filepath.Join(dir, "out"), filepath.Join(dir, "conf")
-	// The configuration that the README shows, but for the paths.
+	// The configuration that the README of the sinks shows, but for the paths.
 	err = os.WriteFile(conf, fmt.Appendf(nil, `
 global(workDirectory=%q maxMessageSize="64k")
 module(load="imtcp") module(load="mmpstrucdata") module(load="mmjsonparse")

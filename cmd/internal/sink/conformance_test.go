@@ -259,7 +259,7 @@ query_range: {cache_results: false}
 			}
 		}
 		if n := len(query(`{job="jindan", kind="finding", level="error"} | json | state="open"`)); n != open || n == 0 {
-			t.Errorf("the README's query finds %d of %d", n, open)
+			t.Errorf("the query of the README finds %d of %d", n, open)
 		}
 	})
 	t.Run("otlp", func(t *testing.T) {

@@ -114,7 +114,7 @@ func TestDaemonSet(t *testing.T) {
 	}
 }
 
-// TestThreatModel holds README.md's threat model against the tree: each line is answered by at least one test, setting of the
+// TestThreatModel holds the README's threat model against the tree: each line is answered by at least one test, setting of the
 // unit or target of make, and each that it names exists.
 func TestThreatModel(t *testing.T) {
 	read := func(name string) string {
@@ -142,7 +142,7 @@ func TestThreatModel(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	_, text, _ := strings.Cut(read("../README.md"), "\n## Threat model\n")
+	_, text, _ := strings.Cut(read("README.md"), "\n## Threat model\n")
 	text, _, _ = strings.Cut(text, "\n## ")
 	answer := regexp.MustCompile("`(?:(?:Test|Fuzz)\\w+|[A-Z]\\w+=|make [a-z-]+)`")
 	lines := 0
@@ -162,6 +162,6 @@ func TestThreatModel(t *testing.T) {
 		}
 	}
 	if lines == 0 {
-		t.Error("README.md has no threat model")
+		t.Error("the README has no threat model")
 	}
 }
