@@ -19,6 +19,7 @@ type DeadConnection struct {
 	Clients     int     `json:"clients"`
 	To          string  `json:"to"`
 	Repeats     int     `json:"repeats"`
+	Probes      int     `json:"probes"`
 	Silent      float64 `json:"silent"`
 	Idle        float64 `json:"idle"`
 	Survived    float64 `json:"survived"`
@@ -58,13 +59,14 @@ type deadSide struct {
 	silent flow.Side
 }
 
-// deadTry is a side whose peer's data is being repeated.
+// deadTry is a side whose peer's data is being repeated, or which is being probed.
 type deadTry struct {
-	since   capture.Instant // first transmission of what is repeated
+	since   capture.Instant // first transmission of what is repeated, or first probe
 	last    capture.Instant // newest repetition
 	heard   uint32          // packets of the silent side, when the first repetition came
 	acked   uint64          // and what it had acknowledged
 	repeats uint32
+	probes  uint32        // of these, that carried no data
 	idle    time.Duration // how long both sides had said nothing before
 	frames  [2]uint64     // first and newest repetition
 	early   bool          // nothing was ever acknowledged: perhaps the listener has not taken the connection
@@ -117,7 +119,7 @@ func newDeadConnection() analyze.Detector {
 
 func (d *deadConnection) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-connection", Features: DeadConnection{},
-		Events: flow.Of(flow.Retransmit, flow.SynAckSent, flow.Response, flow.Closed)}
+		Events: flow.Of(flow.Retransmit, flow.Probe, flow.SynAckSent, flow.Response, flow.Closed)}
 }
 
 func (d *deadConnection) Event(e *flow.Event) {
@@ -141,6 +143,10 @@ func (d *deadConnection) Event(e *flow.Event) {
 		}
 	case flow.Retransmit:
 		d.repeated(c, e)
+	case flow.Probe:
+		if o := e.Side.Other(); !c.Closed() && !c.Closing(o) {
+			d.inVain(c, e, o, e.At)
+		}
 	}
 }
 
@@ -159,25 +165,32 @@ func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
 	if e.Class != flow.RTO && e.Class != flow.Unaccepted || e.Len == 0 || c.Closing(o) {
 		return
 	}
-	k := deadSide{c.Ref(), o}
 	// What was never seen to fit the path may be too large for it: that is loss by size.
 	if e.IPLen > flow.SmallSize && c.Acked(e.Side) < sizeProof*uint64(e.Len) {
 		return
 	}
-	x := d.trying.get(k)
+	d.inVain(c, e, o, e.Since)
+}
+
+// inVain counts what was sent to side o, first at a time, and asked for an acknowledgement: a repetition, or a probe.
+func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first capture.Instant) {
+	x := d.trying.get(deadSide{c.Ref(), o})
 	if x == nil {
 		return
 	}
 	if x.repeats == 0 || c.Packets(o) != x.heard {
-		*x = deadTry{since: max(e.Since, c.Heard(o)), heard: c.Packets(o), acked: c.Acked(e.Side),
-			early: c.SynSeen() && c.Acked(e.Side) == 0 && c.Bytes(o) == 0, unheard: c.OneWay(), begun: !c.SynSeen()}
-		x.last = e.Since
+		*x = deadTry{since: max(first, c.Heard(o)), heard: c.Packets(o), acked: c.Acked(e.Side),
+			early: e.Kind != flow.Probe && c.SynSeen() && c.Acked(e.Side) == 0 && c.Bytes(o) == 0, unheard: c.OneWay(), begun: !c.SynSeen()}
+		x.last = first
 		x.frames[0] = e.Frame
-		if end, idle := c.Idle(); end != 0 && end <= e.Since && e.Since.Sub(end) < analyze.WindowLength {
+		if end, idle := c.Idle(); end != 0 && end <= first && first.Sub(end) < analyze.WindowLength {
 			x.idle = idle
 		}
 	}
 	x.repeats++
+	if e.Kind == flow.Probe {
+		x.probes++
+	}
 	x.pause = max(x.pause, e.At.Sub(x.last))
 	x.last, x.frames[1] = e.At, e.Frame
 }
@@ -258,7 +271,8 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 		a := sums.get(k)
 		a.list, a.clients = &g.list, newSubjects[capture.Addr, struct{}](maxDead)
 		g.list.each(func(s deadSide, r *deadRecord) bool {
-			if c := w.Flows.Lookup(s.ref); !r.healed && c != nil && c.Acked(s.silent.Other()) > r.acked {
+			if c := w.Flows.Lookup(s.ref); !r.healed && c != nil && (c.Acked(s.silent.Other()) > r.acked ||
+				r.probes == r.repeats && c.Packets(s.silent) != r.heard && !c.Closed()) {
 				r.healed, r.until = true, c.Heard(s.silent)
 			}
 			if w.End.Sub(max(r.last, r.until)) > deadLinger {
@@ -326,6 +340,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		}
 		f.Connections++
 		f.Repeats += int(r.repeats)
+		f.Probes += int(r.probes)
 		f.Silent = max(f.Silent, until.Sub(r.since).Seconds())
 		clients.get(r.client.Addr)
 		if s := d.survived.peek(callKey{r.client.Addr, r.server}); s != nil {
@@ -341,7 +356,9 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		if k.silent == flow.Client {
 			from, to = to, from
 		}
-		repeats[way{from: from, to: to}]++ // one segment, however often it came
+		if r.probes < r.repeats {
+			repeats[way{from: from, to: to}]++ // one segment, however often it came
+		}
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, r.evidence())
 		}
@@ -400,10 +417,14 @@ func otherLoss(w *analyze.Window, repeats map[way]uint32) float64 {
 }
 
 func (r *deadRecord) evidence() analyze.Evidence {
+	what := fmt.Sprintf("data sent again %d times", r.repeats)
+	if r.probes == r.repeats {
+		what = fmt.Sprintf("probed %d times", r.probes)
+	}
 	e := analyze.Evidence{At: r.since, Flow: r.client.String() + " > " + r.server.String(),
-		Note: fmt.Sprintf("data sent again %d times in %.1f s, nothing comes back", r.repeats, r.last.Sub(r.since).Seconds())}
+		Note: fmt.Sprintf("%s in %.1f s, nothing comes back", what, r.last.Sub(r.since).Seconds())}
 	if r.healed {
-		e.Note = fmt.Sprintf("data sent again %d times, nothing came back for %.1f s", r.repeats, r.until.Sub(r.since).Seconds())
+		e.Note = fmt.Sprintf("%s, nothing came back for %.1f s", what, r.until.Sub(r.since).Seconds())
 	}
 	for _, f := range r.frames {
 		if f != 0 && (len(e.Frames) == 0 || e.Frames[0] != f) {

@@ -264,3 +264,65 @@ func TestDeadTargets(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 }
+
+// probe is a keep-alive of the client's (Linux: no payload, one below what is next); answered tells whether the server is there.
+func (t *talk) probe(at time.Duration, answered bool) {
+	t.n.tcp(at, t.c, t.s, capture.ACK, t.q-1, t.a, 0)
+	if answered {
+		t.n.tcp(at+ms, t.s, t.c, capture.ACK, t.a, t.q, 0)
+	}
+}
+
+// Keep-alives in vain tell the same as repeated data, on connections that say nothing else.
+func TestHalfOpen(t *testing.T) {
+	const app, srv = "192.0.2.9", "198.51.100.2:443"
+	until := func(n *network, x *talk, well, end time.Duration) {
+		every(30*sec, end, 15*sec, func(at time.Duration, _ int) { x.probe(at, at < well) })
+	}
+	play(t, newDeadConnection, []scene{
+		{name: "the peer of an idle connection is gone", want: "warn service 198.51.100.2 443", onset: 90 * sec,
+			check: func(t *testing.T, features any) {
+				if f := features.(DeadConnection); f.Class != deadGone || f.Connections != 1 || f.Probes < 3 || f.Probes != f.Repeats || f.Idle < 10 {
+					t.Errorf("%+v", f)
+				}
+			}, make: func(n *network) {
+				x := n.talk(0, app, srv)
+				x.turn(sec)
+				until(n, x, 90*sec, 180*sec)
+			}},
+		{name: "the capture begins when the connection is idle, and one probe was answered", want: "warn service 198.51.100.2 443", onset: 45 * sec,
+			make: func(n *network) {
+				x := &talk{n: n, c: n.from(app), s: host(srv), q: 5000, a: 9000}
+				until(n, x, 45*sec, 180*sec)
+			}},
+		{name: "a box forgot three of four, which had been silent for longer", local: app, want: "error upstream 192.0.2.9 198.51.100.2 443", onset: 60 * sec,
+			check: func(t *testing.T, features any) {
+				if f := features.(DeadConnection); f.Connections != 3 || f.Alive == 0 || f.Class != deadForgotten {
+					t.Errorf("%+v", f)
+				}
+			}, make: func(n *network) {
+				for i := range 3 {
+					x := n.talk(time.Duration(i)*ms, app, srv)
+					x.turn(sec)
+					every(60*sec, 120*sec, 10*sec, func(at time.Duration, _ int) { x.probe(at+time.Duration(i)*100*ms, false) })
+				}
+				x := n.talk(0, app, srv)
+				every(sec, 120*sec, 5*sec, func(at time.Duration, _ int) { x.turn(at) })
+				every(61*sec, 120*sec, sec, func(at time.Duration, _ int) { n.call(at, app, srv, 5*ms) })
+			}},
+		{name: "every probe is answered", make: func(n *network) {
+			x := n.talk(0, app, srv)
+			x.turn(sec)
+			until(n, x, 300*sec, 300*sec)
+		}},
+		{name: "two are lost on the way", make: func(n *network) {
+			x := n.talk(0, app, srv)
+			x.turn(sec)
+			every(30*sec, 300*sec, 15*sec, func(at time.Duration, i int) { x.probe(at, i%6 > 1) })
+		}},
+		{name: "the capture shows one direction only", make: func(n *network) {
+			x := &talk{n: n, c: n.from(app), s: host(srv), q: 5000, a: 9000}
+			until(n, x, 0, 300*sec)
+		}},
+	})
+}

@@ -99,6 +99,9 @@ const (
 	ZeroWindowEnd
 	// Copy: the same packet captured twice.
 	Copy
+	// Probe: Side asks whether the other side is still there: a keep-alive or a probe of a closed window (RFC 9293 §3.8.4,
+	// §3.8.6.1), at most one byte just below what is next. A peer that is there acknowledges it at once.
+	Probe
 	// SpuriousRepeat: the receiver of Side's data reports by D-SACK that a retransmission was unneeded.
 	SpuriousRepeat
 	// DNSQuery: a new DNS transaction. DNSRepeat: the client asks again (N = tries so far).

@@ -115,6 +115,10 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if p.Flags&capture.SYN == 0 {
 		t.window(c, s, p, at)
 	}
+	if p.Len <= 1 && t.wants(Probe) && c.probes(s, p) {
+		t.ev = Event{Kind: Probe, Conn: c, Side: s, At: at, Frame: p.Frame}
+		t.send(&t.ev)
+	}
 	if (p.Len > 0 || p.Flags&capture.FIN != 0) && p.Flags&capture.SYN == 0 && !t.data(c, s, p, at, path) {
 		return
 	}
@@ -124,6 +128,14 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	if !c.closed && d.flags&r.flags&finSent != 0 && d.flags&r.flags&finAcked != 0 {
 		t.finish(c, at, true)
 	}
+}
+
+// probes reports whether p of side s only asks for an acknowledgement: all that it sent has been acknowledged, and its number lies just
+// below that. Whether it sent anything need not have been captured.
+func (c *Conn) probes(s Side, p *capture.Packet) bool {
+	d, r := &c.side[s], &c.side[s.Other()]
+	return r.flags&ackKnown != 0 && p.Seq+1 == r.acked && (d.flags&known == 0 || d.next == r.acked) &&
+		d.flags&finSent == 0 && p.Flags&(capture.SYN|capture.FIN) == 0
 }
 
 // tookSYN takes what ack says of data in the SYN of s: acknowledged, it was sent then; if not, the listener did not want
