@@ -86,7 +86,8 @@ func (e *Engine) coverage() Coverage {
 	}
 	c.ClockSteps, c.Stray = e.clock.steps, e.clock.stray
 	c.Refused = e.refused
-	for k, n := range map[string]uint64{"connections": s.RefusedConns, "paths": s.RefusedPaths, "holes": s.MergedHoles} {
+	for k, n := range map[string]uint64{"connections": s.RefusedConns, "paths": s.RefusedPaths, "holes": s.MergedHoles,
+		"dns": e.table.DNSStats().Evicted, "dns_streams": e.table.DNSStats().Streams} {
 		if n > 0 {
 			c.Refused[k] = n
 		}

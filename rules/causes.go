@@ -83,6 +83,12 @@ func (p *Party) read(r *Rule) (map[string]any, error) {
 	return p.values, p.err
 }
 
+// Class is the class of the finding, which is of rule r; empty: it has none.
+func (p *Party) Class(r *Rule) string {
+	_, _ = p.read(r) // whoever matches it tells the failure
+	return p.class
+}
+
 // Matches reports whether the edge can lead from cause to effect: rules, classes and the
 // condition Requires. The first failure to compute it is returned.
 func (e *Edge) Matches(cause, effect *Party) (bool, error) {

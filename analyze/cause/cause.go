@@ -39,18 +39,23 @@ const maxCauses = 16
 type node struct {
 	f          *analyze.Finding
 	party      rules.Party
+	class      string
 	host, peer capture.Addr // zero: there is none
 	parents    []int
 	effects    int
 	tests      []string
 }
 
-// at finds the findings of a rule that concern a host, and, where port is not 0, a port of theirs.
+// at finds the findings of a rule that concern a host, and, where they are not zero, are of a class and concern a port of
+// theirs: what an edge cannot start from is not looked at.
 type at struct {
-	rule string
-	host capture.Addr
-	port uint16
+	rule, class string
+	host        capture.Addr
+	port        uint16
 }
+
+// anyClass are the classes of an edge that starts from all of them.
+var anyClass = []string{""}
 
 // Link sets Role, Because and Confidence of every finding. l says which addresses belong to one host.
 func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local) {
@@ -67,11 +72,16 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local) {
 		if n.peer == n.host {
 			hosts = hosts[:1]
 		}
+		n.class = n.party.Class(g.set.Rule(f.Rule))
+		keys := make(map[at]bool)
 		for _, h := range hosts {
-			concern[at{f.Rule, h, 0}] = append(concern[at{f.Rule, h, 0}], i)
-			if p := f.Subject.Port; p != 0 {
-				concern[at{f.Rule, h, p}] = append(concern[at{f.Rule, h, p}], i)
+			for _, class := range []string{"", n.class} {
+				keys[at{f.Rule, class, h, 0}] = true
+				keys[at{f.Rule, class, h, f.Subject.Port}] = true
 			}
+		}
+		for k := range keys { // each once; the lists are sorted below
+			concern[k] = append(concern[k], i)
 		}
 	}
 	for _, list := range concern { // the first to be affected first: what begins later than an effect is not looked at
@@ -130,28 +140,37 @@ func weak(f *analyze.Finding) bool { return f.Severity == "info" }
 // explain finds the parents of node i among those that concern one of its hosts.
 func explain(nodes []node, i int, edges []*rules.Edge, concern map[at][]int) {
 	n := &nodes[i]
+	hosts := []capture.Addr{n.host, n.peer}
+	if n.peer == n.host {
+		hosts = hosts[:1]
+	}
 	for _, e := range edges {
+		if len(e.To.Classes) > 0 && !slices.Contains(e.To.Classes, n.class) {
+			continue
+		}
+		from := e.From.Classes
+		if len(from) == 0 {
+			from = anyClass
+		}
 		found := 0
-		hosts := [2]capture.Addr{n.host, n.peer}
-		for k, host := range hosts {
-			if k == 1 && host == hosts[0] {
-				break
-			}
-			where := at{e.From.Rule, host, 0}
-			if e.Identity == rules.SameService {
-				where.port = n.f.Subject.Port
-			}
-			for _, j := range concern[where] {
-				if found == maxCauses || nodes[j].f.Onset > n.f.Onset.Add(e.Slack) {
-					break
+		for _, host := range hosts {
+			for _, c := range from {
+				where := at{e.From.Rule, c, host, 0}
+				if e.Identity == rules.SameService {
+					where.port = n.f.Subject.Port
 				}
-				if j == i || slices.Contains(n.parents, j) {
-					continue
-				}
-				if t := causes(e, &nodes[j], n); t != nil {
-					n.parents = append(n.parents, j)
-					n.tests = append(n.tests, t...)
-					found++
+				for _, j := range concern[where] {
+					if found == maxCauses || nodes[j].f.Onset > n.f.Onset.Add(e.Slack) {
+						break
+					}
+					if j == i || slices.Contains(n.parents, j) {
+						continue
+					}
+					if t := causes(e, &nodes[j], n); t != nil {
+						n.parents = append(n.parents, j)
+						n.tests = append(n.tests, t...)
+						found++
+					}
 				}
 			}
 		}

@@ -49,9 +49,15 @@ func (t *Table) Seal(now capture.Instant) {
 	if !t.o.KeepClosed && t.win%sweepEvery == 0 {
 		t.sweep(now)
 	}
-	if t.live > t.o.MaxConns {
+	if t.size() > t.o.MaxConns {
 		t.evict(now)
 	}
+}
+
+// size is how much of MaxConns is taken. The record of a connection's losses is as large as that of the connection; a quarter of
+// the connections may have one, and what is more takes the place of others.
+func (t *Table) size() int {
+	return t.live + max(int(t.tr.n)-len(t.tr.free)-t.o.MaxConns/4, 0)
 }
 
 func (t *Table) sweep(now capture.Instant) {
@@ -85,7 +91,10 @@ func (t *Table) evict(now capture.Instant) {
 		}
 		return int(int64(x.Stream) - int64(y.Stream))
 	})
-	for _, i := range victims[:t.live-t.o.MaxConns*7/8] {
+	for _, i := range victims {
+		if t.size() <= t.o.MaxConns*7/8 {
+			break
+		}
 		c := t.conns.at(i)
 		if !c.closed {
 			t.Stats.Evicted++

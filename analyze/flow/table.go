@@ -195,7 +195,7 @@ func (c *Conn) begunBy(s Side, p *capture.Packet, at capture.Instant) bool {
 
 // begin makes a record for the connection that p begins.
 func (t *Table) begin(h uint32, p *capture.Packet, at capture.Instant) (*Conn, Side) {
-	if t.live >= t.o.MaxConns+t.o.MaxConns/4 {
+	if t.size() >= t.o.MaxConns+t.o.MaxConns/4 {
 		return nil, 0
 	}
 	i, c := t.conns.alloc()

@@ -34,77 +34,128 @@ func TestDivide(t *testing.T) {
 	}
 }
 
-// TestMemoryBudget: a flood of connections from ever new addresses, each of which asks and is answered, stays within
-// budget.memory, and what is dropped for it is counted.
+// inundation is a flood as the engine and the flight recorder of one namespace get it: 100,000 packets a second.
+type inundation struct {
+	b    capture.Batch
+	at   capture.Instant
+	each func()
+}
+
+func (x *inundation) put(p capture.Packet) {
+	x.at += 10_000
+	p.TTL, p.IPLen, p.Window, p.Hash = 64, p.Len+40, 65535, capture.FlowHash(&p.Src, &p.Dst)
+	x.b.Obs = append(x.b.Obs, capture.Observation{At: x.at, Kind: capture.KindPacket, Packet: p})
+	if len(x.b.Obs) > 500 || len(x.b.Obs) > 0 && x.at.Sub(x.b.Until) > time.Minute {
+		x.b.Until = x.at
+		x.each()
+		x.b.Obs = x.b.Obs[:0]
+	}
+}
+
+func (x *inundation) tcp(src, dst capture.Endpoint, flags uint8, seq, ack, n uint32) {
+	x.put(capture.Packet{Src: src, Dst: dst, Proto: capture.ProtoTCP, Flags: flags, Seq: seq, Ack: ack, Len: n})
+}
+
+// endpointIn is address number i of a network.
+func endpointIn(net, i uint32, port uint16) (e capture.Endpoint) {
+	e.Addr[10], e.Addr[11], e.Port = 0xff, 0xff, port
+	binary.BigEndian.PutUint32(e.Addr[12:], net<<24+i)
+	return e
+}
+
+// TestMemoryBudget: each flood stays within budget.memory and a tenth more, and what is dropped for it is counted.
 func TestMemoryBudget(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: half a million connections")
+		t.Skip("-short: floods of half a million items")
 	}
-	cfg := config.Default()
-	m := divide(cfg, 1)
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(m.heap))
-	set, err := catalogue("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := engineOptions(recording.Meta{MaxConns: m.conns, MaxPaths: m.paths})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Causes = cause.New(set)
-	e, err := analyze.New(set, detect.All(), o, func(*analyze.Finding) error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring := recording.NewRing(recording.RingOptions{Keep: 40 * time.Second, MaxBytes: m.recorder})
-	debug.FreeOSMemory()
-	resident := func() uint64 {
-		var s runtime.MemStats
-		runtime.ReadMemStats(&s)
-		return s.Sys - s.HeapReleased
-	}
-	at, server := capture.Instant(1_700_000_000_000_000_000), capture.Endpoint{Port: 80}
-	server.Addr[15] = 1
-	server.Addr[10], server.Addr[11] = 0xff, 0xff
-	most := uint64(0)
-	var b capture.Batch
-	for i := range uint32(500_000) {
-		client := capture.Endpoint{Port: uint16(1024 + i%60_000)}
-		client.Addr[10], client.Addr[11] = 0xff, 0xff
-		binary.BigEndian.PutUint32(client.Addr[12:], 0x0b000000+i)
-		put := func(src, dst capture.Endpoint, seq, ack uint32, flags uint8, n uint16) {
-			at += 2000 // 100,000 packets a second
-			b.Obs = append(b.Obs, capture.Observation{At: at, Kind: capture.KindPacket, Packet: capture.Packet{Src: src, Dst: dst, Seq: seq, Ack: ack,
-				Window: 65535, Flags: flags, Proto: 6, TTL: 64, Len: uint32(n), IPLen: uint32(n) + 40, Hash: capture.FlowHash(&src, &dst)}})
-		}
-		put(client, server, 100, 0, 2, 0)
-		put(server, client, 500, 101, 0x12, 0)
-		put(client, server, 101, 501, 0x10, 0)
-		put(client, server, 101, 501, 0x18, 20)
-		put(server, client, 501, 121, 0x18, 20)
-		if len(b.Obs) > 500 {
-			b.Until = at
-			ring.Add(&b)
-			if err := e.Observe(&b); err != nil {
+	here := func(port uint16) capture.Endpoint { return endpointIn(192, 1, port) }
+	question := []byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04abcd\x04test\x00\x00\x01\x00\x01")
+	for _, flood := range []struct {
+		name  string
+		n     uint32
+		send  func(x *inundation, i uint32)
+		drops bool // more than the tables hold
+	}{
+		{"connections from ever new addresses, each asks and is answered", 500_000, func(x *inundation, i uint32) {
+			client := endpointIn(11, i, uint16(1024+i%60_000))
+			x.tcp(client, here(80), capture.SYN, 100, 0, 0)
+			x.tcp(here(80), client, capture.SYN|capture.ACK, 500, 101, 0)
+			x.tcp(client, here(80), capture.ACK, 101, 501, 0)
+			x.tcp(client, here(80), capture.ACK|capture.PSH, 101, 501, 20)
+			x.tcp(here(80), client, capture.ACK|capture.PSH, 501, 121, 20)
+		}, true},
+		{"SYNs to closed ports", 300_000, func(x *inundation, i uint32) {
+			client, port := endpointIn(11, i%12, uint16(1024+i%60_000)), here(uint16(2000+i%1200))
+			x.tcp(client, port, capture.SYN, i*1000, 0, 0)
+			x.tcp(port, client, capture.RST|capture.ACK, 0, i*1000+1, 0)
+		}, true},
+		{"calls to dead targets", 300_000, func(x *inundation, i uint32) {
+			x.tcp(here(uint16(1024+i%60_000)), endpointIn(11, i, 80), capture.SYN, 1, 0, 0)
+		}, true},
+		{"askers of a silent resolver", 300_000, func(x *inundation, i uint32) {
+			binary.BigEndian.PutUint16(question, uint16(i))
+			binary.BigEndian.PutUint32(question[13:], 0x61616161+i%26+i/26%26<<8+i/676%26<<16+i/17576%26<<24)
+			x.put(capture.Packet{Src: endpointIn(11, i, 40_000), Dst: here(53), Proto: capture.ProtoUDP, Len: uint32(len(question)), Data: question})
+		}, true},
+		{"connections with a gap", 200_000, func(x *inundation, i uint32) {
+			client := endpointIn(11, i%5000, uint16(1024+i/5000))
+			x.tcp(client, here(80), capture.ACK, 100, 500, 10)
+			x.tcp(client, here(80), capture.ACK, 120, 500, 10)
+			x.tcp(client, here(80), capture.ACK, 140, 500, 10)
+		}, true},
+		{"packets ten minutes apart", 300, func(x *inundation, i uint32) {
+			x.at = x.at.Add(10 * time.Minute)
+			x.tcp(endpointIn(11, i, 1024), here(80), capture.ACK, 100, 500, 10)
+		}, false},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			cfg := config.Default()
+			m := divide(cfg, 1)
+			defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+			defer debug.SetMemoryLimit(debug.SetMemoryLimit(m.heap))
+			set, err := catalogue("")
+			if err != nil {
 				t.Fatal(err)
 			}
-			b.Obs = b.Obs[:0]
-			if i%1000 < 101 {
-				most = max(most, resident())
+			o, err := engineOptions(recording.Meta{MaxConns: m.conns, MaxPaths: m.paths})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
+			o.Causes = cause.New(set)
+			e, err := analyze.New(set, detect.All(), o, func(*analyze.Finding) error { return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			ring := recording.NewRing(recording.RingOptions{Keep: 40 * time.Second, MaxBytes: m.recorder})
+			debug.FreeOSMemory()
+			most, batches := uint64(0), 0
+			x := &inundation{at: 1_700_000_000_000_000_000}
+			x.each = func() {
+				ring.Add(&x.b)
+				if err := e.Observe(&x.b); err != nil {
+					t.Fatal(err)
+				}
+				if batches++; batches%16 == 1 {
+					var s runtime.MemStats
+					runtime.ReadMemStats(&s)
+					most = max(most, s.Sys-s.HeapReleased)
+				}
+			}
+			for i := range flood.n {
+				flood.send(x, i)
+			}
+			d, err := e.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			runtime.KeepAlive(ring)
+			if limit := uint64(cfg.Budget.Memory) * 11 / 10; most > limit || most == 0 {
+				t.Errorf("%d MiB were resident, %d MiB are allowed with a tenth more", most>>20, limit>>20)
+			}
+			if flood.drops && d.Coverage.Evicted == 0 && len(d.Coverage.Refused) == 0 {
+				t.Error("nothing says that something was dropped")
+			}
+			t.Logf("%d MiB, %d connections at most, %d dropped, %v", most>>20, m.conns, d.Coverage.Evicted, d.Coverage.Refused)
+		})
 	}
-	d, err := e.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	runtime.KeepAlive(ring)
-	if limit := uint64(cfg.Budget.Memory) * 11 / 10; most > limit {
-		t.Errorf("%d MiB were resident, %d MiB are allowed with a tenth more", most>>20, limit>>20)
-	}
-	if d.Coverage.Evicted == 0 && len(d.Coverage.Refused) == 0 {
-		t.Error("nothing says that connections were dropped")
-	}
-	t.Logf("%d MiB, %d connections at most, %d dropped, %v", most>>20, m.conns, d.Coverage.Evicted, d.Coverage.Refused)
 }
