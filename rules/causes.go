@@ -2,12 +2,9 @@ package rules
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/expr-lang/expr/vm"
 )
 
 // Identity is what a cause and its effect must share. Package analyze/cause compares
@@ -58,7 +55,7 @@ type Edge struct {
 	Why         Text   // with the measured onsets
 
 	node                 *node
-	requires, experiment *vm.Program
+	requires, experiment *condition
 	from, to             *Rule
 	reported             reportedOnce
 }
@@ -136,6 +133,10 @@ func (e *Edge) env(cause, effect *Party) (map[string]any, error) {
 	return map[string]any{"cause": c, "effect": f}, err
 }
 
+func (s Selector) equal(o Selector) bool {
+	return s.Rule == o.Rule && slices.Equal(s.Classes, o.Classes)
+}
+
 // picks reports whether class is one that s wants.
 func (s Selector) picks(class string) bool {
 	return len(s.Classes) == 0 || slices.Contains(s.Classes, class)
@@ -175,7 +176,7 @@ func (d *decoder) edges(n *node) []*Edge {
 			e.Proof = d.both(&proof)
 		}
 		if slices.ContainsFunc(out, func(o *Edge) bool {
-			return reflect.DeepEqual(o.From, e.From) && reflect.DeepEqual(o.To, e.To) && o.Identity == e.Identity && o.Requires == e.Requires
+			return o.From.equal(e.From) && o.To.equal(e.To) && o.Identity == e.Identity && o.Requires == e.Requires
 		}) {
 			d.fail(i.errorf("the edge %v to %v by %s is given twice", e.From, e.To, e.Identity))
 		}

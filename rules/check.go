@@ -3,9 +3,12 @@ package rules
 import (
 	"maps"
 	"slices"
+	"sync"
+
+	"github.com/expr-lang/expr/types"
 )
 
-// compile checks a rule against its features and makes its programs and templates.
+// compile checks a rule against its features and makes its conditions and texts.
 func (d *decoder) compile(r *Rule, features any) {
 	p, err := newPlan(features)
 	if err != nil {
@@ -32,18 +35,15 @@ func (d *decoder) compile(r *Rule, features any) {
 	if _, ok := r.zero["class"].(string); ok != (len(r.Classes) > 0) {
 		d.fail(r.nodes.id.errorf("rule %s: classes lists the values of the feature class, and is needed exactly when there is one", r.ID))
 	}
-	env := typesOf(r.zero)
-	if r.nodes.when != nil {
-		r.when = d.program(r.nodes.when, env)
-	}
-	if r.nodes.clear != nil {
-		r.clear = d.program(r.nodes.clear, env)
-	}
+	zero, ours := r.zero, r.ours()
+	env := sync.OnceValue(func() types.Map { return typesOf(zero) })
+	r.when = d.condition(r.nodes.when, ours, env)
+	r.clear = d.condition(r.nodes.clear, ours, env)
 	for i := range r.SeverityWhen {
 		w := &r.SeverityWhen[i]
-		w.prog = d.program(w.node, env)
+		w.cond = d.condition(w.node, ours, env)
 	}
-	withSubject := maps.Clone(r.zero)
+	withSubject := maps.Clone(zero)
 	maps.Copy(withSubject, SubjectFields)
 	r.texts = make(map[string]*texts)
 	for _, lang := range Languages {
@@ -52,7 +52,7 @@ func (d *decoder) compile(r *Rule, features any) {
 		for _, which := range textKeys {
 			names := withSubject
 			if which == "ruled_out" || which == "not_assessable" {
-				names = r.zero // these speak about no particular subject
+				names = zero // these speak about no particular subject
 			}
 			if which != "next" {
 				t.one[which] = d.text(n.get(which), lang, names)
@@ -67,6 +67,16 @@ func (d *decoder) compile(r *Rule, features any) {
 	r.zero = withSubject
 }
 
+// ours reports whether the rule is the embedded one, but for numbers that an override may have changed.
+func (r *Rule) ours() bool { return r.nodes.id.file.ours }
+
+// try checks one condition or text; none is no mistake.
+func (d *decoder) try(c interface{ check() error }) {
+	if err := c.check(); err != nil {
+		d.fail(err)
+	}
+}
+
 // checkEdges checks the causal graph: known rules and classes, typed conditions, no cycle.
 func (d *decoder) checkEdges(s *Set) {
 	for _, e := range s.Edges {
@@ -74,13 +84,13 @@ func (d *decoder) checkEdges(s *Set) {
 		if from == nil || to == nil {
 			continue
 		}
-		env := typesOf(nil)
-		env["cause"], env["effect"] = typesOf(from.zero), typesOf(to.zero)
-		if n := e.node.get("requires"); n != nil {
-			e.requires = d.program(n, env)
+		env := func() types.Map {
+			return types.Map{"cause": typesOf(from.zero), "effect": typesOf(to.zero)}
 		}
-		if n := e.node.get("experiment"); n != nil && n.kind == mapping && n.get("when") != nil {
-			e.experiment = d.program(n.get("when"), env)
+		ours := from.ours() && to.ours()
+		e.requires = d.condition(e.node.get("requires"), ours, env)
+		if n := e.node.get("experiment"); n != nil && n.kind == mapping {
+			e.experiment = d.condition(n.get("when"), ours, env)
 		}
 		e.from, e.to = from, to
 	}

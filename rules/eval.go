@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/expr-lang/expr"
@@ -116,22 +117,57 @@ func (p *plan) fill(env map[string]any, features any) error {
 	return nil
 }
 
-// program compiles a condition that stands at n.
-func (d *decoder) program(n *node, env types.Map) *vm.Program {
-	if len(n.text) > maxExpr {
-		d.fail(n.errorf("the condition has %d bytes; at most %d are read", len(n.text), maxExpr))
+// A condition is compiled when it is first needed, or when it is checked.
+type condition struct {
+	node *node
+	env  func() types.Map
+	once sync.Once
+	prog *vm.Program
+	err  error
+}
+
+// condition is the one that stands at n; nil if n is. It is checked at once unless it and all that it speaks of is ours.
+func (d *decoder) condition(n *node, ours bool, env func() types.Map) *condition {
+	if n == nil {
 		return nil
 	}
-	p, err := expr.Compile(n.text, expr.Env(env), expr.AsBool(), expr.Function("at_most", atMost, new(func(int, int) float64)),
+	c := &condition{node: n, env: env}
+	if !ours || !n.file.ours {
+		d.try(c)
+	}
+	return c
+}
+
+// program is the compiled condition.
+func (c *condition) program() (*vm.Program, error) {
+	c.once.Do(c.compile)
+	return c.prog, c.err
+}
+
+func (c *condition) check() error {
+	if c == nil {
+		return nil
+	}
+	_, err := c.program()
+	return err
+}
+
+func (c *condition) compile() {
+	n := c.node
+	if len(n.text) > maxExpr {
+		c.err = n.errorf("the condition has %d bytes; at most %d are read", len(n.text), maxExpr)
+		return
+	}
+	p, err := expr.Compile(n.text, expr.Env(c.env()), expr.AsBool(), expr.Function("at_most", atMost, new(func(int, int) float64)),
 		expr.DisableAllBuiltins(), expr.EnableBuiltin("min"), expr.EnableBuiltin("max"), expr.EnableBuiltin("abs"))
 	var fe *file.Error
 	switch {
 	case errors.As(err, &fe):
-		d.fail(n.errorAt(fe.Line, fe.Column+1, "%s", fe.Message))
+		c.err = n.errorAt(fe.Line, fe.Column+1, "%s", fe.Message)
 	case err != nil:
-		d.fail(n.errorf("%v", err))
+		c.err = n.errorf("%v", err)
 	}
-	return p
+	c.prog = p
 }
 
 // typesOf is the type declaration of values by name.
@@ -172,7 +208,7 @@ func (r *Rule) Eval(features any) (severity string, holds bool, err error) {
 		return "", false, r.reported.report(r.wrap("when", err))
 	}
 	for i, w := range r.SeverityWhen {
-		ok, err := run(w.prog, *env)
+		ok, err := run(w.cond, *env)
 		if err != nil {
 			return r.Severity, true, r.reported.report(r.wrap(fmt.Sprintf("severity_when %d", i+1), err))
 		}
@@ -243,7 +279,11 @@ func (r *Rule) env() *map[string]any {
 	return &env
 }
 
-func run(p *vm.Program, env map[string]any) (bool, error) {
+func run(c *condition, env map[string]any) (bool, error) {
+	p, err := c.program()
+	if err != nil {
+		return false, err
+	}
 	out, err := expr.Run(p, env)
 	if err != nil {
 		return false, firstLine(err)

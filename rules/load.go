@@ -33,6 +33,9 @@ type Override struct {
 // of the struct that its detector measures (or a map of zero values by name). Later
 // overrides win. The error joins every mistake that was found, each an [*Error] in the order
 // of files and lines.
+//
+// Conditions and texts of the embedded catalogue are compiled when they are first needed: most runs need few of them. The
+// tests have compiled them all ([Set.Compile]). Those of overrides are checked at once.
 func Load(features map[string]any, overrides ...Override) (*Set, error) {
 	return load(embedded, features, overrides)
 }
@@ -65,11 +68,16 @@ func load(base fs.FS, features map[string]any, overrides []Override) (*Set, erro
 	if len(d.errs) == 0 { // what follows would only repeat them
 		d.check(s, features)
 	}
-	if len(d.errs) > 0 {
-		slices.SortStableFunc(d.errs, byPlace)
-		return nil, errors.Join(slices.CompactFunc(d.errs, func(a, b error) bool { return a.Error() == b.Error() })...)
+	if err := d.err(); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// err joins the mistakes that were found, in the order of their places.
+func (d *decoder) err() error {
+	slices.SortStableFunc(d.errs, byPlace)
+	return errors.Join(slices.CompactFunc(d.errs, func(a, b error) bool { return a.Error() == b.Error() })...)
 }
 
 func byPlace(a, b error) int {
@@ -108,7 +116,7 @@ func (d *decoder) readDir(o Override) []*node {
 			d.fail(fmt.Errorf("read rule %s: %w", name, err))
 			continue
 		}
-		n, err := parseYAML(name, data)
+		n, err := readNode(o, name, data)
 		if err != nil {
 			d.fail(err)
 			continue
@@ -116,6 +124,17 @@ func (d *decoder) readDir(o Override) []*node {
 		out = append(out, n)
 	}
 	return out
+}
+
+// readNode reads a file of o.
+func readNode(o Override, name string, data []byte) (*node, error) {
+	if o.FS == fs.FS(embedded) {
+		src := &source{name: name, lines: strings.Split(string(data), "\n"), ours: true}
+		if n, ok := readPlain(src); ok {
+			return n, nil
+		}
+	}
+	return parseYAML(name, data)
 }
 
 // readFile reads a file whose end must come: a FIFO or a device may have none, and a file under /proc does not say its size.

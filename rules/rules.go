@@ -14,8 +14,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/expr-lang/expr/vm"
 )
 
 // Languages are the languages that every text has.
@@ -35,6 +33,32 @@ type Set struct {
 	Rules []*Rule // in the order of the catalogue
 	Steps []*Step // in the order of steps.yaml
 	Edges []*Edge // in the order of causes.yaml
+}
+
+// Compile compiles and tries what [Load] has left for later, and returns the mistakes in it. There are none in a
+// catalogue that has passed the tests.
+func (s *Set) Compile() error {
+	var d decoder
+	for _, r := range s.Rules {
+		d.try(r.when)
+		d.try(r.clear)
+		for _, w := range r.SeverityWhen {
+			d.try(w.cond)
+		}
+		for _, lang := range Languages {
+			for _, t := range r.texts[lang].one {
+				d.try(t)
+			}
+			for _, t := range r.texts[lang].next {
+				d.try(t)
+			}
+		}
+	}
+	for _, e := range s.Edges {
+		d.try(e.requires)
+		d.try(e.experiment)
+	}
+	return d.err()
 }
 
 // Rule is the rule with this id, nil if there is none.
@@ -82,8 +106,8 @@ type Rule struct {
 	nodes    ruleNodes
 	zero     map[string]any // a zero value of every name that texts and conditions may use
 	features *plan
-	when     *vm.Program
-	clear    *vm.Program       // nil without Clear
+	when     *condition
+	clear    *condition        // nil without Clear
 	texts    map[string]*texts // by language
 	envs     sync.Pool         // of *map[string]any
 	reported reportedOnce
@@ -93,7 +117,7 @@ type Rule struct {
 type SeverityWhen struct {
 	Severity string
 	When     string
-	prog     *vm.Program
+	cond     *condition
 	node     *node
 }
 

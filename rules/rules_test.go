@@ -53,6 +53,9 @@ func mustLoad(t testing.TB, overrides ...Override) *Set {
 	if err != nil {
 		t.Fatalf("load the catalogue:\n%v", err)
 	}
+	if err := s.Compile(); err != nil {
+		t.Fatalf("compile the catalogue:\n%v", err)
+	}
 	return s
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 	"unicode/utf8"
@@ -21,8 +22,14 @@ type texts struct {
 	next []*text
 }
 
+// A text is parsed when it is first needed, or when it is checked.
 type text struct {
-	tmpl *template.Template
+	node  *node
+	lang  string
+	names map[string]any // that it may use, with their zero values
+	once  sync.Once
+	tmpl  *template.Template
+	err   error
 }
 
 // Builtin functions of text/template that a text may use; the others print raw values,
@@ -31,40 +38,53 @@ var templateBuiltins = []string{"and", "or", "not", "eq", "ne", "lt", "le", "gt"
 
 var templateError = regexp.MustCompile(`(?s)^template: [^:]*:([0-9]+)(?::([0-9]+))?: (.*)$`)
 
-// text parses the template at n and tries every branch of it with zero and with other values
-// of these names.
-func (d *decoder) text(n *node, lang string, zero map[string]any) *text {
-	t, err := template.New(lang).Option("missingkey=error").Funcs(funcs[lang]).Parse(n.text)
+// text is the one at n. It is checked at once unless it is ours.
+func (d *decoder) text(n *node, lang string, names map[string]any) *text {
+	t := &text{node: n, lang: lang, names: names}
+	if !n.file.ours {
+		d.try(t)
+	}
+	return t
+}
+
+// template is the parsed text.
+func (t *text) template() (*template.Template, error) {
+	t.once.Do(func() {
+		if t.tmpl, t.err = template.New(t.lang).Option("missingkey=error").Funcs(funcs[t.lang]).Parse(t.node.text); t.err != nil {
+			t.err = templateErrorAt(t.node, t.err)
+		}
+	})
+	return t.tmpl, t.err
+}
+
+// check tries every branch of the text with zero and with other values of its names.
+func (t *text) check() error {
+	tmpl, err := t.template()
 	if err != nil {
-		d.fail(templateErrorAt(n, err))
-		return nil
+		return err
 	}
-	if len(t.Templates()) > 1 {
-		d.fail(n.errorf("a text defines no templates"))
-		return nil
+	if len(tmpl.Templates()) > 1 {
+		return t.node.errorf("a text defines no templates")
 	}
-	c := textChecker{node: n, names: zero}
+	c := textChecker{node: t.node, names: t.names}
 	var flat parse.ListNode
 	flat.NodeType = parse.NodeList
-	if t.Tree != nil && t.Root != nil {
-		c.list(t.Root, &flat)
+	if tmpl.Tree != nil && tmpl.Root != nil {
+		c.list(tmpl.Root, &flat)
 	}
 	if c.err != nil {
-		d.fail(c.err)
-		return nil
+		return c.err
 	}
-	try, err := template.New(lang).Funcs(funcs[lang]).AddParseTree(lang, &parse.Tree{Name: lang, ParseName: lang, Root: &flat})
+	all, err := template.New(t.lang).Funcs(funcs[t.lang]).AddParseTree(t.lang, &parse.Tree{Name: t.lang, ParseName: t.lang, Root: &flat})
 	if err != nil {
-		d.fail(n.errorf("%v", err))
-		return nil
+		return t.node.errorf("%v", err)
 	}
-	for _, values := range []map[string]any{zero, sample(zero)} {
-		if err := try.Execute(io.Discard, values); err != nil {
-			d.fail(templateErrorAt(n, err))
-			return nil
+	for _, values := range []map[string]any{t.names, sample(t.names)} {
+		if err := all.Execute(io.Discard, values); err != nil {
+			return templateErrorAt(t.node, err)
 		}
 	}
-	return &text{t}
+	return nil
 }
 
 // templateErrorAt gives an error of text/template its place in the file.
@@ -168,11 +188,15 @@ func (c *textChecker) pipe(p *parse.PipeNode) {
 
 // render executes the template and makes all white space single blanks.
 func (t *text) render(values map[string]any) (string, error) {
-	var b strings.Builder
-	if err := t.tmpl.Execute(&b, values); err != nil {
+	tmpl, err := t.template()
+	if err != nil {
 		return "", err
 	}
-	return strings.Join(strings.Fields(b.String()), " "), nil
+	var b strings.Builder
+	if err := tmpl.Execute(&b, values); err != nil {
+		return "", err
+	}
+	return collapse(b.String()), nil
 }
 
 // values is everything that a text may name.

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -62,6 +63,7 @@ func (k nodeKind) String() string {
 type source struct {
 	name  string
 	lines []string
+	ours  bool // of the embedded catalogue, which the tests have checked: see Load
 }
 
 // errorf is an error at n.
@@ -115,7 +117,7 @@ func (n *node) get(key string) *node {
 
 // parseYAML reads one document, a mapping.
 func parseYAML(name string, data []byte) (n *node, err error) {
-	src := &source{name, strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")}
+	src := &source{name: name, lines: strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")}
 	root := &node{file: src, line: 1, col: 1}
 	if len(data) > maxFile {
 		return nil, root.errorf("the file has more than %d bytes", maxFile)
@@ -235,9 +237,16 @@ func (s *source) pair(n *node, v *ast.MappingValueNode) error {
 // text are places in the file. Runs of white space mean the same in both: texts are
 // collapsed when they are rendered.
 func (s *source) unfold(n *node) {
+	text, indent, _ := s.indented(n.line)
+	if slices.Equal(strings.Fields(text), strings.Fields(n.text)) {
+		n.text, n.block = text, indent
+	}
+}
+
+// indented is the text of the block scalar below line (from 1), its indentation, and how many lines it takes.
+func (s *source) indented(line int) (text string, indent, n int) {
 	var lines []string
-	indent := 0
-	for _, l := range s.lines[min(n.line, len(s.lines)):] {
+	for _, l := range s.lines[min(line, len(s.lines)):] {
 		body := strings.TrimLeft(l, " ")
 		if body != "" && indent == 0 {
 			indent = len(l) - len(body)
@@ -247,10 +256,7 @@ func (s *source) unfold(n *node) {
 		}
 		lines = append(lines, l[min(indent, len(l)):])
 	}
-	text := strings.TrimRight(strings.Join(lines, "\n"), " \n")
-	if slices.Equal(strings.Fields(text), strings.Fields(n.text)) {
-		n.text, n.block = text, indent
-	}
+	return strings.TrimRight(strings.Join(lines, "\n"), " \n"), indent, len(lines)
 }
 
 // A decoder reads typed values from nodes and collects the mistakes.
@@ -290,10 +296,23 @@ func (d *decoder) str(n *node) string {
 		d.fail(n.errorf("expected a text, found %v", n.kind))
 		return ""
 	}
-	if strings.TrimSpace(n.text) == "" {
+	s := collapse(n.text)
+	if s == "" {
 		d.fail(n.errorf("the text is empty"))
 	}
-	return strings.Join(strings.Fields(n.text), " ")
+	return s
+}
+
+// collapse makes all white space single blanks, and none at the ends.
+func collapse(s string) string {
+	blank := true
+	for _, c := range s {
+		if unicode.IsSpace(c) && (blank || c != ' ') {
+			return strings.Join(strings.Fields(s), " ")
+		}
+		blank = c == ' '
+	}
+	return strings.TrimSuffix(s, " ")
 }
 
 // list is the items of n, an error if there are none.

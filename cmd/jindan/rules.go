@@ -82,6 +82,9 @@ thresholds.`,
 				dir = args[0]
 			}
 			set, err := catalogue(dir)
+			if err == nil {
+				err = set.Compile()
+			}
 			if err != nil {
 				n := len(splitErrors(err))
 				for _, e := range splitErrors(err) {
