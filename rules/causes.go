@@ -80,6 +80,14 @@ func (p *Party) read(r *Rule) (map[string]any, error) {
 	return p.values, p.err
 }
 
+// HasPast reports whether anything was seen of the finding, which is of rule r, before its onset; it has none if it has been there for as
+// long as the input lasts. Rules that have no feature baseline do not tell.
+func (p *Party) HasPast(r *Rule) bool {
+	v, _ := p.read(r)
+	before, ok := v["baseline"].(float64)
+	return !ok || before > 0
+}
+
 // Class is the class of the finding, which is of rule r; empty: it has none.
 func (p *Party) Class(r *Rule) string {
 	_, _ = p.read(r) // whoever matches it tells the failure

@@ -31,6 +31,11 @@ type Graph struct{ set *rules.Set }
 // New returns the graph of set.
 func New(set *rules.Set) *Graph { return &Graph{set} }
 
+// pastUnknown is how much earlier than its onset a finding may have begun that has no past: it was there when the input began, and
+// showed when it could. The first SYN of a connection comes again after 1, 3, 7 s (RFC 6298 §5.5), a query after 5 s
+// (resolv.conf(5)), and clients give up after some seconds.
+const pastUnknown = 10 * time.Second
+
 // maxCauses bounds how many causes of one finding by one edge are looked for. The first explain it; what more there
 // are says little, and large outages have thousands of findings.
 const maxCauses = 16
@@ -44,6 +49,7 @@ type node struct {
 	parents    []int
 	effects    int
 	tests      []string
+	begins     capture.Instant // its onset, or earlier: as a cause
 }
 
 // at finds the findings of a rule that concern a host, and, where they are not zero, are of a class and concern a port of
@@ -72,7 +78,10 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local) {
 		if n.peer == n.host {
 			hosts = hosts[:1]
 		}
-		n.class = n.party.Class(g.set.Rule(f.Rule))
+		n.class, n.begins = n.party.Class(g.set.Rule(f.Rule)), f.Onset
+		if !n.party.HasPast(g.set.Rule(f.Rule)) {
+			n.begins = f.Onset.Add(-pastUnknown)
+		}
 		keys := make(map[at]bool)
 		for _, h := range hosts {
 			for _, class := range []string{"", n.class} {
@@ -85,7 +94,7 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local) {
 		}
 	}
 	for _, list := range concern { // the first to be affected first: what begins later than an effect is not looked at
-		slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(fs[a].Onset, fs[b].Onset) })
+		slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(nodes[a].begins, nodes[b].begins) })
 	}
 	edges := make(map[string][]*rules.Edge)
 	for _, e := range g.set.Edges {
@@ -160,7 +169,7 @@ func explain(nodes []node, i int, edges []*rules.Edge, concern map[at][]int) {
 					where.port = n.f.Subject.Port
 				}
 				for _, j := range concern[where] {
-					if found == maxCauses || nodes[j].f.Onset > n.f.Onset.Add(e.Slack) {
+					if found == maxCauses || nodes[j].begins > n.f.Onset.Add(e.Slack) {
 						break
 					}
 					if j == i || slices.Contains(n.parents, j) {

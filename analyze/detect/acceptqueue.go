@@ -18,11 +18,21 @@ type AcceptQueue struct {
 	Baseline  float64 `json:"baseline"`
 	Process   string  `json:"process"`
 	Listeners int     `json:"listeners"`
+	Dropped   int     `json:"dropped"`
+	Silent    int     `json:"silent"`
+	Attempts  int     `json:"attempts"`
+	Unclosed  int     `json:"unclosed"`
 }
 
 // acceptQueue watches how full the accept queues of listeners are: connections whose handshake the kernel has
 // completed and that no worker has taken.
+//
+// Packets show a full queue as well: the kernel then drops the ACK that ends a handshake (tcp_v4_syn_recv_sock), and goes on to repeat
+// its SYN-ACK although the client has sent its request. Where the client has sent an ACK only, a listener may wait for
+// data on purpose (TCP_DEFER_ACCEPT). A queue that stays full drops the SYNs themselves (tcp_conn_request), while the kernel still
+// acknowledges the FINs of clients that leave, and nobody closes their connections.
 type acceptQueue struct {
+	packets   services[acceptPackets]
 	listeners subjects[capture.Endpoint, listenQueue]
 	owners    owners
 	overflows [overflowSpan]uint32 // ListenOverflows by window, the newest last
@@ -42,6 +52,14 @@ type listenQueue struct {
 	table                uint32
 }
 
+// acceptPackets is what packets say of a listener.
+type acceptPackets struct {
+	dropped, silent, attempts [overflowSpan]uint32 // connections, by window, the newest last
+	cur                       [3]uint32
+	since, last               capture.Instant // of what the full queue dropped
+	unclosed                  int             // connections that the client has closed and the program has not
+}
+
 const (
 	// maxQueues bounds the listening sockets that are followed.
 	maxQueues = 1024
@@ -50,14 +68,16 @@ const (
 	// fullPause: a queue that is full again within that time was full throughout: each accept frees one
 	// place for a moment, and samples are a second apart.
 	fullPause = 3 * time.Second
+	// dropPause is the same for packets: a SYN-ACK is repeated after 1, 3, 7, 15 s (RFC 6298 §5.5).
+	dropPause = 8 * time.Second
 )
 
 func newAcceptQueue() analyze.Detector {
-	return &acceptQueue{listeners: newSubjects[capture.Endpoint, listenQueue](maxQueues)}
+	return &acceptQueue{listeners: newSubjects[capture.Endpoint, listenQueue](maxQueues), packets: newServices[acceptPackets](maxPerDetector)}
 }
 
 func (d *acceptQueue) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "accept-queue", Features: AcceptQueue{}}
+	return analyze.Spec{Rule: "accept-queue", Features: AcceptQueue{}, Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.HalfClosed, flow.HalfCloseEnd)}
 }
 
 func (d *acceptQueue) Sample(at capture.Instant, s *capture.Sample) {
@@ -106,10 +126,62 @@ func (d *acceptQueue) listener(at capture.Instant, s *capture.Socket) {
 	}
 }
 
-// Event is never called: packets do not show the queue.
-func (d *acceptQueue) Event(*flow.Event) {}
+func (d *acceptQueue) Event(e *flow.Event) {
+	c := e.Conn
+	st := d.packets.get(c)
+	switch {
+	case st == nil:
+	case e.Kind == flow.SynSent:
+		st.cur[2]++
+	case e.Kind == flow.HalfClosed && e.Side == flow.Client:
+		st.unclosed++
+	case e.Kind == flow.HalfCloseEnd && e.Side == flow.Client:
+		st.unclosed = max(st.unclosed-1, 0)
+	case e.Kind == flow.SynRepeat && !c.SynAnswered():
+		if e.N == 1 {
+			st.cur[1]++
+		}
+		st.full(e.At.Add(-e.Dur), e.At)
+	case e.Kind == flow.SynAckRepeat && c.Bytes(flow.Client) > 0 && c.Bytes(flow.Server) == 0:
+		if e.N == 1 {
+			st.cur[0]++
+		}
+		st.full(max(c.Established(), e.At.Add(-e.Dur)), e.At)
+	}
+}
+
+// full notes that something that came at since was known at now to have been dropped.
+func (st *acceptPackets) full(since, now capture.Instant) {
+	if st.since == 0 || now.Sub(st.last) > dropPause {
+		st.since = since
+	}
+	st.since, st.last = min(st.since, since), now
+}
+
+// judgePackets judges the listeners that no socket table has told of.
+func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.packets.each(func(k capture.Endpoint, st *acceptPackets) bool {
+		var sum [3]uint32
+		for i, list := range []*[overflowSpan]uint32{&st.dropped, &st.silent, &st.attempts} {
+			copy(list[:], list[1:])
+			list[overflowSpan-1] = st.cur[i]
+			for _, n := range list {
+				sum[i] += n
+			}
+		}
+		st.cur = [3]uint32{}
+		if st.last == 0 || w.End.Sub(st.last) > dropPause || w.Have.Has(analyze.Sockets) && w.Local.Is(k.Addr) {
+			return true
+		}
+		f := AcceptQueue{Dropped: int(sum[0]), Silent: int(sum[1]), Attempts: int(max(sum[2], sum[1])), Unclosed: st.unclosed,
+			FullFor: st.last.Sub(st.since).Seconds(), Baseline: max(st.since.Sub(w.First).Seconds(), 0)}
+		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}, Onset: st.since, Features: f})
+		return true
+	})
+}
 
 func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.judgePackets(w, emit)
 	copy(d.overflows[:], d.overflows[1:])
 	d.overflows[overflowSpan-1], d.cur = d.cur, 0
 	d.listeners.each(func(k capture.Endpoint, q *listenQueue) bool {

@@ -39,12 +39,16 @@ type CloseWait struct {
 // The classes of close-wait that packets can tell apart.
 const (
 	classLeak        = "LEAK"         // answered, closed by the peer, never closed by the program
-	classStarved     = "STARVED"      // the peer gave up before its request was answered
+	classStarved     = "STARVED"      // the peer gave up before its request was answered, to the end
 	classSlowHandler = "SLOW-HANDLER" // as starved, but they do end one after the other
 )
 
 // growthSpan is over how many windows the growth is measured.
 const growthSpan = 10
+
+// brokenOff is how long an answer has to stand still before the peer leaves for it to count as broken off. Whoever has the whole
+// answer closes at once; the shortest time-outs in use are 1 s, and TCP's first repetition comes after 0.2 s (TCP_RTO_MIN).
+const brokenOff = 500 * time.Millisecond
 
 // maxWaiting bounds the half-closed connections that are followed.
 const maxWaiting = 1 << 17
@@ -76,6 +80,7 @@ type halfClosed struct {
 	finDelay time.Duration
 	client   capture.Endpoint
 	frame    uint64
+	paused   bool // the peer closed long after the last data
 	starved  bool
 	over     bool
 }
@@ -83,6 +88,8 @@ type halfClosed struct {
 type closeState struct {
 	open      int // connections
 	closings  uint64
+	promptly  uint32 // ends of connections that came right after an answer
+	idly      uint32 // ends by a peer that came after a pause, and that the program followed at once: it had no answer to go on with
 	ended     int
 	counts    [seriesLen]uint32
 	answers   [seriesLen]point // bad: abandoned
@@ -135,6 +142,9 @@ func (d *closeWait) Event(e *flow.Event) {
 		if st := d.services.peek(c); st != nil {
 			st.open--
 			st.closings++
+			if x := d.waiting.peek(c.Stream); x == nil && c.Answers() > 0 && e.At.Sub(c.LastData(flow.Server)) < brokenOff {
+				st.promptly++
+			}
 		}
 	case flow.Response:
 		if st := d.services.peek(c); st != nil && !e.Flag {
@@ -161,8 +171,11 @@ func (d *closeWait) Event(e *flow.Event) {
 		if h.state == nil {
 			st.waiting++
 		}
-		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, starved: e.Flag, client: c.Client, frame: e.Frame}
-		if e.Flag {
+		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, client: c.Client, frame: e.Frame}
+		h.paused = e.At.Sub(c.LastData(h.side)) >= brokenOff
+		// Of what was never seen to be asked or answered, in a capture that began later, nobody can say that it was.
+		h.starved = e.Flag || h.side == flow.Server && (c.Requests() == 0 || c.Bytes(flow.Server) == 0 || h.paused && d.isBrokenOff(c))
+		if h.starved && c.RequestLast() != 0 {
 			h.finDelay = e.At.Sub(c.RequestLast())
 		}
 	case flow.HalfCloseEnd:
@@ -170,8 +183,21 @@ func (d *closeWait) Event(e *flow.Event) {
 			h.over = true
 			h.state.ended++
 			d.ended++
+			if h.paused && e.Dur < brokenOff {
+				h.state.idly++
+			}
 		}
 	}
+}
+
+// isBrokenOff reports whether the client of c, which closes after a pause, was still waiting. An idle connection ends
+// like that as well: then either others of the service do, or it has carried several requests.
+func (d *closeWait) isBrokenOff(c *flow.Conn) bool {
+	st := d.services.peek(c)
+	if st == nil || st.promptly+st.idly == 0 {
+		return c.Requests() < 2
+	}
+	return st.idly < st.promptly
 }
 
 func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {

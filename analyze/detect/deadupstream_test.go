@@ -135,6 +135,9 @@ func TestConnectionRefused(t *testing.T) {
 		{name: "one client insists on a port that never listened", want: "info service 198.51.100.2 113", onset: 0, make: func(n *network) {
 			every(0, 40*sec, 2*sec, func(at time.Duration, _ int) { n.refused(at, clients[0], "198.51.100.2:113") })
 		}},
+		{name: "a whole load is turned away, from the beginning", want: "warn service 198.51.100.2 8080", onset: 0, make: func(n *network) {
+			every(0, 20*sec, 100*ms, func(at time.Duration, i int) { n.refused(at, clients[i%3], srv) })
+		}},
 		{name: "health checks that end with a reset", make: func(n *network) {
 			every(0, 40*sec, 500*ms, func(at time.Duration, _ int) {
 				c, s := n.from(clients[0]), host(srv)

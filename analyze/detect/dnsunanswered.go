@@ -303,7 +303,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			if hear == nil {
 				hear = hearing(w)
 			}
-			_, hears := hear[k.client]
+			_, hears := hear[w.Local.Host(k.client)]
 			f.OneWay = !hears
 		}
 		f.OneWay = f.OneWay || !st.answered && !w.Local.Is(k.client) && !st.insists
@@ -336,7 +336,7 @@ func hearing(w *analyze.Window) map[capture.Addr]struct{} {
 	hear := make(map[capture.Addr]struct{})
 	w.Flows.Paths(func(p *flow.Path) {
 		if p.Side[0].Segments > 0 && p.Side[1].Segments > 0 {
-			hear[p.A], hear[p.B] = struct{}{}, struct{}{}
+			hear[w.Local.Host(p.A)], hear[w.Local.Host(p.B)] = struct{}{}, struct{}{}
 		}
 	})
 	return hear

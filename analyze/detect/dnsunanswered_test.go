@@ -56,6 +56,12 @@ func TestDNSUnanswered(t *testing.T) {
 				n.call(0, "203.0.113.7", app+":443", ms) // the capture has both directions
 				every(100*ms, 80*sec, 2*sec, func(at time.Duration, _ int) { n.query(at, app, dns, "a.test", -1, 0, 0) })
 			}},
+		{name: "asked from another address of the host, from the beginning", local: "192.0.2.0/24", want: "error resolver 192.0.2.1 198.51.100.53 53",
+			onset: 100 * ms,
+			make: func(n *network) {
+				n.call(0, "203.0.113.7", "192.0.2.2:443", ms) // what comes to the host is in the capture
+				every(100*ms, 20*sec, 50*ms, func(at time.Duration, _ int) { n.query(at, app, dns, "a.test", -1, 0, 0) })
+			}},
 		{name: "0.5 % loss each way", local: app,
 			make: func(n *network) {
 				every(0, 60*sec, 50*ms, func(at time.Duration, i int) {

@@ -214,7 +214,12 @@ func (n *network) run(t *testing.T, ds []analyze.Detector, local string) *analyz
 	}
 	o := analyze.Options{Sources: []string{"test"}}
 	if local != "" {
-		o.Local = []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(local), netip.MustParseAddr(local).BitLen())}
+		p, err := netip.ParsePrefix(local)
+		if err != nil {
+			a := netip.MustParseAddr(local)
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		o.Local = []netip.Prefix{p}
 	}
 	if n.asked != nil {
 		o.Causes = n.asked

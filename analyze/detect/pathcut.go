@@ -23,15 +23,26 @@ type PathCut struct {
 	Chance      float64 `json:"chance"`
 	Addresses   string  `json:"addresses"`
 	Unheard     int     `json:"unheard"`
+	Older       int     `json:"older"`
 }
 
 // pathCut looks for peers of a host that fall silent together while the host goes on asking them.
 type pathCut struct {
 	peers  subjects[peerKey, peerState]
 	groups subjects[capture.Addr, cutGroup] // by host
-	// Peers that were asked several times in vain, and when last: whether they are out of reach, or not there at all, only one that was
-	// heard before can tell.
-	vain subjects[peerKey, capture.Instant]
+	// Peers that were asked several times in vain: whether they are out of reach, or not there at all, only one that was
+	// heard before can tell, or one to which there are connections that are older than the capture.
+	vain subjects[peerKey, inVain]
+}
+
+// inVain is a peer that was asked in vain.
+type inVain struct {
+	first, last capture.Instant
+	sent        uint32
+	tcp, older  bool // older: data was repeated on a connection that is older than the capture
+	ref         flow.Ref
+	side        flow.Side // the peer's
+	note        lossNote
 }
 
 // cutGroup is an outage in progress: peers of one host that fell silent together.
@@ -40,6 +51,7 @@ type cutGroup struct {
 	peers  []capture.Addr
 	before float64
 	chance float64
+	older  int
 	last   PathCut
 }
 
@@ -59,7 +71,7 @@ const (
 
 func newPathCut() analyze.Detector {
 	return &pathCut{peers: newSubjects[peerKey, peerState](maxPerDetector), groups: newSubjects[capture.Addr, cutGroup](64),
-		vain: newSubjects[peerKey, capture.Instant](maxPerDetector)}
+		vain: newSubjects[peerKey, inVain](maxPerDetector)}
 }
 
 func (d *pathCut) Spec() analyze.Spec {
@@ -77,8 +89,16 @@ func (d *pathCut) Event(e *flow.Event) {
 		return
 	}
 	k := peerKey{c.Endpoint(e.Side).Addr, c.Endpoint(e.Side.Other()).Addr}
-	if e.Kind == flow.SynRepeat && e.N >= vainTries && !c.Closed() && !c.SynAnswered() {
-		d.inVain(k, e.At)
+	switch {
+	case e.Kind == flow.SynRepeat && e.N >= vainTries && !c.Closed() && !c.SynAnswered(),
+		e.Kind == flow.Retransmit && !c.SynSeen() && c.Packets(e.Side.Other()) == 0:
+		if v := d.inVain(k, e.At.Add(-e.Dur), e.At); v != nil {
+			if !v.tcp {
+				v.ref, v.side = c.Ref(), e.Side.Other()
+				v.note = lossNote{e.At, c.Endpoint(e.Side), c.Endpoint(v.side), e.Frame, "sent again, nothing comes back"}
+			}
+			v.tcp, v.older = true, v.older || e.Kind == flow.Retransmit
+		}
 	}
 	st := d.peers.peek(k)
 	if st == nil {
@@ -114,7 +134,7 @@ func (d *pathCut) dns(e *flow.Event) {
 		}
 	default:
 		if e.Kind == flow.DNSUnanswered {
-			d.inVain(k, e.At)
+			d.inVain(k, e.DNS.First, e.At)
 		}
 		st := d.peers.peek(k)
 		if st == nil {
@@ -133,17 +153,23 @@ func (d *pathCut) dns(e *flow.Event) {
 // vainTries is how often a SYN comes again before its peer counts as asked in vain: after 1 and 3 s (RFC 6298 §5.5).
 const vainTries = 2
 
-// inVain notes that a peer was asked in vain.
-func (d *pathCut) inVain(k peerKey, at capture.Instant) {
-	if v := d.vain.get(k); v != nil {
-		*v = at
+// inVain notes that a peer was asked in vain, first at first.
+func (d *pathCut) inVain(k peerKey, first, at capture.Instant) *inVain {
+	v := d.vain.get(k)
+	if v == nil {
+		return nil
 	}
+	if st := d.peers.peek(k); v.first == 0 || st != nil && st.heard >= v.first {
+		*v = inVain{first: first}
+	}
+	v.last, v.sent = at, v.sent+1
+	return v
 }
 
 // unheard counts the peers that were asked in vain and have not been heard since.
 func (d *pathCut) unheard() (n int) {
 	for _, k := range d.vain.keys {
-		if st := d.peers.peek(k); st == nil || st.heard <= *d.vain.m[k] {
+		if st := d.peers.peek(k); st == nil || st.heard <= d.vain.m[k].last {
 			n++
 		}
 	}
@@ -158,8 +184,59 @@ func (d *pathCut) heardFrom(host, peer capture.Addr, at capture.Instant) {
 	}
 }
 
+// sinceBegin is how soon after the beginning of a capture a peer must be asked in vain to count as cut off before it: the first
+// repetitions take 1 s (RFC 6298 §2), and callers take turns.
+const sinceBegin = 5 * time.Second
+
+// before opens the groups of peers that were cut off before the capture began: asked in vain from the first moments on and never
+// heard, one of them at least on a connection that is older than the capture.
+func (d *pathCut) before(w *analyze.Window) {
+	if len(d.vain.keys) < 2 {
+		return
+	}
+	minSilent := w.Params.Duration("min_silent")
+	hosts := newSubjects[capture.Addr, []peerKey](maxPerDetector)
+	for _, k := range d.vain.keys {
+		v := d.vain.m[k]
+		if st := d.peers.peek(k); st != nil || v == nil || !v.tcp || v.first.Sub(w.First) > sinceBegin || w.End.Sub(v.first) < minSilent || w.End.Sub(v.last) > unasked {
+			continue
+		}
+		if list := hosts.get(k.host); list != nil && d.groups.peek(k.host) == nil {
+			*list = append(*list, k)
+		}
+	}
+	hosts.each(func(host capture.Addr, list *[]peerKey) bool {
+		older := 0
+		for _, k := range *list {
+			if d.vain.m[k].older {
+				older++
+			}
+		}
+		if len(*list) < w.Params.Int("min_peers") || older == 0 {
+			return true
+		}
+		g := d.groups.get(host)
+		if g == nil {
+			return true
+		}
+		g.older = older
+		for _, k := range *list {
+			if st := d.peers.get(k); st != nil {
+				v := d.vain.m[k]
+				st.asked, st.last, st.fellAt, st.sent, st.tcp, st.counted, st.note = v.first, v.last, v.first, v.sent, true, true, v.note
+				st.ref, st.side = v.ref, v.side
+				st.heard = w.First.Add(-1) // when last, nobody knows
+				g.add(w, k.peer, st)
+			}
+		}
+		g.chance = d.chance(w, host, g)
+		return true
+	})
+}
+
 func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.roll(w)
+	d.before(w)
 	minSilent, minBefore := w.Params.Duration("min_silent"), w.Params.Float("min_before")
 	var suspects []peerKey
 	for _, k := range d.peers.keys {
@@ -196,7 +273,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 
 // follow reports a group until fewer than two of its peers are still silent.
 func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit func(analyze.Symptom)) bool {
-	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance, Addresses: " "}
+	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance, Addresses: " ", Older: g.older}
 	var evidence []analyze.Evidence
 	last := g.onset
 	for i, p := range g.peers {

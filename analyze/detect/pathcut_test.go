@@ -45,6 +45,24 @@ func TestPathCut(t *testing.T) {
 				push(n, 15*sec, 20*sec, peers[0])
 				push(n, 15*sec, 20100*ms, peers[1])
 			}},
+		{name: "before the capture began, as a connection tells that is older", local: app, want: "error path 192.0.2.1", onset: 100 * ms,
+			make: func(n *network) {
+				well(n, 100*ms, 30*sec, near)
+				every(100*ms, 20*sec, 500*ms, func(at time.Duration, i int) { n.silent(at, app, peers[i%2], 3) })
+				c, s := n.from(app), host(peers[0])
+				for _, at := range []time.Duration{700 * ms, 7300 * ms} {
+					n.tcp(at, c, s, capture.ACK|capture.PSH, 5000, 5000, 500)
+				}
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(PathCut); f.Peers != 2 || f.Older != 1 || f.RateBefore != 0 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "two peers that nobody has ever heard", local: app, make: func(n *network) {
+			well(n, 100*ms, 30*sec, near)
+			every(100*ms, 20*sec, 500*ms, func(at time.Duration, i int) { n.silent(at, app, peers[i%2], 3) })
+		}},
 		{name: "one peer", local: app, make: func(n *network) {
 			well(n, 0, 20*sec, peers...)
 			well(n, 20*sec, 60*sec, peers[1:]...)
