@@ -51,6 +51,16 @@ type Sampler interface {
 	Sample(at capture.Instant, s *capture.Sample)
 }
 
+// Watcher looks on: it is shown what detectors are shown, and has no say.
+type Watcher interface {
+	// Events are those that it wants to be shown.
+	Events() flow.Mask
+	// Event, Sample and Seal are called as Event, Sample and Judge of a Detector; the window is to be read only.
+	Event(e *flow.Event)
+	Sample(at capture.Instant, s *capture.Sample)
+	Seal(w *Window)
+}
+
 // Ask is what the engine would like to see more of. The answer, if there is one, comes as an
 // observation like any other.
 type Ask struct {

@@ -61,6 +61,8 @@ type Options struct {
 	Ask    func(Ask) // see Window.Ask; called while the engine observes, must not block
 	// Beside, if there is one, runs detectors while the flow table goes on: less time, for some more CPU. The records are the same.
 	Beside Beside
+	// Watch, if there is one, looks on. The records are the same.
+	Watch Watcher
 }
 
 // Engine turns observations into findings. It is not safe for concurrent use.
@@ -71,6 +73,7 @@ type Engine struct {
 	rules     []*rules.Rule
 	byKind    [64][]int // detectors by flow.Kind
 	samplers  []Sampler
+	watched   flow.Mask          // of Options.Watch
 	heard     [3]capture.Instant // newest observation by input, in the order of their bits
 	blind     blind
 	table     *flow.Table
@@ -123,6 +126,10 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 			}
 		}
 	}
+	if o.Watch != nil {
+		e.watched = o.Watch.Events()
+		mask |= e.watched
+	}
 	e.local.init(o.Local)
 	o.Flow.Mask, o.Flow.Emit = mask, e.event
 	if o.Beside != nil {
@@ -147,6 +154,9 @@ func (e *Engine) event(ev *flow.Event) {
 func (e *Engine) show(ev *flow.Event) {
 	for _, i := range e.byKind[ev.Kind] {
 		e.detectors[i].Event(ev)
+	}
+	if e.watched.Has(ev.Kind) {
+		e.o.Watch.Event(ev)
 	}
 }
 
@@ -296,6 +306,9 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 	for _, d := range e.samplers {
 		d.Sample(at, s)
 	}
+	if e.o.Watch != nil {
+		e.o.Watch.Sample(at, s)
+	}
 }
 
 // freshness is how long an input counts as there after it last spoke: samples come every second, and a
@@ -368,6 +381,9 @@ func (e *Engine) seal() error {
 		d.Judge(&w, func(s Symptom) {
 			e.symptoms = append(e.symptoms, judged{i, s.Subject.Key(), s})
 		})
+	}
+	if e.o.Watch != nil {
+		e.o.Watch.Seal(&e.w)
 	}
 	slices.SortStableFunc(e.symptoms, func(a, b judged) int {
 		return cmp.Or(cmp.Compare(a.d, b.d), cmp.Compare(a.key, b.key))
