@@ -24,7 +24,6 @@ type Tracer struct {
 
 // marks are what is known of both senders of an example.
 type marks struct {
-	began bool
 	base  [2]uint32 // sequence number of the first byte
 	known [2]bool
 	next  [2]int64

@@ -23,6 +23,8 @@ type analyzeFlags struct {
 	zone    string
 	verbose bool
 	summary bool
+	report  string
+	redact  bool
 }
 
 func newAnalyze(a *app) *cobra.Command {
@@ -40,6 +42,10 @@ finding on each line, as it opens, changes or ends (schema jindan.finding/v1), a
 diagnosis at the end (jindan.diagnosis/v1). "ecs" gives the same in the fields of the
 Elastic Common Schema.
 
+--report writes the same as one HTML page with pictures, to read in a browser, to mail or to print: it holds no script and
+asks for nothing. "-" writes it to standard output, and nothing else. --lang says in which language it opens; the
+page has both. --redact replaces addresses and names by labels that are the same throughout the page.
+
 "This host" is the address given by --local, else the one that the capture marks as sending or
 receiving, else the one that nearly all connections have in common; the text says which.
 
@@ -49,6 +55,7 @@ to there). A file that merely ends in its last packet is no error.`,
 		Example: `  jindan analyze server.pcap
   jindan analyze --lang ko -v --tz +09:00 server.pcap
   jindan analyze --local 10.77.2.2 --fail-on error -o ndjson captures/ >findings.ndjson
+  jindan analyze --report incident.html --redact server.pcap
   ssh host tcpdump -U -s 256 -w - | jindan analyze -`,
 		Args: someArgs("capture files, directories, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error { return a.analyze(c.Context(), args, f) },
@@ -61,6 +68,8 @@ to there). A file that merely ends in its last packet is no error.`,
 	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of the times in the text: UTC, local, +09:00 or Asia/Seoul")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "text: add evidence with frame numbers and Wireshark filters, remarks, all steps")
 	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
+	c.Flags().StringVar(&f.report, "report", "", "also write a page with pictures to this `file`; - for standard output")
+	c.Flags().BoolVar(&f.redact, "redact", false, "in the page: labels instead of addresses and names")
 	fixed(c, "output", "text", "ndjson", "ecs")
 	fixed(c, "fail-on", "warn", "error")
 	return c
@@ -89,6 +98,9 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 			return err
 		}
 	}
+	if f.redact && f.report == "" {
+		return errors.New("--redact is about the page that --report writes")
+	}
 	local, err := hosts(f.local)
 	if err != nil {
 		return err
@@ -108,15 +120,20 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return a.failEach(err)
 	}
 	in.given = slices.Clone(local)
+	page, err := openPage(f.report)
+	if err != nil {
+		return err
+	}
+	defer page.discard()
 
 	out := bufio.NewWriter(os.Stdout)
 	records := report.NewRecords(out, f.output == "ecs")
 	reached := false
 	p := startProgress(in)
 	defer p.stop()
-	d, inErr, err := diagnose(ctx, in, set, local, func(x *analyze.Finding) error {
+	d, inErr, err := diagnoseWatched(ctx, in, set, local, page.watch(), func(x *analyze.Finding) error {
 		reached = reached || f.failOn != "" && slices.Index(severities, x.Severity) >= slices.Index(severities, f.failOn)
-		if f.output == "text" || f.summary {
+		if f.output == "text" || f.summary || f.report == "-" {
 			return nil
 		}
 		if err := records.Finding(x); err != nil {
@@ -129,7 +146,12 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return err
 	}
 	got := in.report(inErr)
-	if f.output == "text" {
+	if err := page.write(ctx, args, got, d, report.Options{Lang: report.Lang(a.lang), Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}, f.redact); err != nil {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	if f.report == "-" {
+		// The page is what was asked for.
+	} else if f.output == "text" {
 		err = report.Text(out, got, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout),
 			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)})
 	} else {

@@ -32,10 +32,16 @@ func catalogue(dir string) (*rules.Set, error) {
 	return rules.Load(detect.Features(), over...)
 }
 
-// diagnose reads in to its end, or to the end of ctx, and diagnoses what it got. The findings go
-// to emit as they come. The second error is what was wrong with the input: the diagnosis is there in
-// spite of it.
+// diagnose is diagnoseWatched without anybody who looks on.
 func diagnose(ctx context.Context, in *input, set *rules.Set, local []netip.Prefix, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
+	return diagnoseWatched(ctx, in, set, local, nil, emit)
+}
+
+// diagnoseWatched reads in to its end, or to the end of ctx, and diagnoses what it got. The findings go
+// to emit as they come; watch, if there is one, looks on. The second error is what was wrong with the input: the diagnosis is there in
+// spite of it.
+func diagnoseWatched(ctx context.Context, in *input, set *rules.Set, local []netip.Prefix, watch analyze.Watcher,
+	emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
 	o := analyze.Options{Sources: in.names, Agent: "jindan/" + version}
 	if m, ok := in.meta(); ok {
 		if o, err = engineOptions(m); err != nil {
@@ -45,7 +51,7 @@ func diagnose(ctx context.Context, in *input, set *rules.Set, local []netip.Pref
 	if local != nil {
 		o.Local = local
 	}
-	o.Causes = cause.New(set)
+	o.Causes, o.Watch = cause.New(set), watch
 	if runtime.GOMAXPROCS(0) > 1 {
 		o.Beside = new(sync.WaitGroup)
 	}

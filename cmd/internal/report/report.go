@@ -50,6 +50,8 @@ type Input struct {
 	Blind []string
 	// Strangers are addresses given as this host's that are nowhere in the input.
 	Strangers []string
+	// Digest and Rules identify the input and the catalogue on a page; empty: they are not told.
+	Digest, Rules string
 }
 
 // File is one capture file of the input.

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"jindan/analyze"
+	"jindan/analyze/detect"
+	"jindan/cmd/internal/report"
+	"jindan/rules"
+)
+
+// The page of each bundled case gives the answers of its diagnosis; who looks on changes no record; two runs give the same bytes.
+func TestPageOfCases(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../fixtures/*/packets.pcap.zst")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
+			t.Parallel()
+			run := func(page *pageFile) (*analyze.Diagnosis, string) {
+				in, err := openInput([]string{file})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer in.close()
+				var records bytes.Buffer
+				enc := json.NewEncoder(&records)
+				d, inErr, err := diagnoseWatched(t.Context(), in, set, nil, page.watch(), func(f *analyze.Finding) error { return enc.Encode(f) })
+				if inErr != nil || err != nil {
+					t.Fatal(inErr, err)
+				}
+				o := report.Options{Catalogue: report.Rules(set)}
+				if err := page.write(t.Context(), []string{file}, in.report(nil), d, o, false); err != nil {
+					t.Fatal(err)
+				}
+				return d, records.String()
+			}
+			var pages [2]string
+			var records [2]string
+			var d *analyze.Diagnosis
+			for i := range pages {
+				name := filepath.Join(t.TempDir(), "page.html")
+				p, err := openPage(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d, records[i] = run(p)
+				b, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pages[i] = string(b)
+			}
+			if _, alone := run(nil); records[0] != alone {
+				t.Error("the records are not those of a run without a page")
+			}
+			if pages[0] != pages[1] {
+				t.Error("two runs give different pages")
+			}
+			if n := strings.Count(pages[0], "<"); n > 2*15_000 || len(pages[0]) > 2<<20 {
+				t.Errorf("%d tags, %d bytes", n, len(pages[0]))
+			}
+			for _, bad := range []string{"NaN", "%!", "<script", "ZgotmplZ"} {
+				if strings.Contains(pages[0], bad) {
+					t.Errorf("the page has %q", bad)
+				}
+			}
+			answers(t, pages[0], d)
+		})
+	}
+}
+
+// answers compares the four boxes with the diagnosis.
+func answers(t *testing.T, page string, d *analyze.Diagnosis) {
+	t.Helper()
+	if len(d.Roots) == 0 {
+		return
+	}
+	box := func(id string) string {
+		m := regexp.MustCompile(`(?s)id="` + id + `">.*?class="answer">(.*?)</p>`).FindStringSubmatch(page)
+		if m == nil {
+			return ""
+		}
+		return m[1]
+	}
+	for _, f := range d.Findings {
+		if f.Role != analyze.Root || !strings.Contains(box("what"), f.Title.En) || !strings.Contains(box("what"), f.Title.Ko) {
+			continue
+		}
+		since := f.Onset.Time().Format("15:04:05.000")
+		if strings.Contains(box("where"), f.Subject.Host) && strings.Contains(box("where"), f.Subject.Peer) && strings.Contains(box("since"), since) &&
+			strings.Contains(box("cause"), "Root cause") {
+			return
+		}
+	}
+	t.Errorf("no root of the diagnosis has these answers: %q, %q, %q, %q", box("what"), box("where"), box("since"), box("cause"))
+}
+
+// A place that cannot be written is refused before the analysis, and what was not finished leaves nothing behind.
+func TestPagePlace(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{dir, filepath.Join(dir, "missing", "page.html")} {
+		if p, err := openPage(name); err == nil {
+			p.discard()
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	p, err := openPage(filepath.Join(dir, "page.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.discard()
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("%s is left", left[0].Name())
+	}
+}
