@@ -12,6 +12,8 @@ import (
 func All() []analyze.Detector {
 	scan, refused, dead := newScan().(*scan), newConnectionRefused().(*connectionRefused), newDeadUpstream().(*deadUpstream)
 	still := newStandstill().(*standstill)
+	unanswered, delay := newDNSUnanswered().(*dnsUnanswered), newDNSDelay().(*dnsDelay)
+	delay.lookups, delay.shared = &unanswered.lookups, true
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	return []analyze.Detector{
 		scan, // first: it tells the others who scans
@@ -20,8 +22,8 @@ func All() []analyze.Detector {
 		newRetransmission(),
 		newPathCut(),
 		newSurge(),
-		newDNSUnanswered(),
-		newDNSDelay(),
+		unanswered,
+		delay, // after unanswered, whose lookups it reads
 		newDNSErrors(),
 		newDeadConnection(),
 		newStateMismatch(),

@@ -44,7 +44,8 @@ type DNSDelay struct {
 // dnsDelay measures, per asking host and server, how long a program waits for the answer to a
 // name: from its first query to the answer, all tries at that server included.
 type dnsDelay struct {
-	lookups lookups
+	lookups *lookups
+	shared  bool // with dns-unanswered, which gets each event, and judges, before this detector does
 	states  resolvers[delayState]
 	known   subjects[question, capture.Instant] // when a server first answered for a name
 	chains  subjects[uint64, capture.Instant]   // lookups, by number, that were answered, and when lately
@@ -95,8 +96,8 @@ const (
 )
 
 func newDNSDelay() analyze.Detector {
-	return &dnsDelay{lookups: lookups{pending: newSubjects[uint64, lookup](maxLookups), // which servers are asked beside is not asked
-		groups: groups{newSubjects[askedKey, *group](maxLookups)}}, states: newResolvers[delayState](),
+	ls := newLookups()
+	return &dnsDelay{lookups: &ls, states: newResolvers[delayState](),
 		known: newSubjects[question, capture.Instant](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
 		slow: slowDNS}
 }
@@ -110,7 +111,10 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if q == nil {
 		return
 	}
-	_, l := d.lookups.event(e)
+	if !d.shared {
+		d.lookups.event(e)
+	}
+	l := d.lookups.newest
 	if e.Kind != flow.DNSAnswer && e.Kind != flow.DNSLate {
 		return
 	}
@@ -195,12 +199,12 @@ func (d *dnsDelay) Event(e *flow.Event) {
 func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool {
 	bad := timedOut
 	if g != nil {
-		timedOut = timedOut && !g.failed
-		g.failed, g.fast = g.failed || timedOut, g.fast || !timedOut
-		if g.open > 0 || g.counted {
+		timedOut = timedOut && !g.late
+		g.late, g.fast = g.late || timedOut, g.fast || !timedOut
+		if g.open > 0 || g.waited {
 			return timedOut
 		}
-		g.counted, bad, asked = true, g.failed, min(asked, g.at)
+		g.waited, bad, asked = true, g.late, min(asked, g.at)
 	}
 	if bad {
 		st.waits.add(1, 1, asked)
@@ -212,7 +216,9 @@ func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool 
 
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
-	d.lookups.judge(w.End, func(*lookup) {})
+	if !d.shared {
+		d.lookups.judge(w.End, func(*lookup) {})
+	}
 	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
 	d.states.each(func(k resolverKey, st *delayState) bool {
 		st.series.roll()

@@ -57,13 +57,16 @@ type group struct {
 	open    int             // questions without an answer
 	counted bool            // among all
 	failed  bool            // among those that failed
+	waited  bool            // counted among all that were waited for
+	late    bool            // among those that took a time-out
 	fast    bool            // one of the questions was answered at once
 }
 
-// askedKey is whose question for which name, and from which port; port 0: the newest, from whichever.
+// askedKey is whose question for which name, and from which port; port 0: the newest, from whichever. It has no gaps: a map
+// hashes such a key as one piece.
 type askedKey struct {
 	resolver uint32
-	port     uint16
+	port     uint32
 	name     uint64
 }
 
@@ -105,7 +108,7 @@ func (gs *groups) join(d *flow.DNS, at capture.Instant) *group {
 	if bit == 0 {
 		return &group{at: at, open: 1}
 	}
-	own := gs.get(askedKey{d.Resolver, d.Client.Port, d.NameHash})
+	own := gs.get(askedKey{d.Resolver, uint32(d.Client.Port), d.NameHash})
 	last := gs.get(askedKey{d.Resolver, 0, d.NameHash})
 	if own == nil || last == nil {
 		return nil
@@ -180,7 +183,8 @@ type lookups struct {
 	pending subjects[uint64, lookup]   // by number of the lookup and of its piece
 	asked   subjects[nameKey, waiters] // by asker and name, at whichever server
 	groups  groups
-	steps   uint64 // along the chains of asked, for tests of what a packet costs
+	newest  *lookup // what event returned last
+	steps   uint64  // along the chains of asked, for tests of what a packet costs
 }
 
 // waiters are the lookups of one name that wait, oldest first, maxCallers at most.
@@ -205,7 +209,13 @@ var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.D
 
 // event takes a DNS event and returns the lookup that it belongs to, nil if it is not followed, and when
 // that, or its piece, began.
-func (ls *lookups) event(e *flow.Event) (capture.Instant, *lookup) {
+func (ls *lookups) event(e *flow.Event) (at capture.Instant, l *lookup) {
+	at, l = ls.follow(e)
+	ls.newest = l
+	return at, l
+}
+
+func (ls *lookups) follow(e *flow.Event) (capture.Instant, *lookup) {
 	d := e.DNS
 	piece := max(d.First.Sub(d.LookupAt)/lookupPiece, 0)
 	k := d.Lookup<<pieceBits | uint64(piece)&(1<<pieceBits-1)
