@@ -84,7 +84,7 @@ type Path struct {
 	Conns uint32 // connections so far
 	live  uint32 // connections in the table
 	win   uint32 // last window in which it was touched
-	slot  uint32 // of that window, in active and before
+	slot  uint32 // of that window, in before; begun: it is new in that window
 	Last  capture.Instant
 	inUse bool
 	Side  [2]PathSide
@@ -108,29 +108,37 @@ func (t *Table) Before(p *Path) *Before {
 	if p.win != t.win {
 		return nil
 	}
-	return &t.before[p.slot]
+	if p.slot == begun {
+		return &nothing
+	}
+	return t.before.at(p.slot)
 }
+
+// begun stands for the slot of a path that had counted nothing when the window began.
+const begun = ^uint32(0)
+
+var nothing Before
 
 // enter notes that p changes in the open window.
 func (t *Table) enter(p *Path) {
 	if p.win == t.win {
 		return
 	}
-	p.win, p.slot = t.win, uint32(len(t.active))
+	p.win = t.win
 	t.active = append(t.active, p.Index)
-	t.before = append(t.before, Before{p.Side, p.Conns})
+	if p.Conns == 0 {
+		p.slot = begun
+		return
+	}
+	i, before := t.before.next()
+	p.slot, before.Side, before.Conns = i, p.Side, p.Conns
 }
 
-// spareBefore is how many records of Before are kept for the windows to come, when one of them needs far fewer than
-// the last flood: 1.1 kB each.
-const spareBefore = 1024
-
-// leave forgets what the paths had counted when the window began.
+// leave forgets what the paths had counted when the window began. Of the memory for it, a chunk more than what the window needed
+// is kept for those to come.
 func (t *Table) leave() {
-	if cap(t.before) > spareBefore && len(t.before) < cap(t.before)/8 {
-		t.before = nil
-	}
-	t.active, t.before = t.active[:0], t.before[:0]
+	t.active = t.active[:0]
+	t.before.reset()
 }
 
 // From returns the counts of what a sends, and whether a is a host of p.

@@ -52,4 +52,22 @@ func (s *slab[T]) restock() {
 	}
 }
 
+// next returns a record that reset has freed, as it was left, or a new one.
+func (s *slab[T]) next() (uint32, *T) {
+	if int(s.n) < len(s.chunks)*chunkLen {
+		s.n++
+		return s.n - 1, s.at(s.n - 1)
+	}
+	return s.alloc()
+}
+
+// reset frees all records, and the memory of all chunks but those that were in use and one more.
+func (s *slab[T]) reset() {
+	if keep := int(s.n)/chunkLen + 1; keep < len(s.chunks) {
+		clear(s.chunks[keep:])
+		s.chunks = s.chunks[:keep]
+	}
+	s.n, s.free = 0, s.free[:0]
+}
+
 func (s *slab[T]) release(i uint32) { s.free = append(s.free, i) }

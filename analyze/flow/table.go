@@ -70,7 +70,7 @@ type Table struct {
 	writing []Ref
 	// active are the paths touched since the last seal, in order of first touch, and what they had counted by then.
 	active []uint32
-	before []Before
+	before slab[Before]
 	copies copyTable
 	// The clock of the input was set back by back at the event time restated.
 	restated capture.Instant
