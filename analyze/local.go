@@ -59,10 +59,10 @@ func (l Local) List() []string {
 
 // Is reports whether a is an address of this host.
 func (l Local) Is(a capture.Addr) bool {
-	if !l.Known() {
-		return false
+	if a == l.Addr {
+		return l.Known()
 	}
-	if _, ok := l.addrs[a]; ok || a == l.Addr {
+	if _, ok := l.addrs[a]; ok {
 		return true
 	}
 	return len(l.named) > 0 && contains(l.named, a)

@@ -270,7 +270,7 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // may reports whether the calls from client to server may be an upstream's: where no address counts as this host,
 // anybody's, as long as there are few.
 func (d *deadUpstream) may(client, server capture.Addr) bool {
-	return d.callers.may(client, server) || d.callers.local.String() == ""
+	return d.callers.may(client, server) || !d.callers.local.Known()
 }
 
 // small reports whether the whole input is so small that it is about each of its calls, whoever's they are: people hand in the
