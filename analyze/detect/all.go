@@ -12,14 +12,16 @@ import (
 func All() []analyze.Detector {
 	scan, refused, dead := newScan().(*scan), newConnectionRefused().(*connectionRefused), newDeadUpstream().(*deadUpstream)
 	still := newStandstill().(*standstill)
+	size, again := newSizeLoss().(*sizeLoss), newRetransmission().(*retransmission)
+	again.ways, again.shared = size.ways, true
 	unanswered, delay := newDNSUnanswered().(*dnsUnanswered), newDNSDelay().(*dnsDelay)
 	delay.lookups, delay.shared = &unanswered.lookups, true
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	return []analyze.Detector{
 		scan, // first: it tells the others who scans
 		newCaptureQuality(),
-		newSizeLoss(),
-		newRetransmission(),
+		size,
+		again, // after size, whose ways it reads
 		newPathCut(),
 		newSurge(),
 		unanswered,

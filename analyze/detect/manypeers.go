@@ -219,9 +219,9 @@ type speaker struct {
 	out []*wayState // narrower ones with a fault of their own, which it does not speak of
 }
 
-// speaking returns the ways that speak for a fault. Of the wider ones of a host only one does, that which lost most: they are
+// speak returns the ways that speak for a fault. Of the wider ones of a host only one does, that which lost most: they are
 // one subject.
-func (ws *ways) speaking() (out []speaker) {
+func (ws *ways) speak() (out []speaker) {
 	v := ws.weigh()
 	wide := make(map[way]int)
 	for s := range ws.states {

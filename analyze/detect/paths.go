@@ -125,13 +125,15 @@ const (
 )
 
 // ways follows every direction that loses segments. The retransmission and size-dependent
-// loss detectors each own one.
+// loss detectors share one.
 type ways struct {
-	states [scopes]subjects[way, wayState]
-	local  analyze.Local // as of the last window
+	states   [scopes]subjects[way, wayState]
+	local    analyze.Local // as of the last window
+	speaking []speaker     // likewise
 }
 
-func newWays() (ws ways) {
+func newWays() *ways {
+	ws := new(ways)
 	for s := range ws.states {
 		ws.states[s] = newSubjects[way, wayState](maxWide)
 	}
@@ -345,6 +347,7 @@ func (ws *ways) roll(w *analyze.Window) {
 	for s := range ws.states {
 		ws.states[s].each(func(k way, st *wayState) bool { return st.roll(w, k) })
 	}
+	ws.speaking = ws.speak()
 }
 
 // add adds what a path has counted since b. What was seen on its way to this host was not lost on the path: it arrived. If it

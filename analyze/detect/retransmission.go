@@ -50,7 +50,8 @@ const stalledAfter = 1400 * time.Millisecond
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {
-	ways   ways
+	ways   *ways
+	shared bool // with size-dependent-loss, which gets each event, and judges, before this detector does
 	syns   services[synState]
 	resent resentSockets
 	best   Retransmission
@@ -95,7 +96,9 @@ func (d *retransmission) Event(e *flow.Event) {
 	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat:
 		d.syn(e)
 	default:
-		d.ways.event(e)
+		if !d.shared {
+			d.ways.event(e)
+		}
 	}
 }
 
@@ -165,8 +168,10 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.resent.judge(w, emit) // packets tell more
 	}
-	d.ways.roll(w)
-	for _, x := range d.ways.speaking() {
+	if !d.shared {
+		d.ways.roll(w)
+	}
+	for _, x := range d.ways.speaking {
 		d.judgeData(w, &x, emit)
 	}
 	d.syns.each(func(k capture.Endpoint, st *synState) bool {

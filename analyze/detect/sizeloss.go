@@ -54,7 +54,7 @@ type SizeLoss struct {
 // retransmission, they were lost before the capture point; where they were seen and sent
 // again, after it.
 type sizeLoss struct {
-	ways ways
+	ways *ways
 	dns  bigAnswers
 	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
 	unanswered int
@@ -84,7 +84,7 @@ func (d *sizeLoss) Event(e *flow.Event) {
 
 func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.ways.roll(w)
-	for _, x := range d.ways.speaking() {
+	for _, x := range d.ways.speaking {
 		d.judge(w, &x, emit)
 	}
 }
