@@ -1,0 +1,278 @@
+package points
+
+import (
+	"math/bits"
+
+	"jindan/capture"
+)
+
+// conv is a connection, or the datagrams between two endpoints, at all points that see it. Direction 0 is from whoever opened it.
+type conv struct {
+	ends        [2]capture.Endpoint // as they were seen first
+	keys        []flowKey           // by which it is found: more than one where addresses are translated
+	proto       uint8
+	v6          bool
+	closed      bool
+	began       bool // its SYN was seen
+	loose       bool // a device rewrites the IP identification
+	sameID      bool // it was seen not to
+	translated  bool
+	rewritten   bool
+	pts         uint8 // points that see it
+	dirPts      [2]uint8
+	pathOf      uint8 // pts when path was made
+	pathLen     uint8
+	path        [MaxPoints]uint8
+	hasBase     [2]uint8
+	base        [2][MaxPoints]uint32 // numbering of what a direction sends, at a point
+	ttl         [2][MaxPoints]uint8
+	syn         [2][MaxPoints]synOptions
+	hasSyn      [2]uint8
+	newest      [2][MaxPoints]uint32 // the record that a point showed last, of those in order
+	seen        [2][MaxPoints]uint32
+	lost        [2]uint32
+	lostAt      [2][MaxPoints]uint32 // behind which point
+	missed      [MaxPoints]uint32
+	high, acked [2]uint32
+	hasHigh     [2]bool
+	hasAcked    [2]bool
+	sackAt      [2]capture.Instant // the receiver last told that something of the direction is missing
+	unit        [2]uint32          // bytes of a full segment
+	chain       [2]uint32          // the newest record
+	dsack       [2]uint32
+	waiting     uint8 // points at which a request has no answer yet
+	asked       [MaxPoints]capture.Instant
+	bytes       [2]uint64
+	requests    uint32 // SYNs, or datagrams, of direction 0 before any answer
+	first, last capture.Instant
+	answerAt    capture.Instant
+}
+
+type synOptions struct {
+	mss          uint16
+	wscale, opts uint8
+}
+
+type flowKey struct {
+	lo, hi capture.Endpoint
+	proto  uint8
+}
+
+// flowRef finds a conv. flip: the lower endpoint is the one that answers.
+type flowRef struct {
+	conv uint32
+	flip bool
+}
+
+func keyOf(p *capture.Packet) (k flowKey, swapped bool) {
+	k = flowKey{p.Src, p.Dst, p.Proto}
+	if p.Dst.Compare(p.Src) < 0 {
+		k.lo, k.hi, swapped = p.Dst, p.Src, true
+	}
+	return k, swapped
+}
+
+// lookup finds the conversation of a packet and its direction, or begins one. nil: there are too many.
+func (a *Analysis) lookup(pt int, p *capture.Packet, at capture.Instant) (c *conv, id uint32, dir int) {
+	k, swapped := keyOf(p)
+	r, ok := a.cached, a.cachedKey == k
+	if !ok {
+		r, ok = a.flows[k]
+	}
+	opens := p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN
+	if ok {
+		c = a.convs[r.conv]
+		if opens && c.anew(pt, p, at, swapped != r.flip) {
+			ok = false
+		}
+	}
+	if !ok {
+		if r, ok = a.begin(k, swapped, p, opens, at); !ok {
+			return nil, 0, 0
+		}
+		c = a.convs[r.conv]
+	}
+	a.cached, a.cachedKey = r, k
+	if swapped != r.flip {
+		dir = 1
+	}
+	return c, r.conv, dir
+}
+
+// anew reports whether a SYN opens another connection between the same endpoints. away: it comes from the side that was asked before.
+func (c *conv) anew(pt int, p *capture.Packet, at capture.Instant, away bool) bool {
+	if away || !c.began {
+		return c.hasBase[0] != 0 && at.Sub(c.last) > copyGap || away
+	}
+	if c.hasSyn[0]>>pt&1 != 0 {
+		return c.base[0][pt] != p.Seq
+	}
+	for q := range MaxPoints {
+		if c.hasSyn[0]>>q&1 != 0 && c.base[0][q] == p.Seq {
+			return false
+		}
+	}
+	// Other numbers at another point: a device rewrites them, unless this one is later by far.
+	return at.Sub(c.first) > horizon
+}
+
+// begin makes a conversation, or finds it by its SYN where a device on the way translates addresses.
+func (a *Analysis) begin(k flowKey, swapped bool, p *capture.Packet, opens bool, at capture.Instant) (flowRef, bool) {
+	answers := p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0 && !opens ||
+		p.Flags&capture.SYN == 0 && p.Src.Port < p.Dst.Port // services have the lower ports (RFC 6335 §6)
+	r := flowRef{flip: swapped != answers}
+	var opening uint64
+	if opens {
+		opening = mix(uint64(p.Seq)<<32|uint64(p.TSVal), uint64(p.MSS)<<16|uint64(p.WScale)<<8|uint64(p.Opts)) | 1
+		if o, ok := a.openings.get(opening, at); ok {
+			if c := a.convs[o]; c != nil && c.ends[0] != p.Src || c != nil && c.ends[1] != p.Dst {
+				r.conv = o
+				c.keys = append(c.keys, k)
+				c.translated = true
+				a.flows[k] = r
+				return r, true
+			}
+		}
+	}
+	if len(a.flows) >= maxConvs {
+		a.report.Refused++
+		return r, false
+	}
+	c := &conv{proto: p.Proto, v6: p.IPv6, first: at, last: at, keys: []flowKey{k}}
+	c.ends = [2]capture.Endpoint{p.Src, p.Dst}
+	if answers {
+		c.ends = [2]capture.Endpoint{p.Dst, p.Src}
+	}
+	if n := len(a.free); n > 0 {
+		r.conv, a.free = a.free[n-1], a.free[:n-1]
+		a.convs[r.conv] = c
+	} else {
+		r.conv = uint32(len(a.convs))
+		a.convs = append(a.convs, c)
+	}
+	a.flows[k] = r
+	if opens {
+		a.openings.put(opening, r.conv, at)
+	}
+	return r, true
+}
+
+// openings remembers the SYNs of the last two spans of horizon.
+type openings struct {
+	now, old map[uint64]uint32
+	since    capture.Instant
+}
+
+func (o *openings) roll(at capture.Instant) {
+	if o.now == nil || at.Sub(o.since) > horizon {
+		o.now, o.old, o.since = make(map[uint64]uint32), o.now, at
+	}
+}
+
+func (o *openings) get(h uint64, at capture.Instant) (uint32, bool) {
+	o.roll(at)
+	c, ok := o.now[h]
+	if !ok {
+		c, ok = o.old[h]
+	}
+	return c, ok
+}
+
+func (o *openings) put(h uint64, c uint32, at capture.Instant) {
+	o.roll(at)
+	o.now[h] = c
+}
+
+// rel is a sequence number of a direction counted from the beginning of the connection, or, if that was not seen, from where the first
+// point began.
+func (c *conv) rel(dir, pt int, seq uint32) uint32 {
+	if c.hasBase[dir]>>pt&1 == 0 {
+		base := seq
+		if c.hasBase[dir] != 0 {
+			base = c.base[dir][bits.TrailingZeros8(c.hasBase[dir])]
+		}
+		c.base[dir][pt] = base
+		c.hasBase[dir] |= 1 << pt
+	}
+	return seq - c.base[dir][pt]
+}
+
+// opened notes a SYN, or the answer to one.
+func (c *conv) opened(dir, pt int, p *capture.Packet) {
+	if c.hasBase[dir] != 0 && c.hasSyn[dir]>>pt&1 == 0 {
+		for q := range MaxPoints {
+			if c.hasSyn[dir]>>q&1 != 0 && c.base[dir][q] != p.Seq {
+				c.rewritten = true
+			}
+		}
+	}
+	c.began = true
+	c.base[dir][pt] = p.Seq
+	c.hasBase[dir] |= 1 << pt
+	c.hasSyn[dir] |= 1 << pt
+	c.syn[dir][pt] = synOptions{p.MSS, p.WScale, p.Opts}
+	if s := c.syn[1-dir]; c.hasSyn[1-dir] != 0 && p.Opts&capture.OptMSS != 0 {
+		o := s[bits.TrailingZeros8(c.hasSyn[1-dir])]
+		if o.mss != 0 {
+			u := uint32(min(o.mss, p.MSS))
+			if o.opts&p.Opts&capture.OptTimestamps != 0 {
+				u -= min(u, 12) // RFC 7323 appendix A
+			}
+			c.unit = [2]uint32{u, u}
+		}
+	}
+}
+
+// way lists the points that see c in the order in which what its opener sends passes them.
+func (a *Analysis) way(c *conv) []uint8 {
+	if c.pathOf == c.pts {
+		return c.path[:c.pathLen]
+	}
+	c.pathOf, c.pathLen = c.pts, 0
+	turned := 0
+	for p := range MaxPoints {
+		for q := p + 1; q < MaxPoints; q++ {
+			if c.pts>>p&1 != 0 && c.pts>>q&1 != 0 {
+				turned += c.hops(p, q)
+			}
+		}
+	}
+	before := func(p, q int) bool {
+		if h := c.hops(p, q); h != 0 {
+			return h > 0
+		}
+		b := int(a.o.Before[p][q])
+		if b == 0 {
+			b = q - p
+		}
+		return (b > 0) == (turned >= 0)
+	}
+	for p := range MaxPoints {
+		if c.pts>>p&1 == 0 {
+			continue
+		}
+		at := int(c.pathLen)
+		for at > 0 && before(p, int(c.path[at-1])) {
+			c.path[at] = c.path[at-1]
+			at--
+		}
+		c.path[at] = uint8(p)
+		c.pathLen++
+	}
+	return c.path[:c.pathLen]
+}
+
+// hops is 1 if what the opener of c sends has passed fewer routers at p than at q, −1 if more, 0 if that cannot be told.
+func (c *conv) hops(p, q int) int {
+	for dir := range 2 {
+		t, u := int(c.ttl[dir][p]), int(c.ttl[dir][q])
+		if t == 0 || u == 0 || t == u {
+			continue
+		}
+		if (t > u) == (dir == 0) {
+			return 1
+		}
+		return -1
+	}
+	return 0
+}

@@ -1,0 +1,271 @@
+package points
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// record is one segment, or packet without data, once for each time that it was sent: which points showed it, and when.
+type record struct {
+	at           capture.Instant // first seen
+	chain, older uint32          // the next of the same hash; the one before of the same direction
+	conv         uint32
+	seq, n       uint32 // from the beginning of the connection; SYN and FIN count
+	stamp, extra uint32
+	off          [MaxPoints]int32 // µs after at
+	size         uint16           // bytes of the IP packet, 65,535 for more
+	id           uint16           // IP identification
+	mask         uint8            // points that show it
+	twice        uint8            // points that show it twice
+	late         uint8            // points that show it behind what was sent after it
+	odd          uint8            // points that show it with other flags
+	flags        uint8
+	ttl          uint8
+	kind         kind
+	dir          uint8
+	marks        uint8
+}
+
+// What a record is.
+type kind uint8
+
+const (
+	data  kind = iota // it moves the sequence number: data, SYN or FIN
+	bare              // it does not
+	reset             // RST
+	datagram
+)
+
+// What is known of a record.
+const (
+	repeated uint8 = 1 << iota // it was sent again before anybody had acknowledged it
+	old                        // it was acknowledged before it was sent
+	vague                      // another one looks just like it
+	joined                     // a part of a packet that holds several segments
+	judged
+)
+
+// unit is a segment as one point shows it.
+type unit struct {
+	seq, n, stamp, extra uint32
+	size                 uint32
+	id                   uint16
+	flags, ttl           uint8
+	kind                 kind
+	joined               bool
+}
+
+func (a *Analysis) rec(no uint32) *record { return &a.recs[no&uint32(len(a.recs)-1)] }
+
+// live reports whether a record is still kept.
+func (a *Analysis) live(no uint32) bool { return no-a.tail < a.head-a.tail }
+
+func (a *Analysis) bucket(conv uint32, dir int, u *unit) *uint32 {
+	h := mix(uint64(conv)<<32|uint64(u.seq), uint64(dir)<<8|uint64(u.kind))
+	if u.kind != data {
+		h = mix(h, uint64(u.extra))
+	}
+	return &a.buckets[h&uint64(len(a.buckets)-1)]
+}
+
+// append keeps a new record and returns its number.
+func (a *Analysis) append(r record) uint32 {
+	if a.head-a.tail == uint32(len(a.recs)) {
+		if len(a.recs) < maxRecords {
+			a.grow()
+		} else {
+			a.retire()
+			a.report.Early++
+		}
+	}
+	u := r.unit()
+	b := a.bucket(r.conv, int(r.dir), &u)
+	c := a.convs[r.conv]
+	no := a.head
+	r.chain, r.older = *b, c.chain[r.dir]
+	*b, c.chain[r.dir] = no, no
+	a.head++
+	*a.rec(no) = r
+	return no
+}
+
+func (r *record) unit() unit { return unit{seq: r.seq, kind: r.kind, extra: r.extra} }
+
+// grow doubles the room for records.
+func (a *Analysis) grow() {
+	was := a.recs
+	a.recs = make([]record, 2*len(was))
+	a.buckets = make([]uint32, len(a.recs))
+	for i := range a.buckets {
+		a.buckets[i] = a.tail - 1 // none
+	}
+	for no := a.tail; no != a.head; no++ {
+		x := a.rec(no)
+		*x = was[no&uint32(len(was)-1)]
+		u := x.unit()
+		b := a.bucket(x.conv, int(x.dir), &u)
+		x.chain, *b = *b, no
+	}
+}
+
+// place enters what one point shows, segment by segment.
+func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Instant) {
+	end := u.seq + u.n
+	header := u.size - min(u.size, u.n)
+	several := u.joined
+	for {
+		left := end - u.seq
+		no, copied := a.find(c, id, dir, pt, &u, at)
+		if !a.live(no) {
+			r := record{at: at, conv: id, seq: u.seq, n: left, stamp: u.stamp, extra: u.extra, id: u.id, mask: 1 << pt,
+				flags: u.flags, ttl: u.ttl, kind: u.kind, dir: uint8(dir)}
+			if several {
+				r.n, r.marks = min(left, c.unit[dir]), joined
+				u.size = header + r.n
+			}
+			r.size = uint16(min(u.size, 0xffff))
+			if no = a.append(r); r.kind == data {
+				a.sent(c, no)
+			}
+		}
+		r := a.rec(no)
+		if r.mask>>pt&1 == 0 {
+			if r.n > left {
+				a.divide(no, left)
+				r = a.rec(no)
+			}
+			r.mask |= 1 << pt
+			r.off[pt] = int32(at.Sub(r.at) / time.Microsecond)
+			if several {
+				r.marks |= joined
+			}
+			if (r.flags^u.flags)&(capture.ECE|capture.CWR) != 0 && !several {
+				r.odd |= 1 << pt
+			}
+		} else if copied {
+			r.twice |= 1 << pt
+			a.report.At[pt].Copies++
+		}
+		if r.kind == data && !copied {
+			// What passes a point behind what was sent after it was overtaken.
+			if last := c.newest[dir][pt]; a.live(last) && int32(no-last) < 0 {
+				r.late |= 1 << pt
+			} else {
+				c.newest[dir][pt] = no
+			}
+		}
+		u.seq += r.n
+		u.id++
+		several, u.joined = true, true
+		if int32(end-u.seq) <= 0 {
+			return
+		}
+	}
+}
+
+// divide cuts a record in two: another point shows that it was two segments.
+func (a *Analysis) divide(no, n uint32) {
+	r := a.rec(no)
+	r.marks |= joined
+	rest := *r
+	rest.seq, rest.n = r.seq+n, r.n-n
+	r.n = n
+	a.append(rest)
+}
+
+// find looks for the record of a segment that a point shows, one that it did not show yet, or copied: one that it shows again.
+func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Instant) (no uint32, copied bool) {
+	none := a.tail - 1
+	best, other := none, none
+	alike := 0
+	for no := *a.bucket(id, dir, u); a.live(no); {
+		r := a.rec(no)
+		if r.conv == id && r.seq == u.seq && int(r.dir) == dir && r.kind == u.kind && r.stamp == u.stamp &&
+			(u.kind == data || r.extra == u.extra) && (r.n == 0) == (u.n == 0) {
+			same := r.id == u.id || u.joined || r.marks&joined != 0 || c.loose
+			switch {
+			case same && r.mask>>pt&1 == 0:
+				// Of several that look the same the oldest that the point has not shown: they pass in order.
+				best = no
+				alike++
+			case same && at.Sub(r.at)-time.Duration(r.off[pt])*time.Microsecond < copyGap && a.again(c, dir, r, pt):
+				if best == none {
+					return no, true
+				}
+			case same:
+				alike++
+			case r.mask>>pt&1 == 0:
+				other = no
+			}
+		}
+		if next := r.chain; a.live(next) && int32(next-no) < 0 {
+			no = next
+			continue
+		}
+		break
+	}
+	switch {
+	case best != none:
+		if alike > 1 {
+			a.rec(best).marks |= vague
+		}
+		if a.rec(best).id == u.id && u.id != 0 {
+			c.sameID = true
+		}
+		return best, false
+	case other != none && !c.sameID && alike == 0:
+		c.loose = true
+		return other, false
+	}
+	return none, false
+}
+
+// again reports whether a point showed a segment twice because it was captured twice: not if the receiver had asked for it in between, nor
+// if it looks as any other acknowledgement of the same data does.
+func (a *Analysis) again(c *conv, dir int, r *record, pt int) bool {
+	if r.kind == bare && r.id == 0 {
+		w := &a.report.At[pt]
+		return w.Copies > w.Packets/8 // of a point that shows the rest twice
+	}
+	return r.id != 0 || c.sackAt[dir] <= r.at+capture.Instant(time.Duration(r.off[pt])*time.Microsecond)
+}
+
+// overlaps bounds how many records are looked through for what is sent again.
+const overlaps = 512
+
+// sent notes what a new record of data says of those before it.
+func (a *Analysis) sent(c *conv, no uint32) {
+	r := a.rec(no)
+	dir, end := r.dir, r.seq+r.n
+	if c.hasAcked[dir] && int32(end-c.acked[dir]) <= 0 {
+		r.marks |= old
+		return
+	}
+	if !c.hasHigh[dir] || int32(end-c.high[dir]) > 0 {
+		fresh := !c.hasHigh[dir] || int32(r.seq-c.high[dir]) >= 0
+		if c.hasHigh[dir] {
+			c.bytes[dir] += uint64(end - c.high[dir])
+		} else {
+			c.bytes[dir] += uint64(r.n)
+		}
+		c.high[dir], c.hasHigh[dir] = end, true
+		if fresh {
+			return
+		}
+	}
+	for o, k := r.older, 0; a.live(o) && int32(o-no) < 0 && k < overlaps; k++ {
+		x := a.rec(o)
+		if x.conv == r.conv && x.kind == data && x.dir == dir && int32(x.seq-end) < 0 && int32(r.seq-(x.seq+x.n)) < 0 && x.marks&old == 0 &&
+			!(c.hasAcked[dir] && int32(x.seq+x.n-c.acked[dir]) <= 0) {
+			// Two points that show the same data at the same time in other pieces have not sent it again.
+			if x.mask&r.mask != 0 || r.stamp != x.stamp || r.id != x.id && r.marks&joined == 0 {
+				x.marks |= repeated
+			}
+		}
+		if x.conv != r.conv || int32(x.older-o) >= 0 {
+			break
+		}
+		o = x.older
+	}
+}

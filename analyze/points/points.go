@@ -1,0 +1,139 @@
+// Package points compares captures of the same traffic at several points: between which two of them packets were lost,
+// delayed, doubled or made, and what the captures themselves missed.
+//
+// It works in two readings. The first keeps a [Sketch] of each point, from which [Align] learns how far the clocks of the
+// points are apart and in which order packets pass them. The second gives the packets of all points, in the order of the
+// aligned time, to an [Analysis].
+//
+// What the path leaves alone tells which packets of two points are the same: sequence numbers, counted from the beginning of
+// the connection where a device on the way rewrites them, time stamps and IP identification. A connection whose addresses
+// were translated is known by its SYN. A packet is followed as the segments that it was on the wire, so that one point may
+// show them joined (GRO, TSO) and another one not.
+//
+// A segment that is absent at a point is lost only if it was sent again and nobody had acknowledged it. If the receiver did,
+// or a point behind saw it, the capture missed it. Otherwise it is absent, and no more is said.
+package points
+
+import (
+	"time"
+
+	"jindan/capture"
+)
+
+// MaxPoints is how many points can be compared: bits of a byte.
+const MaxPoints = 8
+
+const (
+	// horizon is how long a segment waits for what becomes of it: its way, and the time-out after which it is sent again, which
+	// begins with 1 s (RFC 6298 §2) and is 200 ms and more in Linux; two that back off are seen, too.
+	horizon = 10 * time.Second
+	// maxRecords bounds the segments that wait, of about 100 bytes each. Where they are more, the oldest are judged sooner.
+	maxRecords = 1 << 20
+	// maxConvs bounds the connections that are followed at a time, of about 600 bytes each.
+	maxConvs = 1 << 17
+	// idle is how long a connection may be silent before it is forgotten: longer than the time-outs that back off, up to 120 s
+	// (TCP_RTO_MAX, include/net/tcp.h).
+	idle = 130 * time.Second
+	// closing is how long after its last packet one that was closed or reset is remembered.
+	closing = 15 * time.Second
+	// copyGap: an equal packet of the same point within it was captured twice; nobody sends data again sooner of its own accord
+	// (TCP_TIMEOUT_MIN, two ticks of 1 ms, include/net/tcp.h).
+	copyGap = 2 * time.Millisecond
+	// ends is how close to the end of one capture what only others show may still have been on its way.
+	ends = time.Second
+)
+
+// Point is a place where a capture was taken.
+type Point struct {
+	Name string
+	// Shift is added to a time of this point to make it one of the first point. See Alignment.
+	Shift time.Duration
+	// First and Last are the times of its first and last packet, aligned.
+	First, Last capture.Instant
+}
+
+// Bins of sizes of IP packets, in steps of BinBytes; the last one holds all that is longer.
+const (
+	Bins     = 32
+	BinBytes = 64
+)
+
+// Sizes counts segments by the size of their IP packets.
+type Sizes [Bins]uint64
+
+func bin(size uint32) int { return int(min(size/BinBytes, Bins-1)) }
+
+// Sum adds up the bins from one on, up to and without another one.
+func (s *Sizes) Sum(from, to int) (n uint64) {
+	for _, x := range s[from:to] {
+		n += x
+	}
+	return n
+}
+
+// All is the sum of all bins.
+func (s *Sizes) All() uint64 { return s.Sum(0, Bins) }
+
+// Edge is what happened between two points, on the way from one to the other.
+type Edge struct {
+	From, To int
+	// In are the segments that left From or passed it unseen, Lost those of them that did not reach To, Absent those that To does
+	// not show while nothing tells whether they passed.
+	In, Lost, Absent Sizes
+	// Bare are the packets without data among In, which nobody acknowledges, and BareAbsent those among Absent.
+	Bare, BareAbsent uint64
+	// Requests are the SYNs among In of which neither To nor anybody behind saw one of the whole connection; they count as lost where all
+	// answered connections to the same service passed To.
+	Requests uint64
+	First    capture.Instant // the first that was lost
+	Onset    capture.Instant // since when so many are lost
+	Before   Share           // what was lost before
+	Since    Share
+	// Elsewhere: of hosts that lost nothing, the segments that passed; Peers and PeersHit count pairs of hosts.
+	Peers, PeersHit int
+	Worst           Pair // the pair of hosts that lost most
+	Reordered       uint64
+	Doubled         uint64 // that To and all points behind saw twice and From once
+	// Resets first appear at To, Foreign of them with another TTL than the other packets of their supposed sender.
+	Resets, Foreign uint64
+	ResetAt         capture.Instant // the first of them
+	Changed         Changes
+	Delays          Delays
+	series          series
+	pairs           map[[2]capture.Addr]*Pair
+}
+
+// Share counts something of something.
+type Share struct{ Lost, In uint64 }
+
+// Pair counts what two hosts lost.
+type Pair struct {
+	Src, Dst capture.Addr
+	Share
+}
+
+// Changes count connection requests, and answers to them, that To shows otherwise than From.
+type Changes struct {
+	Seen                      uint64 // SYNs and SYN-ACKs that both show
+	MSS, WScale, SACK, Stamps uint64
+	Address, Numbers          uint64 // connections whose addresses or sequence numbers are translated
+	MSSFrom, MSSTo            uint16 // of the last one
+	ECN                       uint64 // segments that lost or got ECN bits of the TCP header
+}
+
+// At is what one point saw.
+type At struct {
+	Packets uint64
+	Conns   uint64
+	Copies  uint64 // packets that it holds twice
+	// Missed are segments that must have passed and that it does not hold, Seen those that it holds.
+	Missed, Seen uint64
+	// MissedFrom are those of Missed that came from whoever opened the connection, to tell captures of one direction.
+	MissedDir, SeenDir [2]uint64
+	Dropped            uint64 // what the capture itself says it lost
+	Resets             uint64 // that come from the end before this point, or from what is before it
+	Answers            Times  // from the last byte of a request to the first of its answer, at this point
+}
+
+// MissShare is the share of the segments that the capture missed, at most, with 95 % confidence.
+func (a *At) MissShare() float64 { return atMost(a.Missed, a.Missed+a.Seen) }

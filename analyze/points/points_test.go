@@ -1,0 +1,485 @@
+package points
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"jindan/capture"
+)
+
+// path is a way through points, for tests: what is sent at its ends passes all of them, but for what loses, delays and misses it.
+type path struct {
+	random *rand.Rand
+	seen   [][]capture.Observation
+	hop    time.Duration                                    // between two points, one way
+	more   func() time.Duration                             // beside it
+	lose   func(seg int, back bool, p *capture.Packet) bool // between points seg and seg+1
+	slow   func(seg int, back bool) time.Duration
+	miss   func(point int) bool
+	clock  func(point int, at capture.Instant) capture.Instant
+	nat    int // from this point on the server has another address; 0: nowhere
+	v6     bool
+	at     capture.Instant
+	id     uint16
+	lost   map[[2]int]int
+}
+
+func newPath(points int) *path {
+	return &path{random: rand.New(rand.NewPCG(1, 2)), seen: make([][]capture.Observation, points), hop: 50 * time.Microsecond,
+		at: 1e18, lost: map[[2]int]int{}}
+}
+
+var (
+	clientAddr = capture.AddrFrom(netip.MustParseAddr("192.0.2.7"))
+	serverAddr = capture.AddrFrom(netip.MustParseAddr("198.51.100.9"))
+	hiddenAddr = capture.AddrFrom(netip.MustParseAddr("10.0.0.9"))
+)
+
+// send lets a packet go its way, and reports whether it arrived, and when.
+func (x *path) send(p capture.Packet, back bool, at capture.Instant) (capture.Instant, bool) {
+	n := len(x.seen)
+	x.id++
+	p.IPID, p.TTL, p.Proto = x.id, 64, capture.ProtoTCP
+	p.IPLen = p.Len + 52
+	if x.v6 {
+		p.IPID, p.IPv6, p.IPLen = 0, true, p.Len+72
+	}
+	p.Opts |= capture.OptTimestamps
+	p.TSVal = uint32(at / 1e6)
+	for i := range n {
+		k := i
+		if back {
+			k = n - 1 - i
+		}
+		if i > 0 {
+			seg := k - 1
+			if back {
+				seg = k
+			}
+			at = at.Add(x.hop)
+			if x.more != nil {
+				at = at.Add(x.more())
+			}
+			if x.slow != nil {
+				at = at.Add(x.slow(seg, back))
+			}
+			if x.lose != nil && x.lose(seg, back, &p) {
+				d := 0
+				if back {
+					d = 1
+				}
+				x.lost[[2]int{seg, d}]++
+				return at, false
+			}
+			p.TTL--
+		}
+		if x.miss != nil && x.miss(k) {
+			continue
+		}
+		q := p
+		if x.nat > 0 && k >= x.nat {
+			if back {
+				q.Src = capture.Endpoint{Addr: hiddenAddr, Port: 8443}
+			} else {
+				q.Dst = capture.Endpoint{Addr: hiddenAddr, Port: 8443}
+			}
+		}
+		stated := at
+		if x.clock != nil {
+			stated = x.clock(k, at)
+		}
+		x.seen[k] = append(x.seen[k], capture.Observation{At: stated, Packet: q})
+	}
+	return at, true
+}
+
+// talk lets connections exchange requests and answers, each segment sent again after 200 ms until it arrives.
+func (x *path) talk(conns, exchanges, request, answer int) {
+	for i := range conns {
+		x.connection(uint16(20000+i), exchanges, request, answer)
+		x.at = x.at.Add(20 * time.Millisecond)
+	}
+}
+
+func (x *path) connection(port uint16, exchanges, request, answer int) {
+	ends := [2]capture.Endpoint{{Addr: clientAddr, Port: port}, {Addr: serverAddr, Port: 443}}
+	seq := [2]uint32{x.random.Uint32(), x.random.Uint32()}
+	at := x.at
+	defer func() { x.at = max(x.at, at) }()
+	send := func(side int, flags uint8, n int) bool {
+		p := capture.Packet{Src: ends[side], Dst: ends[1-side], Seq: seq[side], Flags: flags, Len: uint32(n), Window: 500}
+		if flags&capture.ACK != 0 {
+			p.Ack = seq[1-side]
+		}
+		if flags&capture.SYN != 0 {
+			p.Opts, p.MSS = capture.OptMSS|capture.OptWScale, 1460
+		}
+		for range 8 {
+			then, ok := x.send(p, side == 1, at)
+			if ok {
+				at = then
+				seq[side] += uint32(n)
+				if flags&(capture.SYN|capture.FIN) != 0 {
+					seq[side]++
+				}
+				return true
+			}
+			at = at.Add(200 * time.Millisecond)
+		}
+		return false
+	}
+	ack := func(side int) {
+		p := capture.Packet{Src: ends[side], Dst: ends[1-side], Seq: seq[side], Ack: seq[1-side], Flags: capture.ACK, Window: 500}
+		if then, ok := x.send(p, side == 1, at); ok {
+			at = then
+		}
+	}
+	if !send(0, capture.SYN, 0) || !send(1, capture.SYN|capture.ACK, 0) {
+		return
+	}
+	ack(0)
+	for range exchanges {
+		for left := request; left > 0; left -= 1448 {
+			if !send(0, capture.ACK|capture.PSH, min(left, 1448)) {
+				return
+			}
+			ack(1)
+		}
+		for left := answer; left > 0; left -= 1448 {
+			if !send(1, capture.ACK|capture.PSH, min(left, 1448)) {
+				return
+			}
+			ack(0)
+		}
+	}
+	if send(0, capture.ACK|capture.FIN, 0) && send(1, capture.ACK|capture.FIN, 0) {
+		ack(0)
+	}
+}
+
+// together reads what points saw as the commands do.
+func together(seen [][]capture.Observation, row func(*Row)) *Report {
+	var sketches []*Sketch
+	for _, obs := range seen {
+		slices.SortStableFunc(obs, func(a, b capture.Observation) int { return int(a.At - b.At) })
+		s := new(Sketch)
+		for i := range obs {
+			s.Observe(&obs[i])
+		}
+		sketches = append(sketches, s)
+	}
+	al := Align(sketches)
+	var pts []Point
+	type from struct {
+		pt int
+		o  capture.Observation
+	}
+	var all []from
+	for i, s := range sketches {
+		shift := capture.Instant(al.Shift[i])
+		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift})
+		for _, o := range seen[i] {
+			o.At += shift
+			all = append(all, from{i, o})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b from) int { return int(a.o.At - b.o.At) })
+	o := Options{Row: row}
+	for i := range al.Before {
+		copy(o.Before[i][:], al.Before[i])
+	}
+	a := New(pts, o)
+	for i := range all {
+		a.Observe(all[i].pt, &all[i].o)
+	}
+	return a.Close()
+}
+
+func (r *Report) find(from, to int) *Edge {
+	for _, e := range r.Edges {
+		if e.From == from && e.To == to {
+			return e
+		}
+	}
+	return &Edge{From: from, To: to}
+}
+
+// Large segments are lost in one segment of the path and in one direction: there all that was lost is counted, and nowhere else anything,
+// also while one capture misses a twentieth and another one holds everything twice.
+func TestLossBySize(t *testing.T) {
+	for k := range 24 {
+		seg, back, spoiled, v6 := k%3, k/3%2 == 1, k/6%2 == 1, k >= 12
+		x := newPath(4)
+		x.v6 = v6
+		x.lose = func(s int, b bool, p *capture.Packet) bool {
+			return s == seg && b == back && p.IPLen >= 1400 && x.random.Float64() < 0.6
+		}
+		if spoiled {
+			x.miss = func(p int) bool { return p == (seg+2)%4 && x.random.Float64() < 0.05 }
+		}
+		x.talk(60, 3, 4000, 4000)
+		if spoiled {
+			twin := (seg + 1) % 4
+			for _, o := range x.seen[twin] {
+				o.At = o.At.Add(8 * time.Microsecond)
+				x.seen[twin] = append(x.seen[twin], o)
+			}
+		}
+		r := together(x.seen, nil)
+		from, to, d := seg, seg+1, 0
+		if back {
+			from, to, d = to, from, 1
+		}
+		e := r.find(from, to)
+		cut := 1400 / BinBytes
+		lost, truth := e.Lost.All()+e.Absent.All(), uint64(x.lost[[2]int{seg, d}])
+		if !spoiled && lost != truth || spoiled && math.Abs(float64(lost)-float64(truth)) > 0.15*float64(truth) {
+			t.Errorf("%d: segment %d back %v spoiled %v: %d lost, in truth %d", k, seg, back, spoiled, lost, truth)
+		}
+		if n := e.Lost.Sum(0, cut); n != 0 {
+			t.Errorf("%d: segment %d back %v spoiled %v: %d small ones lost", k, seg, back, spoiled, n)
+		}
+		neighbours := 0
+		for _, o := range r.Edges {
+			limit := uint64(0)
+			if spoiled {
+				limit = lost / 10 // lost behind a point that missed it
+			}
+			if o != e && o.Lost.All() > limit {
+				t.Errorf("%d: segment %d back %v spoiled %v: %d of %d lost from %d to %d", k, seg, back, spoiled, o.Lost.All(), o.In.All(), o.From, o.To)
+			}
+			if o.In.All() > 0 && (o.From-o.To == 1 || o.To-o.From == 1) {
+				neighbours++
+			}
+		}
+		if neighbours != 6 {
+			t.Errorf("%d: something passed over %d edges of 6", k, neighbours)
+		}
+	}
+}
+
+// A capture that misses packets has lost none on the path.
+func TestCaptureLossAlone(t *testing.T) {
+	x := newPath(3)
+	x.miss = func(p int) bool { return p == 1 && x.random.Float64() < 0.05 }
+	x.talk(60, 3, 4000, 4000)
+	r := together(x.seen, nil)
+	for _, e := range r.Edges {
+		if n := e.Lost.All() + e.Absent.All(); n > 0 {
+			t.Errorf("%d lost from %d to %d", n, e.From, e.To)
+		}
+	}
+	if m := r.At[1]; m.Missed < (m.Missed+m.Seen)/30 || r.At[0].Missed+r.At[2].Missed != 0 {
+		t.Errorf("missed %d of %d in the middle, %d and %d outside", m.Missed, m.Missed+m.Seen, r.At[0].Missed, r.At[2].Missed)
+	}
+}
+
+// A connection whose addresses are translated on the way is one connection, and what is lost behind is found.
+func TestTranslated(t *testing.T) {
+	x := newPath(4)
+	x.nat = 2
+	x.lose = func(s int, b bool, p *capture.Packet) bool {
+		return s == 2 && !b && p.IPLen >= 1400 && x.random.Float64() < 0.6
+	}
+	x.talk(40, 2, 4000, 4000)
+	rows := 0
+	r := together(x.seen, func(r *Row) {
+		rows++
+		if len(r.Way) != 4 || !r.NAT {
+			t.Errorf("row %+v", r)
+		}
+	})
+	if e := r.find(2, 3); rows != 40 || e.Lost.All()+e.Absent.All() != uint64(x.lost[[2]int{2, 0}]) {
+		t.Errorf("%d rows, lost %d, in truth %d", rows, e.Lost.All(), x.lost[[2]int{2, 0}])
+	}
+}
+
+// One point shows segments joined (TSO, GRO) that another one shows as they were on the wire.
+func TestJoined(t *testing.T) {
+	x := newPath(2)
+	x.lose = func(s int, b bool, p *capture.Packet) bool { return b && p.IPLen >= 1400 && x.random.Float64() < 0.1 }
+	x.talk(30, 2, 300, 20_000)
+	// The server's point: new segments that follow each other are one packet.
+	var joined []capture.Observation
+	for _, o := range x.seen[1] {
+		if n := len(joined); n > 0 && o.Packet.Src.Port == 443 && o.Packet.Len == 1448 {
+			p := &joined[n-1].Packet
+			for k := n - 1; k > 0 && p.Src.Port != 443; k-- { // acknowledgements between
+				p = &joined[k-1].Packet
+			}
+			if p.Src == o.Packet.Src && p.Dst == o.Packet.Dst && p.Len%1448 == 0 && p.Len > 0 && p.Len < 60_000 && p.Seq+p.Len == o.Packet.Seq {
+				o.Packet.TSVal = p.TSVal
+				p.Len += 1448
+				p.IPLen += 1448
+				continue
+			}
+		}
+		joined = append(joined, o)
+	}
+	stamp := map[[2]uint32]uint32{} // one joined packet has one time stamp
+	for _, o := range joined {
+		for k := uint32(0); k < o.Packet.Len; k += 1448 {
+			stamp[[2]uint32{o.Packet.Seq + k, uint32(o.Packet.Dst.Port)}] = o.Packet.TSVal
+		}
+	}
+	repeated := map[[2]uint32]bool{}
+	for i := range x.seen[0] {
+		p := &x.seen[0][i].Packet
+		k := [2]uint32{p.Seq, uint32(p.Dst.Port)}
+		if ts, ok := stamp[k]; ok && p.Src.Port == 443 && p.Len > 0 && !repeated[k] {
+			p.TSVal = ts
+		}
+	}
+	if len(joined) >= len(x.seen[1]) {
+		t.Fatal("nothing was joined")
+	}
+	x.seen[1] = joined
+	r := together(x.seen, nil)
+	e := r.find(1, 0)
+	if lost := e.Lost.All(); lost == 0 || e.In.All() < 30*2*14 {
+		t.Errorf("lost %d of %d, in truth %d", lost, e.In.All(), x.lost[[2]int{0, 1}])
+	}
+	if e := r.find(0, 1); e.Lost.All() != 0 {
+		t.Errorf("lost %d the other way", e.Lost.All())
+	}
+}
+
+// Two captures that have nothing in common are not compared.
+func TestNothingInCommon(t *testing.T) {
+	x, y := newPath(1), newPath(1)
+	y.random = rand.New(rand.NewPCG(9, 9))
+	y.at = x.at
+	x.talk(10, 1, 3000, 3000)
+	y.talk(10, 1, 500, 9000)
+	for i := range y.seen[0] {
+		p := &y.seen[0][i].Packet
+		p.Src.Port, p.Dst.Port = p.Src.Port+999, p.Dst.Port+999
+	}
+	r := together([][]capture.Observation{x.seen[0], y.seen[0]}, nil)
+	if len(r.Apart) != 1 || len(r.Edges) != 0 || len(r.Borders) != 0 {
+		t.Errorf("apart %v, %d edges, %d borders", r.Apart, len(r.Edges), len(r.Borders))
+	}
+}
+
+// A RST that no end sent appears where it was made.
+func TestResetInBetween(t *testing.T) {
+	x := newPath(4)
+	x.talk(20, 2, 2000, 2000)
+	for k := range 10 {
+		p := x.seen[2][40*k+3].Packet
+		r := capture.Packet{Src: p.Src, Dst: p.Dst, Seq: p.Seq + p.Len, Flags: capture.RST, Proto: capture.ProtoTCP, TTL: 99, IPLen: 40, IPID: uint16(60000 + k)}
+		at := x.seen[2][40*k+3].At
+		pts := []int{2, 3}
+		if p.Src.Port == 443 {
+			pts = []int{1, 0}
+		}
+		for i, pt := range pts {
+			r.TTL -= uint8(i)
+			x.seen[pt] = append(x.seen[pt], capture.Observation{At: at.Add(time.Duration(i) * 50 * time.Microsecond), Packet: r})
+		}
+	}
+	r := together(x.seen, nil)
+	there, back := r.find(1, 2), r.find(2, 1)
+	if there.Resets+back.Resets != 10 || there.Foreign+back.Foreign != 10 {
+		t.Errorf("%d and %d resets, %d and %d foreign", there.Resets, back.Resets, there.Foreign, back.Foreign)
+	}
+	for i := range r.At {
+		if r.At[i].Resets != 0 {
+			t.Errorf("%d resets from before point %d", r.At[i].Resets, i)
+		}
+	}
+}
+
+// What one segment adds to the delay from some time on is found there, in its direction.
+func TestDelayRises(t *testing.T) {
+	x := newPath(3)
+	start := x.at
+	x.slow = func(seg int, back bool) time.Duration {
+		if seg == 1 && back && x.at > start+2e9 {
+			return 50 * time.Millisecond
+		}
+		return 0
+	}
+	x.talk(100, 3, 2000, 2000)
+	r := together(x.seen, nil)
+	for _, e := range r.Edges {
+		rose := e.Delays.MedianSince - e.Delays.MedianBefore
+		if e.From == 2 && e.To == 1 {
+			if math.Abs(rose-0.05) > 0.005 || e.Delays.RoseAt.Sub(start+2e9).Abs() > 300*time.Millisecond {
+				t.Errorf("rose by %.4f s after %v", rose, e.Delays.RoseAt.Sub(start))
+			}
+		} else if rose > 0.005 {
+			t.Errorf("from %d to %d rose by %.4f s", e.From, e.To, rose)
+		}
+	}
+}
+
+// Points in any order are put in that of the path.
+func TestOrder(t *testing.T) {
+	x := newPath(4)
+	x.talk(20, 2, 1000, 1000)
+	var sketches []*Sketch
+	for _, k := range []int{2, 0, 3, 1} {
+		s := new(Sketch)
+		for i := range x.seen[k] {
+			s.Observe(&x.seen[k][i])
+		}
+		sketches = append(sketches, s)
+	}
+	al := Align(sketches)
+	if order, same := al.Order(); same || !slices.Equal(order, []int{1, 3, 0, 2}) {
+		t.Errorf("order %v", order)
+	}
+}
+
+// Two clocks seconds apart that drift are estimated within a millisecond and 5 ppm, and their bound always holds.
+func TestClock(t *testing.T) {
+	for draw := range uint64(100) {
+		random := rand.New(rand.NewPCG(draw, 3))
+		offset := time.Duration((random.Float64() - 0.5) * 6e9)
+		drift := (random.Float64() - 0.5) * 100e-6
+		if draw == 0 {
+			offset, drift = 3*time.Second, 50e-6
+		}
+		x := newPath(2)
+		x.random = random
+		x.hop = time.Duration(20+random.IntN(400)) * time.Microsecond
+		scale := random.Float64() * 2e6
+		x.more = func() time.Duration { return time.Duration(random.ExpFloat64() * scale) }
+		one := time.Duration(random.IntN(300)) * time.Microsecond // the path is not the same both ways
+		x.slow = func(_ int, back bool) time.Duration {
+			if back {
+				return one
+			}
+			return 0
+		}
+		start := x.at
+		x.clock = func(p int, at capture.Instant) capture.Instant {
+			if p == 0 {
+				return at
+			}
+			return at.Add(offset + time.Duration(float64(at-start)*drift))
+		}
+		for range 60 {
+			x.talk(4, 2, 3000, 3000)
+			x.at = x.at.Add(2 * time.Second)
+		}
+		r := together(x.seen, nil)
+		if len(r.Clocks) != 1 || !r.Clocks[0].Known {
+			t.Fatalf("draw %d: clocks %+v", draw, r.Clocks)
+		}
+		c := r.Clocks[0]
+		mid := max(r.Points[0].First, r.Points[1].First)/2 + min(r.Points[0].Last, r.Points[1].Last)/2
+		truth := offset + time.Duration(float64(mid-start)*drift)
+		if d := (c.Offset - truth).Abs(); d > time.Millisecond || d > c.Bound+10*time.Microsecond {
+			t.Errorf("draw %d: offset %v ± %v, in truth %v", draw, c.Offset, c.Bound, truth)
+		}
+		if d := math.Abs(c.Skew - drift); d > 5e-6 || d > c.SkewBound+1e-7 {
+			t.Errorf("draw %d: drift %.2f ± %.2f ppm, in truth %.2f", draw, c.Skew*1e6, c.SkewBound*1e6, drift*1e6)
+		}
+	}
+}

@@ -1,0 +1,333 @@
+package points
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"jindan/capture"
+)
+
+// Report is what the comparison of points found.
+type Report struct {
+	Points  []Point
+	At      []At
+	Edges   []*Edge  // those over which something passed, in the order of the points
+	Clocks  []Offset // of neighbours
+	Borders []Border
+	Apart   [][2]int // neighbours that have nothing in common
+	Refused uint64   // packets of connections beyond what is followed at a time
+	Early   uint64   // segments judged before their time
+}
+
+// Offset is how far the clock of To is ahead of that of From, in the middle of the time that both saw.
+type Offset struct {
+	From, To      int
+	Offset, Bound time.Duration
+	Skew          float64 // seconds a second
+	SkewBound     float64
+	Known         bool // packets passed in both directions
+	Stepped       bool
+}
+
+// Delays are the times that packets took over an edge.
+type Delays struct {
+	Times
+	// Least, Median and P99 are by the clocks as estimated; Bound is how far all of them may be off together.
+	Least, Median, P99, Bound float64 // s
+	Known                     bool
+	// MedianBefore and MedianSince are before and since RoseAt; 0: they did not rise.
+	MedianBefore, MedianSince float64
+	RoseAt                    capture.Instant
+}
+
+// Border is a pair of neighbours between which connections end and others begin: a proxy. They are joined by time and volume.
+type Border struct {
+	From, To        int
+	Front, Back     int // connections on either side
+	Joined          int
+	Delay, DelayP99 float64 // s, from the opening of one to that of the other
+	Comparable      bool    // the clocks of both sides are those of one host, or known
+}
+
+// leg is one connection, for borders.
+type leg struct {
+	pts   uint8
+	ends  [2]capture.Endpoint
+	first capture.Instant
+	bytes [2]uint64
+}
+
+// maxLegs bounds the connections that are remembered for borders.
+const maxLegs = 1 << 16
+
+func appendLeg(legs []leg, c *conv) []leg {
+	if c.proto != capture.ProtoTCP || !c.began || c.bytes == [2]uint64{} || len(legs) >= maxLegs {
+		return legs
+	}
+	return append(legs, leg{c.pts, c.ends, c.first, c.bytes})
+}
+
+// sum makes the report.
+func (a *Analysis) sum() *Report {
+	r := a.report
+	n := len(r.Points)
+	for p := range n {
+		for q := p + 1; q < n; q++ {
+			there, back := a.edges[p][q], a.edges[q][p]
+			if there == nil && back == nil {
+				continue
+			}
+			var c Clock
+			if e := a.clocks[p][q]; e != nil {
+				c = e.clock()
+				r.Clocks = append(r.Clocks, a.offset(p, q, &c))
+			}
+			for _, e := range []*Edge{there, back} {
+				if e == nil {
+					continue
+				}
+				e.sum(&c)
+				r.Edges = append(r.Edges, e)
+			}
+		}
+		if p+1 < n && a.edges[p][p+1] == nil && a.edges[p+1][p] == nil {
+			a.apart(p, p+1)
+		}
+	}
+	return r
+}
+
+func (a *Analysis) offset(p, q int, c *Clock) Offset {
+	x, y := &a.report.Points[p], &a.report.Points[q]
+	mid := max(x.First, y.First)/2 + min(x.Last, y.Last)/2
+	o := Offset{From: p, To: q, Known: c.Known(), Stepped: c.Stepped}
+	o.Offset, o.Bound = c.At(mid)
+	o.Offset += x.Shift - y.Shift
+	o.Skew, o.SkewBound = c.Skew()
+	return o
+}
+
+// sum completes an edge. c is the clock of the later point against the earlier one, in the order of the points.
+func (e *Edge) sum(c *Clock) {
+	for _, p := range e.pairs {
+		e.Peers++
+		if p.Lost > 0 {
+			e.PeersHit++
+		}
+	}
+	all := make([]*Pair, 0, len(e.pairs))
+	for _, p := range e.pairs {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(x, y *Pair) int {
+		return cmp.Or(cmp.Compare(y.Lost, x.Lost), cmp.Compare(y.In, x.In), slices.Compare(x.Src[:], y.Src[:]), slices.Compare(x.Dst[:], y.Dst[:]))
+	})
+	if len(all) > 0 {
+		e.Worst = *all[0]
+	}
+	e.Onset, e.Before, e.Since = e.series.change()
+	e.Delays.sum(c, e.From > e.To)
+}
+
+// sum corrects the delays by the clock.
+func (d *Delays) sum(c *Clock, back bool) {
+	kept := slices.Clone(d.kept)
+	for i := range kept {
+		off, bound := c.At(kept[i].at)
+		if back {
+			off = -off
+		}
+		kept[i].took -= off.Seconds()
+		if c.Known() {
+			d.Bound = max(d.Bound, bound.Seconds())
+		}
+	}
+	d.Known = c.Known() && len(kept) > 0
+	d.Least, d.Median, d.P99 = quantile(kept, 0), quantile(kept, 0.5), quantile(kept, 0.99)
+	d.rise(kept)
+}
+
+// rise looks for a lasting rise of the delay: the time that parts the kept ones into those of a low median and of a high one.
+func (d *Delays) rise(kept []timed) {
+	const least = 20 // on either side
+	if !d.Known || len(kept) < 2*least {
+		return
+	}
+	slices.SortFunc(kept, func(x, y timed) int { return cmp.Compare(x.at, y.at) })
+	// The cut that parts the values above the middle of their range from those below it best.
+	lo, hi := quantile(kept, 0.05), quantile(kept, 0.95)
+	mid := (lo + hi) / 2
+	sum, worst, at := 0, 0, 0
+	for i, k := range kept {
+		if k.took > mid {
+			sum++
+		} else {
+			sum--
+		}
+		if sum < worst {
+			worst, at = sum, i+1
+		}
+	}
+	if at < least || at > len(kept)-least {
+		return
+	}
+	before, since := quantile(kept[:at], 0.5), quantile(kept[at:], 0.5)
+	if since > before {
+		d.MedianBefore, d.MedianSince, d.RoseAt = before, since, kept[at].at
+	}
+}
+
+// series counts what was lost, and what was not, by time.
+type series struct {
+	base, width capture.Instant
+	ring        []Share
+}
+
+func (s *series) add(at capture.Instant, lost uint64) {
+	if s.width == 0 {
+		s.base, s.width = at, capture.Instant(100*time.Millisecond)
+	}
+	k := max(0, int((at-s.base)/s.width))
+	for k >= maxBuckets {
+		s.width *= 2
+		for i, x := range s.ring {
+			if i%2 == 0 {
+				s.ring[i/2] = x
+			} else {
+				s.ring[i/2].Lost += x.Lost
+				s.ring[i/2].In += x.In
+			}
+		}
+		s.ring = s.ring[:(len(s.ring)+1)/2]
+		k = int((at - s.base) / s.width)
+	}
+	for len(s.ring) <= k {
+		s.ring = append(s.ring, Share{})
+	}
+	s.ring[k].Lost += lost
+	s.ring[k].In++
+}
+
+// change is when the share of what is lost changed most, by maximum likelihood, and the shares before and since.
+func (s *series) change() (at capture.Instant, before, since Share) {
+	var all Share
+	for _, x := range s.ring {
+		all.Lost += x.Lost
+		all.In += x.In
+	}
+	best := logLik(all)
+	at, since = s.base, all
+	var sum Share
+	for i, x := range s.ring {
+		if rest := (Share{all.Lost - sum.Lost, all.In - sum.In}); i > 0 && x.Lost > 0 {
+			// Three more nats: a change that chance makes seldom in so many places (log of maxBuckets is 6).
+			if l := logLik(sum) + logLik(rest) - 6; l > best && rest.rate() > sum.rate() {
+				best, at, before, since = l, s.base+capture.Instant(i)*s.width, sum, rest
+			}
+		}
+		sum.Lost += x.Lost
+		sum.In += x.In
+	}
+	return at, before, since
+}
+
+func (s Share) rate() float64 { return float64(s.Lost) / float64(max(1, s.In)) }
+
+func logLik(s Share) float64 {
+	p := s.rate()
+	if p <= 0 || p >= 1 {
+		return 0
+	}
+	return float64(s.Lost)*math.Log(p) + float64(s.In-s.Lost)*math.Log1p(-p)
+}
+
+// atMost is the share that may be bad, with 95 % confidence, where k of n were: Wilson's upper limit (JASA 22:209, 1927).
+func atMost(k, n uint64) float64 {
+	if n == 0 {
+		return 1
+	}
+	const z = 1.645
+	p, m := float64(k)/float64(n), float64(n)
+	return min(1, (p+z*z/(2*m)+z*math.Sqrt(p*(1-p)/m+z*z/(4*m*m)))/(1+z*z/m))
+}
+
+// apart looks whether two neighbours without a packet in common are the sides of a proxy.
+func (a *Analysis) apart(p, q int) {
+	var front, back []leg
+	for _, l := range a.legs {
+		switch {
+		case l.pts>>p&1 != 0 && l.pts>>q&1 == 0:
+			front = append(front, l)
+		case l.pts>>q&1 != 0 && l.pts>>p&1 == 0:
+			back = append(back, l)
+		}
+	}
+	byTime := func(x, y leg) int { return cmp.Compare(x.first, y.first) }
+	slices.SortFunc(front, byTime)
+	slices.SortFunc(back, byTime)
+	b := Border{From: p, To: q, Front: len(front), Back: len(back)}
+	taken := make([]bool, len(back))
+	var delays Times
+	from := 0
+	for _, f := range front {
+		for from < len(back) && back[from].first < f.first-capture.Instant(borderEarly) {
+			from++
+		}
+		for k := from; k < len(back) && back[k].first <= f.first.Add(borderLate); k++ {
+			if !taken[k] && back[k].bytes == f.bytes {
+				taken[k] = true
+				b.Joined++
+				delays.add(f.first, back[k].first.Sub(f.first).Seconds())
+				break
+			}
+		}
+	}
+	b.Delay, b.DelayP99 = delays.Quantile(0.5), delays.Quantile(0.99)
+	// By chance two connections in a hundred may be alike; a proxy makes one of each.
+	if b.Joined*2 > min(b.Front, b.Back) && b.Joined >= fewAnswered {
+		a.report.Borders = append(a.report.Borders, b)
+	} else {
+		a.report.Apart = append(a.report.Apart, [2]int{p, q})
+	}
+}
+
+const (
+	// borderEarly is for clocks of the two sides that are not known to each other but set by NTP; borderLate is how long a proxy may
+	// wait before it asks.
+	borderEarly = 200 * time.Millisecond
+	borderLate  = 5 * time.Second
+)
+
+// Row is one connection with what each point saw of it.
+type Row struct {
+	Kind    string          `json:"kind"` // points
+	Client  string          `json:"client"`
+	Server  string          `json:"server"`
+	Proto   string          `json:"proto"`
+	First   capture.Instant `json:"first"`
+	Last    capture.Instant `json:"last"`
+	Way     []string        `json:"way"`            // points in the order in which the client's packets pass them
+	Client2 []uint32        `json:"client_packets"` // at each of them
+	Server2 []uint32        `json:"server_packets"`
+	LostC   []uint32        `json:"client_lost"` // of the client's segments, behind each of them
+	LostS   []uint32        `json:"server_lost"`
+	Missed  []uint32        `json:"missed"` // passed and not captured, at each of them
+	Bytes   [2]uint64       `json:"bytes"`  // sent by the client, by the server
+	NAT     bool            `json:"translated"`
+}
+
+func (a *Analysis) row(c *conv) *Row {
+	r := &Row{Kind: "points", Client: c.ends[0].String(), Server: c.ends[1].String(), Proto: "tcp", First: c.first, Last: c.last, Bytes: c.bytes, NAT: c.translated}
+	if c.proto == capture.ProtoUDP {
+		r.Proto = "udp"
+	}
+	for _, p := range a.way(c) {
+		r.Way = append(r.Way, a.report.Points[p].Name)
+		r.Client2, r.Server2 = append(r.Client2, c.seen[0][p]), append(r.Server2, c.seen[1][p])
+		r.LostC, r.LostS = append(r.LostC, c.lostAt[0][p]), append(r.LostS, c.lostAt[1][p])
+		r.Missed = append(r.Missed, c.missed[p])
+	}
+	return r
+}
