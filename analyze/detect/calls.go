@@ -167,6 +167,21 @@ func (r *requests) ignoredOnes(w *analyze.Window, f func(a *attempt, repeats int
 	}
 }
 
+// direction tells whether the capture holds what a listener sends. From one without it nobody knows whom the listener
+// answers.
+type direction struct{ opened, unheard uint32 }
+
+// event takes a connection that has come about.
+func (d *direction) event(e *flow.Event) {
+	if d.opened++; e.Conn.Packets(flow.Server) == 0 {
+		d.unheard++
+	}
+}
+
+// missing reports whether most connections came about without a packet of the listener in the capture. A capture that loses
+// packets misses some SYN-ACKs, too.
+func (d *direction) missing() bool { return 2*d.unheard > d.opened }
+
 // evidence of an attempt.
 func (a *attempt) evidence(frame uint64, note string) analyze.Evidence {
 	e := analyze.Evidence{At: a.at, Note: note,

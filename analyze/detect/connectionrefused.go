@@ -54,6 +54,7 @@ type listenerState struct {
 	// pile is how many connections were accepted since the newest answer, at answered: by a kernel whose program works
 	// on none of them.
 	pile     uint32
+	answers  direction
 	answered capture.Instant
 	lastTry  capture.Instant // attempt
 	failed   uint32          // attempts, ever
@@ -152,6 +153,7 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	d.attempts++
 	switch o {
 	case accepted:
+		st.answers.event(e)
 		st.series.add(0, 1, 0)
 		st.stretch.good()
 		st.served++
@@ -249,7 +251,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
 	// after its program had ceased to answer: retransmission's.
 	f.Lasting = st.stretch.longest(s.onset).Seconds()
-	if f.Unanswered > 0 && (f.Lasting < insistFor.Seconds() || countSince(st.late, s.onset) > 0 || 2*piled > f.Unanswered || st.heard > s.onset.Add(heardSlack)) {
+	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.onset) > 0 || 2*piled > f.Unanswered || st.heard > s.onset.Add(heardSlack)) {
 		f.Unanswered = 0
 	}
 	f.Share = ratio(f.Refused+f.Unanswered, f.Attempts)

@@ -72,6 +72,7 @@ type upstreamState struct {
 	lastOK   capture.Instant
 	heard    []capture.Instant // when the server sent a packet, other than RST: one a window, the newest
 	ok       uint32            // calls that succeeded, ever
+	answers  direction
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
 	lastAt   capture.Instant
@@ -186,6 +187,7 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 	}
 	switch o {
 	case accepted:
+		st.answers.event(e)
 		st.connects.add(0, 1, 0)
 		st.stretch.good()
 		st.lastOK = e.At
@@ -315,7 +317,7 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 	// accept queue; its server is there.
 	late := countSince(st.late, onset)
 	f.SynUnanswered = max(f.SynUnanswered-late, 0)
-	if float64(late) > w.Params.Float("max_late")*float64(f.SynUnanswered) {
+	if st.answers.missing() || float64(late) > w.Params.Float("max_late")*float64(f.SynUnanswered) {
 		f.SynUnanswered = 0
 	}
 	f.Failed = f.Refused + f.SynUnanswered

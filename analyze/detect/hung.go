@@ -77,9 +77,9 @@ func (h *hungCalls) event(e *flow.Event) {
 }
 
 // spoken reports whether the server has sent what a hung one would not: data since the request, or, on a connection
-// where it had sent data before, anything in return for what may need no answer.
+// where it had sent data before, anything in return for what may need no answer; or that nobody can know.
 func spoken(c *flow.Conn, x *hungCall) bool {
-	return c.Bytes(flow.Server) != x.bytes || x.bytes > 0 && !x.usual && c.Packets(flow.Server) != x.packets
+	return c.Unheard(flow.Server) || c.Bytes(flow.Server) != x.bytes || x.bytes > 0 && !x.usual && c.Packets(flow.Server) != x.packets
 }
 
 func (h *hungCalls) judge(w *analyze.Window) {
@@ -94,7 +94,7 @@ func (h *hungCalls) judge(w *analyze.Window) {
 func (h *hungCalls) unheard(w *analyze.Window, after time.Duration) bool {
 	return slices.ContainsFunc(h.waiting, func(x hungCall) bool {
 		c := w.Flows.Lookup(x.ref)
-		return !x.spoke && w.End.Sub(x.at) >= after && c != nil && c.IsEstablished() && c.Packets(flow.Server) == x.packets
+		return !x.spoke && w.End.Sub(x.at) >= after && c != nil && c.IsEstablished() && !spoken(c, &x) && c.Packets(flow.Server) == x.packets
 	})
 }
 

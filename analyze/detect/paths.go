@@ -52,7 +52,7 @@ type wayState struct {
 	minLost         [flow.Bins]uint16
 	maxSeen         [flow.Bins]uint16
 	lastBad         capture.Instant
-	firstMark       capture.Instant // first sign of loss that no window has counted yet
+	firstMark       capture.Instant // first sign of a loss that no window has counted yet
 	newConns        [seriesLen]uint32
 	silent          sizes             // of this window: losses that only a stall tells of
 	tooBig          int               // ICMP: fragmentation needed, packet too big
@@ -85,6 +85,7 @@ type troubled struct {
 	client  capture.Addr
 	ends    [2]capture.Addr // sender and receiver
 	passed  bool            // something that was repeated, or missing, arrived in the end
+	missing bool            // something never did
 	// Segments that were sent again and not acknowledged since, of what size class at least, since when, and whether
 	// something that was sent after them was.
 	waiting   uint32
@@ -142,7 +143,7 @@ func newWays() *ways {
 }
 
 // lossEvents wake ways.
-var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked,
+var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.HoleLost, flow.Reordered, flow.HoleAcked,
 	flow.Recovered, flow.Closed, flow.ICMPError, flow.Stalled)
 
 func (ws *ways) event(e *flow.Event) {
@@ -204,7 +205,10 @@ func (st *wayState) event(e *flow.Event) {
 		if !lossy(e) {
 			return
 		}
-		st.mark(e)
+		st.mark(e.At)
+		if e.Flag && e.Try > 1 {
+			st.mark(e.Since) // held to be the listener's affair until now
+		}
 		t.mark(e, "sent again")
 		t.tries = max(t.tries, e.Try)
 		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
@@ -216,14 +220,14 @@ func (st *wayState) event(e *flow.Event) {
 		t.wait(e)
 		st.count(e)
 	case flow.HoleOpened:
-		st.mark(e)
+		st.lastBad = max(st.lastBad, e.At) // or late, or missed by the capture: what comes will tell
 		t.mark(e, "data before this segment is missing")
 		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
 		if t.openAt == 0 {
 			t.openAt = e.At
 		}
 	case flow.Stalled:
-		st.mark(e)
+		st.mark(e.At)
 		t.mark(e, "the sender stands still in the middle of a write")
 		t.full = true
 		t.retries += e.N
@@ -247,13 +251,20 @@ func (st *wayState) event(e *flow.Event) {
 		t.worst = max(t.worst, e.Dur)
 		t.openAt = 0
 		t.settled += e.N
+		st.mark(e.Since)
 		st.count(e)
+	case flow.HoleLost:
+		st.mark(e.Since)
+		t.missing = true
 	case flow.Recovered:
 		t.passed = true
 		t.settled += t.waiting
 		t.waiting, t.overtaken = 0, false
 	case flow.Reordered, flow.HoleAcked:
 		t.openAt = 0
+		if !t.passed && !t.missing && t.retries == 0 {
+			t.at = 0 // nothing of this connection was lost, so far
+		}
 	}
 }
 
@@ -279,13 +290,11 @@ func lossy(e *flow.Event) bool {
 	return e.Kind == flow.Retransmit && e.Proven && e.Class.OfPath()
 }
 
-func (st *wayState) mark(e *flow.Event) {
-	st.lastBad = max(st.lastBad, e.At)
-	if st.firstMark == 0 {
-		st.firstMark = e.At
-		if e.Kind == flow.Retransmit && e.Flag && e.Try > 1 {
-			st.firstMark = e.Since // held to be the listener's affair until now
-		}
+// mark notes a loss, by the time of its first sign.
+func (st *wayState) mark(at capture.Instant) {
+	st.lastBad = max(st.lastBad, at)
+	if st.firstMark == 0 || at < st.firstMark {
+		st.firstMark = at
 	}
 }
 
@@ -445,7 +454,7 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	st.series.add(now.bad, now.total-borrowed, mark)
 	st.series.roll()
 	if now.bad > 0 || w.End.Sub(st.firstMark) > markPatience {
-		st.firstMark = st.uncounted(w.End)
+		st.firstMark = 0
 	}
 	if st.n == seriesLen {
 		copy(st.ring[:], st.ring[1:])
@@ -538,18 +547,8 @@ func (st *wayState) forgetSettled() {
 }
 
 // markPatience is how long after its first sign a loss may be counted: a hole counts when it has
-// been open for a second, at the end of a window. Signs without a loss by then were reordering.
+// been open for a second, at the end of a window.
 const markPatience = 3 * time.Second
-
-// uncounted is since when the oldest hole is open that is too young to have been counted by now; 0 if there is none.
-func (st *wayState) uncounted(now capture.Instant) (since capture.Instant) {
-	for _, stream := range st.conns.keys {
-		if at := st.conns.m[stream].openAt; at > now.Add(-flow.StallAge) && (since == 0 || at < since) {
-			since = at
-		}
-	}
-	return since
-}
 
 // recent sums the sizes since the loss was first counted.
 func (st *wayState) recent() (sizes, int) { return st.sum(st.series.windows()) }

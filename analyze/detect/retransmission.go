@@ -62,6 +62,7 @@ type synState struct {
 	requests series // bad: connections whose SYN was repeated; total: connections
 	answers  series // the same for SYN-ACKs
 	again    subjects[uint32, synAgain]
+	heard    direction
 }
 
 type synAgain struct {
@@ -88,12 +89,12 @@ func (d *retransmission) Sample(at capture.Instant, s *capture.Sample) {
 
 func (d *retransmission) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "retransmission", Features: Retransmission{},
-		Events: lossEvents | flow.Of(flow.SpuriousRepeat, flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent)}
+		Events: lossEvents | flow.Of(flow.SpuriousRepeat, flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent, flow.Established)}
 }
 
 func (d *retransmission) Event(e *flow.Event) {
 	switch e.Kind {
-	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat:
+	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat, flow.Established:
 		d.syn(e)
 	default:
 		if !d.shared {
@@ -111,6 +112,8 @@ func (d *retransmission) syn(e *flow.Event) {
 		st.again = newSubjects[uint32, synAgain](maxAgain)
 	}
 	switch e.Kind {
+	case flow.Established:
+		st.heard.event(e)
 	case flow.SynSent:
 		st.requests.add(0, 1, 0)
 	case flow.SynAckSent:
@@ -219,7 +222,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		segment string
 		*series
 	}{{"syn", &st.requests}, {"syn-ack", &st.answers}} {
-		if s.since.bad == 0 {
+		if s.since.bad == 0 || st.heard.missing() {
 			continue
 		}
 		f := Retransmission{Class: s.segment, Segments: int(max(s.since.total, s.since.bad)), Retransmitted: int(s.since.bad),

@@ -290,8 +290,8 @@ func (st *serverState) time(at capture.Instant, wait time.Duration, slow bool) {
 // abandoned takes a client that closed before it got an answer. It gave up if it waited longer than
 // its like had to before; where nothing is known of them, longer than what no program calls a time-out.
 func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
-	if c.Unacked(flow.Client) {
-		return
+	if c.Unacked(flow.Client) || c.Unheard(flow.Server) {
+		return // nobody knows whether the request arrived, or whether it was answered
 	}
 	if e.Dur >= d.patience {
 		if st.left++; st.leftAt == 0 {
@@ -382,7 +382,8 @@ func (d *slowServer) look(w *analyze.Window, st *serverState) {
 		default:
 			age = x.age(c, w.End)
 		}
-		if age < d.slowAfter || c.Unacked(flow.Client) { // what has not arrived is not the program's to answer
+		// What has not arrived is not the program's to answer; what it answers shows only if the capture holds its side.
+		if age < d.slowAfter || c.Unacked(flow.Client) || c.Unheard(flow.Server) {
 			keep = append(keep, *x)
 			continue
 		}

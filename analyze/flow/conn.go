@@ -24,7 +24,7 @@ const (
 	finSent                     // finSeq and finAt are valid
 	finAcked                    // the other side acknowledged the FIN
 	tsSeen                      // its SYN offered timestamps, or a segment carried them
-	wsSeen                      // its SYN offered window scaling
+	unseen                      // the newest that it sent was acknowledged and is not in the capture: it may have been its FIN
 	zeroWin                     // it announces a window of 0 since zeroAt
 	probed                      // next was advanced by a one-byte window probe
 	shut                        // it announced a window of 0, and has not taken all that was sent until then
@@ -57,8 +57,8 @@ type side struct {
 	window  uint16
 	mss     uint16 // MSS option, 0 if not seen
 	nextID  uint16 // IP-ID of the segment that set next
-	wscale  uint8
-	dup     uint8 // duplicate ACKs in a row
+	wscale  uint8  // its SYN's shift of the window, plus one; 0: it offered none
+	dup     uint8  // duplicate ACKs in a row
 	ttl     uint8
 	hidden  uint8  // transmissions that the present stall has already been said to have cost
 	widest  uint16 // largest window that it announced outside a SYN, unscaled
@@ -133,6 +133,12 @@ func (c *Conn) SynSeen() bool { return (c.side[0].flags|c.side[1].flags)&synSeen
 
 // OneWay reports whether packets of one side only were seen.
 func (c *Conn) OneWay() bool { return c.side[0].packets == 0 || c.side[1].packets == 0 }
+
+// Unheard reports whether the capture shows s to have answered the other side, but not one packet of s: then it lacks that
+// direction, and what s did not do, or when it did it, is not known. What completes the handshake tells (RFC 9293 §3.5).
+func (c *Conn) Unheard(s Side) bool {
+	return c.side[s].packets == 0 && c.side[s.Other()].flags&(synSeen|ackKnown) == synSeen|ackKnown
+}
 
 // IsEstablished reports whether the handshake was seen to complete, or data was seen.
 func (c *Conn) IsEstablished() bool {
@@ -274,8 +280,8 @@ func (c *Conn) MSS(s Side) uint32 {
 func (c *Conn) reach(s Side) uint32 {
 	d, r := &c.side[s], &c.side[s.Other()]
 	shift := uint8(0)
-	if d.flags&r.flags&wsSeen != 0 {
-		shift = r.wscale
+	if d.wscale != 0 && r.wscale != 0 {
+		shift = r.wscale - 1
 	}
 	return max(uint32(r.widest)<<shift, leastReach)
 }

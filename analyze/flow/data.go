@@ -88,6 +88,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		}
 		n := segments(p.Len, mss)
 		if p.Len > 0 {
+			d.flags &^= unseen
 			d.dataPk += n
 			d.bytes += uint64(p.Len)
 			t.turn(c, s, p, at)
@@ -544,6 +545,10 @@ func (t *Table) countStalled(c *Conn, tr *Trouble, s Side, now capture.Instant, 
 		if path != nil && !c.OneWay() {
 			t.enter(path)
 			eachSize(lost, headerOf(c), mss, path.Side[c.dir(s)].missing)
+		}
+		if t.wants(HoleLost) {
+			t.ev = Event{Kind: HoleLost, Conn: c, Side: s, At: now, Since: h.at, Dur: now.Sub(h.at), Len: lost, N: segments(lost, mss)}
+			t.send(&t.ev)
 		}
 	}
 }

@@ -94,6 +94,9 @@ const (
 	// HoleAcked: the receiver acknowledged data that was never seen: the capture
 	// lost it, not the network. Len bytes, N segments.
 	HoleAcked
+	// HoleLost: missing data is taken for lost: its receiver has asked for it, and it has been missing for StallAge or until the
+	// end. Since is when it was found missing.
+	HoleLost
 	// ZeroWindow: Side announces a receive window of 0. ZeroWindowEnd: it opens again after Dur.
 	ZeroWindow
 	ZeroWindowEnd

@@ -275,8 +275,7 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			d.mss = p.MSS
 		}
 		if p.Opts&capture.OptWScale != 0 {
-			d.wscale = min(p.WScale, 14) // RFC 7323 §2.3
-			d.flags |= wsSeen
+			d.wscale = min(p.WScale, 14) + 1 // RFC 7323 §2.3
 		}
 	}
 	if repeat && s == Client {
@@ -351,6 +350,7 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 				t.halfCloseEnd(c, at)
 			}
 			r.next, r.nextAt = p.Ack, at
+			r.flags |= unseen
 		}
 		if c.trouble != 0 {
 			t.ackHoles(c, o, p.Ack, at, path)
@@ -373,7 +373,8 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			if c.trouble != 0 && path != nil && t.trouble(c).side[o].Retransmits[Closing] > 0 {
 				path.Side[c.dir(o)].again(headerOf(c), 1) // the peer is there: one of the FINs was lost
 			}
-			if d.flags&finSent == 0 && p.Flags&capture.FIN == 0 && !c.closed {
+			// Of a side whose newest bytes the capture has missed nobody knows whether it closed first.
+			if d.flags&finSent == 0 && p.Flags&capture.FIN == 0 && !c.closed && d.flags&unseen == 0 {
 				c.halfAt, c.halfSide = at, o
 				if t.wants(HalfClosed) {
 					t.ev = Event{Kind: HalfClosed, Conn: c, Side: o, At: at, Frame: p.Frame, Flag: c.abandoned}
@@ -514,8 +515,17 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	if c.closed {
 		return
 	}
+	d, r := &c.side[s], &c.side[s.Other()]
+	if p.Flags&capture.ACK != 0 && r.flags&known != 0 && before(r.next, p.Ack) && p.TTL == d.ttl {
+		r.flags |= unseen // its sender had received more than the capture has (RFC 9293 §3.5.2)
+	}
 	class := resetClass(c, s, at)
-	d := &c.side[s]
+	switch {
+	case class == ResetAbort && (d.flags|r.flags)&unseen != 0:
+		class = ResetComplete // the end of the exchange is not in the capture
+	case c.Unheard(s.Other()) && (class == ResetAbort || class == ResetIdle):
+		class = ResetComplete // the other half of the exchange is not
+	}
 	if s == Client && c.reqAt != 0 && !c.abandoned {
 		t.abandon(c, at, true, p.Frame)
 	}
