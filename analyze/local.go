@@ -110,6 +110,7 @@ type end struct {
 	several        bool   // more than one did
 	ttl            uint8  // that most of its packets have; 0: none seen
 	votes          uint32 // for ttl (Boyer and Moore): a box between may send in its name, with another
+	rare           bool   // first counted when only one of so many packets was
 }
 
 // station is a sender and receiver on the link.
@@ -118,8 +119,9 @@ type station struct{ src, dst uint32 }
 const (
 	// maxLocalCandidates bounds the addresses, pairs and stations that are counted; a host's own come early and often.
 	maxLocalCandidates = 4096
-	// every counts one of so many packets, once that many have been counted: who is who shows early.
-	every = 64
+	// every counts one of so many packets, once that many have been counted: who is who shows early. It is prime: a box that
+	// forwards shows each packet twice, once received and once sent, and an even step would see one of the two only.
+	every = 61
 	// nearlyAll is the share of packets, in percent, that a station or address must be an end of to be the host at whose
 	// interface they were captured: broadcasts, neighbours' multicasts and what a switch floods are left.
 	nearlyAll = 95
@@ -175,8 +177,10 @@ func (l *localFinder) packet(p *capture.Packet) {
 	if s == nil || d == nil {
 		return
 	}
-	s.packets++
-	d.packets++
+	for _, e := range [2]*end{s, d} {
+		e.rare = e.rare || e.packets == 0 && l.packets > maxLocalCandidates
+		e.packets++
+	}
 	switch {
 	case p.TTL == s.ttl:
 		s.votes++
@@ -312,6 +316,9 @@ func (l *localFinder) byDirection() map[capture.Addr]struct{} {
 	const tenfold = 10 // copies on other interfaces and what the capture missed are left
 	set := l.seen(func(_ capture.Addr, e *end) bool {
 		mine, others := e.sent+e.received, e.came+e.went
+		if e.rare {
+			others = max(others, 1) // the other half of what was forwarded may not be among the packets that were counted
+		}
 		return mine > 0 && mine >= tenfold*others
 	})
 	if len(set) > 0 {

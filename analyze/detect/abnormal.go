@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"math"
 	"time"
 
 	"jindan/analyze"
@@ -34,6 +35,7 @@ type AbnormalTermination struct {
 	GivenUp     int     `json:"given_up"`
 	WorstResets int     `json:"worst_resets"`
 	WorstShare  float64 `json:"worst_share"`
+	Regular     int     `json:"regular"`
 }
 
 // classInjected: the TTL says that somebody else made the resets than the host whose address they bear.
@@ -147,10 +149,15 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		var waits, idle []float64
 		var byClass [16]int
 		clients := newSubjects[capture.Addr, struct{}](maxResets)
+		checks := st.checks()
 		var evidence []analyze.Evidence
 		for i := range st.recent {
 			n := &st.recent[i]
 			if n.at < s.onset {
+				continue
+			}
+			if n.aborts() && checks.peek(n.client.Addr) != nil {
+				f.Regular++
 				continue
 			}
 			f.Resets++
@@ -178,6 +185,9 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				evidence = append(evidence, ev)
 			}
 		}
+		if f.Resets == 0 {
+			return true
+		}
 		// All numbers are of the same resets: those that are remembered one by one.
 		f.More = len(st.recent) == maxResets
 		f.Connections = max(f.Connections, f.Resets)
@@ -185,7 +195,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 			f.Share = s.since.share()
 		}
 		span := max(w.End.Sub(s.onset).Seconds(), 1)
-		f.Rate = float64(max(f.Resets, int(s.since.bad))) / span
+		f.Rate = float64(max(f.Resets, int(s.since.bad)-f.Regular)) / span
 		if s.beforeSpan > 0 {
 			f.RateBefore = float64(s.before.bad) / s.beforeSpan
 		}
@@ -212,6 +222,48 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})
+}
+
+// aborts reports whether the client cut off an exchange by itself.
+func (n *resetNote) aborts() bool {
+	return n.class == flow.ResetAbort && n.side == flow.Client && !n.foreign
+}
+
+const (
+	// minChecks is how many aborts of a client tell whether they come by a timer, leastCheck the shortest interval of one: health checks
+	// come once a second or slower (haproxy: inter 2s, Kubernetes: periodSeconds at least 1).
+	minChecks  = 5
+	leastCheck = 900 * time.Millisecond
+	// evenly is how much the intervals of a timer may differ, as a share of their median, and mostly the share of them that has to keep to it.
+	evenly, mostly = 0.1, 0.75
+)
+
+// checks are the clients that abort at even intervals: health checks that have seen the status line and want no more.
+func (st *resetState) checks() subjects[capture.Addr, []float64] {
+	gaps, last := newSubjects[capture.Addr, []float64](maxResets), make(map[capture.Addr]capture.Instant)
+	for i := range st.recent {
+		n := &st.recent[i]
+		if !n.aborts() {
+			continue
+		}
+		if at, ok := last[n.client.Addr]; ok {
+			if g := gaps.get(n.client.Addr); g != nil {
+				*g = append(*g, n.at.Sub(at).Seconds())
+			}
+		}
+		last[n.client.Addr] = n.at
+	}
+	gaps.each(func(_ capture.Addr, g *[]float64) bool {
+		m := median(*g)
+		even := 0
+		for _, x := range *g {
+			if math.Abs(x-m) <= evenly*m {
+				even++
+			}
+		}
+		return len(*g) >= minChecks && m >= leastCheck.Seconds() && float64(even) >= mostly*float64(len(*g))
+	})
+	return gaps
 }
 
 func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {

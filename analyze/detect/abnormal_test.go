@@ -34,6 +34,16 @@ func TestAbnormalTermination(t *testing.T) {
 		}
 	}
 	const rstAck = capture.RST | capture.ACK
+	// cutsOff is a call whose client resets in the middle of the answer.
+	cutsOff := func(n *network, at time.Duration) {
+		c, s := n.from("203.0.113.9"), host(srv)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 22)
+		n.tcp(at+3*ms, s, c, capture.ACK, q, q+22, 1460)
+		n.tcp(at+4*ms, c, s, capture.ACK, q+22, q+1460, 0)
+		n.tcp(at+5*ms, s, c, capture.ACK, q+1460, q+22, 1460)
+		n.tcp(at+5*ms+ms/2, c, s, rstAck, q+22, q+1460, 0)
+	}
 	play(t, newAbnormalTermination, []scene{
 		{name: "clients that leave after 0.3 s by RST", want: "error service 198.51.100.2 443", onset: 10*sec + 302*ms, make: func(n *network) {
 			calls(n, 0, 10*sec, 100*ms)
@@ -64,6 +74,16 @@ func TestAbnormalTermination(t *testing.T) {
 		}},
 		{name: "health checks that reset after the whole answer", make: func(n *network) {
 			every(0, 60*sec, 500*ms, func(at time.Duration, _ int) { ends(n, at, true, 3*ms, rstAck, 64) })
+		}},
+		{name: "health checks that want no more than the status line", make: func(n *network) {
+			every(0, 60*sec, 2*sec, func(at time.Duration, _ int) { cutsOff(n, at) })
+		}},
+		{name: "clients that cut off answers, at any time", want: "error service 198.51.100.2 443", onset: 15*ms + ms/2, make: func(n *network) {
+			at := 10 * ms
+			for i := range 30 {
+				cutsOff(n, at)
+				at += time.Duration(200+(i*i*397)%3000) * ms
+			}
 		}},
 		{name: "health checks that connect and reset", make: func(n *network) {
 			every(0, 60*sec, 500*ms, func(at time.Duration, _ int) {

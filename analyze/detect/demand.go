@@ -95,6 +95,7 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	}
 	f.NewShare = 1 - min(ratio(known, max(total, 1)), 1)
 	f.SourcesBefore, f.FailedBefore = st.timeBefore()
+	f.AskedBefore = st.askedBefore()
 	// One source stands out only if its share has grown: the proxy, through which everybody
 	// comes, always had it all.
 	if f.Share < w.Params.Float("min_share") || f.Share < w.Params.Float("min_share_growth")*f.ShareBefore {
@@ -103,6 +104,18 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 		f.OthersFailed = min(ratio(failed+top.failed, max(total, 1)), 1)
 	}
 	return f, busiest
+}
+
+// askedBefore is how many requests a second came before the onset, on new connections or on those that there were. Who used to ask
+// on connections that it kept, and now opens one for each request, asks no more than before.
+func (st *demandState) askedBefore() float64 {
+	n := st.rate.windows()
+	to := min(max(st.rate.seen, n), seriesLen)
+	var sum uint32
+	for i := n; i < to; i++ {
+		sum += st.asked[seriesLen-1-i]
+	}
+	return float64(sum) / max(float64(to-n)*analyze.WindowLength.Seconds(), 1)
 }
 
 // timeBefore looks at the windows before the onset: how many sources asked, in as many windows as have

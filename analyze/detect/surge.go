@@ -27,6 +27,7 @@ type Surge struct {
 	Unanswered    int     `json:"unanswered"`
 	OthersFailed  float64 `json:"others_failed"`
 	FailedBefore  float64 `json:"failed_before"`
+	AskedBefore   float64 `json:"asked_before"`
 	Class         string  `json:"class"`
 	// Sampled says that sockets and counters told it, not packets: rates are those of the first seconds, RateBefore is that of all
 	// sources, and Unanswered what was turned away in those seconds.
@@ -63,6 +64,8 @@ type demandState struct {
 	ignored uint32 // SYNs left without an answer, since the onset
 	rate    rates
 	failed  [seriesLen]uint32 // attempts that failed, by window, the newest last
+	curAsk  uint32
+	asked   [seriesLen]uint32 // requests, on whatever connections
 }
 
 // firstSYN is a connection request; it becomes evidence when it is needed.
@@ -114,7 +117,7 @@ func newSurge() analyze.Detector {
 
 func (d *surge) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "surge", Features: Surge{},
-		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.Established, flow.Refused, flow.Abandoned)}
+		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.Established, flow.Request, flow.Refused, flow.Abandoned)}
 }
 
 func (d *surge) Event(e *flow.Event) {
@@ -147,6 +150,8 @@ func (d *surge) Event(e *flow.Event) {
 				src.note = firstSYN{e.At, c.Client, e.Frame}
 			}
 		}
+	case flow.Request:
+		st.curAsk++
 	case flow.SynRepeat:
 		fail = e.N == 1 && !c.SynAnswered()
 		if fail {
@@ -195,8 +200,10 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		st.rate.roll(st.curSYN, w.End)
 		copy(st.failed[:], st.failed[1:])
 		st.failed[seriesLen-1] = st.curFail
+		copy(st.asked[:], st.asked[1:])
+		st.asked[seriesLen-1] = st.curAsk
 		st.open.roll(&st.rate)
-		st.curSYN, st.curFail = 0, 0
+		st.curSYN, st.curFail, st.curAsk = 0, 0, 0
 		st.rollSources(st.rate.locked && st.rate.seen-st.rate.windows() != began)
 		if st.rate.quiet > int(idleState/analyze.WindowLength) || crowded && st.rate.quiet > 0 && st.rate.total() < minRate {
 			return false

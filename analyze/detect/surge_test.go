@@ -48,6 +48,16 @@ func TestSurge(t *testing.T) {
 				users(n, 0, 30700*ms, 50*ms, 1)
 				users(n, 30700*ms, 60*sec, 10*ms, 1)
 			}},
+		{name: "clients that used to keep their connections open one for each request", make: func(n *network) {
+			users(n, 0, 60*sec, 900*ms, 40)
+			every(0, 30*sec, 25*ms, func(at time.Duration, i int) { // on twenty connections
+				c := capture.Endpoint{Addr: addr("203.0.113." + itoa(1+i%20)), Port: 50_000}
+				q := uint32(1000 + i/20*100)
+				n.tcp(at, c, host(srv), capture.ACK|capture.PSH, q, 5000+uint32(i/20)*200, 100)
+				n.tcp(at+5*ms, host(srv), c, capture.ACK|capture.PSH, 5000+uint32(i/20)*200, q+100, 200)
+			})
+			every(30*sec, 60*sec, 25*ms, func(at time.Duration, i int) { n.hung(at, "203.0.113."+itoa(1+i%20), srv, 2*sec) })
+		}},
 		{name: "half-open from many", want: "warn service 198.51.100.2 443", onset: 10 * sec, make: func(n *network) {
 			users(n, 0, 30*sec, 300*ms, 40)
 			every(10*sec, 25*sec, 10*ms, func(at time.Duration, i int) { n.halfOpen(at, "10."+itoa(i>>8)+"."+itoa(i&255)+".7", srv, 2) })

@@ -573,8 +573,8 @@ func resetClass(c *Conn, s Side, at capture.Instant) Class {
 	case s == Server && c.answers == 0 && c.estAt != 0 && at.Sub(c.estAt) <= overflowWithin && d.bytes == 0 && d.flags&finSent == 0 && d.acked == r.isn+1:
 		// The request was never acknowledged: reset before the listener took the connection.
 		return ResetOverflow
-	case r.flags&ackKnown != 0 && d.flags&known != 0 && before(r.acked, d.next) && at.Sub(r.lastAt) >= minRTO*3:
-		// Own data unacknowledged for more than two time-outs.
+	case r.flags&ackKnown != 0 && d.flags&known != 0 && before(r.acked, d.next) && at.Sub(max(r.lastAt, d.nextAt)) >= minRTO*3:
+		// Own data unacknowledged for more than two time-outs; what was sent just now had no time to be.
 		return ResetTimeout
 	case c.reqAt != 0:
 		return ResetAbort
