@@ -24,7 +24,8 @@ FUZZTIME  ?= 60s
 PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdump tshark:tshark \
 	capinfos:wireshark-common tcptrace:tcptrace nginx:nginx-light unbound:unbound dnsmasq:dnsmasq-base \
 	haproxy:haproxy redis-server:redis-server redis-cli:redis-tools psql:postgresql-client nghttpx:nghttp2-proxy mosquitto:mosquitto \
-	mosquitto_pub:mosquitto-clients setpriv:util-linux \
+	mosquitto_pub:mosquitto-clients setpriv:util-linux h2load:nghttp2-client curl:curl iperf3:iperf3 rsync:rsync \
+	ssh:openssh-client sshd:openssh-server \
 	gcc:gcc ld:binutils zstd:zstd git:git shellcheck:shellcheck \
 	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager nats-server:nats-server kcat:kcat
 # gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS; journald comes with systemd.
@@ -115,6 +116,13 @@ JOBS   ?= 4
 .PHONY: drill
 drill: deps build ## every lab scenario live (root), and a table of what was found; DRILLS='S1 N4' SEED=1 RUNS=3 JOBS=4
 	$(JINDAN) drill $(DRILLS) --agent --seed $(SEED) --runs $(RUNS) --jobs $(JOBS)
+
+# Ten real programs under the load of every day, and lookups through search lists.
+HEALTHY := H1 H2 H3 H4 H5 H6 H7 H8 H9 H10 N16
+
+.PHONY: healthy
+healthy: deps build ## healthy load of real programs, 60 s each, live and from the capture (root): nothing may be found; JOBS=4
+	$(JINDAN) drill $(HEALTHY) --agent --jobs $(JOBS)
 
 .PHONY: accuracy
 accuracy: deps build ## draw RUNS sites and faults from SEED on, run them (root), and say how often the diagnosis is right; KEEP=DIR keeps them
