@@ -38,6 +38,7 @@ type SlowServer struct {
 	Unclosed        int     `json:"unclosed"`
 	Greeting        bool    `json:"greeting"`
 	Clients         int     `json:"clients"`
+	BrokenOff       int     `json:"broken_off"`
 	Class           string  `json:"class"`
 }
 
@@ -81,6 +82,7 @@ type serverState struct {
 	leftAt   capture.Instant // first of them
 	leftTo   capture.Instant // newest
 	unclosed uint32          // of these, connections that the server did not close either
+	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
 	greeted  bool            // the newest slow request was a client that waits for a greeting
 }
 
@@ -151,7 +153,7 @@ func (d *slowServer) Configure(p rules.Params) {
 
 func (d *slowServer) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "slow-server", Features: SlowServer{},
-		Events: flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HoleOpened)}
+		Events: flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HalfClosed, flow.HoleOpened)}
 }
 
 func (d *slowServer) Event(e *flow.Event) {
@@ -195,6 +197,10 @@ func (d *slowServer) Event(e *flow.Event) {
 		}
 	case flow.Abandoned:
 		d.abandoned(st, c, e)
+	case flow.HalfClosed:
+		if e.Side == flow.Client && c.Requests() == 1 && c.Answers() == 1 && e.At.Sub(c.LastData(flow.Server)) >= d.patience {
+			st.broken++
+		}
 	case flow.Closed:
 		d.closed(st, c, e)
 	}
@@ -638,10 +644,10 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 		if n >= enough {
 			p95 = max(p95, st.before.quantile(0.95), quantile(st.recent.since(0), 0.95))
 		}
-		if share := ratio(st.bad+st.left+uint32(waiting), n); n >= enough && share > worst {
+		if share := ratio(min(st.bad+st.left+st.broken+uint32(waiting), n), n); n >= enough && share > worst {
 			worst = share
 			f = SlowServer{Class: "served", Requests: int(n), Answered: int(st.total), Slow: int(st.bad), Left: int(st.left), GaveUp: int(st.left),
-				Unanswered: waiting + int(st.left), P50: st.before.quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
+				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), P50: st.before.quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
 		}
 		return true
 	})

@@ -251,3 +251,24 @@ func TestFullQueueIsNotRefused(t *testing.T) {
 		t.Errorf("%+v", features(fs))
 	}
 }
+
+// Answers that may have broken off are not cleared: of a client that closes long after the last byte nobody knows whether it was idle.
+func TestBrokenOffIsNotCleared(t *testing.T) {
+	for pause, want := range map[time.Duration]bool{0: true, 3 * sec: false} {
+		var n network
+		every(0, 20*sec, 100*ms, func(at time.Duration, _ int) {
+			c, s := n.from("203.0.113.7"), host("198.51.100.2:443")
+			q := n.open(at, c, s)
+			n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+			n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1000)
+			n.tcp(at+4*ms, c, s, capture.ACK, q+100, q+1000, 0)
+			n.tcp(at+5*ms+pause, c, s, capture.ACK|capture.FIN, q+100, q+1000, 0)
+			n.tcp(at+5*ms+pause+ms/2, s, c, capture.ACK, q+1000, q+101, 0)
+			n.tcp(at+6*ms+pause, s, c, capture.ACK|capture.FIN, q+1000, q+101, 0)
+			n.tcp(at+7*ms+pause, c, s, capture.ACK, q+101, q+1001, 0)
+		})
+		if got := n.cleared(t, newSlowServer()); got != want {
+			t.Errorf("closed %v after the answer: cleared %v", pause, got)
+		}
+	}
+}
