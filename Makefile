@@ -71,6 +71,11 @@ test-integration: $(TESTSUM) ## the tests in network namespaces (root), one pack
 	@mkdir -p .test
 	$(TESTSUM) --format standard-quiet --hide-summary skipped --jsonfile .test/integration.json -- -p 1 -run '^TestIntegration' ./...
 
+.PHONY: test-browser
+test-browser: go ## pages in Chromium: layout, languages, themes, axe (needs node, npm, chromium and fonts-nanum; test-unit runs it, too, from then on)
+	npm ci --prefix cmd/internal/report/browser
+	go test -count=1 -v -run '^TestBrowser$$' ./cmd/jindan
+
 .PHONY: conformance
 conformance: go ## the stream into an OpenTelemetry Collector, Loki and NATS that are built from their modules (first, some 20 minutes)
 	go -C fixtures/receivers build -trimpath -buildvcs=false -o ../../bin/ ./otelcol tool

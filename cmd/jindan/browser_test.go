@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"jindan/analyze"
+	"jindan/analyze/detect"
+	"jindan/cmd/internal/report"
+	"jindan/rules"
+)
+
+// What only a browser can tell of pages: no request, no text outside its picture or over another one, the languages, the width of a
+// telephone, axe's rules of WCAG 2.2 A and AA, print. `make test-browser` fetches what it needs.
+func TestBrowser(t *testing.T) {
+	const dir = "../internal/report/browser"
+	chromium := os.Getenv("CHROMIUM")
+	if chromium == "" {
+		chromium = "/usr/bin/chromium"
+	}
+	if _, err := os.Stat(chromium); err != nil {
+		t.Skipf("no browser: %v (apt-get install chromium fonts-nanum, or set CHROMIUM)", err)
+	}
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skipf("no node: %v", err)
+	}
+	if _, err := os.Stat(dir + "/node_modules/playwright-core"); err != nil {
+		t.Skip("playwright-core and axe-core are not installed: make test-browser does it")
+	}
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{dir + "/check.mjs"}
+	for _, name := range []string{"gpki-2023-11-17", "connection-refused", "quiet-healthy"} {
+		file := "../../fixtures/" + name + "/packets.pcap.zst"
+		page, err := openPage(filepath.Join(t.TempDir(), name+".html"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := openInput([]string{file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, _, err := diagnoseWatched(t.Context(), in, set, nil, page.watch(), func(*analyze.Finding) error { return nil })
+		in.close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := page.write(t.Context(), []string{file}, in.report(nil), d, report.Options{Catalogue: report.Rules(set)}, false); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, page.name)
+	}
+	if out, err := exec.CommandContext(t.Context(), "node", args...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
