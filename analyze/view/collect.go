@@ -358,6 +358,7 @@ func (c *Collector) Record(d *analyze.Diagnosis) *View {
 		Changes: c.changes, Left: c.left}
 	if !c.began {
 		v.Start = v.First
+		return v
 	}
 	end := c.bucket(max(v.Last, c.start))
 	for _, s := range c.services {

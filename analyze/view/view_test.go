@@ -236,6 +236,12 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+func TestNothingSeen(t *testing.T) {
+	if v := New().Record(&analyze.Diagnosis{}); v.Buckets() > 1 || len(v.Services) > 0 {
+		t.Errorf("something was seen of nothing: %+v", v)
+	}
+}
+
 func TestLatencyStep(t *testing.T) {
 	for step := 1; step < LatencySteps-1; step++ {
 		if got := LatencyStep(StepLatency(step)); got != step {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 
@@ -26,6 +27,21 @@ func newAck(*app) *cobra.Command {
 func newHealth(*app) *cobra.Command {
 	return linuxOnly("health", "Ask the agent whether its analysis keeps up")
 }
+
+// watchTop is `jindan top` on this host.
+func (a *app) watchTop(context.Context, *topFlags, *topFeed) error {
+	return fmt.Errorf("top needs Linux to watch a host; with --replay it shows a recording or capture here, too")
+}
+
+func (a *app) ackTop(context.Context, *topFlags, string) error {
+	return fmt.Errorf("there is no agent on %s", runtime.GOOS)
+}
+
+func topAgentFlags(*cobra.Command, *topFlags) {}
+
+type topAgent struct{}
+
+func (*topAgent) rulesDir() string { return "" }
 
 // linuxOnly is a command that says why it is not there.
 func linuxOnly(use, short string) *cobra.Command {

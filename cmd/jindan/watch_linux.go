@@ -50,6 +50,8 @@ type watch struct {
 	progress  progressMade
 	// crashed is told of a failure of the engine, which begins anew then; nil: nobody wants to know.
 	crashed func(at capture.Instant, what any, stack []byte)
+	// watcher looks on; nil: nobody does.
+	watcher analyze.Watcher
 }
 
 // progressMade is how far an engine has come. What says that the agent is alive asks it, never a timer.
@@ -202,7 +204,7 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 		return err
 	}
 	o.Ask = w.ask
-	o.Causes = cause.New(set)
+	o.Causes, o.Watch = cause.New(set), w.watcher
 	w.renew = func() error {
 		w.engine, err = analyze.New(set, detect.All(), o, emit)
 		return err

@@ -123,6 +123,9 @@ func (c clock) second(at capture.Instant) string {
 	return at.Time().In(c.zone).Format(time.DateTime) + " " + c.zoneAt(at)
 }
 
+// Place says where a finding is, on one harmless line.
+func (l Lang) Place(s analyze.Subject, own ...string) string { return Clean(l.place(s, own...)) }
+
 // place says where a finding is; own are the addresses of this host.
 func (l Lang) place(s analyze.Subject, own ...string) string {
 	host := s.Host
