@@ -1,10 +1,10 @@
 package analyze
 
 import (
+	"bytes"
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"jindan/capture"
 )
@@ -58,7 +58,7 @@ func (l Local) List() []string {
 }
 
 // Is reports whether a is an address of this host.
-func (l Local) Is(a capture.Addr) bool {
+func (l *Local) Is(a capture.Addr) bool {
 	if a == l.Addr {
 		return l.Known()
 	}
@@ -84,7 +84,7 @@ func contains(list []netip.Prefix, a capture.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-func compareAddr(a, b capture.Addr) int { return strings.Compare(string(a[:]), string(b[:])) }
+func compareAddr(a, b capture.Addr) int { return bytes.Compare(a[:], b[:]) }
 
 // localFinder finds the addresses of this host.
 type localFinder struct {

@@ -28,14 +28,23 @@ type hungCalls struct {
 }
 
 type hungCall struct {
-	ref      flow.Ref
-	at       capture.Instant // request
-	packets  uint32          // of the server, when the request was sent
-	bytes    uint64          // likewise
-	gaveUp   bool            // the caller closed without having got anything
-	spoke    bool            // the server has sent something, or closed
-	usual    bool            // its like are answered as a rule
-	evidence analyze.Evidence
+	ref     flow.Ref
+	ends    [2]capture.Endpoint // client and server
+	frame   uint64
+	at      capture.Instant // request
+	packets uint32          // of the server, when the request was sent
+	bytes   uint64          // likewise
+	gaveUp  bool            // the caller closed without having got anything
+	spoke   bool            // the server has sent something, or closed
+	usual   bool            // its like are answered as a rule
+}
+
+func (x *hungCall) evidence() analyze.Evidence {
+	e := analyze.Evidence{At: x.at, Flow: x.ends[0].String() + " > " + x.ends[1].String(), Note: "request without a byte in answer"}
+	if x.frame != 0 {
+		e.Frames = []uint64{x.frame}
+	}
+	return e
 }
 
 // hungEvents wake hungCalls.
@@ -49,12 +58,8 @@ func (h *hungCalls) event(e *flow.Event) {
 	switch e.Kind {
 	case flow.Request:
 		if len(h.waiting) < maxFails {
-			x := hungCall{ref: c.Ref(), at: e.At, packets: c.Packets(flow.Server), bytes: c.Bytes(flow.Server), usual: h.kinds.of(e.Len).usual,
-				evidence: analyze.Evidence{At: e.At, Flow: c.String(), Note: "request without a byte in answer"}}
-			if e.Frame != 0 {
-				x.evidence.Frames = []uint64{e.Frame}
-			}
-			h.waiting = append(h.waiting, x)
+			h.waiting = append(h.waiting, hungCall{ref: c.Ref(), ends: [2]capture.Endpoint{c.Client, c.Server}, frame: e.Frame, at: e.At,
+				packets: c.Packets(flow.Server), bytes: c.Bytes(flow.Server), usual: h.kinds.of(e.Len).usual})
 		}
 	case flow.Response:
 		h.answers++
@@ -133,7 +138,7 @@ func (h *hungCalls) measure(w *analyze.Window, after time.Duration) (f DeadUpstr
 		f.NoAnswer++
 		f.Wait = max(f.Wait, w.End.Sub(x.at).Seconds())
 		if len(evidence) < analyze.MaxEvidence {
-			evidence = append(evidence, x.evidence)
+			evidence = append(evidence, x.evidence())
 		}
 	}
 	if f.NoAnswer < minAnswered {
