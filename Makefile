@@ -138,7 +138,7 @@ bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture
 	$(GOBUILD) -o bin/bench ./fixtures/bench
 	bin/bench capture -o .bench/bench.pcap
 	bin/bench compare -jindan $(JINDAN) $(if $(BENCH_TSHARK_PACKETS),-tshark-packets $(BENCH_TSHARK_PACKETS)) .bench/bench.pcap && rc=0 || rc=$$?; \
-	bin/bench worst -jindan $(JINDAN) || rc=$$?; \
+	bin/bench worst -jindan $(JINDAN) .bench/base.pcap || rc=$$?; \
 	JINDAN_BENCH_CAPTURE=$(CURDIR)/.bench/base.pcap go test -run '^$$' -bench . -benchmem $(BENCHES); exit $$rc
 
 .PHONY: bench-agent
