@@ -22,7 +22,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	assessed := e.assess()
 	e.table.Close()
 	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local)
+		e.o.Causes.Link(e.findings, e.w.Local, func(rule string) bool { return isClear(assessed[rule]) })
 	}
 	for _, f := range e.findings {
 		f.Coverage = e.findingCoverage()
@@ -39,10 +39,31 @@ func (e *Engine) Close() (*Diagnosis, error) {
 
 // Diagnosis is the verdict on what was seen so far; of windows that are not over it knows nothing.
 func (e *Engine) Diagnosis() *Diagnosis {
+	assessed := e.assess()
 	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local)
+		e.o.Causes.Link(e.findings, e.w.Local, func(rule string) bool { return isClear(assessed[rule]) })
 	}
-	return e.diagnose(e.assess())
+	return e.diagnose(assessed)
+}
+
+// cleared reports whether a rule has seen enough, up to this window, to be ruled out.
+func (e *Engine) cleared(rule string) bool {
+	for i, r := range e.rules {
+		if r.ID == rule {
+			w := e.w
+			w.Params = r.Params
+			return isClear(Assessed{r, e.detectors[i].Assess(&w)})
+		}
+	}
+	return false
+}
+
+func isClear(a Assessed) bool {
+	if a.Rule == nil || !a.Assessable {
+		return false
+	}
+	ok, err := a.Rule.IsClear(a.Features)
+	return ok && err == nil
 }
 
 // assess asks every detector what it has to say about its step.

@@ -35,8 +35,9 @@ const (
 
 // Causes ranks findings: package cause implements it.
 type Causes interface {
-	// Link sets Role, Because and Confidence of every finding; l says which addresses belong to one host.
-	Link(fs []*Finding, l Local)
+	// Link sets Role, Because, Links and Confidence of every finding; l says which addresses belong to one host, cleared
+	// whether a rule was assessed and is ruled out.
+	Link(fs []*Finding, l Local, cleared func(rule string) bool)
 	// Diagnose gives a verdict on each step of the catalogue.
 	Diagnose(fs []*Finding, assessed map[string]Assessed) *Diagnosis
 }

@@ -96,6 +96,20 @@ type Evidence struct {
 	Note   string          `json:"note"`             // English, technical: what this one shows
 }
 
+// Link says by what a finding follows from another.
+type Link struct {
+	ID      string   `json:"id"`                // of the cause
+	Through []string `json:"through,omitempty"` // what stands between the two and was not seen
+	Tests   []Tried  `json:"tests"`
+}
+
+// Tried is one test of a link.
+type Tried struct {
+	Test   string `json:"test"`   // order, identity or experiment
+	Result string `json:"result"` // proven or not_observable: what a test refutes is no link
+	Note   string `json:"note,omitempty"`
+}
+
 // Confidence says which tests a finding's role passed.
 type Confidence struct {
 	Level string   `json:"level"` // high, medium, low
@@ -145,6 +159,7 @@ type Finding struct {
 	LastSeen   capture.Instant `json:"last_seen"` // last window in which it held
 	Role       Role            `json:"role"`
 	Because    []string        `json:"because"` // ids of the findings that caused this one
+	Links      []Link          `json:"links"`   // how, one for each of them
 	Confidence Confidence      `json:"confidence"`
 	Features   any             `json:"features"`
 	Evidence   []Evidence      `json:"evidence"`

@@ -140,7 +140,7 @@ func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
 	t.firing = true
 	if t.f == nil {
 		t.f = &Finding{Schema: FindingSchema, ID: FindingID(r.ID, s.Subject), Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
-			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Netns: e.o.Netns, Because: []string{}}
+			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Netns: e.o.Netns, Because: []string{}, Links: []Link{}}
 		e.findings = append(e.findings, t.f)
 	} else if t.f.State == Resolved {
 		t.f.Onset = t.onset
@@ -199,7 +199,7 @@ func (e *Engine) settle() {
 	e.order = keep
 	e.retire()
 	if !e.linked && e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local)
+		e.o.Causes.Link(e.findings, e.w.Local, e.cleared)
 	}
 	e.linked = true
 	for _, t := range e.order {

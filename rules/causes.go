@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,9 +17,9 @@ type Identity string
 const (
 	SamePath     Identity = "same-path"     // the same two addresses, in either order
 	SameNet      Identity = "same-net"      // the same host, and peers in one /24 (IPv4) or /64 (IPv6)
-	SameService  Identity = "same-service"  // the same host and port
+	SameService  Identity = "same-service"  // the same listener; of two findings about calls also the same caller
 	SameUpstream Identity = "same-upstream" // the same host, peer and port
-	SameHost     Identity = "same-host"     // the same host
+	SameHost     Identity = "same-host"     // the same host; a path concerns both its ends
 	Serves       Identity = "serves"        // the effect's peer is the cause's host, and its port the cause's where both have one
 	Within       Identity = "within"        // the cause is a host towards all its peers, the effect it and one of them in the same direction
 )
@@ -43,6 +44,9 @@ func (s Selector) String() string {
 
 // Edge says that one finding can cause another, and how to test it.
 type Edge struct {
+	// Link is the number of the entry of causes.yaml, from 1: a mechanism that shows in several findings gives an edge
+	// for each pair of them.
+	Link     int
 	From, To Selector
 	Identity Identity
 	// Slack is how much later than the effect's onset the cause's own first
@@ -50,15 +54,30 @@ type Edge struct {
 	Slack       time.Duration
 	SlackSource string
 	Requires    string // condition without which there is no edge; may be empty
-	Experiment  string // condition that, when it holds, proves the edge beyond order and identity; may be empty
-	Proof       Text   // what it proves, in words
-	Why         Text   // with the measured onsets
+	// Through is what of the cause must hold for the effect to be taken as there without having been seen; may be empty.
+	Through string
+	// Experiment is a condition that, when it holds, proves the edge beyond order and identity; may be empty. Where it
+	// does not hold but Known does, the edge is refuted.
+	Experiment, Known string
+	Proof             Text // what the experiment proves, in words
+	Why               Text // with the measured onsets
 
-	node                 *node
-	requires, experiment *condition
-	from, to             *Rule
-	reported             reportedOnce
+	node, fromNode, toNode               *node
+	requires, through, experiment, known *condition
+	from, to                             *Rule
+	reported                             *reportedOnce // of the link
 }
+
+// Unseen is a finding that may stand between a cause and its effect without having been seen.
+type Unseen struct {
+	Selector
+	Subject string // the kind of its subject
+
+	node *node
+}
+
+// The kinds of subject that what is unseen may have.
+var unseenSubjects = []string{"path", "resolver", "upstream", "service"}
 
 // Party is a finding as edges see it. It keeps what was read of the features: many edges ask for it.
 type Party struct {
@@ -68,6 +87,7 @@ type Party struct {
 
 	values map[string]any
 	class  string
+	knows  bool // class was read
 	err    error
 }
 
@@ -75,52 +95,103 @@ type Party struct {
 func (p *Party) read(r *Rule) (map[string]any, error) {
 	if p.values == nil && p.err == nil {
 		p.values, p.err = r.values(p.Features, p.Subject)
-		p.class, _ = p.values["class"].(string)
 	}
 	return p.values, p.err
+}
+
+// is reports whether p, of rule r, is what s picks.
+func (p *Party) is(s Selector, r *Rule) bool {
+	if p.Rule != s.Rule {
+		return false
+	}
+	class := p.Class(r)
+	return p.err == nil && s.picks(class)
+}
+
+// Class is the class of the finding, which is of rule r; empty: it has none.
+func (p *Party) Class(r *Rule) string {
+	if !p.knows {
+		p.knows = true
+		p.class, p.err = r.class(p.Features)
+	}
+	return p.class
 }
 
 // HasPast reports whether anything was seen of the finding, which is of rule r, before its onset; it has none if it has been there for as
 // long as the input lasts. Rules that have no feature baseline do not tell.
 func (p *Party) HasPast(r *Rule) bool {
-	v, _ := p.read(r)
-	before, ok := v["baseline"].(float64)
-	return !ok || before > 0
+	before, _ := r.feature(p.Features, "baseline")
+	return !before.IsValid() || !before.CanFloat() || before.Float() > 0
 }
 
-// Class is the class of the finding, which is of rule r; empty: it has none.
-func (p *Party) Class(r *Rule) string {
-	_, _ = p.read(r) // whoever matches it tells the failure
-	return p.class
-}
+// Is reports whether p is what the edge leads from.
+func (e *Edge) Is(p *Party) bool { return p.is(e.From, e.from) }
+
+// Follows reports whether p is what the edge leads to.
+func (e *Edge) Follows(p *Party) bool { return p.is(e.To, e.to) }
 
 // Matches reports whether the edge can lead from cause to effect: rules, classes and the
 // condition Requires. The first failure to compute it is returned.
 func (e *Edge) Matches(cause, effect *Party) (bool, error) {
-	if cause.Rule != e.From.Rule || effect.Rule != e.To.Rule {
-		return false, nil
+	if !e.Is(cause) || !e.Follows(effect) {
+		return false, e.wrap(cmp.Or(cause.err, effect.err))
 	}
+	if e.requires == nil {
+		return true, nil
+	}
+	return e.run(e.requires, cause, effect)
+}
+
+// Sign reports whether p only says that something else is wrong.
+func (s *Set) Sign(p *Party) bool {
+	return slices.ContainsFunc(s.Signs, func(sel Selector) bool { return p.Rule == sel.Rule && p.is(sel, s.Rule(sel.Rule)) })
+}
+
+// Leads reports whether the edge leads from cause to its effect where that was not seen.
+func (e *Edge) Leads(cause *Party) (bool, error) {
+	if e.through == nil {
+		return true, nil
+	}
+	return e.run(e.through, cause, &Party{Rule: e.To.Rule})
+}
+
+// Result is what a test of an edge gave.
+type Result string
+
+// The results.
+const (
+	Proven        Result = "proven"
+	Refuted       Result = "refuted"
+	NotObservable Result = "not_observable"
+)
+
+// Try makes the natural experiment; not observable where there is none.
+func (e *Edge) Try(cause, effect *Party) (Result, error) {
+	if e.experiment == nil {
+		return NotObservable, nil
+	}
+	ok, err := e.run(e.experiment, cause, effect)
+	if ok && err == nil {
+		return Proven, nil
+	}
+	if err == nil && e.known != nil {
+		if ok, err = e.run(e.known, cause, effect); ok && err == nil {
+			return Refuted, nil
+		}
+	}
+	return NotObservable, err
+}
+
+// run computes a condition of the edge.
+func (e *Edge) run(p *condition, cause, effect *Party) (bool, error) {
 	c, err := cause.read(e.from)
 	if err != nil {
 		return false, e.wrap(err)
 	}
 	f, err := effect.read(e.to)
-	ok := err == nil && e.From.picks(cause.class) && e.To.picks(effect.class)
-	if ok && e.requires != nil {
-		ok, err = run(e.requires, map[string]any{"cause": c, "effect": f})
-	}
-	return ok && err == nil, e.wrap(err)
-}
-
-// Proven reports whether the natural experiment holds; false where there is none.
-func (e *Edge) Proven(cause, effect *Party) (bool, error) {
-	if e.experiment == nil {
-		return false, nil
-	}
-	env, err := e.env(cause, effect)
 	ok := false
 	if err == nil {
-		ok, err = run(e.experiment, env)
+		ok, err = run(p, map[string]any{"cause": c, "effect": f})
 	}
 	return ok && err == nil, e.wrap(err)
 }
@@ -132,15 +203,6 @@ func (e *Edge) wrap(err error) error {
 	return e.reported.report(fmt.Errorf("%s:%d: edge %v to %v: %w", causesFile, e.node.line, e.From, e.To, err))
 }
 
-func (e *Edge) env(cause, effect *Party) (map[string]any, error) {
-	c, err := cause.read(e.from)
-	if err != nil {
-		return nil, err
-	}
-	f, err := effect.read(e.to)
-	return map[string]any{"cause": c, "effect": f}, err
-}
-
 func (s Selector) equal(o Selector) bool {
 	return s.Rule == o.Rule && slices.Equal(s.Classes, o.Classes)
 }
@@ -150,45 +212,122 @@ func (s Selector) picks(class string) bool {
 	return len(s.Classes) == 0 || slices.Contains(s.Classes, class)
 }
 
-// edges reads causes.yaml.
-func (d *decoder) edges(n *node) []*Edge {
-	d.fields(n, "edges")
-	var out []*Edge
-	for _, i := range d.list(d.need(n, "edges")) {
-		if !d.fields(i, "from", "to", "identity", "slack", "requires", "experiment", "why") {
+// Meets returns the classes that both s and o pick; nil and true if both pick all.
+func (s Selector) Meets(o Selector) ([]string, bool) {
+	switch {
+	case s.Rule != o.Rule:
+		return nil, false
+	case len(s.Classes) == 0:
+		return o.Classes, true
+	case len(o.Classes) == 0:
+		return s.Classes, true
+	}
+	var both []string
+	for _, c := range s.Classes {
+		if slices.Contains(o.Classes, c) {
+			both = append(both, c)
+		}
+	}
+	return both, len(both) > 0
+}
+
+// causes reads causes.yaml.
+func (d *decoder) causes(s *Set, n *node) {
+	if !d.fields(n, "unseen", "signs", "edges") {
+		return
+	}
+	s.Edges = d.edges(d.need(n, "edges"))
+	if k := n.get("signs"); k != nil {
+		s.signs = d.either(k)
+		for _, p := range s.signs {
+			s.Signs = append(s.Signs, p.Selector)
+		}
+	}
+	if n.get("unseen") == nil {
+		return
+	}
+	for _, i := range d.list(n.get("unseen")) {
+		if !d.fields(i, "finding", "subject") {
 			continue
 		}
-		e := &Edge{node: i, From: d.selector(d.need(i, "from")), To: d.selector(d.need(i, "to")), Why: d.both(d.need(i, "why"))}
+		u := Unseen{Selector: d.selector(d.need(i, "finding")), Subject: d.str(d.need(i, "subject")), node: i.get("finding")}
+		if k := i.get("subject"); k != nil && !slices.Contains(unseenSubjects, u.Subject) {
+			d.fail(k.errorf("unknown kind of subject %q; known are %s", u.Subject, strings.Join(unseenSubjects, ", ")))
+		}
+		s.Unseen = append(s.Unseen, u)
+	}
+}
+
+// edges reads the links, each of which may lead from and to several findings.
+func (d *decoder) edges(n *node) []*Edge {
+	var out []*Edge
+	for at, i := range d.list(n) {
+		if !d.fields(i, "from", "to", "identity", "slack", "requires", "through", "experiment", "why") {
+			continue
+		}
+		link := Edge{Link: at + 1, node: i, Why: d.both(d.need(i, "why")), reported: new(reportedOnce)}
 		if id := d.need(i, "identity"); id != nil {
-			if e.Identity = Identity(d.str(id)); !slices.Contains(Identities, e.Identity) {
+			if link.Identity = Identity(d.str(id)); !slices.Contains(Identities, link.Identity) {
 				d.fail(id.errorf("unknown identity %q; known are %v", id.text, Identities))
 			}
 		}
 		if s := d.need(i, "slack"); s != nil && d.fields(s, "value", "source") {
 			if v := d.need(s, "value"); v != nil {
-				e.Slack = d.duration(v)
+				link.Slack = d.duration(v)
 			}
-			e.SlackSource = d.str(d.need(s, "source"))
+			link.SlackSource = d.str(d.need(s, "source"))
 		}
 		if r := i.get("requires"); r != nil {
-			e.Requires = d.str(r)
+			link.Requires = d.str(r)
 		}
-		if x := i.get("experiment"); x != nil && d.fields(x, "when", "en", "ko") {
-			e.Experiment = d.str(d.need(x, "when"))
+		if t := i.get("through"); t != nil {
+			link.Through = d.str(t)
+		}
+		if x := i.get("experiment"); x != nil && d.fields(x, "when", "known", "en", "ko") {
+			link.Experiment = d.str(d.need(x, "when"))
+			if k := x.get("known"); k != nil {
+				link.Known = d.str(k)
+			}
 			proof := node{file: x.file, line: x.line, col: x.col, kind: mapping}
 			for at, k := range x.keys {
 				if slices.Contains(Languages, k.text) {
 					proof.keys, proof.items = append(proof.keys, k), append(proof.items, x.items[at])
 				}
 			}
-			e.Proof = d.both(&proof)
+			link.Proof = d.both(&proof)
 		}
-		if slices.ContainsFunc(out, func(o *Edge) bool {
-			return o.From.equal(e.From) && o.To.equal(e.To) && o.Identity == e.Identity && o.Requires == e.Requires
-		}) {
-			d.fail(i.errorf("the edge %v to %v by %s is given twice", e.From, e.To, e.Identity))
+		froms, tos := d.either(d.need(i, "from")), d.either(d.need(i, "to"))
+		for _, from := range froms {
+			for _, to := range tos {
+				e := link
+				e.From, e.To, e.fromNode, e.toNode = from.Selector, to.Selector, from.node, to.node
+				if slices.ContainsFunc(out, func(o *Edge) bool {
+					return o.From.equal(e.From) && o.To.equal(e.To) && o.Identity == e.Identity && o.Requires == e.Requires
+				}) {
+					d.fail(i.errorf("the edge %v to %v by %s is given twice", e.From, e.To, e.Identity))
+				}
+				out = append(out, &e)
+			}
 		}
-		out = append(out, e)
+	}
+	return out
+}
+
+// placed is a selector and where it stands.
+type placed struct {
+	Selector
+	node *node
+}
+
+// either is the one selector n, or those of the list n.
+func (d *decoder) either(n *node) []placed {
+	nodes := []*node{n}
+	if n != nil && n.kind == sequence {
+		nodes = d.list(n)
+	}
+	var out []placed
+	for _, i := range nodes {
+		out = append(out, placed{d.selector(i), i})
 	}
 	return out
 }

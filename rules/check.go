@@ -80,7 +80,7 @@ func (d *decoder) try(c interface{ check() error }) {
 // checkEdges checks the causal graph: known rules and classes, typed conditions, no cycle.
 func (d *decoder) checkEdges(s *Set) {
 	for _, e := range s.Edges {
-		from, to := d.selected(s, e.From, e.node.get("from")), d.selected(s, e.To, e.node.get("to"))
+		from, to := d.selected(s, e.From, e.fromNode), d.selected(s, e.To, e.toNode)
 		if from == nil || to == nil {
 			continue
 		}
@@ -89,10 +89,18 @@ func (d *decoder) checkEdges(s *Set) {
 		}
 		ours := from.ours() && to.ours()
 		e.requires = d.condition(e.node.get("requires"), ours, env)
+		e.through = d.condition(e.node.get("through"), ours, env)
 		if n := e.node.get("experiment"); n != nil && n.kind == mapping {
 			e.experiment = d.condition(n.get("when"), ours, env)
+			e.known = d.condition(n.get("known"), ours, env)
 		}
 		e.from, e.to = from, to
+	}
+	for _, p := range s.signs {
+		d.selected(s, p.Selector, p.node)
+	}
+	for _, u := range s.Unseen {
+		d.selected(s, u.Selector, u.node)
 	}
 	if len(d.errs) == 0 {
 		d.checkAcyclic(s)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,31 @@ func plainValue(v reflect.Value) any {
 		return v.Float()
 	}
 	return nil
+}
+
+// feature is the feature of that name; invalid if there is none.
+func (r *Rule) feature(features any, name string) (reflect.Value, error) {
+	if m, ok := features.(map[string]any); ok || features == nil {
+		return reflect.ValueOf(m[name]), nil
+	}
+	p := r.features
+	v := reflect.Indirect(reflect.ValueOf(features))
+	if p.typ == nil || !v.IsValid() || v.Type() != p.typ {
+		return v, fmt.Errorf("the features are %T, not %v", features, p.typ)
+	}
+	if i := slices.Index(p.names, name); i >= 0 {
+		return v.Field(p.fields[i]), nil
+	}
+	return reflect.Value{}, nil
+}
+
+// class is the feature class; empty if there is none.
+func (r *Rule) class(features any) (string, error) {
+	v, err := r.feature(features, "class")
+	if err != nil || len(r.Classes) == 0 || v.Kind() != reflect.String {
+		return "", err
+	}
+	return v.String(), nil
 }
 
 // fill writes the features into env. Nil features and, in a map, absent ones are zero.

@@ -48,7 +48,7 @@ func load(base fs.FS, features map[string]any, overrides []Override) (*Set, erro
 		case stepsFile:
 			s.Steps = d.steps(n)
 		case causesFile:
-			s.Edges = d.edges(n)
+			d.causes(s, n)
 		default:
 			r := d.rule(n)
 			if r.ID != "" && n.file.name != r.ID+".yaml" {

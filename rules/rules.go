@@ -33,6 +33,12 @@ type Set struct {
 	Rules []*Rule // in the order of the catalogue
 	Steps []*Step // in the order of steps.yaml
 	Edges []*Edge // in the order of causes.yaml
+	// Unseen are the findings that may stand unseen between a cause and its effect.
+	Unseen []Unseen
+	// Signs are the findings that only say that something else is wrong.
+	Signs []Selector
+
+	signs []placed
 }
 
 // Compile compiles and tries what [Load] has left for later, and returns the mistakes in it. There are none in a
@@ -69,6 +75,14 @@ func (s *Set) Rule(id string) *Rule {
 		}
 	}
 	return nil
+}
+
+// Links is the number of mechanisms by which findings cause others, each of which gives one edge or several.
+func (s *Set) Links() int {
+	if len(s.Edges) == 0 {
+		return 0
+	}
+	return s.Edges[len(s.Edges)-1].Link
 }
 
 // Step is the step with this id, nil if there is none.

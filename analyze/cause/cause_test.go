@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,28 +62,153 @@ func TestLink(t *testing.T) {
 		{"a chain has one root", []*analyze.Finding{starved, pool(time.Second, service), finding("dns-unanswered", 0, resolver, detect.DNSUnanswered{}), loss(500 * time.Millisecond)},
 			[]string{"close-wait:consequence", "pool-exhausted:consequence", "dns-unanswered:consequence", "size-dependent-loss:root"}},
 		{"what comes later is no cause", []*analyze.Finding{loss(30 * time.Second), pool(time.Second, service), starved},
-			[]string{"size-dependent-loss:independent", "pool-exhausted:root", "close-wait:consequence"}},
-		{"what was there when the input began may show later", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{}), pool(time.Second, service)},
-			[]string{"dns-unanswered:root", "pool-exhausted:consequence"}},
-		{"what was not there before begins when it shows", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{Baseline: 20}), pool(time.Second, service)},
-			[]string{"dns-unanswered:root", "pool-exhausted:root"}},
+			[]string{"size-dependent-loss:root", "pool-exhausted:root", "close-wait:consequence"}},
 		{"another host is no consequence", []*analyze.Finding{loss(0), pool(time.Second, stranger)},
 			[]string{"size-dependent-loss:root", "pool-exhausted:root"}},
 		{"a leak is its own cause", []*analyze.Finding{loss(0), leak},
 			[]string{"size-dependent-loss:root", "close-wait:root"}},
+		{"what was there when the input began may show later", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{}), pool(time.Second, service)},
+			[]string{"dns-unanswered:root", "pool-exhausted:consequence"}},
+		{"what was not there before begins when it shows", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{Baseline: 20}), pool(time.Second, service)},
+			[]string{"dns-unanswered:root", "pool-exhausted:root"}},
 		{"information takes no part", []*analyze.Finding{info, pool(time.Second, service)},
 			[]string{"capture-quality:independent", "pool-exhausted:root"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			g.Link(tc.fs, analyze.Local{})
+			g.Link(tc.fs, analyze.Local{}, nil)
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 			shuffled := slices.Clone(tc.fs)
 			slices.Reverse(shuffled)
-			g.Link(shuffled, analyze.Local{})
+			g.Link(shuffled, analyze.Local{}, nil)
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("in reverse order: got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// link is how effect follows from cause; nil if it does not.
+func link(fs []*analyze.Finding, effect, cause string) *analyze.Link {
+	for _, f := range fs {
+		for i := range f.Links {
+			if f.Rule == effect && strings.HasPrefix(f.Links[i].ID, cause+"/") {
+				return &f.Links[i]
+			}
+		}
+	}
+	return nil
+}
+
+// A chain leads through what could not be seen and says so, never through what was ruled out or found elsewhere.
+func TestUnseen(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := cause.New(set)
+	upstream := analyze.Subject{Kind: "upstream", Host: "192.0.2.9", Peer: "198.51.100.2", Port: 443}
+	dead := func() *analyze.Finding {
+		return finding("dead-upstream", 0, upstream, detect.DeadUpstream{Class: "silent"})
+	}
+	starved := func() *analyze.Finding {
+		return finding("close-wait", 4*time.Second, service, detect.CloseWait{Class: "STARVED", Waiting: 20, NeverAnswered: 20})
+	}
+	overflow := func() *analyze.Finding {
+		return finding("retransmission", 6*time.Second, service, detect.Retransmission{Class: "syn", OwnListener: true})
+	}
+	pool := func(at time.Duration, peer string) *analyze.Finding {
+		return finding("pool-exhausted", at, service, detect.PoolExhausted{OutboundPeer: peer, OutboundKind: "tcp", OutboundShare: 0.9})
+	}
+	clear := func(ids ...string) func(string) bool {
+		return func(id string) bool { return slices.Contains(ids, id) }
+	}
+	for _, tc := range []struct {
+		name          string
+		fs            []*analyze.Finding
+		clear         func(string) bool
+		effect, cause string
+		through       []string // nil: no link
+	}{
+		{"the service is slow, unseen", []*analyze.Finding{dead(), starved()}, nil, "close-wait", "dead-upstream", []string{"slow-server[served], not seen"}},
+		{"and its accept queue full", []*analyze.Finding{dead(), overflow()}, nil, "retransmission", "dead-upstream",
+			[]string{"slow-server[served], not seen", "accept-queue, not seen"}},
+		{"the service was measured and is fast, and so is the pool", []*analyze.Finding{dead(), starved()}, clear("slow-server", "pool-exhausted"), "close-wait", "dead-upstream", nil},
+		{"a queue that was seen never fills", []*analyze.Finding{dead(), overflow()}, clear("accept-queue"), "retransmission", "dead-upstream", nil},
+		{"another host", []*analyze.Finding{dead(), finding("close-wait", 4*time.Second, stranger, detect.CloseWait{Class: "STARVED"})}, nil, "close-wait", "dead-upstream", nil},
+		{"the workers wait for another", []*analyze.Finding{dead(), pool(time.Second, "198.51.100.99")}, nil, "pool-exhausted", "dead-upstream", nil},
+		{"the workers wait for it", []*analyze.Finding{dead(), pool(time.Second, upstream.Peer)}, nil, "pool-exhausted", "dead-upstream", []string{}},
+		{"the pool was full before", []*analyze.Finding{finding("surge", 3*time.Second, service, detect.Surge{Class: "single"}), pool(0, ""), starved()},
+			clear("slow-server"), "close-wait", "surge", nil},
+		{"loss towards a client is no slow upstream", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400}), pool(time.Second, "")},
+			nil, "pool-exhausted", "size-dependent-loss", nil},
+		{"loss on the way from an upstream is one, unseen", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, path.Peer)},
+			nil, "pool-exhausted", "size-dependent-loss", []string{"slow-server[called], not seen"}},
+		{"but not the one for which the workers wait", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, "198.51.100.99")},
+			nil, "pool-exhausted", "size-dependent-loss", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g.Link(tc.fs, analyze.Local{}, tc.clear)
+			switch l := link(tc.fs, tc.effect, tc.cause); {
+			case (l != nil) != (tc.through != nil):
+				t.Errorf("%s because of %s: %v", tc.effect, tc.cause, l)
+			case l != nil && !slices.Equal(l.Through, tc.through):
+				t.Errorf("through %v, want %v", l.Through, tc.through)
+			}
+		})
+	}
+}
+
+// What joins two findings by order and the host alone says so, and makes no root confident; an experiment does.
+func TestConfidence(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := finding("dns-delay", 0, resolver, detect.DNSDelay{})
+	served := finding("slow-server", time.Second, service, detect.SlowServer{Class: "served"})
+	cause.New(set).Link([]*analyze.Finding{slow, served}, analyze.Local{}, nil)
+	if served.Role != analyze.Consequence || served.Confidence.Level != "low" || slow.Confidence.Level != "medium" {
+		t.Errorf("the same host: %s %s of a root %s", served.Role, served.Confidence.Level, slow.Confidence.Level)
+	}
+	pool := finding("pool-exhausted", time.Second, service, detect.PoolExhausted{OutboundKind: "dns", OutboundPeer: resolver.Peer, OutboundShare: 1})
+	cause.New(set).Link([]*analyze.Finding{slow, pool}, analyze.Local{}, nil)
+	if pool.Role != analyze.Consequence || pool.Confidence.Level != "high" || slow.Confidence.Level != "high" {
+		t.Errorf("with the experiment: %s %s of a root %s", pool.Role, pool.Confidence.Level, slow.Confidence.Level)
+	}
+	tests := pool.Links[0].Tests
+	if len(tests) != 3 || tests[0] != (analyze.Tried{Test: "order", Result: "proven", Note: "1.00 s before"}) || tests[1].Result != "not_observable" || tests[2].Result != "proven" {
+		t.Errorf("tests %+v", tests)
+	}
+}
+
+// What only says that something else is wrong is no root beside one of its host and time; any other finding is.
+func TestSigns(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		fs   []*analyze.Finding
+		want []string
+	}{
+		{"alone", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "STARVED"})}, []string{"close-wait:root"}},
+		{"before a fault", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "STARVED"}),
+			finding("dns-delay", 9*time.Second, resolver, detect.DNSDelay{Baseline: 0.01})}, []string{"close-wait:independent", "dns-delay:root"}},
+		{"on another host", []*analyze.Finding{finding("close-wait", 0, stranger, detect.CloseWait{Class: "STARVED"}),
+			finding("dns-delay", 9*time.Second, resolver, detect.DNSDelay{})}, []string{"close-wait:root", "dns-delay:root"}},
+		{"long after it", []*analyze.Finding{finding("close-wait", time.Hour, service, detect.CloseWait{Class: "STARVED"}),
+			finding("dns-delay", 0, resolver, detect.DNSDelay{})}, []string{"close-wait:root", "dns-delay:root"}},
+		{"two faults, one without effects", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "LEAK"}),
+			finding("dns-delay", 0, resolver, detect.DNSDelay{}), finding("slow-server", time.Second, service, detect.SlowServer{Class: "served"})},
+			[]string{"close-wait:root", "dns-delay:root", "slow-server:consequence"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cause.New(set).Link(tc.fs, analyze.Local{}, nil)
+			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}
@@ -137,7 +263,7 @@ func BenchmarkLink(b *testing.B) {
 				}[i%6])
 			}
 			for b.Loop() {
-				g.Link(fs, analyze.Local{})
+				g.Link(fs, analyze.Local{}, nil)
 			}
 		})
 	}

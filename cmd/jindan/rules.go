@@ -92,7 +92,7 @@ thresholds.`,
 				}
 				return &status{exitUnusable, fmt.Errorf("%d mistakes; nothing was loaded", n)}
 			}
-			_, err = fmt.Printf("%d rules, %d steps and %d causal links are in order\n", len(set.Rules), len(set.Steps), len(set.Edges))
+			_, err = fmt.Printf("%d rules, %d steps and %d causal links are in order\n", len(set.Rules), len(set.Steps), set.Links())
 			return err
 		},
 	}

@@ -222,6 +222,9 @@ func (p *Pseudonym) finding(f *analyze.Finding) {
 	known := names(f.Host, f.Subject.Host, f.Subject.Peer)
 	f.ID = p.id(f.ID)
 	p.ids(f.Because)
+	for i := range f.Links {
+		f.Links[i].ID = p.id(f.Links[i].ID)
+	}
 	f.Host, f.Subject.Host, f.Subject.Peer = p.address(f.Host), p.address(f.Subject.Host), p.address(f.Subject.Peer)
 	for i := range f.Evidence {
 		e := &f.Evidence[i]

@@ -1,0 +1,201 @@
+package cause
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"jindan/analyze"
+	"jindan/rules"
+)
+
+// maxUnseen is how many findings in a row may stand unseen between a cause and its effect. The longest chain of the
+// rebuilt incident leads from a loss through the slow upstream, the slow service and the full accept queue to the SYNs
+// that nobody answers.
+const maxUnseen = 3
+
+// step of a chain, from an effect towards its cause: what stands at the near end of edge, and is seen or free.
+type step struct {
+	edge  *rules.Edge // leads to the step before
+	place place       // of what the edge leads from
+	class string      // of what the edge leads from
+}
+
+// explain finds the parents of node i: by a link, else through what could not be seen.
+func (w *linking) explain(i int) {
+	n := &w.nodes[i]
+	w.round++
+	w.back(i, &n.place, func(e *rules.Edge) bool { return e.Follows(&n.party) }, n.f.Rule, nil)
+	slices.SortFunc(n.parents, func(a, b parent) int { return cmp.Compare(a.from, b.from) })
+}
+
+// back looks for causes of what is at p, of rule, by the edges that lead there; chain leads on from there to node i.
+func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule string, chain []step) {
+	n := &w.nodes[i]
+	for _, e := range w.to[rule] {
+		if !w.present[e.From.Rule] || !leads(e) {
+			continue
+		}
+		found, tried := 0, 0
+		for _, list := range w.candidates(e, p) {
+			for _, j := range list {
+				if found == maxCauses || tried == maxTried || w.nodes[j].begins > n.f.Onset.Add(e.Slack) {
+					break
+				}
+				if j == i || w.explains[j] == w.round || !w.may(e, j, p, i) {
+					continue
+				}
+				tried++
+				if result, weak, ok := w.try(e, j, chain, i); ok {
+					n.parents = append(n.parents, parent{j, w.route(e, chain), result, weak})
+					w.explains[j] = w.round
+					found++
+				}
+			}
+		}
+	}
+	if len(chain) == maxUnseen || len(n.parents) >= maxCauses {
+		return
+	}
+	for _, e := range w.to[rule] {
+		for _, u := range w.set.Unseen {
+			if u.Rule != e.From.Rule || !leads(e) || !w.reachable(u.Rule) || slices.ContainsFunc(chain, func(s step) bool { return s.edge.From.Rule == u.Rule }) {
+				continue
+			}
+			classes, ok := u.Selector.Meets(e.From)
+			if !ok || w.isClear(u.Rule) {
+				continue
+			}
+			for _, b := range before(u.Subject, e.Identity, p) {
+				if w.seen(u.Selector, e, &b, p) {
+					continue
+				}
+				if len(classes) == 0 {
+					classes = []string{""}
+				}
+				for _, class := range classes {
+					w.back(i, &b, func(up *rules.Edge) bool { return picks(up.To, class) },
+						u.Rule, append(slices.Clone(chain), step{e, b, class}))
+				}
+			}
+		}
+	}
+}
+
+// route is the edges from e to the effect at the other end of chain.
+func (w *linking) route(e *rules.Edge, chain []step) []*rules.Edge {
+	if len(chain) == 0 {
+		return w.alone[e]
+	}
+	edges := []*rules.Edge{e}
+	for _, s := range slices.Backward(chain) {
+		edges = append(edges, s.edge)
+	}
+	return edges
+}
+
+func picks(s rules.Selector, class string) bool {
+	return len(s.Classes) == 0 || slices.Contains(s.Classes, class)
+}
+
+// reachable reports whether a finding is there from which links lead to rule.
+func (w *linking) reachable(rule string) bool {
+	return slices.ContainsFunc(w.into[rule], func(r string) bool { return w.present[r] })
+}
+
+func (w *linking) isClear(rule string) bool {
+	if w.cleared == nil {
+		return false
+	}
+	is, known := w.clear[rule]
+	if !known {
+		is = w.cleared(rule)
+		w.clear[rule] = is
+	}
+	return is
+}
+
+// seen reports whether what s picks was found at b, from where e leads to p: then it is a cause itself, or none.
+func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place) bool {
+	if !w.present[s.Rule] {
+		return false
+	}
+	for _, list := range w.candidates(e, p) {
+		for _, j := range list {
+			m := &w.nodes[j]
+			if e.Is(&m.party) && (b.called() == m.place.called()) && shared(e.Identity, &m.place, p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// may reports whether node j can be the cause, by e, of what is at p and leads to node i: time and place.
+func (w *linking) may(e *rules.Edge, j int, p *place, i int) bool {
+	c := &w.nodes[j]
+	return c.f.LastSeen.Add(memory) >= w.nodes[i].f.Onset && shared(e.Identity, &c.place, p) && e.Is(&c.party)
+}
+
+// try tests whether node j, which may be, is the cause, by e and then by chain, of node i. It returns
+// what the last experiment gave and whether nothing but order and the host speaks for it; not ok if a test refutes it.
+func (w *linking) try(e *rules.Edge, j int, chain []step, i int) (result rules.Result, weak, ok bool) {
+	edge, from, place := e, &w.nodes[j].party, w.nodes[j].place
+	weak = e.Identity == rules.SameHost
+	for k := len(chain) - 1; k >= 0; k-- {
+		s := &chain[k]
+		place = s.place.settled(edge.Identity, &place)
+		to := &rules.Party{Rule: edge.To.Rule, Subject: place.fields()}
+		if s.class != "" {
+			to.Features = map[string]any{"class": s.class}
+		}
+		if ok, err := edge.Leads(from); !ok || err != nil {
+			return "", false, false
+		}
+		// Whom it called may be not known: then the link's conditions cannot be asked.
+		if !place.called() || place.peer != none {
+			if _, ok := holds(edge, from, to); !ok {
+				return "", false, false
+			}
+		}
+		edge, from = s.edge, to
+		weak = weak || edge.Identity == rules.SameHost
+	}
+	result, ok = holds(edge, from, &w.nodes[i].party)
+	return result, weak && result != rules.Proven, ok
+}
+
+// holds makes the tests of an edge between two parties.
+func holds(e *rules.Edge, cause, effect *rules.Party) (rules.Result, bool) {
+	// The edge reports its own arithmetic errors once; here an edge that cannot be computed is none.
+	if ok, err := e.Matches(cause, effect); !ok || err != nil {
+		return "", false
+	}
+	r, err := e.Try(cause, effect)
+	return r, err == nil && r != rules.Refuted
+}
+
+// tests are those that say that c caused n as p has it.
+func (n *node) tests(p *parent, c *node) []analyze.Tried {
+	first, last := p.edges[0], p.edges[len(p.edges)-1]
+	order := analyze.Tried{Test: "order", Result: string(rules.Proven), Note: fmt.Sprintf("%.2f s before", n.f.Onset.Sub(c.f.Onset).Seconds())}
+	if c.f.Onset > n.f.Onset {
+		order.Result = string(rules.NotObservable)
+		order.Note = fmt.Sprintf("first evidence %.2f s later, of %.0f s within which the two cannot be told apart",
+			c.f.Onset.Sub(n.f.Onset).Seconds(), (first.Slack + c.f.Onset.Sub(c.begins)).Seconds())
+	}
+	identity := analyze.Tried{Test: "identity", Result: string(rules.Proven), Note: string(first.Identity)}
+	if first.Identity == rules.SameHost {
+		identity.Result = string(rules.NotObservable)
+		identity.Note += ": nothing narrower was seen"
+	}
+	out := []analyze.Tried{order, identity}
+	if last.Experiment != "" {
+		x := analyze.Tried{Test: "experiment", Result: string(p.experiment)}
+		if p.experiment == rules.Proven {
+			x.Note = last.Proof.En
+		}
+		out = append(out, x)
+	}
+	return out
+}

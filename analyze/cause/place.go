@@ -1,0 +1,204 @@
+package cause
+
+import (
+	"net/netip"
+
+	"jindan/analyze"
+	"jindan/capture"
+	"jindan/rules"
+)
+
+// place is what a finding is about: its subject with addresses, each of which stands for a whole host.
+type place struct {
+	kind       string
+	host, peer capture.Addr // zero: there is none
+	peerAddr   netip.Addr   // as it stands in the subject
+	port       uint16
+	direction  string
+	// free: nothing was found here, and what is zero may be anything.
+	free bool
+}
+
+var none capture.Addr
+
+func placeOf(s analyze.Subject, l analyze.Local) place {
+	p := place{kind: s.Kind, port: s.Port, direction: s.Direction}
+	if ip, err := netip.ParseAddr(s.Host); err == nil {
+		p.host = l.Host(capture.AddrFrom(ip))
+	}
+	if ip, err := netip.ParseAddr(s.Peer); err == nil {
+		p.peer, p.peerAddr = l.Host(capture.AddrFrom(ip)), ip
+	}
+	return p
+}
+
+// ends are the hosts that p concerns.
+func (p *place) ends() []capture.Addr {
+	var out []capture.Addr
+	if p.host != none {
+		out = append(out, p.host)
+	}
+	if p.peer != none && p.peer != p.host {
+		out = append(out, p.peer)
+	}
+	return out
+}
+
+// called reports whether p is about calls to somebody.
+func (p *place) called() bool {
+	return p.kind == analyze.SubjectUpstream || p.kind == analyze.SubjectResolver
+}
+
+// service is the host that listens.
+func (p *place) service() capture.Addr {
+	switch {
+	case p.called():
+		return p.peer
+	case p.kind == analyze.SubjectService, p.kind == analyze.SubjectSource:
+		return p.host
+	}
+	return none
+}
+
+// all reports whether p is the path of a host to all its peers.
+func (p *place) all() bool {
+	return p.kind == analyze.SubjectPath && p.peer == none && p.host != none && !p.free
+}
+
+// shared reports whether a cause at c and an effect at f share what id demands. A path without a peer is that
+// to all peers of its host.
+func shared(id rules.Identity, c, f *place) bool {
+	eq := func(a, b capture.Addr) bool { return a == b || c.free && a == none || f.free && b == none }
+	port := c.port == f.port || c.free && c.port == 0 || f.free && f.port == 0
+	pair := eq(c.host, f.host) && eq(c.peer, f.peer)
+	switch id {
+	case rules.SamePath:
+		return c.all() && (c.host == f.host || c.host == f.peer) || pair || eq(c.host, f.peer) && eq(c.peer, f.host)
+	case rules.SameNet:
+		return c.all() && (c.host == f.host || c.host == f.peer) || pair || c.host != none && eq(c.host, f.host) && sameNet(c.peerAddr, f.peerAddr)
+	case rules.SameService:
+		a, b := c.service(), f.service()
+		if c.called() && f.called() && !eq(c.host, f.host) {
+			return false // two callers of one service
+		}
+		return port && eq(a, b) && (a != none || c.free) && (b != none || f.free)
+	case rules.SameUpstream:
+		return pair && (port || c.port == 0 || f.port == 0)
+	case rules.SameHost:
+		return c.host != none && (eq(c.host, f.host) || c.kind == analyze.SubjectPath && c.peer != none && c.peer == f.host ||
+			f.kind == analyze.SubjectPath && c.host == f.peer)
+	case rules.Within:
+		return c.all() && f.peer != none && (c.host == f.host) == (c.direction == f.direction)
+	case rules.Serves:
+		return c.host != none && eq(c.host, f.peer) && (port || c.port == 0 || f.port == 0)
+	}
+	return false
+}
+
+// sameNet reports whether two addresses are in the same /24 or /64.
+func sameNet(p, q netip.Addr) bool {
+	if !p.IsValid() || !q.IsValid() || p.Is4() != q.Is4() {
+		return false
+	}
+	bits := 24
+	if !p.Is4() {
+		bits = 64
+	}
+	n, _ := p.Prefix(bits)
+	return n.Contains(q)
+}
+
+// before are the places, of a kind, at which a cause would stand that leads to an effect at f by id. What the
+// identity leaves open stays free.
+func before(kind string, id rules.Identity, f *place) []place {
+	p := place{kind: kind, free: true}
+	toCallee := func(callee, caller capture.Addr) {
+		p.port = f.port
+		switch {
+		case p.called():
+			p.host, p.peer = caller, callee
+		case kind == analyze.SubjectService:
+			p.host = callee
+		default:
+			p.host = caller
+		}
+	}
+	switch id {
+	case rules.SamePath, rules.SameNet, rules.SameUpstream, rules.Within:
+		p.host, p.peer, p.peerAddr, p.port = f.host, f.peer, f.peerAddr, f.port
+		if kind == analyze.SubjectService || f.peer == none && !f.free {
+			return nil // one host is no pair of hosts
+		}
+		if id == rules.SamePath && p.called() && !f.called() {
+			other := p
+			other.host, other.peer, other.peerAddr = f.peer, f.host, netip.Addr{}
+			return []place{p, other}
+		}
+	case rules.SameService:
+		caller := none
+		if f.called() {
+			caller = f.host
+		}
+		toCallee(f.service(), caller)
+	case rules.SameHost:
+		p.host = f.host
+		if f.kind == analyze.SubjectPath && f.peer != none {
+			other := p
+			other.host = f.peer
+			return []place{p, other}
+		}
+	case rules.Serves:
+		p.host, p.port = f.peer, f.port
+	}
+	return []place{p}
+}
+
+// settled is the free place p with what a cause at c, to which id joins it, says of it.
+func (p place) settled(id rules.Identity, c *place) place {
+	if p.port == 0 && (id == rules.SameService || id == rules.SameUpstream || c.called() && p.called()) {
+		p.port = c.port
+	}
+	switch id {
+	case rules.Serves:
+		if p.peer == none {
+			p.peer = c.host
+		}
+	case rules.SameService:
+		switch {
+		case p.kind == analyze.SubjectService && p.host == none:
+			p.host = c.service()
+		case p.called() && p.peer == none:
+			p.peer = c.service()
+		}
+		if p.called() && p.host == none && c.called() {
+			p.host = c.host
+		}
+	default:
+		host, peer, peerAddr := c.host, c.peer, c.peerAddr
+		if p.host != none && p.host != host && p.host == peer {
+			host, peer, peerAddr = peer, host, netip.Addr{}
+		}
+		if p.host == none {
+			p.host = host
+		}
+		if p.peer == none && p.kind != analyze.SubjectService {
+			p.peer, p.peerAddr = peer, peerAddr
+		}
+	}
+	return p
+}
+
+// fields are those of a subject at p, as conditions of edges read them.
+func (p *place) fields() map[string]any {
+	text := func(a capture.Addr) string {
+		if a == none {
+			return ""
+		}
+		return a.String()
+	}
+	peer := text(p.peer)
+	if p.peerAddr.IsValid() {
+		peer = p.peerAddr.String()
+	}
+	return map[string]any{"host": text(p.host), "peer": peer, "port": int(p.port), "direction": p.direction}
+}

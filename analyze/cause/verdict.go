@@ -1,0 +1,205 @@
+package cause
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"jindan/analyze"
+	"jindan/rules"
+)
+
+// Diagnose gives a verdict on each step of the catalogue.
+func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Assessed) *analyze.Diagnosis {
+	d := &analyze.Diagnosis{Roots: []string{}, Chain: []string{}}
+	byOnset := slices.Clone(fs)
+	slices.SortStableFunc(byOnset, func(a, b *analyze.Finding) int { return cmp.Compare(a.Onset, b.Onset) })
+	links := 0
+	for _, f := range byOnset {
+		if f.Role == analyze.Root {
+			d.Roots = append(d.Roots, f.ID)
+			d.Chain = append(d.Chain, f.ID)
+		}
+	}
+	for _, f := range byOnset {
+		if f.Role == analyze.Consequence {
+			d.Chain = append(d.Chain, f.ID)
+			links += len(f.Because)
+		}
+	}
+	for _, s := range g.set.Steps {
+		d.Steps = append(d.Steps, g.verdict(s, byOnset, assessed, links))
+	}
+	d.Summary = summary(byOnset)
+	return d
+}
+
+// verdict on one step: what its findings say, else what its detectors assessed, else what is missing.
+func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[string]analyze.Assessed, links int) analyze.StepVerdict {
+	v := analyze.StepVerdict{Step: s.ID, Verdict: analyze.NotAssessable}
+	var said, against []*analyze.Finding
+	for _, f := range fs {
+		switch {
+		case weak(f) || !slices.Contains(f.Steps, s.ID):
+		case g.set.Rule(f.Rule).IsAgainst(f.Features):
+			against = append(against, f)
+		default:
+			said = append(said, f)
+		}
+	}
+	if len(said) > 0 {
+		v.Verdict = analyze.Suspected
+		best := said[0]
+		for _, f := range said {
+			v.Findings = append(v.Findings, f.ID)
+			if verdictOf(f) < verdictOf(best) {
+				best = f
+			}
+		}
+		v.Verdict = [...]analyze.Verdict{analyze.Confirmed, analyze.IsConsequence, analyze.Suspected}[verdictOf(best)]
+		v.Reason = best.Summary
+		return v
+	}
+	if len(against) > 0 {
+		v.Verdict, v.Reason = analyze.RuledOut, against[0].Summary
+		return v
+	}
+	if s.ID == linkageStep && links > 0 {
+		v.Verdict = analyze.Confirmed
+		v.Reason = analyze.Text{
+			En: fmt.Sprintf("%d links between findings verified by order of onset and shared identity.", links),
+			Ko: fmt.Sprintf("발견 사이의 연결 %d개를 발생 순서와 공통 대상으로 확인했습니다.", links),
+		}
+		return v
+	}
+	if s.ID == changeStep {
+		if v, ok := correlate(v, fs); ok {
+			return v
+		}
+	}
+	var clear, open, unseen []analyze.Text
+	for _, r := range g.set.Rules {
+		a, ok := assessed[r.ID]
+		if !ok || !slices.Contains(r.Steps, s.ID) {
+			continue
+		}
+		// A condition that cannot be computed clears nothing; the rule counts it.
+		switch ok, err := r.IsClear(a.Features); {
+		case !a.Assessable:
+			unseen = append(unseen, text(r, "not_assessable", a.Features))
+		case ok && err == nil:
+			clear = append(clear, text(r, "ruled_out", a.Features))
+		default:
+			open = append(open, text(r, "not_assessable", a.Features))
+		}
+	}
+	switch {
+	case len(open) > 0: // one rule of the step that is not cleared leaves the step open, whatever the others say
+		v.Reason = join(open)
+	case len(clear) > 0 && len(unseen) > 0: // what one of them looks at was not there to be seen
+		v.Reason = join(unseen)
+	case len(clear) > 0:
+		v.Verdict = analyze.RuledOut
+		v.Reason = join(clear)
+	case len(unseen) > 0:
+		v.Reason = join(unseen)
+	default:
+		v.Reason = analyze.Text(s.NotAssessable)
+	}
+	return v
+}
+
+const (
+	// changeStep is the step that asks whether the fault followed a change.
+	changeStep = "change-correlation"
+	// changeWithin is how long before an onset a change is a suspect, changeSlack how much later its marker may come:
+	// hosts are sampled once a second.
+	changeWithin = 10 * time.Minute
+	changeSlack  = time.Second
+)
+
+// correlate holds the changes on the host against the onsets of the roots.
+func correlate(v analyze.StepVerdict, fs []*analyze.Finding) (analyze.StepVerdict, bool) {
+	var suspects []analyze.Text
+	changes := false
+	for _, c := range fs {
+		if !slices.Contains(c.Steps, changeStep) {
+			continue
+		}
+		changes = true
+		for _, r := range fs {
+			if r.Role != analyze.Root {
+				continue
+			}
+			if lead := r.Onset.Sub(c.Onset); lead >= -changeSlack && lead <= changeWithin {
+				v.Findings = append(v.Findings, c.ID)
+				suspects = append(suspects, analyze.Text{
+					En: fmt.Sprintf("%s: %.0f s before the onset.", strings.TrimSuffix(c.Summary.En, "."), max(lead.Seconds(), 0)),
+					Ko: fmt.Sprintf("%s: 시작 %.0f초 전.", strings.TrimSuffix(c.Summary.Ko, "."), max(lead.Seconds(), 0)),
+				})
+				break
+			}
+		}
+	}
+	switch {
+	case len(suspects) > 0:
+		v.Verdict, v.Reason = analyze.Suspected, join(suspects)
+	case changes:
+		v.Verdict = analyze.RuledOut
+		v.Reason = analyze.Text{En: "The changes on this host came after the onset, or more than ten minutes before it.", Ko: "이 호스트의 변경은 시작 이후이거나 10분보다 전에 있었습니다."}
+	default:
+		return v, false
+	}
+	return v, true
+}
+
+// text renders a text that needs no subject; a text that cannot be computed is empty.
+func text(r *rules.Rule, which string, features any) analyze.Text {
+	t, _ := r.Text(which, features, nil)
+	return analyze.Text(t)
+}
+
+// linkageStep is the step that asks whether the factors are connected.
+const linkageStep = "linkage"
+
+func verdictOf(f *analyze.Finding) int {
+	switch f.Role {
+	case analyze.Root:
+		return 0
+	case analyze.Consequence:
+		return 1
+	}
+	return 2
+}
+
+func join(ts []analyze.Text) (t analyze.Text) {
+	var en, ko []string
+	for _, x := range ts {
+		en, ko = append(en, x.En), append(ko, x.Ko)
+	}
+	return analyze.Text{En: strings.Join(en, " "), Ko: strings.Join(ko, " ")}
+}
+
+func summary(fs []*analyze.Finding) analyze.Text {
+	var roots []analyze.Text
+	n := 0
+	for _, f := range fs {
+		switch f.Role {
+		case analyze.Root:
+			roots = append(roots, f.Summary)
+		case analyze.Consequence:
+			n++
+		}
+	}
+	if len(roots) == 0 {
+		return analyze.Text{En: "Nothing wrong was found in what this input shows.", Ko: "이 입력에서 볼 수 있는 범위에서는 이상이 없습니다."}
+	}
+	t := join(roots)
+	if n > 0 {
+		t.En += fmt.Sprintf(" Consequences: %d.", n)
+		t.Ko += fmt.Sprintf(" 그 결과로 나타난 현상 %d건.", n)
+	}
+	return t
+}
