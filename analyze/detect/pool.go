@@ -345,5 +345,5 @@ func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
 		calls = calls || len(h.calls.keys)+len(h.asked.keys) > 0
 		return true
 	})
-	return analyze.Assessment{Assessable: calls || d.socks.at != 0, Features: d.most}
+	return analyze.Assessment{Assessable: calls || d.socks.dumps.newest() != 0, Features: d.most}
 }

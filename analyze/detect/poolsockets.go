@@ -14,9 +14,9 @@ import (
 type poolSockets struct {
 	ports  subjects[capture.Endpoint, socketPool] // by listener
 	owners owners
-	waits  string          // what the threads of the process in question wait for
-	at     capture.Instant // newest dump of all sockets
-	full   bool            // some queue is not empty: look more closely
+	waits  string // what the threads of the process in question wait for
+	dumps  dumps  // of all sockets
+	full   bool   // some queue is not empty: look more closely
 	queued map[uint16]uint32
 }
 
@@ -50,7 +50,7 @@ func (d *poolSockets) sample(at capture.Instant, s *capture.Sample) {
 			}
 		}
 		if s.Sockets.States&capture.Established.Mask() != 0 {
-			d.at = at
+			d.dumps.add(at)
 			d.dump(at, s.Sockets)
 		}
 	}
@@ -148,7 +148,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 		w.Ask(analyze.Ask{Full: true})
 	}
 	d.ports.each(func(k capture.Endpoint, x *socketPool) bool {
-		if x.n < 2 || w.End.Sub(d.at) > freshDump {
+		if x.n < 2 || w.End.Sub(d.dumps.newest()) > max(d.dumps.apart, analyze.WindowLength)+analyze.WindowLength {
 			return true
 		}
 		if d.owners.of(x.inodes) == "" || d.waits == "" {
@@ -160,7 +160,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 		}
 		lo, hi := slices.Min(x.accepted[:x.n]), slices.Max(x.accepted[:x.n])
 		f := PoolExhausted{Level: int(hi), Spread: int(hi - lo), Queued: int(x.queue), Outstanding: int(hi + x.queue),
-			Plateau: d.at.Sub(x.since).Seconds(), OldestWait: d.at.Sub(x.since).Seconds(), Abandoned: int(x.gaveUp),
+			Plateau: d.dumps.newest().Sub(x.since).Seconds(), OldestWait: d.dumps.newest().Sub(x.since).Seconds(), Abandoned: int(x.gaveUp),
 			Baseline: max(x.since.Sub(w.First).Seconds(), 0), Sampled: true, Waits: d.waits}
 		if x.calls > 0 {
 			f.OutboundPeer, f.OutboundPort, f.OutboundKind = x.peer.Addr.String(), int(x.peer.Port), "tcp"
@@ -170,9 +170,6 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 		return true
 	})
 }
-
-// freshDump is how old a dump of all sockets may be to speak of now: the interval of the agent's own.
-const freshDump = 15 * analyze.WindowLength
 
 // waiting is what the threads wait for, if the process is known, and whether it speaks for peer.
 func (d *poolSockets) waiting(peer string) string {

@@ -13,6 +13,7 @@ type resentSockets struct {
 	sockets subjects[uint64, resentSocket] // by cookie
 	paths   subjects[way, resentPath]
 	table   uint32
+	dumps   dumps
 }
 
 type resentSocket struct {
@@ -26,6 +27,9 @@ type resentPath struct {
 	resent   subjects[uint64, struct{}] // sockets that have sent again since
 	evidence analyze.Evidence
 	last     capture.Instant
+	before   capture.Instant // the dump before the first of its sockets was seen
+	since    capture.Instant // the dump before the onset: what has been sent again was sent after it
+	onset    capture.Instant // the series', of which since is
 }
 
 func newResentSockets() resentSockets {
@@ -38,6 +42,7 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 		return
 	}
 	d.table++
+	d.dumps.add(at)
 	for i := range t.Sockets {
 		s := &t.Sockets[i]
 		if !s.HasInfo || s.State == capture.Listen {
@@ -59,7 +64,7 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 		}
 		if p.resent.m == nil {
 			p.resent = newSubjects[uint64, struct{}](maxTroubled)
-			p.series.began = at
+			p.before = d.dumps.previous(at)
 		}
 		p.last, p.mss = at, s.Info.SndMSS
 		p.series.add(min(resent, sent+resent), sent, at)
@@ -73,14 +78,12 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 		p.series.roll()
 		if p.series.since.bad == 0 {
 			p.resent = newSubjects[uint64, struct{}](maxTroubled)
+		} else if p.series.onset != p.onset {
+			p.onset, p.since = p.series.onset, d.dumps.previous(p.series.onset)
 		}
 		return at.Sub(p.last) < idleState
 	})
 }
-
-// sampleSlack is how much earlier than the dump that shows it a retransmission may have been: the interval between
-// full dumps.
-const sampleSlack = 15 * time.Second
 
 func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.paths.each(func(k way, p *resentPath) bool {
@@ -89,10 +92,44 @@ func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true
 		}
 		f := Retransmission{Class: "data", Segments: int(s.since.total), Retransmitted: int(s.since.bad), Share: s.since.share(),
-			ShareBefore: s.before.share(), Baseline: s.beforeSpan, Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
+			ShareBefore: s.before.share(), Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
 			MeanSize: float64(p.mss), Sampled: true}
-		emit(analyze.Symptom{Subject: k.subject(w.Local, "data"), Onset: max(s.onset.Add(-sampleSlack), w.First), Features: f,
+		if s.beforeSpan > 0 { // the series counts dumps, which are as far apart as their source is told
+			f.Baseline = p.since.Sub(p.before).Seconds()
+		}
+		emit(analyze.Symptom{Subject: k.subject(w.Local, "data"), Onset: max(p.since, w.First), Features: f,
 			Evidence: []analyze.Evidence{p.evidence}})
 		return true
 	})
+}
+
+// dumps are the times of the newest dumps of all sockets. How far apart they are is the source's affair.
+type dumps struct {
+	at    [seriesLen + 1]capture.Instant // the newest last
+	n     int
+	apart time.Duration // the longest time between two of them
+}
+
+func (d *dumps) add(at capture.Instant) {
+	if d.n > 0 {
+		d.apart = max(d.apart, at.Sub(d.newest()))
+	}
+	if d.n == len(d.at) {
+		copy(d.at[:], d.at[1:])
+		d.n--
+	}
+	d.at[d.n] = at
+	d.n++
+}
+
+func (d *dumps) newest() capture.Instant { return d.at[max(d.n, 1)-1] }
+
+// previous is the newest dump before at; at itself where none is known.
+func (d *dumps) previous(at capture.Instant) capture.Instant {
+	for i := d.n - 1; i >= 0; i-- {
+		if d.at[i] < at {
+			return d.at[i]
+		}
+	}
+	return at
 }

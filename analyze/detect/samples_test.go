@@ -307,15 +307,15 @@ func TestDeadUpstreamSockets(t *testing.T) {
 
 func TestRetransmissionSockets(t *testing.T) {
 	full := gateStates | capture.Established.Mask()
-	resend := func(each uint32) func(*network) {
+	resend := func(each uint32, apart time.Duration) func(*network) {
 		return func(n *network) {
-			every(0, 120*sec, 5*sec, func(at time.Duration, i int) {
+			every(0, 120*sec, apart, func(at time.Duration, i int) {
 				list := []capture.Socket{listener("10.0.0.1:80", 0, 5)}
 				for k := range 20 {
 					s := capture.Socket{State: capture.Established, Local: host("10.0.0.1:80"), Remote: host("10.0.9.9:" + itoa(30000+k)), Inode: 9, Cookie: uint64(k + 1),
 						HasInfo: true, Info: capture.TCPInfo{DataSegsOut: uint32(i * 100), TotalRetrans: 7, SndMSS: 1448}}
 					if at >= 60*sec {
-						s.Info.TotalRetrans += each * uint32(i-11)
+						s.Info.TotalRetrans += each * uint32(i-int(60*sec/apart)+1)
 					}
 					list = append(list, s)
 				}
@@ -325,11 +325,16 @@ func TestRetransmissionSockets(t *testing.T) {
 		}
 	}
 	play(t, newRetransmission, []scene{
-		{name: "8 % sent again", make: resend(8), want: "warn path 10.0.0.1 10.0.9.9", onset: 45 * sec, check: func(t *testing.T, f any) {
-			if r := f.(Retransmission); !r.Sampled || r.Flows != 20 || r.Share < 0.05 {
+		{name: "8 % sent again", make: resend(8, 5*sec), want: "warn path 10.0.0.1 10.0.9.9", onset: 55 * sec, check: func(t *testing.T, f any) {
+			if r := f.(Retransmission); !r.Sampled || r.Flows != 20 || r.Share < 0.05 || r.Baseline != 55 {
 				t.Errorf("%+v", r)
 			}
 		}},
-		{name: "1 % sent again", make: resend(1)},
+		{name: "a dump every 20 s", make: resend(8, 20*sec), want: "warn path 10.0.0.1 10.0.9.9", onset: 40 * sec, check: func(t *testing.T, f any) {
+			if r := f.(Retransmission); r.Baseline != 40 {
+				t.Errorf("%+v", r)
+			}
+		}},
+		{name: "1 % sent again", make: resend(1, 5*sec)},
 	})
 }
