@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"math/bits"
 	"time"
 
 	"jindan/analyze"
@@ -68,6 +69,7 @@ type unansweredState struct {
 	lastAt   capture.Instant
 	total    int              // lookups decided
 	lost     int              // of these
+	asked    int              // questions in them
 	answered bool             // ever
 	stray    capture.Endpoint // newest address that answered in place of the server
 	same     int              // of those lost, asked again under the same id
@@ -177,6 +179,16 @@ func (st *unansweredState) count(l *lookup, b *dnsBin) {
 	}
 	b.total++
 	st.total++
+	st.asked++
+	if l.group != nil {
+		st.asked += max(bits.OnesCount8(l.group.types), 1) - 1
+	}
+}
+
+// missed is the share of lookups of which a capture that loses that share of the packets lacks an answer: it takes one for
+// each of the questions that are asked together.
+func (st *unansweredState) missed(share float64) float64 {
+	return 1 - math.Pow(1-share, max(ratio(st.asked, st.total), 1))
 }
 
 // fail counts the group of l among those that fail, once; it reports whether it did so now.
@@ -295,7 +307,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true
 		}
 		f := DNSUnanswered{Queries: int(s.since.total), Unanswered: int(s.since.bad), Share: s.since.share(),
-			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: lossy}
+			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: st.missed(lossy)}
 		// Without any answer in the capture, nothing tells silence from a direction that was not
 		// captured, unless the host is seen to receive something else.
 		// Most of what its asker asks again under the same id has got no answer, seen or not.
@@ -314,7 +326,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.Silence = silence.Seconds()
 		most := st.since(s.onset, &f)
 		// Many tries of one lookup are independent, too.
-		tolerated := max(w.Params.Float("tolerated"), lossy) // the capture loses answers, too
+		tolerated := max(w.Params.Float("tolerated"), f.CaptureLoss) // the capture loses answers, too
 		f.Chance = min(atLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
 		return true
