@@ -375,12 +375,24 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 		ns = " [" + w.ns + "]"
 	}
 	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, report.Clean(lang.Text(f.Title)), report.Clean(place(f.Subject)))
+	if what == "RESOLVED" {
+		fmt.Fprintf(&b, "%18s%s\n", "", ended(lang, f))
+	}
 	if what == "OPEN" {
 		for _, l := range report.Wrap(lang.Text(f.Summary), cmp.Or(columns(os.Stdout), report.DefaultWidth)-18) {
 			fmt.Fprintf(&b, "%18s%s\n", "", l)
 		}
 	}
 	return b.Bytes()
+}
+
+// ended says since when a finding is over and how long it lasted.
+func ended(lang report.Lang, f *analyze.Finding) string {
+	format := "well since %s; it lasted %s"
+	if lang == report.Korean {
+		format = "%s부터 정상, 지속 시간 %s"
+	}
+	return fmt.Sprintf(format, f.LastSeen.Time().Local().Format("15:04:05"), f.LastSeen.Sub(f.Onset).Round(time.Second))
 }
 
 // place is a subject in a line.

@@ -25,6 +25,7 @@ type analyzeFlags struct {
 	summary bool
 	report  string
 	redact  bool
+	narrow
 }
 
 func newAnalyze(a *app) *cobra.Command {
@@ -54,6 +55,7 @@ input, or a damaged file (diagnosed up to the damage all the same); 130 interrup
 to there). A file that merely ends in its last packet is no error.`,
 		Example: `  jindan analyze server.pcap
   jindan analyze --lang ko -v --tz +09:00 server.pcap
+  jindan analyze --since 2m --until 10:30:00 --filter 'host 10.0.0.7' server.pcap
   jindan analyze --local 10.77.2.2 --fail-on error -o ndjson captures/ >findings.ndjson
   jindan analyze --report incident.html --redact server.pcap
   ssh host tcpdump -U -s 256 -w - | jindan analyze -`,
@@ -66,6 +68,7 @@ to there). A file that merely ends in its last packet is no error.`,
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own (see 'jindan rules check --help')")
 	_ = c.MarkFlagDirname("rules")
 	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of the times in the text: UTC, local, +09:00 or Asia/Seoul")
+	f.narrow.flags(c)
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "text: add evidence with frame numbers and Wireshark filters, remarks, all steps")
 	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
 	c.Flags().StringVar(&f.report, "report", "", "also write a page with pictures to this `file`; - for standard output")
@@ -113,13 +116,16 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if err != nil {
 		return a.failEach(err)
 	}
+	if err := f.compile(tz); err != nil {
+		return err
+	}
 	limitHeap(offlineMemory)
 	in, err := openInput(args)
 	defer in.close()
 	if err != nil {
 		return a.failEach(err)
 	}
-	in.given = slices.Clone(local)
+	in.given, in.only = slices.Clone(local), &f.narrow
 	page, err := openPage(f.report)
 	if err != nil {
 		return err
@@ -146,6 +152,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return err
 	}
 	got := in.report(inErr)
+	got.Part = f.note(report.Lang(a.lang))
 	if err := page.write(ctx, args, got, d, report.Options{Lang: report.Lang(a.lang), Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}, f.redact); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}

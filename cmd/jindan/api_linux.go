@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,11 +180,12 @@ func (ag *agent) metrics(w io.Writer) {
 		counts[k] = n
 	}
 	ag.lock.Unlock()
+	var x exposition
 	gauge := func(name string, v float64, labels ...string) {
-		metrics.WriteGaugeFloat64(w, series(name, labels), v)
+		metrics.WriteGaugeFloat64(x.of(name, "gauge"), series(name, labels), v)
 	}
 	counter := func(name string, v uint64, labels ...string) {
-		metrics.WriteCounterUint64(w, series(name, labels), v)
+		metrics.WriteCounterUint64(x.of(name, "counter"), series(name, labels), v)
 	}
 	gauge("jindan_info", 1, "version", version, "go", runtime.Version())
 	for _, k := range sortedCounts(open) {
@@ -192,19 +194,19 @@ func (ag *agent) metrics(w io.Writer) {
 	for _, k := range sortedCounts(counts) {
 		counter("jindan_findings_total", counts[k], "rule", k.rule, "severity", k.severity)
 	}
-	for _, x := range ag.watches {
+	for _, y := range ag.watches {
 		for _, source := range []string{"sockets", "host", "capture"} {
-			if n, ok := x.failures()[source]; ok {
-				counter("jindan_source_failures_total", n, "netns", x.ns, "source", source)
+			if n, ok := y.failures()[source]; ok {
+				counter("jindan_source_failures_total", n, "netns", y.ns, "source", source)
 			}
 		}
-		if x.live != nil {
-			st := x.live.Stats()
-			counter("jindan_packets_total", st.Packets, "netns", x.ns)
-			counter("jindan_packets_dropped_total", st.Dropped, "netns", x.ns)
+		if y.live != nil {
+			st := y.live.Stats()
+			counter("jindan_packets_total", st.Packets, "netns", y.ns)
+			counter("jindan_packets_dropped_total", st.Dropped, "netns", y.ns)
 		}
-		gauge("jindan_window_age_seconds", x.progress.late().Seconds(), "netns", x.ns)
-		counter("jindan_engine_failures_total", x.progress.failures.Load(), "netns", x.ns)
+		gauge("jindan_window_age_seconds", y.progress.late().Seconds(), "netns", y.ns)
+		counter("jindan_engine_failures_total", y.progress.failures.Load(), "netns", y.ns)
 	}
 	if _, lost, _ := ag.stdout.state(); ag.direct != nil {
 		counter("jindan_stdout_dropped_total", lost)
@@ -222,7 +224,57 @@ func (ag *agent) metrics(w io.Writer) {
 		counter("jindan_spool_resets_total", st.Resets)
 		counter("jindan_spool_lost_total", st.Damaged)
 	}
+	x.write(w)
 	metrics.WriteProcessMetrics(w)
+}
+
+// help is what each metric means, for the HELP line.
+var help = map[string]string{
+	"jindan_info":                  "Version of the agent.",
+	"jindan_findings_open":         "Findings that are open, by rule and severity.",
+	"jindan_findings_total":        "Findings opened since the start, by rule and severity.",
+	"jindan_source_failures_total": "Times that a source could not read what it watches.",
+	"jindan_packets_total":         "Packets that the capture delivered.",
+	"jindan_packets_dropped_total": "Packets that the kernel dropped because the capture was not read in time.",
+	"jindan_window_age_seconds":    "Age of the newest window that the analysis has judged.",
+	"jindan_engine_failures_total": "Times that the analysis failed and began anew.",
+	"jindan_stdout_dropped_total":  "Records that nobody read from standard output in time.",
+	"jindan_sink_sent_total":       "Records that a sink has delivered.",
+	"jindan_sink_retries_total":    "Deliveries that were tried again.",
+	"jindan_sink_rejected_total":   "Records that the receiver of a sink refused for good.",
+	"jindan_sink_dropped_total":    "Records that were lost before a sink had delivered them.",
+	"jindan_sink_lag":              "Records that wait for a sink.",
+	"jindan_spool_bytes":           "Size of the spool.",
+	"jindan_spool_resets_total":    "Times that a damaged spool was set aside.",
+	"jindan_spool_lost_total":      "Records that a damaged spool lost.",
+}
+
+// exposition collects series by metric: the format wants those of one name together, behind their HELP and TYPE.
+type exposition struct {
+	names []string
+	text  map[string]*bytes.Buffer
+}
+
+func (x *exposition) of(name, kind string) io.Writer {
+	if x.text == nil {
+		x.text = make(map[string]*bytes.Buffer)
+	}
+	b := x.text[name]
+	if b == nil {
+		b = new(bytes.Buffer)
+		fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help[name], name, kind)
+		x.text[name] = b
+		x.names = append(x.names, name)
+	}
+	return b
+}
+
+func (x *exposition) write(w io.Writer) {
+	for _, name := range x.names {
+		if _, err := x.text[name].WriteTo(w); err != nil {
+			return // the reader has gone
+		}
+	}
 }
 
 func series(name string, labels []string) string {

@@ -22,6 +22,10 @@ type flowsFlags struct {
 	local   []string
 	dns     bool
 	explain string
+	sort    string
+	top     int
+	zone    string
+	narrow
 }
 
 func newFlows(a *app) *cobra.Command {
@@ -41,7 +45,12 @@ reordering from loss, and counts super-packets as what they stand for.
 
 Rows come in the order in which the connections began, but for those whose addresses and ports
 were used again and those dropped from a full table (500,000 connections): these come at once.
-CSV and text hold one kind of rows: DNS if --dns is given, else TCP.
+CSV and text hold one kind of rows: DNS if --dns is given, else TCP. On a terminal, columns that do
+not fit are left out.
+
+--sort gives the rows in the order of a column, the largest first (start: the earliest), at the end of the input;
+--top only the first of them. The columns of connections: start, duration, packets, bytes, resent, lost, handshake, first-byte.
+Of DNS: start, latency, tries.
 
 --explain tells the story of connections in words instead, with frame numbers: what was sent in vain, how
 long nothing passed, whose window was closed, who ended it. Alone it tells of those that fared ill;
@@ -49,6 +58,7 @@ long nothing passed, whose window was closed, who ended it. Alone it tells of th
 joined by commas.`,
 		Example: `  jindan flows server.pcap
   jindan flows -o ndjson server.pcap | jq 'select(.retransmit_server > 0)'
+  jindan flows --sort resent --top 20 --since 2m --filter 'port 443' server.pcap
   jindan flows -o csv --dns server.pcap >dns.csv
   jindan flows --explain stuck.pcap
   jindan flows --explain=10.0.0.7:443 --lang ko server.pcap`,
@@ -60,7 +70,12 @@ joined by commas.`,
 	c.Flags().BoolVar(&f.dns, "dns", false, "also list DNS transactions (csv and text: instead)")
 	c.Flags().StringVar(&f.explain, "explain", "", "tell the story of the connections that match `filter`, in words (alone: those that fared ill)")
 	c.Flags().Lookup("explain").NoOptDefVal = "ill"
+	c.Flags().StringVar(&f.sort, "sort", "", "order by `column`, see above (default the order in which they began)")
+	c.Flags().IntVar(&f.top, "top", 0, "only the first `n` rows of that order (without --sort: of bytes, or latency)")
+	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of clock times in --since and --until: UTC, local, +09:00 or Asia/Seoul")
+	f.narrow.flags(c)
 	fixed(c, "output", "ndjson", "csv", "text")
+	fixed(c, "sort", slices.Concat(sortColumns(false), sortColumns(true))...)
 	return c
 }
 
@@ -85,29 +100,48 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err != nil {
 		return err
 	}
+	tz, err := zone(f.zone)
+	if err != nil {
+		return err
+	}
+	if err := f.compile(tz); err != nil {
+		return err
+	}
 	limitHeap(offlineMemory)
 	in, err := openInput(args)
 	defer in.close()
 	if err != nil {
 		return a.failEach(err)
 	}
-	in.given = slices.Clone(local)
+	in.given, in.only = slices.Clone(local), &f.narrow
 	p := startProgress(in)
 	defer p.stop()
 
+	width := 0 // of a file or pipe there is none
+	if isTerminal(os.Stdout) {
+		width = columns(os.Stdout)
+	}
 	out := bufio.NewWriterSize(os.Stdout, 64<<10)
 	var w *rows
 	if f.explain != "" {
 		w = newStories(out, f.output, report.Lang(a.lang))
 	} else {
-		w = newRows(out, f.output, f.dns)
+		w = newRows(out, f.output, f.dns, width)
+	}
+	sorted, err := sortRows(w, &f)
+	if err != nil {
+		return err
 	}
 	t := newTracker(w, f, local, wanted)
 	inErr := in.read(ctx, t.observe)
 	if w.err == nil {
 		t.table.Close()
+		sorted.flush()
 	}
 	p.stop()
+	if note := f.note(report.Lang(a.lang)); note != "" {
+		a.log.Info().Msg(note)
+	}
 	if err := errors.Join(w.err, out.Flush()); err != nil {
 		return fmt.Errorf("write the rows: %w", err)
 	}

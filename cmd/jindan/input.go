@@ -30,6 +30,7 @@ type input struct {
 	refused  []report.File
 	// given are addresses that are said to be this host's and that no packet has had so far.
 	given []netip.Prefix
+	only  *narrow // the part that is looked at; nil: all of it
 }
 
 // captureFile is a file of packets.
@@ -137,7 +138,11 @@ func (in *input) close() {
 // read gives everything to out in the order of time. Files that break off do not end
 // it; their errors come back joined.
 func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error {
-	return capture.Merge(ctx, in.sources, 0, func(b *capture.Batch) error {
+	err := capture.Merge(ctx, in.sources, 0, func(b *capture.Batch) error {
+		b, err := in.only.part(b)
+		if err != nil {
+			return err
+		}
 		for i := 0; len(in.given) > 0 && i < len(b.Obs); i++ {
 			if o := &b.Obs[i]; o.Kind == capture.KindPacket {
 				in.given = slices.DeleteFunc(in.given, func(g netip.Prefix) bool {
@@ -147,6 +152,10 @@ func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error
 		}
 		return out(b)
 	})
+	if errors.Is(err, errBehind) {
+		return nil
+	}
+	return err
 }
 
 // report says what was read. err is what read returned.

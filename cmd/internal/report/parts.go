@@ -176,6 +176,9 @@ func (r *text) reason(k string) string {
 // notes are what the user must know of the files before trusting the rest.
 func (r *text) notes() []string {
 	var ns []string
+	if r.in.Part != "" {
+		ns = append(ns, r.in.Part)
+	}
 	for _, a := range r.in.Strangers {
 		ns = append(ns, fmt.Sprintf(r.pick("%s, given as this host, is nowhere in this input: what was judged is seen from a host that was not there.",
 			"이 호스트로 지정한 %s 주소가 입력에 없습니다. 존재하지 않는 호스트의 관점에서 판정했습니다."), a))

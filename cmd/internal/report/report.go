@@ -52,6 +52,8 @@ type Input struct {
 	Strangers []string
 	// Digest and Rules identify the input and the catalogue on a page; empty: they are not told.
 	Digest, Rules string
+	// Part says which part of the input was looked at; empty: all of it.
+	Part string
 }
 
 // File is one capture file of the input.
