@@ -73,6 +73,9 @@ func (e *Engine) assess() map[string]Assessed {
 	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
 	assessed := make(map[string]Assessed)
 	for i, d := range e.detectors {
+		if _, ok := d.(Comparer); ok && e.w.Points == nil {
+			continue
+		}
 		w := e.w
 		w.Params = e.rules[i].Params
 		assessed[e.rules[i].ID] = Assessed{e.rules[i], d.Assess(&w)}

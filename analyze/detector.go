@@ -8,6 +8,7 @@ package analyze
 
 import (
 	"jindan/analyze/flow"
+	"jindan/analyze/points"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -61,6 +62,12 @@ type Watcher interface {
 	Seal(w *Window)
 }
 
+// Comparer is a Detector that looks at what several capture points saw: where there is one point only, it has no say.
+type Comparer interface {
+	Detector
+	Compares()
+}
+
 // Ask is what the engine would like to see more of. The answer, if there is one, comes as an
 // observation like any other.
 type Ask struct {
@@ -105,6 +112,8 @@ type Window struct {
 	// First is the time of the first observation of the run: what began in the first
 	// moments may have begun before.
 	First capture.Instant
+	// Points is what the comparison of several capture points found; nil where there is one.
+	Points *points.Report
 	// Final is set for the last window of a run.
 	Final bool
 	// Have says which inputs have spoken in the last seconds.

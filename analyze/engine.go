@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"jindan/analyze/flow"
+	"jindan/analyze/points"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -60,6 +61,8 @@ type Options struct {
 	// Retain is how long a finding that has resolved stays in the diagnosis; 0: to the end.
 	Retain time.Duration
 	Ask    func(Ask) // see Window.Ask; called while the engine observes, must not block
+	// Points is what the comparison of several capture points found, of which the input is one.
+	Points *points.Report
 	// Beside, if there is one, runs detectors while the flow table goes on: less time, for some more CPU. The records are the same.
 	Beside Beside
 	// Watch, if there is one, looks on. The records are the same.
@@ -138,7 +141,7 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	}
 	e.table = flow.New(o.Flow)
 	e.w.Flows = e.table
-	e.w.Ask = o.Ask
+	e.w.Ask, e.w.Points = o.Ask, o.Points
 	return e, nil
 }
 

@@ -55,13 +55,14 @@ type Text struct {
 //	resolver  the asking host      the DNS server    its port
 //	source    the listener's host  who connects      listener's port
 //	host      the host             –                 –
+//	segment   who should receive   who sent          –            Segment names two capture points, in the order of the packets
 type Subject struct {
 	Kind      string `json:"kind"`
 	Host      string `json:"host,omitempty"`
 	Peer      string `json:"peer,omitempty"`
 	Port      uint16 `json:"port,omitempty"`
 	Direction string `json:"direction,omitempty"` // of a path: inbound or outbound, as seen from Host
-	Segment   string `json:"segment,omitempty"`   // of a path or service: data, syn or syn-ack
+	Segment   string `json:"segment,omitempty"`   // of a path or service: data, syn or syn-ack; of a segment: "point → point"
 }
 
 // The kinds of subject.
@@ -73,6 +74,7 @@ const (
 	SubjectResolver = "resolver"
 	SubjectSource   = "source"
 	SubjectHost     = "host"
+	SubjectSegment  = "segment"
 )
 
 // Key is s as one comparable, sortable string.

@@ -40,7 +40,8 @@ func TestCauses(t *testing.T) {
 			t.Errorf("%s leads to %v", root, got)
 		}
 	}
-	if n := s.Links(); n > 40 {
+	// 40 of what one capture point shows, and one of several points.
+	if n := s.Links(); n > 41 {
 		t.Errorf("%d links; direct mechanisms only, the engine composes the chains", n)
 	}
 	for _, e := range s.Edges {

@@ -42,6 +42,9 @@ func All() []analyze.Detector {
 		newChange(),
 		newAbnormalTermination(),
 		newSlowReceiver(),
+		newSegments("segment-size-loss"),
+		newSegments("segment-loss"),
+		newSegments("segment-reset"),
 	}
 }
 

@@ -300,10 +300,11 @@ func features(fs []*analyze.Finding) (out []any) {
 	return out
 }
 
-// samples reports whether d reads samples of the host.
+// samples reports whether d reads samples of the host, or what several points saw: it needs no events.
 func samples(d analyze.Detector) bool {
 	_, ok := d.(analyze.Sampler)
-	return ok
+	_, compares := d.(analyze.Comparer)
+	return ok || compares
 }
 
 func TestSpecs(t *testing.T) {

@@ -28,6 +28,7 @@ type Analysis struct {
 	free      []uint32
 	openings  openings
 	services  map[service]*asked
+	orders    map[service][MaxPoints * (MaxPoints - 1) / 2]int8 // see known
 
 	recs       []record
 	buckets    []uint32
@@ -37,11 +38,13 @@ type Analysis struct {
 	edges  [MaxPoints][MaxPoints]*Edge
 	clocks [MaxPoints][MaxPoints]*envelope
 	legs   []leg
+	shared [MaxPoints]uint8 // points that saw a connection which this one saw, too
 }
 
 // New begins to compare points, in the order in which packets pass them as far as that is known.
 func New(pts []Point, o Options) *Analysis {
-	a := &Analysis{o: o, report: &Report{Points: pts, At: make([]At, len(pts))}, flows: make(map[flowKey]flowRef), services: make(map[service]*asked)}
+	a := &Analysis{o: o, report: &Report{Points: pts, At: make([]At, len(pts))}, flows: make(map[flowKey]flowRef), services: make(map[service]*asked),
+		orders: make(map[service][MaxPoints * (MaxPoints - 1) / 2]int8)}
 	a.recs, a.buckets = make([]record, 1<<12), make([]uint32, 1<<12)
 	a.head, a.tail = 1, 1
 	last := capture.Instant(math.MinInt64)

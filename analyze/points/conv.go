@@ -40,6 +40,8 @@ type conv struct {
 	unit        [2]uint32          // bytes of a full segment
 	chain       [2]uint32          // the newest record
 	dsack       [2]uint32
+	// votes: how often the second of two points showed a direction later than the first one, less how often sooner.
+	votes       [2][MaxPoints * (MaxPoints - 1) / 2]int8
 	waiting     uint8 // points at which a request has no answer yet
 	asked       [MaxPoints]capture.Instant
 	bytes       [2]uint64
@@ -241,6 +243,14 @@ func (a *Analysis) way(c *conv) []uint8 {
 		if h := c.hops(p, q); h != 0 {
 			return h > 0
 		}
+		// Whatever their clocks show: in both directions only one order is possible.
+		if there, back := c.vote(0, p, q), c.vote(1, p, q); there > 0 && back < 0 || there < 0 && back > 0 {
+			a.known(c, p, q, there > 0)
+			return there > 0
+		}
+		if h := a.hint(c, p, q); h != 0 {
+			return h > 0
+		}
 		b := int(a.o.Before[p][q])
 		if b == 0 {
 			b = q - p
@@ -275,4 +285,59 @@ func (c *conv) hops(p, q int) int {
 		return -1
 	}
 	return 0
+}
+
+// voter is where the votes on two points are, p before q.
+func voter(p, q int) int { return q*(q-1)/2 + p }
+
+// vote is positive if what a direction sends shows later at q than at p.
+func (c *conv) vote(dir, p, q int) int {
+	if p > q {
+		return -int(c.votes[dir][voter(q, p)])
+	}
+	return int(c.votes[dir][voter(p, q)])
+}
+
+// timed notes that a record has come by pt.
+func (c *conv) timed(r *record, pt int) {
+	for q := range MaxPoints {
+		if q == pt || r.mask>>q&1 == 0 {
+			continue
+		}
+		later := r.off[pt] > r.off[q]
+		if r.off[pt] == r.off[q] {
+			continue
+		}
+		v := &c.votes[r.dir][voter(min(pt, q), max(pt, q))]
+		switch {
+		case later == (pt > q) && *v < 100:
+			*v++
+		case later != (pt > q) && *v > -100:
+			*v--
+		}
+	}
+}
+
+// known notes for other connections to the same service in which order packets pass two points.
+func (a *Analysis) known(c *conv, p, q int, before bool) {
+	s := service{c.ends[1], c.proto}
+	if _, ok := a.orders[s]; !ok && len(a.orders) >= maxServices {
+		return
+	}
+	o := a.orders[s]
+	o[voter(min(p, q), max(p, q))] = 1
+	if before != (p < q) {
+		o[voter(min(p, q), max(p, q))] = -1
+	}
+	a.orders[s] = o
+}
+
+// hint is positive if other connections to the same service pass p before q.
+func (a *Analysis) hint(c *conv, p, q int) int {
+	o := a.orders[service{c.ends[1], c.proto}]
+	h := int(o[voter(min(p, q), max(p, q))])
+	if p > q {
+		h = -h
+	}
+	return h
 }

@@ -88,6 +88,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	if r.kind == bare {
 		e.Bare++
 	}
+	e.ways[r.dir]++
 	pair := e.pair(c, r.dir)
 	pair.In++
 	switch {
@@ -117,6 +118,7 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	if r.kind == bare {
 		e.Bare++
 	}
+	e.ways[r.dir]++
 	e.pair(c, r.dir).In++
 	e.series.add(r.at, 0)
 	if r.mask>>p&1 == 0 || r.mask>>q&1 == 0 {
@@ -262,6 +264,9 @@ func (a *Analysis) conclude(c *conv) {
 		v.first, v.last = min(v.first, c.first), max(v.last, c.last)
 	}
 	if way := a.way(c); len(way) > 1 {
+		for _, p := range way {
+			a.shared[p] |= c.pts
+		}
 		a.compareSyns(c, way)
 	}
 	a.legs = appendLeg(a.legs, c)

@@ -137,6 +137,7 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 			}
 			r.mask |= 1 << pt
 			r.off[pt] = int32(at.Sub(r.at) / time.Microsecond)
+			c.timed(r, pt)
 			if several {
 				r.marks |= joined
 			}

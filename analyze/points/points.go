@@ -48,6 +48,8 @@ type Point struct {
 	Name string
 	// Shift is added to a time of this point to make it one of the first point. See Alignment.
 	Shift time.Duration
+	// Joined is false where nothing tells how this point's clock stands to that of the first one.
+	Joined bool
 	// First and Last are the times of its first and last packet, aligned.
 	First, Last capture.Instant
 }
@@ -77,6 +79,7 @@ func (s *Sizes) All() uint64 { return s.Sum(0, Bins) }
 // Edge is what happened between two points, on the way from one to the other.
 type Edge struct {
 	From, To int
+	Way      int // 0: mostly of whoever opened the connection; 1: to it
 	// In are the segments that left From or passed it unseen, Lost those of them that did not reach To, Absent those that To does
 	// not show while nothing tells whether they passed.
 	In, Lost, Absent Sizes
@@ -100,6 +103,7 @@ type Edge struct {
 	Changed         Changes
 	Delays          Delays
 	series          series
+	ways            [2]uint64
 	pairs           map[[2]capture.Addr]*Pair
 }
 
@@ -137,3 +141,8 @@ type At struct {
 
 // MissShare is the share of the segments that the capture missed, at most, with 95 % confidence.
 func (a *At) MissShare() float64 { return atMost(a.Missed, a.Missed+a.Seen) }
+
+// MissedOf is the share of the segments of a direction that the capture missed: near 1 where it holds one direction only.
+func (a *At) MissedOf(dir int) float64 {
+	return float64(a.MissedDir[dir]) / float64(max(1, a.MissedDir[dir]+a.SeenDir[dir]))
+}

@@ -17,8 +17,10 @@ type Report struct {
 	Clocks  []Offset // of neighbours
 	Borders []Border
 	Apart   [][2]int // neighbours that have nothing in common
-	Refused uint64   // packets of connections beyond what is followed at a time
-	Early   uint64   // segments judged before their time
+	// Lead is how much later the times of the first point are than those of the one that is looked at closer.
+	Lead    capture.Instant
+	Refused uint64 // packets of connections beyond what is followed at a time
+	Early   uint64 // segments judged before their time
 }
 
 // Offset is how far the clock of To is ahead of that of From, in the middle of the time that both saw.
@@ -92,7 +94,7 @@ func (a *Analysis) sum() *Report {
 				r.Edges = append(r.Edges, e)
 			}
 		}
-		if p+1 < n && a.edges[p][p+1] == nil && a.edges[p+1][p] == nil {
+		if p+1 < n && a.shared[p]>>(p+1)&1 == 0 {
 			a.apart(p, p+1)
 		}
 	}
@@ -126,6 +128,9 @@ func (e *Edge) sum(c *Clock) {
 	})
 	if len(all) > 0 {
 		e.Worst = *all[0]
+	}
+	if e.ways[1] > e.ways[0] {
+		e.Way = 1
 	}
 	e.Onset, e.Before, e.Since = e.series.change()
 	e.Delays.sum(c, e.From > e.To)
@@ -302,20 +307,20 @@ const (
 
 // Row is one connection with what each point saw of it.
 type Row struct {
-	Kind    string          `json:"kind"` // points
-	Client  string          `json:"client"`
-	Server  string          `json:"server"`
-	Proto   string          `json:"proto"`
-	First   capture.Instant `json:"first"`
-	Last    capture.Instant `json:"last"`
-	Way     []string        `json:"way"`            // points in the order in which the client's packets pass them
-	Client2 []uint32        `json:"client_packets"` // at each of them
-	Server2 []uint32        `json:"server_packets"`
-	LostC   []uint32        `json:"client_lost"` // of the client's segments, behind each of them
-	LostS   []uint32        `json:"server_lost"`
-	Missed  []uint32        `json:"missed"` // passed and not captured, at each of them
-	Bytes   [2]uint64       `json:"bytes"`  // sent by the client, by the server
-	NAT     bool            `json:"translated"`
+	Kind          string          `json:"kind"` // points
+	Client        string          `json:"client"`
+	Server        string          `json:"server"`
+	Proto         string          `json:"proto"`
+	First         capture.Instant `json:"first"`
+	Last          capture.Instant `json:"last"`
+	Way           []string        `json:"way"`            // points in the order in which the client's packets pass them
+	ClientPackets []uint32        `json:"client_packets"` // at each of them
+	ServerPackets []uint32        `json:"server_packets"`
+	ClientLost    []uint32        `json:"client_lost"` // of the client's segments, behind each of them
+	ServerLost    []uint32        `json:"server_lost"`
+	Missed        []uint32        `json:"missed"` // passed and not captured, at each of them
+	Bytes         [2]uint64       `json:"bytes"`  // sent by the client, by the server
+	NAT           bool            `json:"translated"`
 }
 
 func (a *Analysis) row(c *conv) *Row {
@@ -325,8 +330,8 @@ func (a *Analysis) row(c *conv) *Row {
 	}
 	for _, p := range a.way(c) {
 		r.Way = append(r.Way, a.report.Points[p].Name)
-		r.Client2, r.Server2 = append(r.Client2, c.seen[0][p]), append(r.Server2, c.seen[1][p])
-		r.LostC, r.LostS = append(r.LostC, c.lostAt[0][p]), append(r.LostS, c.lostAt[1][p])
+		r.ClientPackets, r.ServerPackets = append(r.ClientPackets, c.seen[0][p]), append(r.ServerPackets, c.seen[1][p])
+		r.ClientLost, r.ServerLost = append(r.ClientLost, c.lostAt[0][p]), append(r.ServerLost, c.lostAt[1][p])
 		r.Missed = append(r.Missed, c.missed[p])
 	}
 	return r

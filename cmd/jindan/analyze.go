@@ -25,6 +25,7 @@ type analyzeFlags struct {
 	summary bool
 	report  string
 	redact  bool
+	points  []string
 	narrow
 }
 
@@ -50,6 +51,10 @@ page has both. --redact replaces addresses and names by labels that are the same
 "This host" is the address given by --local, else the one that the capture marks as sending or
 receiving, else the one that nearly all connections have in common; the text says which.
 
+--point NAME=FILE compares captures of the same traffic at several points: between which two of them, and in
+which direction, packets are lost, delayed, doubled or made. Points may be given in any order; their clocks are told
+from the traffic. The rest of the diagnosis is that of one of them, the nearest to the services.
+
 Exit status: 0 done, whatever was found; 1 a finding reached --fail-on; 2 unusable arguments or
 input, or a damaged file (diagnosed up to the damage all the same); 130 interrupted (diagnosed up
 to there). A file that merely ends in its last packet is no error.`,
@@ -58,8 +63,9 @@ to there). A file that merely ends in its last packet is no error.`,
   jindan analyze --since 2m --until 10:30:00 --filter 'host 10.0.0.7' server.pcap
   jindan analyze --local 10.77.2.2 --fail-on error -o ndjson captures/ >findings.ndjson
   jindan analyze --report incident.html --redact server.pcap
+  jindan analyze --point client=c.pcap --point l4=l.pcap --point server=s.pcap
   ssh host tcpdump -U -s 256 -w - | jindan analyze -`,
-		Args: someArgs("capture files, directories, or - for standard input"),
+		Args: pointArgs(&f.points),
 		RunE: func(c *cobra.Command, args []string) error { return a.analyze(c.Context(), args, f) },
 	}
 	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: text, ndjson or ecs (default text on a terminal, else ndjson)")
@@ -73,6 +79,7 @@ to there). A file that merely ends in its last packet is no error.`,
 	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
 	c.Flags().StringVar(&f.report, "report", "", "also write a page with pictures to this `file`; - for standard output")
 	c.Flags().BoolVar(&f.redact, "redact", false, "in the page: labels instead of addresses and names")
+	c.Flags().StringArrayVar(&f.points, "point", nil, "`NAME=FILE`: a capture, or a recording, of one of several points on the path; repeatable")
 	fixed(c, "output", "text", "ndjson", "ecs")
 	fixed(c, "fail-on", "warn", "error")
 	return c
@@ -120,6 +127,16 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return err
 	}
 	limitHeap(offlineMemory)
+	var cmp *compared
+	if len(f.points) > 0 {
+		if f.set() {
+			return errNarrowPoints
+		}
+		if cmp, err = a.comparePoints(ctx, f.points, nil); err != nil {
+			return a.failEach(err)
+		}
+		args = cmp.main
+	}
 	in, err := openInput(args)
 	defer in.close()
 	if err != nil {
@@ -131,6 +148,9 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return err
 	}
 	defer page.discard()
+	if cmp != nil {
+		in.points = cmp.report
+	}
 
 	out := bufio.NewWriter(os.Stdout)
 	records := report.NewRecords(out, f.output == "ecs")
@@ -159,8 +179,11 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if f.report == "-" {
 		// The page is what was asked for.
 	} else if f.output == "text" {
-		err = report.Text(out, got, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout),
-			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)})
+		if cmp != nil {
+			_, err = out.WriteString(report.Points(cmp.report, cmp.closer, d, set, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Color: a.wantColor(os.Stdout)}))
+		}
+		err = errors.Join(err, report.Text(out, got, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout),
+			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}))
 	} else {
 		err = records.Diagnosis(d)
 	}

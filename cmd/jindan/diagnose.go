@@ -48,6 +48,7 @@ func diagnoseWatched(ctx context.Context, in *input, set *rules.Set, local []net
 			return nil, nil, err
 		}
 	}
+	o.Points = in.points
 	if local != nil {
 		o.Local = local
 	}

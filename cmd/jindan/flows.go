@@ -3,16 +3,19 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/points"
 	"jindan/capture"
 	"jindan/cmd/internal/report"
 )
@@ -22,6 +25,7 @@ type flowsFlags struct {
 	local   []string
 	dns     bool
 	explain string
+	points  []string
 	sort    string
 	top     int
 	zone    string
@@ -62,7 +66,7 @@ joined by commas.`,
   jindan flows -o csv --dns server.pcap >dns.csv
   jindan flows --explain stuck.pcap
   jindan flows --explain=10.0.0.7:443 --lang ko server.pcap`,
-		Args: someArgs("capture files, directories, or - for standard input"),
+		Args: pointArgs(&f.points),
 		RunE: func(c *cobra.Command, args []string) error { return a.flows(c.Context(), args, f) },
 	}
 	c.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: ndjson, csv or text (default text on a terminal, else ndjson)")
@@ -70,6 +74,7 @@ joined by commas.`,
 	c.Flags().BoolVar(&f.dns, "dns", false, "also list DNS transactions (csv and text: instead)")
 	c.Flags().StringVar(&f.explain, "explain", "", "tell the story of the connections that match `filter`, in words (alone: those that fared ill)")
 	c.Flags().Lookup("explain").NoOptDefVal = "ill"
+	c.Flags().StringArrayVar(&f.points, "point", nil, "`NAME=FILE`: a row for each connection with its packets at each of several points; repeatable")
 	c.Flags().StringVar(&f.sort, "sort", "", "order by `column`, see above (default the order in which they began)")
 	c.Flags().IntVar(&f.top, "top", 0, "only the first `n` rows of that order (without --sort: of bytes, or latency)")
 	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of clock times in --since and --until: UTC, local, +09:00 or Asia/Seoul")
@@ -108,6 +113,12 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 		return err
 	}
 	limitHeap(offlineMemory)
+	if len(f.points) > 0 {
+		if f.set() {
+			return errNarrowPoints
+		}
+		return a.flowsOfPoints(ctx, f)
+	}
 	in, err := openInput(args)
 	defer in.close()
 	if err != nil {
@@ -147,6 +158,47 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	}
 	if code := a.complain(in, in.report(inErr), inErr); code != exitDone {
 		return &status{code: code}
+	}
+	return nil
+}
+
+// flowsOfPoints lists connections with what each of several points saw of them.
+func (a *app) flowsOfPoints(ctx context.Context, f flowsFlags) error {
+	if f.dns || f.explain != "" || f.output == "csv" {
+		return errors.New("--point goes with text and ndjson, and with neither --dns nor --explain")
+	}
+	out := bufio.NewWriterSize(os.Stdout, 64<<10)
+	var failed error
+	enc := json.NewEncoder(out)
+	if f.output == "text" {
+		_, failed = fmt.Fprintf(out, "%-15s  %-5s  %-21s  %-21s  %s\n", "START (UTC)", "PROTO", "CLIENT", "SERVER", "PACKETS AT EACH POINT (client/server), LOST BEHIND IT, MISSED BY IT")
+	}
+	_, err := a.comparePoints(ctx, f.points, func(r *points.Row) {
+		if failed != nil {
+			return
+		}
+		if f.output != "text" {
+			failed = enc.Encode(r)
+			return
+		}
+		var at []string
+		for i, name := range r.Way {
+			s := fmt.Sprintf("%s %d/%d", name, r.ClientPackets[i], r.ServerPackets[i])
+			if n, m := r.ClientLost[i], r.ServerLost[i]; n+m > 0 {
+				s += fmt.Sprintf(" lost %d/%d", n, m)
+			}
+			if n := r.Missed[i]; n > 0 {
+				s += fmt.Sprintf(" missed %d", n)
+			}
+			at = append(at, s)
+		}
+		_, failed = fmt.Fprintf(out, "%-15s  %-5s  %-21s  %-21s  %s\n", hour(r.First), r.Proto, r.Client, r.Server, report.Clean(strings.Join(at, " | ")))
+	})
+	if err != nil {
+		return a.failEach(err)
+	}
+	if err := errors.Join(failed, out.Flush()); err != nil {
+		return fmt.Errorf("write the rows: %w", err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"jindan/analyze/points"
 	"jindan/capture"
 	"jindan/capture/decode"
 	"jindan/capture/pcapfile"
@@ -28,6 +29,8 @@ type input struct {
 	// unusable are the arguments and files that could not be opened, with the reason.
 	unusable []error
 	refused  []report.File
+	// points is what the comparison of several points found, of which this is one.
+	points *points.Report
 	// given are addresses that are said to be this host's and that no packet has had so far.
 	given []netip.Prefix
 	only  *narrow // the part that is looked at; nil: all of it

@@ -223,6 +223,20 @@ func someArgs(what string) cobra.PositionalArgs {
 	}
 }
 
+// pointArgs demands files, unless points are given in their place.
+func pointArgs(given *[]string) cobra.PositionalArgs {
+	some := someArgs("capture files, directories, or - for standard input")
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(*given) == 0:
+			return some(c, args)
+		case len(args) > 0:
+			return fmt.Errorf("%q: with --point, each file belongs to a point: --point NAME=FILE", args[0])
+		}
+		return nil
+	}
+}
+
 // oneOf checks the value of a flag.
 func oneOf(flag, value string, allowed ...string) error {
 	for _, s := range allowed {

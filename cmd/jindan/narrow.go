@@ -33,6 +33,13 @@ func (n *narrow) flags(c *cobra.Command) {
 	c.Flags().StringVar(&n.filter, "filter", "", "look only at packets that match `filter` in tcpdump's syntax")
 }
 
+// set reports whether anything is to be left out.
+func (n *narrow) set() bool { return n.since != "" || n.until != "" || n.filter != "" }
+
+// errNarrowPoints: what is left out at one point would be taken for lost there.
+var errNarrowPoints = errors.New("--since, --until and --filter do not go with --point: what is left out at one point would count as lost; " +
+	"cut the captures beforehand, all in the same way")
+
 // errBehind ends the reading behind --until.
 var errBehind = errors.New("behind --until")
 

@@ -79,7 +79,7 @@ var words = map[string][]any{
 	"analyze.Diagnosis.Schema":  {analyze.DiagnosisSchema},
 	"analyze.Confidence.Level":  {"high", "medium", "low"},
 	"analyze.Subject.Direction": {"inbound", "outbound"},
-	"analyze.Subject.Kind":      {analyze.SubjectCapture, analyze.SubjectPath, analyze.SubjectService, analyze.SubjectUpstream, analyze.SubjectResolver, analyze.SubjectSource, analyze.SubjectHost},
+	"analyze.Subject.Kind":      {analyze.SubjectCapture, analyze.SubjectPath, analyze.SubjectService, analyze.SubjectUpstream, analyze.SubjectResolver, analyze.SubjectSource, analyze.SubjectHost, analyze.SubjectSegment},
 	"sink.notice.Severity":      {"info", "warn", "error"},
 	"analyze.Coverage.LocalBy":  {analyze.LocalByOption, analyze.LocalByHost, analyze.LocalByDirection, analyze.LocalByLink, analyze.LocalByCommon, analyze.LocalNone},
 }

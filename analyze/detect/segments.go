@@ -1,0 +1,154 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/analyze/points"
+)
+
+// Segment are the features of the rules of what lies between two capture points: segment-loss, segment-size-loss and segment-reset.
+type Segment struct {
+	From      string  `json:"from"`
+	To        string  `json:"to"`
+	In        int     `json:"passed"`
+	Lost      int     `json:"lost"`
+	Share     float64 `json:"share"`
+	Before    float64 `json:"before"`
+	Absent    int     `json:"absent"`
+	Open      int     `json:"open"`
+	Cliff     int     `json:"cliff"`
+	BigIn     int     `json:"big_in"`
+	BigLost   int     `json:"big_lost"`
+	BigLoss   float64 `json:"big_loss"`
+	SmallIn   int     `json:"small_in"`
+	SmallLost int     `json:"small_lost"`
+	SmallLoss float64 `json:"small_loss"`
+	PValue    float64 `json:"p_value"`
+	Chance    float64 `json:"chance"`
+	Missed    float64 `json:"missed"`
+	Resets    int     `json:"resets"`
+	Foreign   int     `json:"foreign"`
+	AllResets int     `json:"all_resets"`
+	ByMiss    float64 `json:"by_miss"`
+	Peers     int     `json:"peers"`
+	PeersHit  int     `json:"peers_hit"`
+	Segments  int     `json:"segments"`
+	Apart     int     `json:"apart"`
+}
+
+// segments judges what the comparison of several capture points found, at the end of the run.
+type segments struct{ rule string }
+
+func newSegments(rule string) analyze.Detector { return segments{rule} }
+
+func (d segments) Spec() analyze.Spec { return analyze.Spec{Rule: d.rule, Features: Segment{}} }
+
+// Event is never called: one point does not show where something was lost.
+func (d segments) Event(*flow.Event) {}
+
+// Compares says that this looks at several points.
+func (d segments) Compares() {}
+
+func (d segments) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	if w.Points == nil || !w.Final {
+		return
+	}
+	for _, e := range w.Points.Edges {
+		f := SegmentOf(w.Points, e)
+		onset := e.Onset
+		if d.rule == "segment-reset" {
+			onset = e.ResetAt
+		}
+		if onset == 0 {
+			continue
+		}
+		s := analyze.Subject{Kind: analyze.SubjectSegment, Host: e.Worst.Dst.String(), Peer: e.Worst.Src.String(), Direction: "inbound",
+			Segment: f.From + " → " + f.To}
+		note := fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
+		if d.rule == "segment-reset" {
+			note = fmt.Sprintf("%d resets seen at %s that %s has not seen", f.Resets, f.To, f.From)
+		}
+		// The points' times are those of the first one; findings bear those of the point that is looked at closer.
+		onset -= w.Points.Lead
+		emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: []analyze.Evidence{{At: onset, Note: note}}})
+	}
+}
+
+func (d segments) Assess(w *analyze.Window) analyze.Assessment {
+	if w.Points == nil {
+		return analyze.Assessment{Features: Segment{}}
+	}
+	var worst Segment
+	for _, e := range w.Points.Edges {
+		f := SegmentOf(w.Points, e)
+		// The one that can be said least of: many lost, or few seen.
+		if worst.From == "" || float64(f.Lost+f.Absent+1)/float64(f.In+1) > float64(worst.Lost+worst.Absent+1)/float64(worst.In+1) {
+			n, all := worst.Segments, worst.AllResets
+			worst = f
+			worst.Segments, worst.AllResets = n, all+f.AllResets
+		}
+		worst.Segments++
+	}
+	worst.Apart = len(w.Points.Apart)
+	return analyze.Assessment{Assessable: worst.Segments > 0, Features: worst}
+}
+
+// SegmentOf sums up what happened between two points.
+func SegmentOf(r *points.Report, e *points.Edge) Segment {
+	f := Segment{From: r.Points[e.From].Name, To: r.Points[e.To].Name, In: int(e.In.All()), Lost: int(e.Lost.All()), Absent: int(e.Absent.All()),
+		Resets: int(e.Resets), Foreign: int(e.Foreign), Peers: e.Peers, PeersHit: e.PeersHit}
+	dir := e.Way
+	to := &r.At[e.To]
+	f.Missed = to.MissedOf(dir)
+	lost := e.Lost
+	if to.Missed == 0 {
+		// Where the capture missed nothing that can be told, what is absent is lost.
+		f.Lost, f.Absent = f.Lost+f.Absent, 0
+		for i, n := range e.Absent {
+			lost[i] += n
+		}
+	}
+	// Of the packets that nobody acknowledges a capture misses as many as of the others.
+	f.Open = max(0, f.Absent-int(math.Ceil(float64(e.Bare)*to.MissShare())))
+	f.Share = ratio(f.Lost, f.In)
+	f.Before = ratio(e.Before.Lost, e.Before.In)
+	// What was lost behind To, and missed there, looks as if it had been lost before.
+	behind := 0
+	for _, o := range r.Edges {
+		if o.From == e.To && o.To != e.From {
+			behind += int(o.Lost.All())
+		}
+	}
+	f.Chance = atLeast(f.Lost, f.Lost+behind, min(to.MissShare(), 1))
+	if behind == 0 && f.Lost > 0 {
+		f.Chance = 0
+	}
+	for i := range r.At {
+		f.AllResets += int(r.At[i].Resets)
+	}
+	f.ByMiss = atLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
+	f.split(&e.In, &lost)
+	return f
+}
+
+// split finds the size from which on more is lost: that of the best likelihood, of several the largest.
+func (f *Segment) split(in, lost *points.Sizes) {
+	f.PValue = 1
+	best := math.Inf(-1)
+	for cut := 1; cut < points.Bins; cut++ {
+		bi, bl := uint32(in.Sum(cut, points.Bins)), uint32(lost.Sum(cut, points.Bins))
+		si, sl := uint32(in.Sum(0, cut)), uint32(lost.Sum(0, cut))
+		if bl == 0 || si == 0 {
+			continue
+		}
+		if l := logLik(bl, bi) + logLik(sl, si); l >= best {
+			best = l
+			f.Cliff, f.PValue = cut*points.BinBytes, fisher(bl, bi, sl, si)
+			f.BigIn, f.BigLost, f.SmallIn, f.SmallLost = int(bi), int(bl), int(si), int(sl)
+		}
+	}
+	f.BigLoss, f.SmallLoss = ratio(f.BigLost, f.BigIn), ratio(f.SmallLost, f.SmallIn)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"jindan/analyze/points"
+	"jindan/capture"
+)
+
+// pointFiles are the captures of one point.
+type pointFiles struct {
+	name  string
+	files []string
+}
+
+// parsePoints reads NAME=FILE arguments; several of one name are one point.
+func parsePoints(args []string) ([]pointFiles, error) {
+	var all []pointFiles
+	for _, a := range args {
+		name, file, ok := strings.Cut(a, "=")
+		if !ok || name == "" || file == "" {
+			return nil, fmt.Errorf("--point %q: use NAME=FILE, such as client=client.pcap", a)
+		}
+		if file == "-" {
+			return nil, fmt.Errorf("--point %s: points are read twice, which standard input cannot be", a)
+		}
+		i := slices.IndexFunc(all, func(p pointFiles) bool { return p.name == name })
+		if i < 0 {
+			i = len(all)
+			all = append(all, pointFiles{name: name})
+		}
+		all[i].files = append(all[i].files, file)
+	}
+	if len(all) < 2 || len(all) > points.MaxPoints {
+		return nil, fmt.Errorf("--point is given for %d points; 2 to %d can be compared", len(all), points.MaxPoints)
+	}
+	return all, nil
+}
+
+// shifted is a source whose times are those of another clock.
+type shifted struct {
+	capture.Source
+	by capture.Instant
+}
+
+// Read reads a batch and shifts its times.
+func (s shifted) Read(ctx context.Context, b *capture.Batch) error {
+	err := s.Source.Read(ctx, b)
+	for i := range b.Obs {
+		b.Obs[i].At += s.by
+	}
+	b.Until += s.by
+	return err
+}
+
+// compared is what the comparison of points gave.
+type compared struct {
+	report *points.Report
+	main   []string // the files of the point that is looked at closer
+	closer string   // its name
+}
+
+// comparePoints reads the captures of points twice: to learn how their clocks and the path lie, and to follow each packet. What is
+// wrong with a file is told when the point that is looked at closer is read; the rest of it counts.
+func (a *app) comparePoints(ctx context.Context, args []string, row func(*points.Row)) (*compared, error) {
+	named, err := parsePoints(args)
+	if err != nil {
+		return nil, err
+	}
+	var sketches []*points.Sketch
+	for _, p := range named {
+		s := new(points.Sketch)
+		if err := a.readPoint(ctx, p, func(b *capture.Batch) {
+			for i := range b.Obs {
+				s.Observe(&b.Obs[i])
+			}
+		}); err != nil {
+			return nil, err
+		}
+		sketches = append(sketches, s)
+	}
+	al := points.Align(sketches)
+	order, same := al.Order()
+	if !same {
+		var names []string
+		for _, i := range order {
+			names = append(names, named[i].name)
+		}
+		a.log.Warn().Msgf("packets pass the points in another order than the given one: %s", strings.Join(names, ", "))
+	}
+	// From here on points are in the order of the path.
+	var pts []points.Point
+	o := points.Options{Row: row}
+	var sources []capture.Source
+	var owner []int
+	for i, k := range order {
+		shift := al.Shift[k]
+		s := sketches[k]
+		pts = append(pts, points.Point{Name: named[k].name, Shift: shift, First: s.First.Add(shift), Last: s.Last.Add(shift), Joined: al.Joined[k]})
+		for j, l := range order {
+			o.Before[i][j] = al.Before[k][l]
+		}
+		in, err := openInput(named[k].files)
+		defer in.close()
+		if err != nil {
+			return nil, err
+		}
+		for _, src := range in.sources {
+			sources = append(sources, shifted{src, capture.Instant(shift)})
+			owner = append(owner, i)
+		}
+	}
+	an := points.New(pts, o)
+	err = capture.Merge(ctx, sources, 0, func(b *capture.Batch) error {
+		for i := range b.Obs {
+			an.Observe(owner[b.Obs[i].Source], &b.Obs[i])
+		}
+		return nil
+	})
+	if err := fatal(err); err != nil {
+		return nil, err
+	}
+	c := &compared{report: an.Close()}
+	// The last point that shows nearly all connections is looked at closer: it is nearest to the services.
+	most, at := uint64(0), 0
+	for _, x := range c.report.At {
+		most = max(most, x.Conns)
+	}
+	for i, x := range c.report.At {
+		if x.Conns*10 >= most*9 {
+			at = i
+		}
+	}
+	c.main, c.closer = named[order[at]].files, named[order[at]].name
+	c.report.Lead = capture.Instant(pts[at].Shift)
+	return c, nil
+}
+
+// readPoint reads the captures of one point as one.
+func (a *app) readPoint(ctx context.Context, p pointFiles, take func(*capture.Batch)) error {
+	in, err := openInput(p.files)
+	defer in.close()
+	if err != nil {
+		return err
+	}
+	if len(in.unusable) > 0 {
+		return errors.Join(in.unusable...)
+	}
+	return fatal(in.read(ctx, func(b *capture.Batch) error { take(b); return nil }))
+}
+
+// fatal leaves out what is wrong inside of files: what stands before it counts.
+func fatal(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	for _, e := range splitErrors(err) {
+		var s *capture.SourceError
+		if e != nil && !errors.As(e, &s) {
+			return e
+		}
+	}
+	return nil
+}
