@@ -17,16 +17,20 @@ func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Asse
 	byOnset := slices.Clone(fs)
 	slices.SortStableFunc(byOnset, func(a, b *analyze.Finding) int { return cmp.Compare(a.Onset, b.Onset) })
 	links := 0
+	listed := map[string]bool{} // a fault that comes back has one id and several findings
 	for _, f := range byOnset {
-		if f.Role == analyze.Root {
+		if f.Role == analyze.Root && !listed[f.ID] {
+			listed[f.ID] = true
 			d.Roots = append(d.Roots, f.ID)
 			d.Chain = append(d.Chain, f.ID)
 		}
 	}
 	for _, f := range byOnset {
 		if f.Role == analyze.Consequence {
-			d.Chain = append(d.Chain, f.ID)
-			links += len(f.Because)
+			if links += len(f.Because); !listed[f.ID] {
+				listed[f.ID] = true
+				d.Chain = append(d.Chain, f.ID)
+			}
 		}
 	}
 	for _, s := range g.set.Steps {

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -24,12 +25,17 @@ type AbnormalTermination struct {
 	Idle        int     `json:"idle"`
 	Overflow    int     `json:"overflow"`
 	Timeout     int     `json:"timeout"`
+	LateRequest int     `json:"late_request"`
+	NoAnswer    int     `json:"no_answer"`
 	ByClient    int     `json:"by_client"`
 	ByServer    int     `json:"by_server"`
 	Clients     int     `json:"clients"`
 	FinDelay    float64 `json:"fin_delay"`
 	IdleAge     float64 `json:"idle_age"`
 	IdleSpread  float64 `json:"idle_spread"`
+	IdleLeast   float64 `json:"idle_least"`
+	IdleSteady  bool    `json:"idle_steady"`
+	Survived    float64 `json:"survived"`
 	ForeignTTL  int     `json:"foreign_ttl"`
 	More        bool    `json:"more"`
 	GivenUp     int     `json:"given_up"`
@@ -56,6 +62,9 @@ type abnormalTermination struct {
 type resetState struct {
 	series series
 	recent []resetNote // bounded ring, oldest first
+	// answers: a connection of it was answered. survived: the longest silence after which one was.
+	answers  bool
+	survived time.Duration
 }
 
 type resetNote struct {
@@ -81,13 +90,23 @@ func newAbnormalTermination() analyze.Detector {
 
 func (d *abnormalTermination) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "abnormal-termination", Features: AbnormalTermination{},
-		Events: flow.Of(flow.Reset, flow.Closed, flow.Abandoned)}
+		Events: flow.Of(flow.Reset, flow.Unanswered, flow.Closed, flow.Abandoned, flow.Response)}
 }
 
 func (d *abnormalTermination) Event(e *flow.Event) {
 	if e.Kind == flow.Abandoned {
 		if e.Dur >= d.patience {
 			d.givenUp++
+		}
+		return
+	}
+	if e.Kind == flow.Response {
+		end, silent := e.Conn.Idle()
+		if end == 0 || end != e.Since { // Since: when the request began
+			return
+		}
+		if st := d.services.get(e.Conn); st != nil {
+			st.survived = max(st.survived, silent)
 		}
 		return
 	}
@@ -98,6 +117,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		d.closed++
 		if st := d.services.get(e.Conn); st != nil {
 			st.series.add(0, 1, 0)
+			st.answers = st.answers || e.Conn.Answers() > 0
 		}
 		return
 	}
@@ -106,7 +126,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		return
 	}
 	st := d.services.get(e.Conn)
-	if st == nil {
+	if st == nil || e.Class == flow.ClosedUnanswered && !answering(st, e) {
 		return
 	}
 	d.resets++
@@ -129,6 +149,15 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	st.recent = append(st.recent, n)
 }
 
+// briefly is how long a connection lasts at most whose server rejects the first thing that it is told: longer, and it is a
+// stream that never gets an answer, of logs for example, and ends when its reader does.
+const briefly = 10 * time.Second
+
+// answering reports whether an answer could have been expected on the connection that ends.
+func answering(st *resetState, e *flow.Event) bool {
+	return st.answers || e.Conn.Answers() > 0 || e.Conn.SynSeen() && e.At.Sub(e.Conn.First) <= briefly
+}
+
 func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.patience = w.Params.Duration("patience")
 	d.services.each(func(k capture.Endpoint, st *resetState) bool {
@@ -147,7 +176,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		}
 		f := AbnormalTermination{Connections: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan}
 		var waits, idle []float64
-		var byClass [16]int
+		var byClass [32]int
 		clients := newSubjects[capture.Addr, struct{}](maxResets)
 		checks := st.checks()
 		var evidence []analyze.Evidence
@@ -178,7 +207,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				idle = append(idle, n.wait.Seconds())
 			}
 			if len(evidence) < analyze.MaxEvidence {
-				ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: "RST: " + n.class.String()}
+				ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: endedBy(n.class)}
 				if n.frame != 0 {
 					ev.Frames = []uint64{n.frame}
 				}
@@ -201,15 +230,21 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		}
 		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
 		f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
+		f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
 		f.Clients = len(clients.keys)
 		f.FinDelay = median(waits)
 		f.IdleAge = median(idle)
 		f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)
+		if len(idle) > 0 {
+			f.IdleLeast, f.Survived = slices.Min(idle), st.survived.Seconds()
+			f.IdleSteady = f.IdleSpread <= f.IdleAge/10
+		}
 		most := 0
 		for _, c := range []struct {
 			n    int
 			name string
-		}{{f.LateAnswer, "LATE-ANSWER"}, {f.Abort, "ABORT"}, {f.Idle, "LB-IDLE"}, {f.Overflow, "OVERFLOW"}, {f.Timeout, "TIMEOUT"}} {
+		}{{f.LateAnswer, "LATE-ANSWER"}, {f.Abort, "ABORT"}, {f.Idle, "LB-IDLE"}, {f.Overflow, "OVERFLOW"}, {f.Timeout, "TIMEOUT"},
+			{f.LateRequest, "LATE-REQUEST"}, {f.NoAnswer, "NO-ANSWER"}} {
 			if c.n > most {
 				most, f.Class = c.n, c.name
 			}
@@ -264,6 +299,13 @@ func (st *resetState) checks() subjects[capture.Addr, []float64] {
 		return len(*g) >= minChecks && m >= leastCheck.Seconds() && float64(even) >= mostly*float64(len(*g))
 	})
 	return gaps
+}
+
+func endedBy(c flow.Class) string {
+	if c == flow.ClosedUnanswered {
+		return "FIN: " + c.String()
+	}
+	return "RST: " + c.String()
 }
 
 func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {

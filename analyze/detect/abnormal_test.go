@@ -33,6 +33,33 @@ func TestAbnormalTermination(t *testing.T) {
 			}
 		}
 	}
+	// late is a connection whose server closes 5 s after its answer. The client sends size bytes after, and closes at once if bye;
+	// the server's host rejects that.
+	late := func(n *network, at, after time.Duration, size uint32, bye bool) {
+		c, s := n.from("203.0.113."+itoa(1+int(at/ms)%50)), host(srv)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 400)
+		n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, q, q+400, 1000)
+		n.tcp(at+4*ms, c, s, capture.ACK, q+400, q+1000, 0)
+		n.tcp(at+5*sec, s, c, capture.ACK|capture.FIN, q+1000, q+400, 0)
+		if after > 0 {
+			n.tcp(at+5*sec+ms, c, s, capture.ACK, q+400, q+1001, 0)
+		}
+		n.tcp(at+5*sec+after, c, s, capture.ACK|capture.PSH, q+400, q+1000, size)
+		if bye {
+			n.tcp(at+5*sec+after+ms/10, c, s, capture.ACK|capture.FIN, q+400+size, q+1001, 0)
+		}
+		n.tcp(at+5*sec+after+ms, s, c, capture.RST, q+1001, 0, 0)
+	}
+	// shut is a connection whose server closes at wait after its only request, without an answer.
+	shut := func(n *network, at, wait time.Duration) {
+		c, s := n.from("203.0.113."+itoa(1+int(at/ms)%50)), host(srv)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 517)
+		n.tcp(at+2*ms+wait, s, c, capture.ACK|capture.FIN, q, q+517, 0)
+		n.tcp(at+3*ms+wait, c, s, capture.ACK|capture.FIN, q+517, q+1, 0)
+		n.tcp(at+4*ms+wait, s, c, capture.ACK, q+1, q+518, 0)
+	}
 	const rstAck = capture.RST | capture.ACK
 	// cutsOff is a call whose client resets in the middle of the answer.
 	cutsOff := func(n *network, at time.Duration) {
@@ -71,6 +98,33 @@ func TestAbnormalTermination(t *testing.T) {
 			if f := features.(AbnormalTermination); f.Class != "LB-IDLE" || f.IdleAge < 349 || f.IdleAge > 351 {
 				t.Errorf("%+v", f)
 			}
+		}},
+		{name: "requests that come to a server that has closed its idle connection", want: "error service 198.51.100.2 443", onset: 17 * sec, make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 12*sec, 60, false) })
+		}, check: class("LATE-REQUEST", 60)},
+		{name: "requests that cross the server's FIN", want: "error service 198.51.100.2 443", onset: 5 * sec, make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, -ms/2, 400, false) })
+		}, check: class("LATE-REQUEST", 60)},
+		{name: "close alerts after the server's FIN", make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 2*ms, 31, true) })
+		}},
+		{name: "close alerts that the server's host rejects before the FIN comes", make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 2*ms, 31, false) })
+			for i := range n.obs { // at the server the rejection follows at once
+				if p := &n.obs[i].Packet; p.Flags == capture.RST {
+					n.obs[i].At = n.obs[i].At.Add(-ms + ms/20)
+				}
+			}
+		}},
+		{name: "a server that closes as soon as it is told something", want: "error service 198.51.100.2 443", onset: 3 * ms, make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { shut(n, at, ms) })
+		}, check: class("NO-ANSWER", 60)},
+		{name: "a server that closes some connections after 30 s without an answer", want: "warn service 198.51.100.2 443", onset: 40*sec + 2*ms, make: func(n *network) {
+			calls(n, 0, 90*sec, 200*ms)
+			every(10*sec, 30*sec, sec, func(at time.Duration, _ int) { shut(n, at, 30*sec) })
+		}, check: class("NO-ANSWER", 20)},
+		{name: "streams that never get an answer, closed by their reader", make: func(n *network) {
+			every(0, 10*sec, 500*ms, func(at time.Duration, _ int) { shut(n, at, 60*sec) })
 		}},
 		{name: "health checks that reset after the whole answer", make: func(n *network) {
 			every(0, 60*sec, 500*ms, func(at time.Duration, _ int) { ends(n, at, true, 3*ms, rstAck, 64) })

@@ -24,6 +24,7 @@ type DeadConnection struct {
 	Idle        float64 `json:"idle"`
 	Survived    float64 `json:"survived"`
 	Healed      int     `json:"healed"`
+	Discarded   int     `json:"discarded"`
 	OtherLoss   float64 `json:"other_loss"`
 	Checked     int     `json:"checked"`
 	Unheard     int     `json:"unheard"`
@@ -36,13 +37,15 @@ const (
 	deadSome      = "some"
 	deadVanished  = "vanished"
 	deadOutage    = "outage"
+	deadDiscarded = "discarded"
 )
 
 // deadConnection looks for connections on which nothing of any size is acknowledged from a moment on, and on which
 // nothing else comes from the silent side.
 //
 // Repetitions of one segment are one event, however many there are: what counts are connections. A side that says
-// anything at all, be it a bare acknowledgement, is no dead one; its own repetitions of what was acknowledged
+// anything at all, be it a bare acknowledgement, is no dead one, unless each repetition draws the same acknowledgement
+// again: then its host gets what is sent, and discards it; its own repetitions of what was acknowledged
 // long ago are no answer, for they tell that it has not seen that acknowledgement.
 type deadConnection struct {
 	callers  callers
@@ -73,6 +76,9 @@ type deadTry struct {
 	pause   time.Duration // the longest between two transmissions
 	unheard bool          // the silent side was never seen: it said nothing, or the capture shows this direction only
 	begun   bool          // before the capture: it may have been repeated before
+	sent    uint32        // packets of the side that repeats itself, with the newest repetition
+	late    bool          // there had been acknowledgements of the same: later data may have come, and only this be missing
+	echoes  uint32        // repetitions that drew the acknowledgement of what came before, and nothing else
 }
 
 // deadKey is who fell silent: a listener, as all its clients see it or as one caller does; or its clients.
@@ -145,7 +151,7 @@ func (d *deadConnection) Event(e *flow.Event) {
 		d.repeated(c, e)
 	case flow.Probe:
 		if o := e.Side.Other(); !c.Closed() && !c.Closing(o) {
-			d.inVain(c, e, o, e.At)
+			d.inVain(c, e, o, e.At, false, false)
 		}
 	}
 }
@@ -162,26 +168,36 @@ func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
 	// Only a time-out tells that nothing at all came back. A FIN alone is no data; what is sent to a side that has
 	// closed may meet nobody.
 	o := e.Side.Other()
-	if e.Class != flow.RTO && e.Class != flow.Unaccepted || e.Len == 0 || c.Closing(o) {
+	k := deadSide{c.Ref(), o}
+	// After two acknowledgements of the same, what is repeated upon a time-out looks like a fast repetition.
+	x := d.trying.peek(k)
+	echoed := x != nil && x.repeats > 0 && x.echoed(c, o) && c.Packets(e.Side) == x.sent+1
+	late := e.Class == flow.Fast && (echoed || e.At.Sub(c.Heard(o)) >= shortestTimeout)
+	if e.Class != flow.RTO && e.Class != flow.Unaccepted && !late || e.Len == 0 || c.Closing(o) {
 		return
 	}
 	// What was never seen to fit the path may be too large for it: that is loss by size.
 	if e.IPLen > flow.SmallSize && c.Acked(e.Side) < sizeProof*uint64(e.Len) {
 		return
 	}
-	d.inVain(c, e, o, e.Since)
+	d.inVain(c, e, o, e.Since, echoed, late)
 }
 
-// inVain counts what was sent to side o, first at a time, and asked for an acknowledgement: a repetition, or a probe.
-func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first capture.Instant) {
+// inVain counts what was sent to side o, first at a time, and asked for an acknowledgement: a repetition, or a probe. echoed: it drew
+// what came before. late: there had been acknowledgements of the same.
+func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first capture.Instant, echoed, late bool) {
 	x := d.trying.get(deadSide{c.Ref(), o})
 	if x == nil {
 		return
 	}
+	if echoed {
+		x.echoes++ // nothing else was sent that could have drawn it
+		x.heard++
+	}
 	if x.repeats == 0 || c.Packets(o) != x.heard {
 		*x = deadTry{since: max(first, c.Heard(o)), heard: c.Packets(o), acked: c.Acked(e.Side),
 			early: e.Kind != flow.Probe && c.SynSeen() && c.Acked(e.Side) == 0 && c.Bytes(o) == 0, unheard: c.OneWay(), begun: !c.SynSeen()}
-		x.last = first
+		x.last, x.late = first, late
 		x.frames[0] = e.Frame
 		if end, idle := c.Idle(); end != 0 && end <= first && first.Sub(end) < analyze.WindowLength {
 			x.idle = idle
@@ -191,9 +207,22 @@ func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first 
 	if e.Kind == flow.Probe {
 		x.probes++
 	}
+	x.sent = c.Packets(e.Side)
 	x.pause = max(x.pause, e.At.Sub(x.last))
 	x.last, x.frames[1] = e.At, e.Frame
 }
+
+// echoed reports whether the only packet of o since the newest repetition acknowledges no more than before: what is repeated
+// has reached its host, which does not take it.
+func (x *deadTry) echoed(c *flow.Conn, o flow.Side) bool {
+	return c.Packets(o) == x.heard+1 && c.Acked(o.Other()) == x.acked && c.LastData(o) <= x.since
+}
+
+// discarded reports whether the repetitions reach the other host in vain.
+func (x *deadTry) discarded() bool { return 2*x.echoes >= x.repeats && x.echoes > 1 }
+
+// shortestTimeout is the least time-out after which a sender repeats itself (Linux TCP_RTO_MIN, include/net/tcp.h).
+const shortestTimeout = 200 * time.Millisecond
 
 // sizeProof is how many times the length of a segment must have been acknowledged on its connection to say that
 // segments of this length get through.
@@ -207,9 +236,11 @@ func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if c == nil || x.repeats == 0 {
 			return false
 		}
-		answered := c.Packets(s.silent) != x.heard
+		echo := x.echoed(c, s.silent)
+		answered := c.Packets(s.silent) != x.heard && !echo
+		vain := !answered && (!x.late && !echo || x.discarded())
 		often := x.repeats >= minRepeats || x.begun && x.pause >= minPause
-		if !answered && often && x.last.Sub(x.since) >= minSilent && (!x.unheard || heardElse(w, c, s.silent, x.since)) {
+		if vain && often && x.last.Sub(x.since) >= minSilent && (!x.unheard || heardElse(w, c, s.silent, x.since)) {
 			d.bury(c, s, x)
 		}
 		if !answered && x.unheard && c.Closed() {
@@ -335,6 +366,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 			until = r.until
 			f.Healed++
 		}
+		f.Discarded += count(r.discarded())
 		if idle := r.idle.Seconds(); f.Connections == 0 || idle < f.Idle {
 			f.Idle = idle
 		}
@@ -380,11 +412,13 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	switch {
 	case dead == 0:
 		f.Class = deadOutage
+	case 2*f.Discarded > f.Connections:
+		f.Class = deadDiscarded
 	case k.silent == flow.Client:
 		f.Class = deadVanished
 	case f.Alive == 0:
 		f.Class = deadGone
-	case f.Fresh > 0 && f.Idle >= minIdle && f.Survived < f.Idle:
+	case f.Idle >= minIdle && f.Survived < f.Idle: // the others live on, or are fresh
 		f.Class = deadForgotten
 	default:
 		f.Class = deadSome
@@ -423,6 +457,10 @@ func (r *deadRecord) evidence() analyze.Evidence {
 	}
 	e := analyze.Evidence{At: r.since, Flow: r.client.String() + " > " + r.server.String(),
 		Note: fmt.Sprintf("%s in %.1f s, nothing comes back", what, r.last.Sub(r.since).Seconds())}
+	if r.discarded() {
+		e.Note = fmt.Sprintf("%s in %.1f s, %d times answered by the acknowledgement of what came before",
+			what, r.last.Sub(r.since).Seconds(), r.echoes)
+	}
 	if r.healed {
 		e.Note = fmt.Sprintf("%s, nothing came back for %.1f s", what, r.until.Sub(r.since).Seconds())
 	}

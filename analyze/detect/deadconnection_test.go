@@ -53,6 +53,14 @@ func (n *network) older(count int, client, server string, at, pause time.Duratio
 	}
 }
 
+// discarded is a request that is repeated tries times and answered each time by the acknowledgement of what came before.
+func (t *talk) discarded(at time.Duration, tries int) {
+	t.vain(at, tries)
+	for i := range tries + 1 {
+		t.n.tcp(at+time.Duration(1<<i-1)*200*ms+ms, t.s, t.c, capture.ACK, t.a, t.q, 0)
+	}
+}
+
 // Data that is repeated to a side that was never seen leaves the rule open, whether or not it is found.
 func TestDeadConnectionClear(t *testing.T) {
 	const app, srv = "192.0.2.9", "198.51.100.2:443"
@@ -77,6 +85,30 @@ func TestDeadConnection(t *testing.T) {
 		}
 	}
 	play(t, newDeadConnection, []scene{
+		{name: "the server gets what is sent on some connections, and discards it (PAWS)", local: app, want: "error upstream 192.0.2.9 198.51.100.2 443", onset: 10 * sec,
+			make: func(n *network) {
+				for i := range 8 {
+					t := n.talk(time.Duration(i)*10*ms, app, srv)
+					every(500*ms, 10*sec, 500*ms, func(at time.Duration, _ int) { t.turn(at) })
+					if i%2 == 0 {
+						t.discarded(10*sec, 6)
+					} else {
+						every(10*sec, 30*sec, 500*ms, func(at time.Duration, _ int) { t.turn(at) })
+					}
+				}
+			}, check: want("discarded", 4, 1)},
+		{name: "what is missing is repeated while what follows it is acknowledged", local: app, make: func(n *network) {
+			t := n.talk(0, app, srv)
+			every(500*ms, 10*sec, 500*ms, func(at time.Duration, _ int) { t.turn(at) })
+			t.vain(10*sec, 4)
+			for i := range 3 { // later data, each acknowledged as what came before
+				at := 10*sec + time.Duration(i+1)*ms
+				n.tcp(at, t.c, t.s, capture.ACK|capture.PSH, t.q+200+uint32(i)*200, t.a, 200)
+				n.tcp(at+ms/2, t.s, t.c, capture.ACK, t.a, t.q, 0)
+			}
+			n.tcp(10*sec+4*sec, t.c, t.s, capture.ACK|capture.PSH, t.q, t.a, 200)
+			n.tcp(10*sec+4*sec+ms, t.s, t.c, capture.ACK, t.a, t.q+800, 0)
+		}},
 		{name: "the server is gone, and is taken to be this host", want: "error service 198.51.100.2 443", onset: 10 * sec,
 			check: want(deadGone, 4, 0), make: func(n *network) {
 				for i, c := range clients {

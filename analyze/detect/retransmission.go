@@ -162,10 +162,13 @@ func (d *retransmission) syn(e *flow.Event) {
 	}
 }
 
-// wanted reports whether the client of c shows that it wants the connection: it went on with the handshake or has sent its SYN again. Whoever
-// does neither, and leaves the listener to repeat its SYN-ACK, scans, forges addresses or is gone: nothing was
-// lost (a client that does not get the SYN-ACK repeats its SYN, RFC 9293 §3.8.1).
-func wanted(c *flow.Conn) bool { return c.SynTries() > 0 || c.IsEstablished() }
+// wanted reports whether the client of c shows that it wants the connection and waits: it has sent its SYN again, or data. Whoever
+// does not go on with the handshake scans, forges addresses or is gone: nothing was lost (a client that does not get the
+// SYN-ACK repeats its SYN, RFC 9293 §3.8.1). Whoever has acknowledged the SYN-ACK and says nothing is not waited for either: a
+// listener that takes connections with their first data only repeats it meanwhile (tcp(7), TCP_DEFER_ACCEPT).
+func wanted(c *flow.Conn) bool {
+	return c.SynTries() > 0 || c.IsEstablished() && c.Bytes(flow.Client)+c.Bytes(flow.Server) > 0
+}
 
 func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {

@@ -3,6 +3,8 @@ package detect
 import (
 	"testing"
 	"time"
+
+	"jindan/capture"
 )
 
 // A share of handshakes that repeat is a finding only beyond what chance makes of a little loss: the onset
@@ -24,5 +26,32 @@ func TestRepeatedHandshakes(t *testing.T) {
 		{name: "11 of 1,200, most of them in a third of the time", local: app, make: calls(func(i int) bool { return i >= 570 && i < 900 && i%30 == 0 })},
 		{name: "every tenth", local: app, want: "warn upstream 192.0.2.1 198.51.100.2 8080", onset: 30 * sec,
 			make: calls(func(i int) bool { return i >= 600 && i%10 == 0 })},
+	})
+}
+
+// A SYN-ACK that comes again to a client that has acknowledged it keeps nobody waiting until the client says something: a
+// listener that takes connections with their first data only repeats it (tcp(7), TCP_DEFER_ACCEPT).
+func TestRepeatedSynAcks(t *testing.T) {
+	const srv = "198.51.100.2:80"
+	// preconnects have their SYN-ACK repeated after 1 s and 3 s, and acknowledge it each time; those that ask do so at once.
+	preconnects := func(ask bool) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, 2*sec, func(at time.Duration, i int) {
+				n.call(at, "203.0.113.7", srv, 5*ms)
+				c, s := n.from("203.0.113."+itoa(10+i)), host(srv)
+				q := n.open(at, c, s)
+				if ask {
+					n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				}
+				for _, wait := range []time.Duration{sec, 3 * sec} {
+					n.tcp(at+wait, s, c, capture.SYN|capture.ACK, q-1, q, 0)
+					n.tcp(at+wait+ms, c, s, capture.ACK, q, q, 0)
+				}
+			})
+		}
+	}
+	play(t, newRetransmission, []scene{
+		{name: "clients that say nothing", local: "198.51.100.2", make: preconnects(false)},
+		{name: "clients that wait for an answer", local: "198.51.100.2", want: "warn service 198.51.100.2 80", make: preconnects(true)},
 	})
 }

@@ -68,6 +68,15 @@ type side struct {
 	turn uint16
 }
 
+// lack is how a request ended that got no answer.
+type lack uint8
+
+const (
+	answered lack = iota // or it waits
+	givenUp              // by the client, who closed
+	closedOn             // by the server, who closed
+)
+
 // Conn is one TCP connection. It is pointer-free and fills six cache lines; at most MaxConns are
 // kept. All fields but the exported ones belong to the tracker.
 type Conn struct {
@@ -81,34 +90,34 @@ type Conn struct {
 	// answer; 0 if there was none.
 	FirstResponse time.Duration
 
-	synAt     capture.Instant
-	synAgain  capture.Instant // the newest SYN
-	synAckAt  capture.Instant
-	estAt     capture.Instant
-	reqAt     capture.Instant // request outstanding since; 0: none
-	reqLast   capture.Instant
-	halfAt    capture.Instant // in CLOSE_WAIT since; 0: not
-	idleEnd   capture.Instant // when the last silence of at least idleGap ended
-	idleFor   time.Duration
-	side      [2]side
-	firstSeen uint64 // frame of the first packet
-	index     uint32 // of this record in the slab
-	path      uint32
-	service   uint32
-	trouble   uint32 // index+1 into the trouble slab, 0: none so far
-	requests  uint32
-	answers   uint32
-	answer    uint16 // see side.turn
-	synTries  uint16 // SYN repeats
-	saTries   uint16 // SYN-ACK repeats
-	ClientBy  ClientBy
-	aSide     Side  // who is Path.A
-	halfSide  Side  // who sent the FIN that halfAt is about
-	closer    uint8 // who sent the first FIN, or the RST, plus one; 0: nobody
-	close     Class
-	closed    bool
-	abandoned bool
-	inUse     bool
+	synAt      capture.Instant
+	synAgain   capture.Instant // the newest SYN
+	synAckAt   capture.Instant
+	estAt      capture.Instant
+	reqAt      capture.Instant // request outstanding since; 0: none
+	reqLast    capture.Instant
+	halfAt     capture.Instant // in CLOSE_WAIT since; 0: not
+	idleEnd    capture.Instant // when the last silence of at least idleGap ended
+	idleFor    time.Duration
+	side       [2]side
+	firstSeen  uint64 // frame of the first packet
+	index      uint32 // of this record in the slab
+	path       uint32
+	service    uint32
+	trouble    uint32 // index+1 into the trouble slab, 0: none so far
+	requests   uint32
+	answers    uint32
+	answer     uint16 // see side.turn
+	synTries   uint16 // SYN repeats
+	saTries    uint16 // SYN-ACK repeats
+	ClientBy   ClientBy
+	aSide      Side  // who is Path.A
+	halfSide   Side  // who sent the FIN that halfAt is about
+	closer     uint8 // who sent the first FIN, or the RST, plus one; 0: nobody
+	close      Class
+	closed     bool
+	unanswered lack // how a request ended that got no answer
+	inUse      bool
 	// challenged: the newest SYN was answered with the acknowledgement of something older.
 	challenged challenge
 	challenges uint8 // how many SYNs were; 255: that or more
@@ -209,7 +218,7 @@ func (c *Conn) closedBy() Side { return Side(max(c.closer, 1) - 1) }
 // GaveUpAfter is how long the client waited for an answer before it closed; 0 if it got one.
 func (c *Conn) GaveUpAfter() time.Duration {
 	d := &c.side[Client]
-	if !c.abandoned || d.flags&finSent == 0 || d.finAt < c.reqLast {
+	if c.unanswered != givenUp || d.flags&finSent == 0 || d.finAt < c.reqLast {
 		return 0
 	}
 	return d.finAt.Sub(c.reqLast)

@@ -42,6 +42,9 @@ const (
 	// Abandoned: the client closes or resets while its request has no answer. Dur
 	// is the time since the request's last byte. Flag is set for RST.
 	Abandoned
+	// Unanswered: the server closes although a request has no answer, and none can come after its FIN. Class tells whether
+	// it had received the request. Dur is the time since the request's last byte, Since when the request began.
+	Unanswered
 	// HalfClosed: Side's FIN was acknowledged by the other side, which has not sent a
 	// FIN: the other side's socket is in CLOSE_WAIT. At is the time of the ACK. Flag: the other
 	// side had not sent a byte in answer to the last request.
@@ -154,7 +157,7 @@ const (
 // Other is the opposite side.
 func (s Side) Other() Side { return 1 - s }
 
-// Class refines Retransmit and Reset.
+// Class refines Retransmit, Reset and Unanswered.
 type Class uint8
 
 // The classes.
@@ -182,12 +185,16 @@ const (
 	ResetIdle       // after a long silence of both sides
 	ResetOverflow   // by the server, right after the handshake
 	ResetTimeout    // by a side whose retransmissions stayed unanswered
-	ResetComplete   // after a complete exchange, or a connection without data: harmless
+	// ResetLateRequest: of a request that came when the server had closed already, or that crossed its FIN: it is lost.
+	ResetLateRequest
+	// ClosedUnanswered: the server had received the request, and closed without a byte in answer. Of Unanswered only.
+	ClosedUnanswered
+	ResetComplete // after a complete exchange, or a connection without data: harmless
 	classes
 )
 
 var classNames = [classes]string{"", "fast", "rto", "tail_loss_probe", "spurious", "unaccepted", "closed_window", "closing",
-	"refused", "late_answer", "abort", "idle", "overflow", "timeout", "complete"}
+	"refused", "late_answer", "abort", "idle", "overflow", "timeout", "late_request", "no_answer", "complete"}
 
 // String is the class's name in findings and flow rows.
 func (c Class) String() string {

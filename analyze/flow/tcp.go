@@ -377,7 +377,7 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			if d.flags&finSent == 0 && p.Flags&capture.FIN == 0 && !c.closed && d.flags&unseen == 0 {
 				c.halfAt, c.halfSide = at, o
 				if t.wants(HalfClosed) {
-					t.ev = Event{Kind: HalfClosed, Conn: c, Side: o, At: at, Frame: p.Frame, Flag: c.abandoned}
+					t.ev = Event{Kind: HalfClosed, Conn: c, Side: o, At: at, Frame: p.Frame, Flag: c.unanswered == givenUp}
 					t.send(&t.ev)
 				}
 			}
@@ -485,13 +485,39 @@ func (t *Table) fin(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	if c.halfAt != 0 && c.halfSide == s.Other() {
 		t.halfCloseEnd(c, at)
 	}
-	if s == Client && c.reqAt != 0 && !c.abandoned {
+	if s == Server && c.reqAt != 0 && p.Len == 0 && r.flags&finSent == 0 && c.unanswered == answered && !c.mayBeFarewell() && (c.trouble == 0 || t.trouble(c).side[s].n == 0) {
+		t.unanswered(c, p, at)
+	}
+	if s == Client && c.reqAt != 0 && c.unanswered == answered {
 		t.abandon(c, at, false, p.Frame)
 	}
 }
 
+// maxFarewell is the longest message with which a client says that it will close and expects no answer: a TLS close alert
+// of 24 to 85 bytes (RFC 8446 §6.1; RFC 5246 §6.2.3.2 with SHA-384 and padding), an HTTP/2 GOAWAY, a QUIT.
+const maxFarewell = 85
+
+// mayBeFarewell reports whether the newest request is short enough to be a farewell, and comes after an exchange.
+func (c *Conn) mayBeFarewell() bool { return c.answers > 0 && c.RequestLen() <= maxFarewell }
+
+// unanswered reports that the server's FIN p leaves the request without an answer.
+func (t *Table) unanswered(c *Conn, p *capture.Packet, at capture.Instant) {
+	class := ClosedUnanswered
+	if p.Flags&capture.ACK != 0 && before(p.Ack, c.side[Client].next) {
+		if !c.crossed(at) {
+			return // it has waited for the rest of the request, which was lost
+		}
+		class = ResetLateRequest
+	}
+	c.unanswered = closedOn
+	if t.wants(Unanswered) {
+		t.ev = Event{Kind: Unanswered, Conn: c, Side: Server, Class: class, At: at, Since: c.reqAt, Dur: at.Sub(c.reqLast), Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
+
 func (t *Table) abandon(c *Conn, at capture.Instant, rst bool, frame uint64) {
-	c.abandoned = true
+	c.unanswered = givenUp
 	if t.wants(Abandoned) {
 		t.ev = Event{Kind: Abandoned, Conn: c, Side: Client, At: at, Flag: rst,
 			Since: c.reqLast, Dur: at.Sub(c.reqLast), Frame: frame}
@@ -519,14 +545,14 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	if p.Flags&capture.ACK != 0 && r.flags&known != 0 && before(r.next, p.Ack) && p.TTL == d.ttl {
 		r.flags |= unseen // its sender had received more than the capture has (RFC 9293 §3.5.2)
 	}
-	class := resetClass(c, s, at)
+	class := t.resetClass(c, s, at)
 	switch {
 	case class == ResetAbort && (d.flags|r.flags)&unseen != 0:
 		class = ResetComplete // the end of the exchange is not in the capture
 	case c.Unheard(s.Other()) && (class == ResetAbort || class == ResetIdle):
 		class = ResetComplete // the other half of the exchange is not
 	}
-	if s == Client && c.reqAt != 0 && !c.abandoned {
+	if s == Client && c.reqAt != 0 && c.unanswered == answered {
 		t.abandon(c, at, true, p.Frame)
 	}
 	e := Event{Kind: Reset, Conn: c, Side: s, At: at, Class: class, Frame: p.Frame, N: 1,
@@ -549,7 +575,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 }
 
 // resetClass tells what a RST of side s means from what went before.
-func resetClass(c *Conn, s Side, at capture.Instant) Class {
+func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
 	d, r := &c.side[s], &c.side[s.Other()]
 	switch {
 	case c.synAckAt == 0 && c.synAt != 0 && s == Server && r.bytes == 0:
@@ -557,13 +583,15 @@ func resetClass(c *Conn, s Side, at capture.Instant) Class {
 	case s == Client && c.GaveUpAfter() >= leastPatience && r.nextAt > d.finAt && r.bytes > 0:
 		// The client had lost patience and closed; then its answer came.
 		return ResetLateAnswer
+	case s == Server && d.flags&finSent != 0 && r.flags&finSent == 0 && c.reqAt != 0 && c.unanswered == answered && c.tooLate(at):
+		return ResetLateRequest
 	case d.flags&finSent != 0:
 		// Both had closed, or one that had closed rejects what crossed its FIN: a TLS close alert,
-		// the rest of an answer that nobody wants any more, a request that came too late.
+		// the rest of an answer that nobody wants any more.
 		return ResetComplete
 	case s == Client && c.reqAt != 0 && c.idleEnd == at && c.reqAt <= at.Add(-c.idleFor):
 		return ResetAbort // all this time it has waited for its answer: it gives up
-	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho:
+	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho && !t.repeating(c, s.Other(), c.idleEnd):
 		return ResetIdle
 	case c.side[0].bytes+c.side[1].bytes == 0:
 		if s == Server && c.estAt != 0 && at.Sub(c.estAt) <= overflowWithin {
@@ -585,6 +613,29 @@ func resetClass(c *Conn, s Side, at capture.Instant) Class {
 		return ResetAbort // there was more to come
 	}
 	return ResetComplete
+}
+
+// tooLate reports whether what the client sent to a server that had closed is a request that it waits for an answer to. Who
+// says farewell sends its FIN at once: a millisecond is far more than that takes. Of more than an initial window (RFC 6928)
+// on its way it is the rest of something that was answered early.
+func (c *Conn) tooLate(at capture.Instant) bool {
+	return c.crossed(c.side[Server].finAt) && c.side[Client].next-c.side[Server].acked <= 10*c.MSS(Client) &&
+		(!c.mayBeFarewell() || at.Sub(c.reqLast) >= time.Millisecond)
+}
+
+// crossed reports whether the newest request began after the server's FIN, which was seen at fin, or so short before that it
+// cannot have arrived: by a round trip, or a millisecond where that is less.
+func (c *Conn) crossed(fin capture.Instant) bool {
+	return fin.Sub(c.reqAt) <= max(c.HandshakeRTT, time.Millisecond)
+}
+
+// repeating reports whether what s sent at the time at, or later, repeats what it had sent before.
+func (t *Table) repeating(c *Conn, s Side, at capture.Instant) bool {
+	if c.trouble == 0 {
+		return false
+	}
+	x := &t.trouble(c).side[s]
+	return x.again > 0 && x.againAt >= at
 }
 
 // finish ends c once; ended says that FINs or a RST did, not the table's caps.
