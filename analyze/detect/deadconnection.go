@@ -236,7 +236,7 @@ func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if c == nil || x.repeats == 0 {
 			return false
 		}
-		echo := x.echoed(c, s.silent)
+		echo := x.probes == 0 && x.echoed(c, s.silent)
 		answered := c.Packets(s.silent) != x.heard && !echo
 		vain := !answered && (!x.late && !echo || x.discarded())
 		often := x.repeats >= minRepeats || x.begun && x.pause >= minPause
