@@ -56,6 +56,34 @@ func TestSizeLoss(t *testing.T) {
 				n.call(25*sec, "203.0.113.7", app+":443", 5*ms)
 				n.call(40*sec, "203.0.113.7", app+":443", 5*ms)
 			}},
+		// All segments of the answer are lost, again and again. What shows is that the server's bare acknowledgements of what the
+		// client sends later are numbered beyond what has come. They count once the client still asks for what is missing, with its FIN.
+		{name: "answers of which only the acknowledgements tell", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 23003 * ms,
+			make: func(n *network) {
+				well(n, 0, 19600*ms)
+				every(20*sec, 40*sec, 500*ms, func(at time.Duration, _ int) {
+					c, s := n.from(app), host(peer)
+					q := n.open(at, c, s)
+					n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+					n.tcp(at+3*ms, s, c, capture.ACK, q, q+100, 0)
+					n.tcp(at+502*ms, c, s, capture.ACK|capture.PSH, q+100, q, 50)
+					n.tcp(at+503*ms, s, c, capture.ACK, q+6*mss, q+150, 0)
+					n.tcp(at+4*sec, c, s, capture.ACK|capture.FIN, q+150, q, 0)
+					n.tcp(at+4*sec+ms, s, c, capture.ACK, q+6*mss, q+151, 0)
+				})
+			}},
+		{name: "acknowledgements that overtake the data", local: app, make: func(n *network) {
+			every(0, 40*sec, 100*ms, func(at time.Duration, _ int) {
+				c, s := n.from(app), host(peer)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+3*ms, s, c, capture.ACK, q+1460, q+100, 0)
+				n.tcp(at+3*ms+50*time.Microsecond, s, c, capture.ACK|capture.PSH, q, q+100, 1460)
+				n.obs[len(n.obs)-1].Packet.IPID-- // sent before
+				n.obs[len(n.obs)-2].Packet.IPID++
+				n.tcp(at+4*ms, c, s, capture.ACK, q+100, q+1460, 0)
+			})
+		}},
 		{name: "large answers stay out with the segments", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20 * sec,
 			make: func(n *network) {
 				well(n, 0, 20*sec)

@@ -22,6 +22,7 @@ type SlowReceiver struct {
 	ClosedShare float64 `json:"closed_share"`
 	ShareBefore float64 `json:"share_before"`
 	Baseline    float64 `json:"baseline"`
+	Small       bool    `json:"small"`
 }
 
 // slowReceiver measures, per program that receives, how long its connections stand with a closed
@@ -177,6 +178,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return w.End.Sub(st.lastAt) < idleState
 		}
 		f, evidence := st.measure(w, k, d.long)
+		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
 		if k.client != (capture.Addr{}) {
 			s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}

@@ -38,6 +38,9 @@ func TestSlowReceiver(t *testing.T) {
 				every(0, 60*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
 				every(10*sec, 40*sec, 6*sec, func(at time.Duration, _ int) { n.stall(at, "203.0.113.99", srv, 3*sec) })
 			}},
+		{name: "the only connection there is, closed for 40 s", want: "warn service 198.51.100.2 443", onset: 1003 * ms,
+			make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 40*sec) }},
+		{name: "the only connection there is, closed for 2 s", make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 2*sec) }},
 		{name: "windows that close for a moment", make: func(n *network) {
 			every(0, 40*sec, 200*ms, func(at time.Duration, i int) { n.stall(at, "203.0.113."+itoa(1+i%9), srv, 100*ms) })
 		}},

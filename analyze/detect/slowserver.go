@@ -37,6 +37,8 @@ type SlowServer struct {
 	Served          int     `json:"served"`
 	Unclosed        int     `json:"unclosed"`
 	Greeting        bool    `json:"greeting"`
+	Greetings       int     `json:"greetings"`
+	LateGreetings   int     `json:"late_greetings"`
 	Clients         int     `json:"clients"`
 	BrokenOff       int     `json:"broken_off"`
 	Class           string  `json:"class"`
@@ -50,11 +52,12 @@ type SlowServer struct {
 // fast as ever. A request counts in the time in which it began: as slow as soon as it waits for slow_after, as
 // fast when the window that it began in is that old; otherwise those that take long would begin as a rise.
 type slowServer struct {
-	services  services[serverState]
-	slowAfter time.Duration
-	patience  time.Duration
-	factor    float64
-	habit     habit
+	services   services[serverState]
+	slowAfter  time.Duration
+	greetAfter time.Duration
+	patience   time.Duration
+	factor     float64
+	habit      habit
 }
 
 type serverState struct {
@@ -83,7 +86,22 @@ type serverState struct {
 	leftTo   capture.Instant // newest
 	unclosed uint32          // of these, connections that the server did not close either
 	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
+	greets   [2]greetings    // in time, and late
 	greeted  bool            // the newest slow request was a client that waits for a greeting
+}
+
+// greetings are clients that were greeted: how many, the first and the newest of them, and how long they waited at least and at most.
+type greetings struct {
+	n           int
+	first, last capture.Instant
+	least, most time.Duration
+}
+
+func (g *greetings) add(e *flow.Event) {
+	if g.n++; g.n == 1 {
+		g.first, g.least = e.At.Add(-e.Dur), e.Dur
+	}
+	g.last, g.least, g.most = e.At, min(g.least, e.Dur), max(g.most, e.Dur)
 }
 
 // openRequest is a request whose answer has not been waited for in vain yet.
@@ -147,7 +165,7 @@ func newSlowServer() analyze.Detector {
 
 // Configure takes the thresholds that divide slow from fast as requests come.
 func (d *slowServer) Configure(p rules.Params) {
-	d.slowAfter, d.patience = p.Duration("slow_after"), p.Duration("patience")
+	d.slowAfter, d.patience, d.greetAfter = p.Duration("slow_after"), p.Duration("patience"), p.Duration("greet_after")
 	d.factor, d.habit = p.Float("min_factor"), habit{uint32(p.Int("min_known")), p.Duration("min_habit")}
 }
 
@@ -182,6 +200,11 @@ func (d *slowServer) Event(e *flow.Event) {
 			}
 		}
 	case flow.Greeting:
+		late := 0
+		if e.Dur >= d.greetAfter {
+			late = 1
+		}
+		st.greets[late].add(e)
 		d.answer(st, c, e, greetingKind)
 	case flow.Request:
 		if c.Answers() > 0 && st.paused.peek(c.Ref()) == nil {
@@ -517,7 +540,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n {
 			f.FlowsTotal = served(w, k)
 		}
-		if s.since.bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 {
+		if s.since.bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
 			st.stages = [3]time.Duration{}
 			return true
 		}
@@ -548,6 +571,13 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	}
 	if s.since.bad == 0 && f.Stops == 0 {
 		onset = st.leftAt
+	}
+	// Nobody waits on purpose before he says who he is; a time that is the same each time is a time-out.
+	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < stopPause {
+		f.LateGreetings, f.Greetings = late.n, late.n+st.greets[0].n
+		if onset == 0 {
+			onset, f.Greeting = late.first, true
+		}
 	}
 	recent := st.recent.since(onset)
 	oldest := w.End

@@ -118,6 +118,19 @@ func TestSlowServer(t *testing.T) {
 			every(0, 20*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 2*ms) })
 			every(20*sec, 50*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 5*sec) })
 		}},
+		{name: "every greeting comes after 5 s", local: app, want: "warn service 192.0.2.1 3306", onset: ms, make: func(n *network) {
+			every(0, 40*sec, 2*sec, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 5*sec) })
+		}, check: features(func(f SlowServer) bool { return f.Greeting && f.LateGreetings == 20 && f.Greetings == 20 })},
+		{name: "who waits for news, and is told at any time", local: app, make: func(n *network) {
+			every(0, 40*sec, 2*sec, func(at time.Duration, i int) {
+				n.greet(at, client, app+":3306", 3*sec+time.Duration(i%7)*900*ms)
+			})
+		}},
+		{name: "greetings in time, some of them late", local: app, make: func(n *network) {
+			every(0, 40*sec, 2*sec, func(at time.Duration, i int) {
+				n.greet(at, client, app+":3306", []time.Duration{5 * sec, 2 * ms}[i%2])
+			})
+		}},
 		{name: "the greeting does not come", local: app, want: "error service 192.0.2.1 3306", onset: 20001 * ms, make: func(n *network) {
 			every(0, 20*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", 2*ms) })
 			every(20*sec, 50*sec, 500*ms, func(at time.Duration, _ int) { n.greet(at, client, app+":3306", -1) })

@@ -114,6 +114,9 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 	}
 	if p.Flags&capture.SYN == 0 {
 		t.window(c, s, p, at)
+		if p.Len == 0 && p.Flags&capture.FIN == 0 {
+			t.sentUnseen(c, s, p, at)
+		}
 	}
 	if p.Len <= 1 && t.wants(Probe) && c.probes(s, p) {
 		t.ev = Event{Kind: Probe, Conn: c, Side: s, At: at, Frame: p.Frame}
@@ -136,6 +139,17 @@ func (c *Conn) probes(s Side, p *capture.Packet) bool {
 	d, r := &c.side[s], &c.side[s.Other()]
 	return r.flags&ackKnown != 0 && p.Seq+1 == r.acked && (d.flags&known == 0 || d.next == r.acked) &&
 		d.flags&finSent == 0 && p.Flags&(capture.SYN|capture.FIN) == 0
+}
+
+// sentUnseen takes what a bare acknowledgement tells of its own sender: its sequence number is that of what s will send next
+// (RFC 9293 §3.10.7.4), so that what lies below has been sent. Where every segment is too large for the path, nothing else
+// tells of them here. One sequence number may be a FIN.
+func (t *Table) sentUnseen(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	d := &c.side[s]
+	if d.flags&(known|finSent) == known && before(d.next, p.Seq) && p.Seq-d.next > 1 && !c.closed && d.synData == 0 && c.plausible(s, p.Seq) {
+		t.openHole(c, s, p, at)
+		d.next = p.Seq
+	}
 }
 
 // tookSYN takes what ack says of data in the SYN of s: acknowledged, it was sent then; if not, the listener did not want
