@@ -34,7 +34,7 @@ func TestWhatTheCaptureLacks(t *testing.T) {
 		n.tcp(at+4*ms, s, c, capture.ACK|capture.FIN, q+1000, q+100, 0)
 		n.tcp(at+5*ms, c, s, capture.ACK, q+100, q+1001, 0)
 		n.tcp(at+6*ms, c, s, capture.ACK|capture.PSH, q+100, q+1001, 24)
-		n.tcp(at+7*ms, s, c, capture.RST, q+1001, 0, 0)
+		n.tcp(at+6*ms+50*time.Microsecond, s, c, capture.RST, q+1001, 0, 0) // at once, as kernels do
 	}
 	// The server closes first, and the client after it.
 	close := func(n *network, at time.Duration) {

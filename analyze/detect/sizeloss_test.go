@@ -58,7 +58,7 @@ func TestSizeLoss(t *testing.T) {
 			}},
 		// All segments of the answer are lost, again and again. What shows is that the server's bare acknowledgements of what the
 		// client sends later are numbered beyond what has come. They count once the client still asks for what is missing, with its FIN.
-		{name: "answers of which only the acknowledgements tell", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 23003 * ms,
+		{name: "answers of which only the acknowledgements tell", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20700 * ms,
 			make: func(n *network) {
 				well(n, 0, 19600*ms)
 				every(20*sec, 40*sec, 500*ms, func(at time.Duration, _ int) {
