@@ -459,6 +459,8 @@ func TestContrast(t *testing.T) {
 }
 
 // FuzzPage draws views of random numbers: whatever they are, the page is well-formed and within its cap.
+//
+// at most 300x
 func FuzzPage(f *testing.F) {
 	for seed := range int64(8) {
 		f.Add(seed)
@@ -470,7 +472,7 @@ func FuzzPage(f *testing.F) {
 		n := func() uint32 { return uint32(r.Uint64() >> (33 + r.Intn(31))) }
 		v.Width = 1 + r.Int63n(1<<uint(1+r.Intn(55)))
 		v.Start = capture.Instant(r.Int63() >> uint(r.Intn(4)))
-		v.Last = v.Start.Add(time.Duration(r.Int63n(v.Width * 600 % math.MaxInt64)))
+		v.Last = v.Start.Add(time.Duration(r.Int63n(min(v.Width, math.MaxInt64/600) * 600)))
 		for _, c := range []view.Count{v.Services[0].Answered, v.Services[0].GaveUp, v.Host.SYN, v.Resolvers[0].Unanswered} {
 			for i := range c {
 				c[i] = n() * uint32(r.Intn(2))
