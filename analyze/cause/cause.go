@@ -75,7 +75,7 @@ type node struct {
 	begins  capture.Instant // its onset, or earlier: as a cause
 	parents []parent        // in the order of their findings
 	effects int             // that more than order and the host join to this
-	all     int             // effects
+	all     int             // effects, those of its effects included
 }
 
 // parent is a finding that explains another.
@@ -135,15 +135,32 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 	breakCycles(w.nodes)
 	for i := range w.nodes {
 		for _, p := range w.nodes[i].parents {
-			w.nodes[p.from].all++
 			if !p.weak {
 				w.nodes[p.from].effects++
 			}
 		}
+		w.credit(i)
 	}
 	w.roles()
 	for i := range w.nodes {
 		w.nodes[i].conclude(w.nodes, direct(w.nodes, i))
+	}
+}
+
+// credit counts node i once for each finding that explains it, directly or through others.
+func (w *linking) credit(i int) {
+	w.round++
+	w.explains[i] = w.round
+	for up := []int{i}; len(up) > 0; {
+		n := &w.nodes[up[len(up)-1]]
+		up = up[:len(up)-1]
+		for _, p := range n.parents {
+			if w.explains[p.from] != w.round {
+				w.explains[p.from] = w.round
+				w.nodes[p.from].all++
+				up = append(up, p.from)
+			}
+		}
 	}
 }
 

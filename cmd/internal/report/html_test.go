@@ -460,7 +460,7 @@ func TestContrast(t *testing.T) {
 
 // FuzzPage draws views of random numbers: whatever they are, the page is well-formed and within its cap.
 //
-// at most 300x
+// At most 300x.
 func FuzzPage(f *testing.F) {
 	for seed := range int64(8) {
 		f.Add(seed)
