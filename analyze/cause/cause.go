@@ -63,8 +63,9 @@ func New(set *rules.Set) *Graph {
 // are says little, and large outages have thousands of findings.
 const maxCauses = 16
 
-// maxTried bounds for how many of them conditions are computed, at about 1 µs each.
-const maxTried = 256
+// maxTried bounds how many of them are looked at, the first to be affected first: what comes after so many of one rule and place is
+// one of a flood.
+const maxTried = 160
 
 // node is a finding with its place.
 type node struct {

@@ -42,10 +42,10 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 				if found == maxCauses || tried == maxTried || w.nodes[j].begins > n.f.Onset.Add(e.Slack) {
 					break
 				}
+				tried++
 				if j == i || w.explains[j] == w.round || !w.may(e, j, p, i) {
 					continue
 				}
-				tried++
 				if result, weak, ok := w.try(e, j, chain, i); ok {
 					n.parents = append(n.parents, parent{j, w.route(e, chain), result, weak})
 					w.explains[j] = w.round
@@ -121,7 +121,7 @@ func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place) bool {
 		return false
 	}
 	for _, list := range w.candidates(e, p) {
-		for _, j := range list {
+		for _, j := range list[:min(len(list), maxTried)] {
 			m := &w.nodes[j]
 			if e.Is(&m.party) && (b.called() == m.place.called()) && shared(e.Identity, &m.place, p) {
 				return true
