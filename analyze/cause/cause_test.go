@@ -214,6 +214,30 @@ func TestSigns(t *testing.T) {
 	}
 }
 
+// What came and went often before hides no cause of today, however much of it an agent remembers.
+func TestManyEnded(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const earlier, today = 300, 24 * time.Hour
+	var fs []*analyze.Finding
+	for i := range earlier {
+		f := finding("slow-server", time.Duration(i)*time.Minute, service, detect.SlowServer{Class: "served"})
+		f.LastSeen = f.Onset.Add(10 * time.Second)
+		fs = append(fs, f)
+	}
+	late := detect.CloseWait{Class: "STARVED", NeverAnswered: 9, Waiting: 9}
+	fs = append(fs, finding("slow-server", today, service, detect.SlowServer{Class: "served"}), finding("close-wait", today+3*time.Second, service, late))
+	for _, f := range fs[earlier:] {
+		f.LastSeen = f.Onset.Add(time.Minute)
+	}
+	cause.New(set).Link(fs, analyze.Local{}, nil)
+	if f := fs[earlier+1]; f.Role != analyze.Consequence || len(f.Because) != 1 || f.Because[0] != fs[earlier].ID {
+		t.Errorf("%s because of %v, want %s", f.Role, f.Because, fs[earlier].ID)
+	}
+}
+
 func TestDiagnoseNamesEveryStep(t *testing.T) {
 	set, err := rules.Load(detect.Features())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"jindan/analyze"
+	"jindan/capture"
 	"jindan/rules"
 )
 
@@ -37,7 +38,7 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 			continue
 		}
 		found, tried := 0, 0
-		for _, list := range w.candidates(e, p) {
+		for _, list := range w.candidates(e, p, n.f.Onset) {
 			for _, j := range list {
 				if found == maxCauses || tried == maxTried || w.nodes[j].begins > n.f.Onset.Add(e.Slack) {
 					break
@@ -67,7 +68,7 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 				continue
 			}
 			for _, b := range before(u.Subject, e.Identity, p) {
-				if w.seen(u.Selector, e, &b, p) {
+				if w.seen(u.Selector, e, &b, p, n.f.Onset) {
 					continue
 				}
 				if len(classes) == 0 {
@@ -116,11 +117,11 @@ func (w *linking) isClear(rule string) bool {
 }
 
 // seen reports whether what s picks was found at b, from where e leads to p: then it is a cause itself, or none.
-func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place) bool {
+func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place, onset capture.Instant) bool {
 	if !w.present[s.Rule] {
 		return false
 	}
-	for _, list := range w.candidates(e, p) {
+	for _, list := range w.candidates(e, p, onset) {
 		for _, j := range list[:min(len(list), maxTried)] {
 			m := &w.nodes[j]
 			if e.Is(&m.party) && (b.called() == m.place.called()) && shared(e.Identity, &m.place, p) {
