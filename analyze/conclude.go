@@ -48,11 +48,13 @@ func (e *Engine) Diagnosis() *Diagnosis {
 
 // cleared reports whether a rule has seen enough, up to this window, to be ruled out.
 func (e *Engine) cleared(rule string) bool {
-	for i, r := range e.rules {
-		if r.ID == rule {
-			w := e.w
-			w.Params = r.Params
-			return isClear(Assessed{r, e.detectors[i].Assess(&w)})
+	for i, d := range e.detectors {
+		for _, j := range e.judges[i] {
+			if e.rules[j].ID == rule {
+				w := e.w
+				w.Params = e.rules[i].Params
+				return isClear(Assessed{e.rules[j], d.Assess(&w)})
+			}
 		}
 	}
 	return false
@@ -78,7 +80,10 @@ func (e *Engine) assess() map[string]Assessed {
 		}
 		w := e.w
 		w.Params = e.rules[i].Params
-		assessed[e.rules[i].ID] = Assessed{e.rules[i], d.Assess(&w)}
+		a := d.Assess(&w)
+		for _, r := range e.judges[i] {
+			assessed[e.rules[r].ID] = Assessed{e.rules[r], a}
+		}
 	}
 	return assessed
 }

@@ -74,8 +74,9 @@ type Engine struct {
 	o         Options
 	set       *rules.Set
 	detectors []Detector
-	rules     []*rules.Rule
-	byKind    [64][]int // detectors by flow.Kind
+	rules     []*rules.Rule // those of the detectors in their order, then a user's own
+	judges    [][]int       // rules by detector, its own first
+	byKind    [64][]int     // detectors by flow.Kind
 	samplers  []Sampler
 	watched   flow.Mask          // of Options.Watch
 	heard     [3]capture.Instant // newest observation by input, in the order of their bits
@@ -94,7 +95,7 @@ type Engine struct {
 	lost     [capture.LossReasonCount]uint64
 	tracked  map[trackKey]*tracker
 	order    []*tracker // in order of first symptom
-	counts   []int      // tracked subjects by detector
+	counts   []int      // tracked subjects by rule
 	findings []*Finding
 	symptoms []judged
 	seq      uint64
@@ -108,7 +109,7 @@ type Engine struct {
 // record. emit's first error ends the run.
 func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*Engine, error) {
 	e := &Engine{o: o, set: set, detectors: ds, emit: emit, tracked: make(map[trackKey]*tracker),
-		refused: make(map[string]uint64), counts: make([]int, len(ds))}
+		refused: make(map[string]uint64)}
 	var mask flow.Mask
 	for i, d := range ds {
 		s := d.Spec()
@@ -130,6 +131,16 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 			}
 		}
 	}
+	for i, d := range ds {
+		e.judges = append(e.judges, []int{i})
+		for _, r := range set.Rules {
+			if r.Own() && r.FeaturesOf == d.Spec().Rule {
+				e.judges[i] = append(e.judges[i], len(e.rules))
+				e.rules = append(e.rules, r)
+			}
+		}
+	}
+	e.counts = make([]int, len(e.rules))
 	if o.Watch != nil {
 		e.watched = o.Watch.Events()
 		mask |= e.watched
@@ -383,14 +394,17 @@ func (e *Engine) seal() error {
 		w := e.w
 		w.Params = e.rules[i].Params
 		d.Judge(&w, func(s Symptom) {
-			e.symptoms = append(e.symptoms, judged{i, s.Subject.Key(), s})
+			key := s.Subject.Key()
+			for _, r := range e.judges[i] {
+				e.symptoms = append(e.symptoms, judged{r, key, s})
+			}
 		})
 	}
 	if e.o.Watch != nil {
 		e.o.Watch.Seal(&e.w)
 	}
 	slices.SortStableFunc(e.symptoms, func(a, b judged) int {
-		return cmp.Or(cmp.Compare(a.d, b.d), cmp.Compare(a.key, b.key))
+		return cmp.Or(cmp.Compare(a.rule, b.rule), cmp.Compare(a.key, b.key))
 	})
 	for i := range e.symptoms {
 		e.judge(&e.symptoms[i])

@@ -9,14 +9,14 @@ import (
 )
 
 type judged struct {
-	d   int
-	key string
+	rule int // its number in the engine
+	key  string
 	Symptom
 }
 
-// trackKey names a subject of a rule: the detector's number and the subject's key.
+// trackKey names a subject of a rule: the rule's number and the subject's key.
 type trackKey struct {
-	d       int
+	rule    int
 	subject string
 }
 
@@ -24,7 +24,6 @@ type trackKey struct {
 type tracker struct {
 	f        *Finding // nil until it opened
 	key      trackKey
-	d        int
 	onset    capture.Instant
 	since    capture.Instant // the condition holds since
 	lastHeld capture.Instant
@@ -36,13 +35,13 @@ type tracker struct {
 
 // judge holds one symptom against its rule.
 func (e *Engine) judge(s *judged) {
-	r := e.rules[s.d]
+	r := e.rules[s.rule]
 	severity, holds, err := r.Eval(s.Features)
 	if err != nil {
 		e.refused["rule_error:"+r.ID]++
 		return
 	}
-	key := trackKey{s.d, s.key}
+	key := trackKey{s.rule, s.key}
 	t := e.tracked[key]
 	if t == nil {
 		if !holds {
@@ -52,12 +51,12 @@ func (e *Engine) judge(s *judged) {
 		if severity == "error" {
 			limit += maxSubjects / 4
 		}
-		if e.counts[s.d] >= limit {
+		if e.counts[s.rule] >= limit {
 			e.refused["subjects:"+r.ID]++
 			return
 		}
-		e.counts[s.d]++
-		t = &tracker{key: key, d: s.d, since: e.w.End, onset: s.Onset}
+		e.counts[s.rule]++
+		t = &tracker{key: key, since: e.w.End, onset: s.Onset}
 		e.tracked[key] = t
 		e.order = append(e.order, t)
 	}
@@ -104,16 +103,16 @@ func rank(severity string) int {
 type quota struct {
 	minute capture.Instant
 	opens  [3]int         // of this minute, by rank
-	rules  map[[2]int]int // of this minute, by detector and rank
+	rules  map[[2]int]int // of this minute, by rule and rank
 	kept   [3]int         // findings, by the rank with which they were opened
 }
 
-// admits reports whether a finding of detector d and that rank may open; fresh: one that was not there before.
-func (q *quota) admits(at capture.Instant, d, rank int, fresh bool) bool {
+// admits reports whether a finding of that rule and rank may open; fresh: one that was not there before.
+func (q *quota) admits(at capture.Instant, rule, rank int, fresh bool) bool {
 	if minute := floor(at, time.Minute); minute != q.minute || q.rules == nil {
 		*q = quota{minute: minute, rules: make(map[[2]int]int), kept: q.kept}
 	}
-	of := [2]int{d, rank}
+	of := [2]int{rule, rank}
 	all := 0
 	for _, n := range q.kept[:rank+1] { // information leaves room for warnings, and these for errors
 		all += n
@@ -130,7 +129,7 @@ func (q *quota) admits(at capture.Instant, d, rank int, fresh bool) bool {
 }
 
 func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
-	if !e.quota.admits(e.w.Start, t.d, rank(severity), t.f == nil) {
+	if !e.quota.admits(e.w.Start, t.key.rule, rank(severity), t.f == nil) {
 		if !t.refused {
 			t.refused = true
 			e.refused["findings:"+r.ID]++
@@ -179,7 +178,7 @@ func (e *Engine) findingCoverage() FindingCoverage {
 func (e *Engine) settle() {
 	keep := e.order[:0]
 	for _, t := range e.order {
-		r := e.rules[t.d]
+		r := e.rules[t.key.rule]
 		quiet := e.w.End.Sub(t.lastHeld)
 		switch {
 		case t.firing && !t.seen && quiet >= r.KeepFor:
@@ -189,7 +188,7 @@ func (e *Engine) settle() {
 			keep = append(keep, t)
 		case !t.firing && !t.seen && quiet >= max(r.KeepFor, time.Minute):
 			// Forgotten. Its finding, if there was one, stays in the diagnosis.
-			e.counts[t.d]--
+			e.counts[t.key.rule]--
 			delete(e.tracked, t.key)
 		default:
 			keep = append(keep, t)
@@ -214,7 +213,7 @@ func (e *Engine) settle() {
 			t.f.State = Update
 		}
 		t.role = role
-		e.write(t.f, e.rules[t.d])
+		e.write(t.f, e.rules[t.key.rule])
 	}
 }
 

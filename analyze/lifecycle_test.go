@@ -3,8 +3,10 @@ package analyze_test
 import (
 	"strconv"
 	"testing"
+	"testing/fstest"
 
 	"jindan/analyze"
+	"jindan/analyze/cause"
 	"jindan/analyze/detect"
 	"jindan/analyze/flow"
 	"jindan/capture"
@@ -97,5 +99,68 @@ func TestFloodOfFindings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A user's own rule is judged by what the detector of another measures, with its own threshold and life, and is a cause and an
+// effect like any other.
+func TestOwnRule(t *testing.T) {
+	own := fstest.MapFS{
+		"hasty.yaml": &fstest.MapFile{Data: []byte(`id: hasty
+features: abnormal-termination
+params: {few: {value: 3, unit: connections, source: this site}}
+when: resets >= few
+for: 0s
+keep_for: 10s
+severity: warn
+text: {en: {title: Hasty clients, summary: "{{.resets}} resets"}}
+`)},
+		"causes.yaml": &fstest.MapFile{Data: []byte(`edges:
+  - from: connection-refused
+    to: hasty
+    identity: same-host
+    slack: {value: 1s, source: this site}
+    why: {en: they try elsewhere}
+`)}}
+	set, err := rules.Load(detect.Features(), rules.Override{Name: "own", FS: own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := analyze.Subject{Kind: analyze.SubjectService, Host: "10.1.1.1", Port: 80}
+	refused := detect.ConnectionRefused{Refused: 100, Attempts: 100, Share: 1, ServedBefore: 1, Class: "refused", Insisting: 20, Lasting: 60}
+	ds := []analyze.Detector{
+		&steady{rule: "connection-refused", symptoms: []analyze.Symptom{{Subject: subject, Onset: 1000e9, Features: refused}}},
+		&steady{rule: "abnormal-termination", symptoms: []analyze.Symptom{{Subject: subject, Onset: 1001e9,
+			Features: detect.AbnormalTermination{Resets: 5, Connections: 100, Share: 0.05, Class: "ABORT"}}}},
+	}
+	e, err := analyze.New(set, ds, analyze.Options{Causes: cause.New(set)}, func(*analyze.Finding) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const second = capture.Instant(1e9)
+	for i := range capture.Instant(20) {
+		o := capture.Observation{At: (1000 + i) * second, Packet: capture.Packet{Proto: capture.ProtoTCP, Flags: capture.ACK}}
+		if err := e.Observe(&capture.Batch{Obs: []capture.Observation{o}, Until: o.At}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := e.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hasty *analyze.Finding
+	for _, f := range d.Findings {
+		if f.Rule == "abnormal-termination" {
+			t.Errorf("the rule of the catalogue holds with 5 resets: %+v", f.Features)
+		}
+		if f.Rule == "hasty" {
+			hasty = f
+		}
+	}
+	if hasty == nil {
+		t.Fatalf("%d findings, none of the rule of one's own", len(d.Findings))
+	}
+	if hasty.Summary.En != "5 resets" || hasty.Role != analyze.Consequence || len(hasty.Because) != 1 {
+		t.Errorf("the finding is %q, %s because of %v", hasty.Summary.En, hasty.Role, hasty.Because)
 	}
 }

@@ -200,7 +200,7 @@ func (e *Edge) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	return e.reported.report(fmt.Errorf("%s:%d: edge %v to %v: %w", causesFile, e.node.line, e.From, e.To, err))
+	return e.reported.report(fmt.Errorf("%s:%d: edge %v to %v: %w", e.node.file.name, e.node.line, e.From, e.To, err))
 }
 
 func (s Selector) equal(o Selector) bool {
@@ -236,7 +236,7 @@ func (d *decoder) causes(s *Set, n *node) {
 	if !d.fields(n, "unseen", "signs", "edges") {
 		return
 	}
-	s.Edges = d.edges(d.need(n, "edges"))
+	d.edges(s, d.need(n, "edges"))
 	if k := n.get("signs"); k != nil {
 		s.signs = d.either(k)
 		for _, p := range s.signs {
@@ -258,24 +258,24 @@ func (d *decoder) causes(s *Set, n *node) {
 	}
 }
 
-// edges reads the links, each of which may lead from and to several findings.
-func (d *decoder) edges(n *node) []*Edge {
-	var out []*Edge
+// edges reads links into s, each of which may lead from and to several findings.
+func (d *decoder) edges(s *Set, n *node) {
+	before := s.Links()
 	for at, i := range d.list(n) {
 		if !d.fields(i, "from", "to", "identity", "slack", "requires", "through", "experiment", "why") {
 			continue
 		}
-		link := Edge{Link: at + 1, node: i, Why: d.both(d.need(i, "why")), reported: new(reportedOnce)}
+		link := Edge{Link: before + at + 1, node: i, Why: d.both(d.need(i, "why")), reported: new(reportedOnce)}
 		if id := d.need(i, "identity"); id != nil {
 			if link.Identity = Identity(d.str(id)); !slices.Contains(Identities, link.Identity) {
 				d.fail(id.errorf("unknown identity %q; known are %v", id.text, Identities))
 			}
 		}
-		if s := d.need(i, "slack"); s != nil && d.fields(s, "value", "source") {
-			if v := d.need(s, "value"); v != nil {
+		if k := d.need(i, "slack"); k != nil && d.fields(k, "value", "source") {
+			if v := d.need(k, "value"); v != nil {
 				link.Slack = d.duration(v)
 			}
-			link.SlackSource = d.str(d.need(s, "source"))
+			link.SlackSource = d.str(d.need(k, "source"))
 		}
 		if r := i.get("requires"); r != nil {
 			link.Requires = d.str(r)
@@ -301,16 +301,15 @@ func (d *decoder) edges(n *node) []*Edge {
 			for _, to := range tos {
 				e := link
 				e.From, e.To, e.fromNode, e.toNode = from.Selector, to.Selector, from.node, to.node
-				if slices.ContainsFunc(out, func(o *Edge) bool {
+				if slices.ContainsFunc(s.Edges, func(o *Edge) bool {
 					return o.From.equal(e.From) && o.To.equal(e.To) && o.Identity == e.Identity && o.Requires == e.Requires
 				}) {
 					d.fail(i.errorf("the edge %v to %v by %s is given twice", e.From, e.To, e.Identity))
 				}
-				out = append(out, &e)
+				s.Edges = append(s.Edges, &e)
 			}
 		}
 	}
-	return out
 }
 
 // placed is a selector and where it stands.

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"sync"
 
@@ -45,6 +46,9 @@ func (d *decoder) compile(r *Rule, features any) {
 	}
 	withSubject := maps.Clone(zero)
 	maps.Copy(withSubject, SubjectFields)
+	if r.Own() {
+		d.unused(r)
+	}
 	r.texts = make(map[string]*texts)
 	for _, lang := range Languages {
 		t := &texts{one: make(map[string]*text)}
@@ -54,11 +58,15 @@ func (d *decoder) compile(r *Rule, features any) {
 			if which == "ruled_out" || which == "not_assessable" {
 				names = zero // these speak about no particular subject
 			}
-			if which != "next" {
-				t.one[which] = d.text(n.get(which), lang, names)
+			at := n.get(which)
+			switch {
+			case at == nil: // a user's own rule may lack it
+				continue
+			case which != "next":
+				t.one[which] = d.text(at, lang, names)
 				continue
 			}
-			for _, i := range n.get(which).items {
+			for _, i := range at.items {
 				t.next = append(t.next, d.text(i, lang, names))
 			}
 		}
@@ -66,6 +74,30 @@ func (d *decoder) compile(r *Rule, features any) {
 	}
 	r.zero = withSubject
 }
+
+// unused finds the thresholds that no condition and no text of a user's own rule names: nothing else reads them.
+func (d *decoder) unused(r *Rule) {
+	read := r.When + " " + r.Clear
+	for _, w := range r.SeverityWhen {
+		read += " " + w.When
+	}
+	for _, lang := range Languages {
+		for _, item := range r.nodes.text[lang].items {
+			read += " " + item.text
+			for _, i := range item.items {
+				read += " " + i.text
+			}
+		}
+	}
+	names := identifiers.FindAllString(read, -1)
+	for _, t := range r.Thresholds {
+		if !slices.Contains(names, t.Name) {
+			d.fail(t.node.errorf("nothing reads the threshold %q", t.Name))
+		}
+	}
+}
+
+var identifiers = regexp.MustCompile(`[a-z][a-z0-9_]*`)
 
 // ours reports whether the rule is the embedded one, but for numbers that an override may have changed.
 func (r *Rule) ours() bool { return r.nodes.id.file.ours }

@@ -248,10 +248,10 @@ func (r *Rule) Eval(features any) (severity string, holds bool, err error) {
 // IsClear reports whether these features rule the fault out: Clear holds, and When does not. A condition that cannot
 // be computed clears nothing.
 func (r *Rule) IsClear(features any) (bool, error) {
-	if r.clear == nil { // not converted yet
+	if r.clear == nil && !r.Own() { // information rules nothing out, and hinders nothing
 		return true, nil
 	}
-	if !r.Enabled {
+	if !r.Enabled || r.clear == nil {
 		return false, nil
 	}
 	env := r.env()

@@ -31,7 +31,7 @@ func FuzzLoad(f *testing.F) {
 			case stepsFile:
 				d.steps(n)
 			case causesFile:
-				d.edges(n)
+				d.edges(new(Set), n)
 			default:
 				s := new(Set)
 				r := d.rule(n)

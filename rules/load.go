@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -23,7 +24,8 @@ const (
 
 // Override is a directory of a user's own rule files. A file that names a rule of the
 // catalogue and has only the keys id, enabled, params, severity, severity_when, for and
-// keep_for changes these; a file with more replaces the rule.
+// keep_for changes these; a file with more replaces the rule. A file with another name and the key features adds a rule
+// over the features of the one that it names; causes.yaml adds edges.
 type Override struct {
 	Name string // stands before the file names in errors
 	FS   fs.FS
@@ -156,8 +158,16 @@ func readFile(dir fs.FS, name string) ([]byte, error) {
 
 // override applies a user's file to s.
 func (d *decoder) override(s *Set, n *node) {
-	if b := path.Base(n.file.name); b == stepsFile || b == causesFile {
-		d.fail(n.errorf("%s cannot be overridden", b))
+	switch path.Base(n.file.name) {
+	case stepsFile:
+		d.fail(n.errorf("%s cannot be overridden", stepsFile))
+		return
+	case causesFile:
+		if d.fields(n, "edges") {
+			d.own = true
+			d.edges(s, d.need(n, "edges"))
+			d.own = false
+		}
 		return
 	}
 	id := d.need(n, "id")
@@ -165,8 +175,18 @@ func (d *decoder) override(s *Set, n *node) {
 		return
 	}
 	i := slices.IndexFunc(s.Rules, func(r *Rule) bool { return r.ID == d.str(id) })
-	if i < 0 {
-		d.fail(id.errorf("no rule %q to override", id.text))
+	of := n.get("features")
+	switch {
+	case i < 0 && of == nil:
+		d.fail(id.errorf("no rule %q to override; a rule of your own names in features the rule whose features it reads", id.text))
+		return
+	case i < 0:
+		d.own = true
+		s.Rules = append(s.Rules, d.rule(n))
+		d.own = false
+		return
+	case of != nil:
+		d.fail(of.errorf("there is a rule %s already; a rule of your own has another id", id.text))
 		return
 	}
 	if slices.ContainsFunc(n.keys, func(k *node) bool { return !slices.Contains(changeable, k.text) }) {
@@ -184,12 +204,19 @@ func (d *decoder) check(s *Set, features map[string]any) {
 				d.fail(step.errorf("unknown step %q; steps.yaml has %s", step.text, stepIDs(s)))
 			}
 		}
-		f, ok := features[r.ID]
-		if !ok {
+		f, ok := features[r.FeaturesOf]
+		switch {
+		case ok:
+			if base := s.Rule(r.FeaturesOf); r.Own() && base != nil {
+				r.Classes = base.Classes
+			}
+			d.compile(r, f)
+		case r.Own():
+			d.fail(r.nodes.features.errorf("no detector measures for rule %q; known are %s", r.FeaturesOf,
+				strings.Join(slices.Sorted(maps.Keys(features)), ", ")))
+		default:
 			d.fail(r.nodes.id.errorf("no detector measures for rule %q", r.ID))
-			continue
 		}
-		d.compile(r, f)
 	}
 	for _, t := range s.Steps {
 		for _, r := range s.Rules {

@@ -240,17 +240,87 @@ func TestLoadErrorsAll(t *testing.T) {
 	}
 }
 
+// ownThing is a rule of a user's own over the features of thing, in one language.
+const ownThing = `id: many-things
+features: thing
+params:
+  most: {value: 100, unit: things, source: us}
+when: n >= most
+for: 0s
+keep_for: 1m
+severity: info
+text:
+` + ownTexts
+
+const ownTexts = "  en: {title: Many things, summary: '{{.n}} things of {{.host}}', next: [Count them]}\n"
+
+// ownLink is a link of a user's own.
+const ownLink = `edges:
+  - from: thing[a]
+    to: thing[b]
+    identity: same-path
+    slack: {value: 1s, source: us}
+    why: {en: we know}
+`
+
+// A user's own rule reads the features of a rule of the catalogue, and owes nobody a second language; a link of their own comes
+// after those of the catalogue.
+func TestOwn(t *testing.T) {
+	s, err := loadSmall(small, dir("site", map[string]string{"many.yaml": ownThing, "causes.yaml": ownLink}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.Rule("many-things")
+	if r == nil || !r.Own() || r.FeaturesOf != "thing" {
+		t.Fatalf("the rule is %+v", r)
+	}
+	for n, want := range map[int]bool{99: false, 100: true} {
+		if _, holds, err := r.Eval(thing{N: n}); holds != want || err != nil {
+			t.Errorf("%d things: %v, %v", n, holds, err)
+		}
+	}
+	if clear, err := r.IsClear(thing{}); clear || err != nil {
+		t.Errorf("a rule without the condition clear is cleared: %v, %v", clear, err)
+	}
+	text, err := r.Text("summary", thing{N: 100}, map[string]any{"host": "h"})
+	if want := (Text{"100 things of h", "100 things of h"}); text != want || err != nil {
+		t.Errorf("summary is %q, %v", text, err)
+	}
+	if next, err := r.Next(thing{}, nil); len(next) != 1 || err != nil {
+		t.Errorf("next is %v, %v", next, err)
+	}
+	if text, err := r.Text("ruled_out", thing{}, nil); text != (Text{}) || err != nil {
+		t.Errorf("a text that it has not got is %q, %v", text, err)
+	}
+	if s.Rule("thing").Own() {
+		t.Error("a rule of the catalogue is a user's own")
+	}
+	last := s.Edges[len(s.Edges)-1]
+	if s.Links() != 2 || last.Link != 2 || last.Identity != SamePath || last.Why != (Text{"we know", "we know"}) {
+		t.Errorf("%d links, the last edge is %+v", s.Links(), last)
+	}
+}
+
 func TestOverrideErrors(t *testing.T) {
 	for name, c := range map[string]struct{ file, text, want string }{
-		"unknown rule": {"a.yaml", "id: thong\nseverity: info\n", `site/a.yaml:1:5: no rule "thong" to override`},
-		"no id":        {"a.yaml", "severity: info\n", `site/a.yaml:1:1: key "id" is missing`},
-		"threshold":    {"a.yaml", "id: thing\nparams: {lowest: 3}\n", `site/a.yaml:2:10: rule thing has no threshold "lowest"; it has age, low, part`},
-		"kind":         {"a.yaml", "id: thing\nparams: {age: 3}\n", `site/a.yaml:2:15: age is a duration, as 10s; "3" is a number`},
-		"severity":     {"a.yaml", "id: thing\nseverity: loud\n", `site/a.yaml:2:11: severity is info, warn, error, not "loud"`},
-		"condition":    {"a.yaml", "id: thing\nseverity_when: [{severity: info, when: q > 1}]\n", "site/a.yaml:2:40: unknown name q"},
-		"incomplete":   {"a.yaml", "id: thing\nwhen: n > 1\n", `site/a.yaml:1:1: key "citation" is missing`},
-		"steps":        {"steps.yaml", "steps: []\n", "site/steps.yaml:1:1: steps.yaml cannot be overridden"},
-		"yml":          {"a.yml", "", "site/a.yml:1:1: rule files are named *.yaml"},
+		"unknown rule":   {"a.yaml", "id: thong\nseverity: info\n", `site/a.yaml:1:5: no rule "thong" to override`},
+		"no id":          {"a.yaml", "severity: info\n", `site/a.yaml:1:1: key "id" is missing`},
+		"threshold":      {"a.yaml", "id: thing\nparams: {lowest: 3}\n", `site/a.yaml:2:10: rule thing has no threshold "lowest"; it has age, low, part`},
+		"kind":           {"a.yaml", "id: thing\nparams: {age: 3}\n", `site/a.yaml:2:15: age is a duration, as 10s; "3" is a number`},
+		"severity":       {"a.yaml", "id: thing\nseverity: loud\n", `site/a.yaml:2:11: severity is info, warn, error, not "loud"`},
+		"condition":      {"a.yaml", "id: thing\nseverity_when: [{severity: info, when: q > 1}]\n", "site/a.yaml:2:40: unknown name q"},
+		"incomplete":     {"a.yaml", "id: thing\nwhen: n > 1\n", `site/a.yaml:1:1: key "citation" is missing`},
+		"steps":          {"steps.yaml", "steps: []\n", "site/steps.yaml:1:1: steps.yaml cannot be overridden"},
+		"other features": {"a.yaml", "id: thing\nfeatures: thing\n", "site/a.yaml:2:11: there is a rule thing already; a rule of your own has another id"},
+		"no features":    {"a.yaml", strings.ReplaceAll(ownThing, "features: thing\n", ""), `site/a.yaml:1:5: no rule "many-things" to override; a rule of your own names in features`},
+		"whose features": {"a.yaml", strings.ReplaceAll(ownThing, "features: thing", "features: thong"), `site/a.yaml:2:11: no detector measures for rule "thong"; known are thing`},
+		"nothing reads":  {"a.yaml", strings.ReplaceAll(ownThing, "n >= most", "n >= 7"), `site/a.yaml:4:3: nothing reads the threshold "most"`},
+		"never clear":    {"a.yaml", ownThing + "steps: [thing]\n", "site/a.yaml:11:8: rule many-things has no condition clear"},
+		"no text":        {"a.yaml", strings.TrimSuffix(ownThing, ownTexts) + "  {}\n", "site/a.yaml:10:3: there is no text: en or ko is needed, or both"},
+		"own condition":  {"a.yaml", strings.ReplaceAll(ownThing, "n >= most", "m >= most"), "site/a.yaml:5:7: unknown name m"},
+		"own cycle":      {"causes.yaml", strings.NewReplacer("thing[a]", "thing[b]", "thing[b]", "thing[a]").Replace(ownLink), "site/causes.yaml:2:5: the edge thing[b] to thing[a] closes a cycle"},
+		"own unseen":     {"causes.yaml", "unseen: []\n" + ownLink, `site/causes.yaml:1:1: unknown key "unseen"; known are edges`},
+		"yml":            {"a.yml", "", "site/a.yml:1:1: rule files are named *.yaml"},
 	} {
 		_, err := loadSmall(small, dir("site", map[string]string{c.file: c.text}))
 		if err == nil || !strings.Contains("\n"+err.Error(), "\n"+c.want) {

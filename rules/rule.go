@@ -9,9 +9,12 @@ import (
 	"time"
 )
 
-// Keys of a rule file, and those that an override may change without replacing the rule.
+// Keys of a rule file, those of a user's own rule, which has the classes of the one whose features it reads, and those that
+// an override may change without replacing the rule.
 var (
 	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "against", "params", "when", "clear", "for", "keep_for",
+		"severity", "severity_when", "citation", "look_alikes", "text"}
+	ownKeys = []string{"id", "features", "order", "enabled", "steps", "params", "when", "clear", "for", "keep_for",
 		"severity", "severity_when", "citation", "look_alikes", "text"}
 	changeable = []string{"id", "enabled", "params", "for", "keep_for", "severity", "severity_when"}
 	textKeys   = []string{"title", "summary", "next", "ruled_out", "not_assessable"}
@@ -21,16 +24,26 @@ var identifier = regexp.MustCompile(`^[a-z][a-z0-9]*([-_][a-z0-9]+)*$`)
 
 // ruleNodes are the places that later checks refer to.
 type ruleNodes struct {
-	id, steps, when, clear *node
-	text                   map[string]*node // by language
+	id, features, steps, when, clear *node
+	text                             map[string]*node // by language
 }
 
-// rule reads a whole rule. What it lacks is a mistake; the rule is returned in any case.
+// rule reads a whole rule. What it lacks is a mistake; the rule is returned in any case. A rule of a user's own may lack what
+// the catalogue owes its readers: steps, citations, look-alikes, and the texts of one language.
 func (d *decoder) rule(n *node) *Rule {
 	r := &Rule{File: n.file.name, Enabled: true, Params: Params{}}
-	d.fields(n, ruleKeys...)
+	if d.own {
+		d.fields(n, ownKeys...)
+	} else {
+		d.fields(n, ruleKeys...)
+	}
 	r.nodes.id = d.need(n, "id")
 	r.ID = d.ident(r.nodes.id)
+	r.FeaturesOf = r.ID
+	if d.own {
+		r.nodes.features = d.need(n, "features")
+		r.FeaturesOf = d.str(r.nodes.features)
+	}
 	if o := n.get("order"); o != nil {
 		v, err := strconv.Atoi(o.text)
 		if err != nil || o.kind != scalar {
@@ -38,7 +51,7 @@ func (d *decoder) rule(n *node) *Rule {
 		}
 		r.Order = v
 	}
-	r.nodes.steps = d.need(n, "steps")
+	r.nodes.steps = d.owed(n, "steps")
 	r.Steps = d.strs(r.nodes.steps)
 	if c := n.get("classes"); c != nil {
 		r.Classes = d.strs(c)
@@ -65,25 +78,44 @@ func (d *decoder) rule(n *node) *Rule {
 	if r.nodes.clear = n.get("clear"); r.nodes.clear != nil {
 		r.Clear = d.str(r.nodes.clear)
 	}
+	if len(r.Steps) > 0 && r.Own() && r.Clear == "" {
+		d.fail(r.nodes.steps.errorf("rule %s has no condition clear: it would never be ruled out, and these steps neither", r.ID))
+	}
 	d.need(n, "for")
 	d.need(n, "keep_for")
 	d.need(n, "severity")
 	d.common(r, n)
-	r.Citation = d.strs(d.need(n, "citation"))
-	for _, l := range d.list(d.need(n, "look_alikes")) {
+	r.Citation = d.strs(d.owed(n, "citation"))
+	for _, l := range d.list(d.owed(n, "look_alikes")) {
 		r.LookAlikes = append(r.LookAlikes, d.both(l))
 	}
 	r.nodes.text = make(map[string]*node)
 	if t := d.need(n, "text"); t != nil && d.fields(t, Languages...) {
-		for _, lang := range Languages {
-			if l := d.need(t, lang); l != nil {
-				r.nodes.text[lang] = l
-				d.ruleText(lang, l)
-			}
-		}
-		d.sameLength(r.nodes.text)
+		d.ruleTexts(r, t)
 	}
 	return r
+}
+
+// ruleTexts reads the texts at t. One language stands for the other where that is not owed.
+func (d *decoder) ruleTexts(r *Rule, t *node) {
+	texts := r.nodes.text
+	for _, lang := range Languages {
+		if l := d.owed(t, lang); l != nil {
+			texts[lang] = l
+			d.ruleText(lang, l)
+		}
+	}
+	d.sameLength(texts)
+	if len(texts) == 0 && d.own {
+		d.fail(t.errorf("there is no text: en or ko is needed, or both"))
+	}
+	for _, lang := range Languages {
+		for _, other := range Languages {
+			if texts[lang] == nil && texts[other] != nil {
+				texts[lang] = texts[other]
+			}
+		}
+	}
 }
 
 // common reads the keys that a rule and a partial override share, where they are given.
@@ -267,8 +299,11 @@ func (d *decoder) ruleText(lang string, n *node) {
 		return
 	}
 	for _, k := range textKeys {
-		v := d.need(n, k)
+		v := d.owed(n, k)
 		if v == nil {
+			if d.own && (k == "title" || k == "summary") {
+				d.need(n, k)
+			}
 			continue
 		}
 		all := []*node{v}

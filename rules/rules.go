@@ -98,6 +98,7 @@ func (s *Set) Step(id string) *Step {
 // Rule is one diagnosis.
 type Rule struct {
 	ID         string
+	FeaturesOf string // the rule whose detector measures for it; ID, but for a rule of a user's own
 	File       string // where it was defined
 	Order      int    // in lists; equal orders by id
 	Enabled    bool
@@ -161,6 +162,9 @@ func (p Params) Int(name string) int { return int(p[name]) }
 func (p Params) Duration(name string) time.Duration {
 	return time.Duration(p[name] * float64(time.Second))
 }
+
+// Own reports whether the rule is one of a user's own, over the features of another.
+func (r *Rule) Own() bool { return r.FeaturesOf != r.ID }
 
 // Name is the rule's title in a list: the title of a finding without features.
 func (r *Rule) Name(lang string) string {

@@ -217,6 +217,9 @@ func (r *Rule) values(features any, subject map[string]any) (map[string]any, err
 // fields are those of [SubjectFields] and may be absent.
 func (r *Rule) Render(lang, which string, features any, subject map[string]any) (string, error) {
 	l := r.texts[lang]
+	if l != nil && l.one[which] == nil && r.Own() && slices.Contains(textKeys, which) {
+		return "", nil
+	}
 	if l == nil || l.one[which] == nil {
 		return "", fmt.Errorf("rule %s has no text %q in language %q", r.ID, which, lang)
 	}

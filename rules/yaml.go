@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -260,7 +261,10 @@ func (s *source) indented(line int) (text string, indent, n int) {
 }
 
 // A decoder reads typed values from nodes and collects the mistakes.
-type decoder struct{ errs []error }
+type decoder struct {
+	errs []error
+	own  bool // what is read adds to the catalogue, and is a user's own
+}
 
 func (d *decoder) fail(err error) { d.errs = append(d.errs, err) }
 
@@ -285,6 +289,14 @@ func (d *decoder) need(n *node, key string) *node {
 		d.fail(n.errorf("key %q is missing", key))
 	}
 	return v
+}
+
+// owed is the value of a key that the catalogue owes its readers, and a user's own rule or edge does not.
+func (d *decoder) owed(n *node, key string) *node {
+	if d.own {
+		return n.get(key)
+	}
+	return d.need(n, key)
 }
 
 // str is the text of the scalar n; empty, with an error, if it is none.
@@ -338,16 +350,19 @@ func (d *decoder) strs(n *node) []string {
 	return out
 }
 
-// both reads {en: …, ko: …}.
+// both reads {en: …, ko: …}. One of them stands for the other where that is not owed.
 func (d *decoder) both(n *node) Text {
 	if n == nil || !d.fields(n, Languages...) {
 		return Text{}
 	}
-	t := Text{En: d.str(d.need(n, "en")), Ko: d.str(d.need(n, "ko"))}
+	t := Text{En: d.str(d.owed(n, "en")), Ko: d.str(d.owed(n, "ko"))}
 	if ko := n.get("ko"); ko != nil && t.Ko != "" && !hangul.MatchString(t.Ko) {
 		d.fail(ko.errorf("the Korean text has no Korean in it"))
 	}
-	return t
+	if d.own && t == (Text{}) {
+		d.fail(n.errorf("there is no text: en or ko is needed, or both"))
+	}
+	return Text{En: cmp.Or(t.En, t.Ko), Ko: cmp.Or(t.Ko, t.En)}
 }
 
 var hangul = regexp.MustCompile(`\p{Hangul}`)

@@ -3,7 +3,9 @@ package detect
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,5 +50,86 @@ func TestThresholdNames(t *testing.T) {
 	}
 	if asked == 0 {
 		t.Error("no threshold is asked for: the pattern is wrong")
+	}
+}
+
+// The head of each rule's file describes every feature that its detector measures, and no other.
+func TestFeaturesDescribed(t *testing.T) {
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[reflect.Kind]string{reflect.Int: "int", reflect.Float64: "float", reflect.String: "string", reflect.Bool: "bool"}
+	for id, zero := range Features() {
+		var described, measured []string
+		for _, f := range set.Rule(id).Features() {
+			for _, n := range f.Names {
+				described = append(described, n+" "+f.Type)
+			}
+			if f.Meaning == "" && len(f.Names) == 1 {
+				t.Errorf("rule %s: %v has no meaning", id, f.Names)
+			}
+		}
+		typ := reflect.TypeOf(zero)
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.IsExported() && name != "-" {
+				measured = append(measured, name+" "+kinds[f.Type.Kind()])
+			}
+		}
+		for _, n := range measured {
+			if !slices.Contains(described, n) {
+				t.Errorf("%s.yaml does not describe %s", id, n)
+			}
+		}
+		for _, n := range described {
+			if !slices.Contains(measured, n) {
+				t.Errorf("%s.yaml describes %s, which is not measured", id, n)
+			}
+		}
+	}
+}
+
+// Every threshold is read: by a condition or text of its rule or of a link, or by a detector.
+func TestThresholdsRead(t *testing.T) {
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read strings.Builder
+	for _, pattern := range []string{"*.go", "../../rules/causes.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") {
+				continue
+			}
+			src, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read.Write(src)
+		}
+	}
+	words := regexp.MustCompile(`[a-z][a-z0-9_]*`)
+	everywhere := make(map[string]bool)
+	for _, w := range words.FindAllString(read.String(), -1) {
+		everywhere[w] = true
+	}
+	declaration := regexp.MustCompile(`(?m)^  [a-z][a-z0-9_]*: +\{value.*$`)
+	for _, r := range set.Rules {
+		src, err := os.ReadFile(filepath.Join("../../rules", r.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := regexp.MustCompile(`(?m)^#.*$`).ReplaceAllString(string(src), "")
+		here := words.FindAllString(declaration.ReplaceAllString(text, ""), -1)
+		for _, p := range r.Thresholds {
+			if !everywhere[p.Name] && !slices.Contains(here, p.Name) {
+				t.Errorf("nothing reads the threshold %s of %s", p.Name, r.File)
+			}
+		}
 	}
 }

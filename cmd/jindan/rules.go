@@ -69,7 +69,19 @@ severity_when, for and keep_for changes these. For example, to tolerate more CLO
     min_sockets: 50
 
 A file with more keys replaces the rule; it must be complete. 'jindan explain RULE' shows the
-thresholds.`,
+thresholds. A file with another id adds a rule over the features of the one that it names:
+
+  id: slow-names
+  features: dns-delay
+  params: {most: {value: 20ms, source: our resolver stands in the same rack}}
+  when: p95 >= most
+  for: 0s
+  keep_for: 1m
+  severity: info
+  text:
+    en: {title: Names take longer than we want, summary: "{{.host}} waits for names"}
+
+causes.yaml adds links between rules.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("give one directory (see 'jindan rules check --help')")

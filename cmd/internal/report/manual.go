@@ -49,17 +49,16 @@ func RulePage(w io.Writer, set *rules.Set, r *rules.Rule, o Options) error {
 		m.section(m.pick("RULED OUT BY", "배제 근거"))
 		m.para(m.text(s.RulesOut))
 	}
-	m.section(m.pick("LOOK-ALIKES", "유사 현상"))
+	var alike []string
 	for _, t := range r.LookAlikes {
-		m.bullet(m.text(t))
+		alike = append(alike, m.text(t))
 	}
+	m.bullets(m.pick("LOOK-ALIKES", "유사 현상"), alike)
 	m.decision(r)
+	m.measures(r)
 	m.links(r)
 	m.next(r)
-	m.section(m.pick("SOURCES", "출처"))
-	for _, c := range r.Citation {
-		m.bullet(c)
-	}
+	m.bullets(m.pick("SOURCES", "출처"), r.Citation)
 	_, err := io.WriteString(w, m.String())
 	return err
 }
@@ -131,6 +130,17 @@ func (m *manual) para(s string) {
 
 func (m *manual) bullet(s string) { m.put("  -", 3, m.gutter, s, plain) }
 
+// bullets writes a section of them, if there are any.
+func (m *manual) bullets(section string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	m.section(section)
+	for _, s := range list {
+		m.bullet(s)
+	}
+}
+
 // team tells what the cause-analysis team did, in its own words where there are any.
 func (m *manual) team(s *rules.Step) {
 	m.para(m.text(s.Team))
@@ -161,17 +171,35 @@ func (m *manual) decision(r *rules.Rule) {
 	for _, w := range r.SeverityWhen {
 		m.para(fmt.Sprintf(m.pick("Severity %s when: %s", "심각도 %s: %s"), w.Severity, w.When))
 	}
-	if len(r.Thresholds) == 0 {
-		return
-	}
-	m.section(m.pick("THRESHOLDS", "임계값"))
+	var list []string
 	for _, t := range r.Thresholds {
 		v := t.Text
 		if t.Unit != "" && t.Unit != "s" && t.Unit != "share" {
 			v += " " + t.Unit
 		}
-		m.bullet(fmt.Sprintf("%s = %s. %s", t.Name, v, t.Source))
+		list = append(list, fmt.Sprintf("%s = %s. %s", t.Name, v, t.Source))
 	}
+	m.bullets(m.pick("THRESHOLDS", "임계값"), list)
+}
+
+// measures writes what the conditions can name beside the thresholds.
+func (m *manual) measures(r *rules.Rule) {
+	if base := m.set.Rule(r.FeaturesOf); base != nil {
+		r = base
+	}
+	var list []string
+	for _, f := range r.Features() {
+		line := strings.Join(f.Names, ", ") + " (" + f.Type
+		if f.Unit != "" {
+			line += ", " + f.Unit
+		}
+		line += ")"
+		if f.Meaning != "" {
+			line += ": " + f.Meaning
+		}
+		list = append(list, line)
+	}
+	m.bullets(m.pick("MEASURES", "측정값"), list)
 }
 
 // links writes what can cause what the rule finds, and what it can cause.
@@ -186,13 +214,7 @@ func (m *manual) links(r *rules.Rule) {
 		}
 	}
 	for i, list := range [][]string{from, to} {
-		if len(list) == 0 {
-			continue
-		}
-		m.section([]string{m.pick("CAN FOLLOW FROM", "원인이 될 수 있는 것"), m.pick("CAN LEAD TO", "결과가 될 수 있는 것")}[i])
-		for _, s := range slices.Compact(list) {
-			m.bullet(s)
-		}
+		m.bullets([]string{m.pick("CAN FOLLOW FROM", "원인이 될 수 있는 것"), m.pick("CAN LEAD TO", "결과가 될 수 있는 것")}[i], slices.Compact(list))
 	}
 }
 
