@@ -22,7 +22,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	assessed := e.assess()
 	e.table.Close()
 	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local, func(rule string) bool { return isClear(assessed[rule]) })
+		e.o.Causes.Link(e.findings, e.w.Local, clearOf(assessed))
 	}
 	for _, f := range e.findings {
 		f.Coverage = e.findingCoverage()
@@ -41,7 +41,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 func (e *Engine) Diagnosis() *Diagnosis {
 	assessed := e.assess()
 	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local, func(rule string) bool { return isClear(assessed[rule]) })
+		e.o.Causes.Link(e.findings, e.w.Local, clearOf(assessed))
 	}
 	return e.diagnose(assessed)
 }
@@ -53,19 +53,23 @@ func (e *Engine) cleared(rule string) bool {
 			if e.rules[j].ID == rule {
 				w := e.w
 				w.Params = e.rules[i].Params
-				return isClear(Assessed{e.rules[j], d.Assess(&w)})
+				a := Assessed{Rule: e.rules[j], Assessment: d.Assess(&w)}
+				if a.Clear() {
+					a.OneSided = int(e.table.OneSided()) // looks at every connection
+				}
+				return a.Clear()
 			}
 		}
 	}
 	return false
 }
 
-func isClear(a Assessed) bool {
-	if a.Rule == nil || !a.Assessable {
-		return false
+// clearOf tells which rules are ruled out.
+func clearOf(assessed map[string]Assessed) func(string) bool {
+	return func(rule string) bool {
+		a := assessed[rule]
+		return a.Clear()
 	}
-	ok, err := a.Rule.IsClear(a.Features)
-	return ok && err == nil
 }
 
 // assess asks every detector what it has to say about its step.
@@ -73,7 +77,7 @@ func (e *Engine) assess() map[string]Assessed {
 	e.meet()
 	e.w.Local = e.local.get()
 	e.w.Packets, e.w.Late, e.w.Lost = e.cov.Packets, e.cov.Late, &e.lost
-	assessed := make(map[string]Assessed)
+	assessed, oneSided := make(map[string]Assessed), int(e.table.OneSided())
 	for i, d := range e.detectors {
 		if _, ok := d.(Comparer); ok && e.w.Points == nil {
 			continue
@@ -82,7 +86,7 @@ func (e *Engine) assess() map[string]Assessed {
 		w.Params = e.rules[i].Params
 		a := d.Assess(&w)
 		for _, r := range e.judges[i] {
-			assessed[e.rules[r].ID] = Assessed{e.rules[r], a}
+			assessed[e.rules[r].ID] = Assessed{e.rules[r], a, oneSided}
 		}
 	}
 	return assessed

@@ -47,7 +47,25 @@ type Causes interface {
 type Assessed struct {
 	Rule *rules.Rule
 	Assessment
+	OneSided int // connections of which the input lacks a direction
 }
+
+// Clear reports whether the rule's steps are ruled out, as far as the rule knows.
+func (a *Assessed) Clear() bool { return a.well() && !a.blind() }
+
+// Blind reports whether they would be, if the fault could not have happened where the input cannot show it.
+func (a *Assessed) Blind() bool { return a.well() && a.blind() }
+
+// well reports whether what was seen clears the rule. A condition that cannot be computed clears nothing; the rule counts it.
+func (a *Assessed) well() bool {
+	if a.Rule == nil || !a.Assessable {
+		return false
+	}
+	ok, err := a.Rule.IsClear(a.Features)
+	return ok && err == nil
+}
+
+func (a *Assessed) blind() bool { return a.Rule.BothWays && a.OneSided > 0 }
 
 // Options of an Engine.
 type Options struct {

@@ -12,9 +12,9 @@ import (
 // Keys of a rule file, those of a user's own rule, which has the classes of the one whose features it reads, and those that
 // an override may change without replacing the rule.
 var (
-	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "against", "params", "when", "clear", "for", "keep_for",
+	ruleKeys = []string{"id", "order", "enabled", "steps", "classes", "against", "params", "when", "clear", "both_ways", "for", "keep_for",
 		"severity", "severity_when", "citation", "look_alikes", "text"}
-	ownKeys = []string{"id", "features", "order", "enabled", "steps", "params", "when", "clear", "for", "keep_for",
+	ownKeys = []string{"id", "features", "order", "enabled", "steps", "params", "when", "clear", "both_ways", "for", "keep_for",
 		"severity", "severity_when", "citation", "look_alikes", "text"}
 	changeable = []string{"id", "enabled", "params", "for", "keep_for", "severity", "severity_when"}
 	textKeys   = []string{"title", "summary", "next", "ruled_out", "not_assessable"}
@@ -81,6 +81,9 @@ func (d *decoder) rule(n *node) *Rule {
 	if len(r.Steps) > 0 && r.Own() && r.Clear == "" {
 		d.fail(r.nodes.steps.errorf("rule %s has no condition clear: it would never be ruled out, and these steps neither", r.ID))
 	}
+	if v := n.get("both_ways"); v != nil {
+		r.BothWays = d.flag(v, "both_ways")
+	}
 	d.need(n, "for")
 	d.need(n, "keep_for")
 	d.need(n, "severity")
@@ -121,10 +124,7 @@ func (d *decoder) ruleTexts(r *Rule, t *node) {
 // common reads the keys that a rule and a partial override share, where they are given.
 func (d *decoder) common(r *Rule, n *node) {
 	if v := n.get("enabled"); v != nil {
-		if v.text != "true" && v.text != "false" {
-			d.fail(v.errorf("enabled is true or false, not %q", v.text))
-		}
-		r.Enabled = v.text == "true"
+		r.Enabled = d.flag(v, "enabled")
 	}
 	if v := n.get("for"); v != nil {
 		r.For = d.duration(v)
@@ -266,6 +266,14 @@ func (d *decoder) duration(n *node) time.Duration {
 		d.fail(n.errorf("%q is no duration, such as 5s or 1m30s", n.text))
 	}
 	return t
+}
+
+// flag reads true or false.
+func (d *decoder) flag(n *node, key string) bool {
+	if n.text != "true" && n.text != "false" {
+		d.fail(n.errorf("%s is true or false, not %q", key, n.text))
+	}
+	return n.text == "true"
 }
 
 func (d *decoder) severity(n *node) string {

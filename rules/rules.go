@@ -110,7 +110,9 @@ type Rule struct {
 	When       string // the condition, as written
 	// Clear is the condition under which the rule's steps are ruled out, over the same features, as written: there
 	// were enough opportunities to have seen the fault, and it was not there. Empty: they never are.
-	Clear        string
+	Clear string
+	// BothWays: where a direction of the connections is not in the input, the steps are never ruled out, whatever Clear says.
+	BothWays     bool
 	For          time.Duration
 	KeepFor      time.Duration
 	Severity     string // unless a condition of SeverityWhen holds

@@ -292,3 +292,24 @@ func BenchmarkLink(b *testing.B) {
 		})
 	}
 }
+
+// A rule that needs both directions of the connections is not ruled out where one of them is missing.
+func TestOneDirectionRulesNothingOut(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := set.Rule("surge")
+	features := detect.Surge{TotalSYNs: 1000, Baseline: 60, Class: "single"}
+	for oneSided, want := range map[int]analyze.Verdict{0: analyze.RuledOut, 5: analyze.NotAssessable} {
+		a := map[string]analyze.Assessed{"surge": {Rule: r, Assessment: analyze.Assessment{Assessable: true, Features: features}, OneSided: oneSided}}
+		for _, s := range cause.New(set).Diagnose(nil, a).Steps {
+			if s.Step == "surge" && s.Verdict != want {
+				t.Errorf("%d connections of one direction: %s (%s), want %s", oneSided, s.Verdict, s.Reason.En, want)
+			}
+			if s.Step == "surge" && oneSided > 0 && !strings.Contains(s.Reason.En, "of 5 connections") {
+				t.Errorf("reason %q", s.Reason.En)
+			}
+		}
+	}
+}

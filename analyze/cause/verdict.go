@@ -89,11 +89,14 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		if !ok || !slices.Contains(r.Steps, s.ID) {
 			continue
 		}
-		// A condition that cannot be computed clears nothing; the rule counts it.
-		switch ok, err := r.IsClear(a.Features); {
+		switch {
 		case !a.Assessable:
 			unseen = append(unseen, text(r, "not_assessable", a.Features))
-		case ok && err == nil:
+		case a.Blind():
+			if t := oneSided(a.OneSided); !slices.Contains(open, t) {
+				open = append(open, t)
+			}
+		case a.Clear():
 			clear = append(clear, text(r, "ruled_out", a.Features))
 		default:
 			open = append(open, text(r, "not_assessable", a.Features))
@@ -113,6 +116,14 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		v.Reason = analyze.Text(s.NotAssessable)
 	}
 	return v
+}
+
+// oneSided says why a step is not cleared although nothing speaks for it.
+func oneSided(conns int) analyze.Text {
+	return analyze.Text{
+		En: fmt.Sprintf("Not judged: of %d connections only one direction is in this input; what the other one did would not show.", conns),
+		Ko: fmt.Sprintf("판정 불가: 연결 %d개는 한 방향만 입력에 있어, 다른 방향에서 일어난 일은 드러나지 않습니다.", conns),
+	}
 }
 
 const (

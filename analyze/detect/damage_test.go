@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -104,5 +105,34 @@ func TestWhatTheCaptureLacks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where only the answers were captured, a request that nobody answered leaves nothing: its absence clears nobody.
+func TestAnswersOnlyClearNothing(t *testing.T) {
+	const app, up, near = "192.0.2.1", "198.51.100.2:8080", "203.0.113.7:8080"
+	for _, tc := range []struct {
+		name string
+		make func() analyze.Detector
+		lack capture.Endpoint // what is sent to it is not in the capture
+	}{
+		{"calls to a silent upstream", newDeadUpstream, host(up)},
+		{"calls to a silent peer", newPathCut, host(up)},
+		{"clients of a silent listener", newConnectionRefused, host(app + ":443")},
+	} {
+		for _, lacking := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, lacking %v", tc.name, lacking), func(t *testing.T) {
+				var n network
+				every(0, 60*sec, 100*ms, func(at time.Duration, i int) {
+					n.call(at, "192.0.2.77", app+":443", 20*ms)
+					n.call(at+2*ms, app, up, 5*ms)
+					n.call(at+50*ms, app, near, 5*ms)
+				})
+				n.missing(func(_ int, p *capture.Packet) bool { return lacking && p.Dst == tc.lack })
+				if clear := n.cleared(t, tc.make()); clear == lacking {
+					t.Errorf("cleared %v", clear)
+				}
+			})
+		}
 	}
 }

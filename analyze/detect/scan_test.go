@@ -196,11 +196,7 @@ func (n *network) cleared(t *testing.T, d analyze.Detector) bool {
 	n.asked = asked{}
 	n.run(t, []analyze.Detector{d}, "")
 	a := n.asked[d.Spec().Rule]
-	ok, err := a.Rule.IsClear(a.Features)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ok && a.Assessable
+	return a.Clear()
 }
 
 // A listener that refuses is no news any more when nobody asks; and only enough attempts clear it.

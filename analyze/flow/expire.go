@@ -109,6 +109,7 @@ func (t *Table) drop(c *Conn, at capture.Instant) {
 	if c.OneWay() && c.IsEstablished() {
 		t.Stats.OneWay++
 	}
+	t.sided = count(t.sided, c)
 	if t.o.Row != nil {
 		t.row(c)
 	}

@@ -70,7 +70,7 @@ func (a *app) sites(ctx context.Context, dirs []string, f sitesFlags) error {
 		return a.failEach(err)
 	}
 	if f.damage {
-		return a.damage(ctx, set, dirs)
+		return a.damage(ctx, set, dirs, f.output)
 	}
 	if len(dirs) == 0 {
 		if _, err := lab.NewDraw(f.seed, f.set...); err != nil {
@@ -216,10 +216,10 @@ func keptSite(dir string) (*lab.Draw, *lab.Truth, error) {
 }
 
 // damage judges kept sites from damaged captures: those that are right from the whole one.
-func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string) error {
-	type count struct{ runs, right, less, wrong int }
+func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string, output string) error {
+	type count struct{ runs, right, less, wrong, out int }
 	counts := map[string]*count{}
-	wrong := 0
+	wrong, out := 0, 0
 	for _, dir := range dirs {
 		d, truth, err := keptSite(dir)
 		if err != nil {
@@ -238,11 +238,21 @@ func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string) error {
 			}
 			c := counts[way.Name]
 			c.runs++
+			if output == "ndjson" {
+				r.Damage = way.Name
+				_ = json.NewEncoder(os.Stdout).Encode(r)
+			}
+			if len(r.RuledOut) > 0 {
+				c.out++
+				out++
+			}
+			if r.WrongRoot || len(r.RuledOut) > 0 {
+				a.log.Warn().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
+			}
 			switch {
 			case r.WrongRoot:
 				c.wrong++
 				wrong++
-				a.log.Warn().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
 			case r.Harmed && !r.Found:
 				c.less++
 			default:
@@ -250,19 +260,21 @@ func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string) error {
 			}
 		}
 	}
-	rows := [][]string{{"Damage", "Runs", "Still right", "Root not named", "Wrong root"}}
+	rows := [][]string{{"Damage", "Runs", "Still right", "Root not named", "Wrong root", "Ruled out"}}
 	for _, way := range mutilate.Ways() {
 		if c := counts[way.Name]; c != nil {
-			rows = append(rows, []string{way.Name, fmt.Sprint(c.runs), fmt.Sprint(c.right), fmt.Sprint(c.less), fmt.Sprint(c.wrong)})
+			rows = append(rows, []string{way.Name, fmt.Sprint(c.runs), fmt.Sprint(c.right), fmt.Sprint(c.less), fmt.Sprint(c.wrong), fmt.Sprint(c.out)})
 		}
 	}
-	out := bufio.NewWriter(os.Stdout)
-	report.Table(out, rows)
-	if err := out.Flush(); err != nil {
-		return err
+	if output != "ndjson" {
+		w := bufio.NewWriter(os.Stdout)
+		report.Table(w, rows)
+		if err := w.Flush(); err != nil {
+			return err
+		}
 	}
-	if wrong > 0 {
-		return &status{exitFailOn, fmt.Errorf("%d right roots became wrong ones", wrong)}
+	if wrong > 0 || out > 0 {
+		return &status{exitFailOn, fmt.Errorf("%d right roots became wrong ones, %d true causes were ruled out", wrong, out)}
 	}
 	return nil
 }
