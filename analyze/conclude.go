@@ -21,10 +21,11 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	}
 	assessed := e.assess()
 	e.table.Close()
-	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local, clearOf(assessed))
-	}
+	e.link(clearOf(assessed))
 	for _, f := range e.findings {
+		if f.State == Resolved && f.told == roleKey(f) {
+			continue // its end was told
+		}
 		f.Coverage = e.findingCoverage()
 		if f.State == Open {
 			f.State = Update
@@ -40,9 +41,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 // Diagnosis is the verdict on what was seen so far; of windows that are not over it knows nothing.
 func (e *Engine) Diagnosis() *Diagnosis {
 	assessed := e.assess()
-	if e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local, clearOf(assessed))
-	}
+	e.link(clearOf(assessed))
 	return e.diagnose(assessed)
 }
 

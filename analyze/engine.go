@@ -36,7 +36,7 @@ const (
 
 // Causes ranks findings: package cause implements it.
 type Causes interface {
-	// Link sets Role, Because, Links and Confidence of every finding; l says which addresses belong to one host, cleared
+	// Link sets Role, Because, Links, Confidence and Incident of every finding; l says which addresses belong to one host, cleared
 	// whether a rule was assessed and is ruled out.
 	Link(fs []*Finding, l Local, cleared func(rule string) bool)
 	// Diagnose gives a verdict on each step of the catalogue.

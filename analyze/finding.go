@@ -160,8 +160,9 @@ type Finding struct {
 	Detected   capture.Instant `json:"detected"`  // when the rule first held
 	LastSeen   capture.Instant `json:"last_seen"` // last window in which it held
 	Role       Role            `json:"role"`
-	Because    []string        `json:"because"` // ids of the findings that caused this one
-	Links      []Link          `json:"links"`   // how, one for each of them
+	Incident   string          `json:"incident,omitempty"` // id of the incident that it belongs to; none: information
+	Because    []string        `json:"because"`            // ids of the findings that caused this one
+	Links      []Link          `json:"links"`              // how, one for each of them
 	Confidence Confidence      `json:"confidence"`
 	Features   any             `json:"features"`
 	Evidence   []Evidence      `json:"evidence"`
@@ -175,6 +176,9 @@ type Finding struct {
 	// Recording is the directory in which the agent keeps what surrounds the finding; empty: it keeps nothing.
 	Recording string `json:"recording,omitempty"`
 	Filter    string `json:"filter"` // Wireshark display filter that shows it
+
+	told    string // roleKey of its newest record
+	settled bool   // its incident has long been over
 }
 
 // FindingCoverage is the part of Coverage that a single finding carries.
@@ -207,12 +211,14 @@ type StepVerdict struct {
 
 // Diagnosis is the record of jindan.diagnosis/v1.
 type Diagnosis struct {
-	Schema   string          `json:"schema"`
-	Time     capture.Instant `json:"time"`
-	Roots    []string        `json:"roots"` // finding ids, first affected event first
-	Chain    []string        `json:"chain"` // roots and consequences in the order of their onsets
-	Summary  Text            `json:"summary"`
-	Steps    []StepVerdict   `json:"steps"`
-	Coverage Coverage        `json:"coverage"`
-	Findings []*Finding      `json:"-"` // every finding of the run in its last state; text reports read it
+	Schema string          `json:"schema"`
+	Time   capture.Instant `json:"time"`
+	Roots  []string        `json:"roots"` // finding ids, first affected event first
+	Chain  []string        `json:"chain"` // roots and consequences in the order of their onsets
+	// Incidents are those that are open, then those that are over.
+	Incidents []Incident    `json:"incidents"`
+	Summary   Text          `json:"summary"`
+	Steps     []StepVerdict `json:"steps"`
+	Coverage  Coverage      `json:"coverage"`
+	Findings  []*Finding    `json:"-"` // every finding of the run in its last state; text reports read it
 }

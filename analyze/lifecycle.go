@@ -30,7 +30,6 @@ type tracker struct {
 	firing   bool
 	seen     bool // a symptom in this window
 	refused  bool // a quota has turned it away, which is counted once
-	role     string
 }
 
 // judge holds one symptom against its rule.
@@ -77,7 +76,6 @@ func (e *Engine) judge(s *judged) {
 			f.Severity = severity
 			e.linked = false
 			f.State = Update
-			t.role = "" // forces a record
 		}
 		return
 	}
@@ -129,6 +127,9 @@ func (q *quota) admits(at capture.Instant, rule, rank int, fresh bool) bool {
 }
 
 func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
+	if t.f != nil && t.f.State == Resolved && (t.f.settled || t.onset > t.f.LastSeen) {
+		t.f = nil // it was well, and this has a beginning of its own
+	}
 	if !e.quota.admits(e.w.Start, t.key.rule, rank(severity), t.f == nil) {
 		if !t.refused {
 			t.refused = true
@@ -141,14 +142,13 @@ func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
 		t.f = &Finding{Schema: FindingSchema, ID: FindingID(r.ID, s.Subject), Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
 			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Netns: e.o.Netns, Because: []string{}, Links: []Link{}}
 		e.findings = append(e.findings, t.f)
-	} else if t.f.State == Resolved {
-		t.f.Onset = t.onset
+		t.f.Detected = e.w.End
 	}
 	f := t.f
 	f.State, f.Severity = Open, severity
-	f.Detected, f.LastSeen = e.w.End, e.w.End
+	f.LastSeen = e.w.End
 	e.fill(f, s)
-	t.role = ""
+	f.told = ""
 	e.linked = false
 }
 
@@ -197,23 +197,57 @@ func (e *Engine) settle() {
 	}
 	e.order = keep
 	e.retire()
-	if !e.linked && e.o.Causes != nil {
-		e.o.Causes.Link(e.findings, e.w.Local, e.cleared)
+	if !e.linked {
+		e.link(e.cleared)
+		for _, f := range e.findings {
+			if !f.settled {
+				e.tell(f)
+			}
+		}
 	}
 	e.linked = true
-	for _, t := range e.order {
-		if t.f == nil {
-			continue
+	e.bury()
+}
+
+// link ranks the findings whose incidents are not long over: what ended then has the role that it had.
+func (e *Engine) link(cleared func(rule string) bool) {
+	if e.o.Causes == nil {
+		return
+	}
+	live := make([]*Finding, 0, len(e.findings))
+	for _, f := range e.findings {
+		if !f.settled {
+			live = append(live, f)
 		}
-		role := roleKey(t.f)
-		if role == t.role {
-			continue
-		}
-		if t.role != "" && t.f.State == Open {
-			t.f.State = Update
-		}
-		t.role = role
-		e.write(t.f, e.rules[t.key.rule])
+	}
+	e.o.Causes.Link(live, e.w.Local, cleared)
+}
+
+// tell writes a record if there is news of f.
+func (e *Engine) tell(f *Finding) {
+	key := roleKey(f)
+	if key == f.told {
+		return
+	}
+	if f.told != "" && f.State == Open {
+		f.State = Update
+	}
+	f.told = key
+	e.write(f, e.set.Rule(f.Rule))
+}
+
+// bury settles the incidents that nothing new can belong to.
+func (e *Engine) bury() {
+	over := func(f *Finding) bool { return f.State == Resolved && e.w.End.Sub(f.LastSeen) > 2*Aftermath }
+	if !slices.ContainsFunc(e.findings, func(f *Finding) bool { return !f.settled && over(f) }) {
+		return
+	}
+	lasts := make(map[string]bool) // by incident
+	for _, f := range e.findings {
+		lasts[f.Incident] = lasts[f.Incident] || f.Incident != "" && !over(f)
+	}
+	for _, f := range e.findings {
+		f.settled = f.settled || over(f) && !lasts[f.Incident]
 	}
 }
 
@@ -224,8 +258,7 @@ func (e *Engine) retire() {
 	}
 	n := len(e.findings)
 	e.findings = slices.DeleteFunc(e.findings, func(f *Finding) bool {
-		return f.State == Resolved && e.w.End.Sub(f.LastSeen) > e.o.Retain &&
-			e.tracked[trackKey{slices.IndexFunc(e.rules, func(r *rules.Rule) bool { return r.ID == f.Rule }), f.Subject.Key()}] == nil
+		return f.settled && e.w.End.Sub(f.LastSeen) > e.o.Retain
 	})
 	if n == len(e.findings) {
 		return
@@ -239,7 +272,7 @@ func (e *Engine) retire() {
 
 // roleKey is what of a finding is worth a new record when it changes.
 func roleKey(f *Finding) string {
-	s := string(f.Role) + f.Severity
+	s := string(f.Role) + f.Severity + f.Incident
 	if f.State == Resolved {
 		s += "resolved"
 	}

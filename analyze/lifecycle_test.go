@@ -70,7 +70,6 @@ func TestFloodOfFindings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const second = capture.Instant(1e9)
 			for i := range capture.Instant(30) {
 				o := capture.Observation{At: (1000 + i) * second, Packet: capture.Packet{Proto: capture.ProtoTCP, Flags: capture.ACK}}
 				if err := e.Observe(&capture.Batch{Obs: []capture.Observation{o}, Until: o.At}); err != nil {

@@ -20,10 +20,6 @@ import (
 	"jindan/rules"
 )
 
-// memory is how long after its end a cause may still explain an effect that begins: a backlog of
-// requests outlives the fault by the clients' time-outs.
-const memory = time.Minute
-
 // pastUnknown is how much earlier than its onset a finding may have begun that has no past: it was there when the input began, and
 // showed when it could. The first SYN of a connection comes again after 1, 3, 7 s (RFC 6298 §5.5), a query after 5 s
 // (resolv.conf(5)), and clients give up after some seconds.
@@ -115,7 +111,7 @@ func (c *concerned) since(onset capture.Instant) []int {
 	if c == nil {
 		return nil
 	}
-	first, _ := slices.BinarySearchFunc(c.last, onset, func(last, onset capture.Instant) int { return cmp.Compare(last.Add(memory), onset) })
+	first, _ := slices.BinarySearchFunc(c.last, onset, func(last, onset capture.Instant) int { return cmp.Compare(last.Add(analyze.Aftermath), onset) })
 	return c.nodes[first:]
 }
 
@@ -130,14 +126,16 @@ type linking struct {
 	// explains holds for each node the last round, one for each effect, in which it was found to be a cause.
 	explains []int
 	round    int
+	parts    parts
 }
 
-// Link sets Role, Because, Links and Confidence of every finding. l says which addresses belong to one host, cleared
+// Link sets Role, Because, Links, Confidence and Incident of every finding. l says which addresses belong to one host, cleared
 // whether a rule was assessed and is ruled out; nil: none is.
 func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule string) bool) {
 	w := &linking{Graph: g, nodes: make([]node, len(fs)), concern: make(map[at]*concerned), present: make(map[string]bool),
-		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs))}
+		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs)), parts: make(parts, len(fs))}
 	for i, f := range fs {
+		w.parts[i] = i
 		n := &w.nodes[i]
 		*n = node{f: f, party: rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)}, place: placeOf(f.Subject, l)}
 		r := g.set.Rule(f.Rule)
@@ -167,6 +165,7 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 		w.credit(i)
 	}
 	w.roles()
+	w.group()
 	for i := range w.nodes {
 		w.nodes[i].conclude(w.nodes, direct(w.nodes, i))
 	}
@@ -191,8 +190,8 @@ func (w *linking) credit(i int) {
 
 // roles tells roots from consequences. What only says that something else is wrong is no root beside one.
 func (w *linking) roles() {
-	roots := make(map[capture.Addr][]*analyze.Finding) // by host
-	var signs []*node
+	roots := make(map[capture.Addr][]int) // by host
+	var signs []int
 	for i := range w.nodes {
 		n := &w.nodes[i]
 		switch {
@@ -203,20 +202,25 @@ func (w *linking) roles() {
 		default:
 			n.f.Role = analyze.Root
 			if n.all == 0 && w.set.Sign(&n.party) {
-				signs = append(signs, n)
+				signs = append(signs, i)
 				continue
 			}
 			for _, h := range n.place.ends() {
-				roots[h] = append(roots[h], n.f)
+				roots[h] = append(roots[h], i)
 			}
 		}
 	}
-	for _, n := range signs {
+	for _, i := range signs {
+		n := &w.nodes[i]
 		for _, h := range n.place.ends() {
-			if slices.ContainsFunc(roots[h], func(r *analyze.Finding) bool {
-				return r.Onset <= n.f.LastSeen && n.f.Onset <= r.LastSeen.Add(memory)
-			}) {
+			at := slices.IndexFunc(roots[h], func(j int) bool {
+				r := w.nodes[j].f
+				return r.Onset <= n.f.LastSeen && n.f.Onset <= r.LastSeen.Add(analyze.Aftermath)
+			})
+			if at >= 0 {
 				n.f.Role = analyze.Independent
+				w.parts.join(i, roots[h][at])
+				break
 			}
 		}
 	}

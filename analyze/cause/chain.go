@@ -135,7 +135,7 @@ func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place, onset captu
 // may reports whether node j can be the cause, by e, of what is at p and leads to node i: time and place.
 func (w *linking) may(e *rules.Edge, j int, p *place, i int) bool {
 	c := &w.nodes[j]
-	return c.f.LastSeen.Add(memory) >= w.nodes[i].f.Onset && shared(e.Identity, &c.place, p) && e.Is(&c.party)
+	return c.f.LastSeen.Add(analyze.Aftermath) >= w.nodes[i].f.Onset && shared(e.Identity, &c.place, p) && e.Is(&c.party)
 }
 
 // try tests whether node j, which may be, is the cause, by e and then by chain, of node i. It returns

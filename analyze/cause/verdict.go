@@ -37,6 +37,7 @@ func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Asse
 		d.Steps = append(d.Steps, g.verdict(s, byOnset, assessed, links))
 	}
 	d.Summary = summary(byOnset)
+	d.Incidents = analyze.Incidents(fs)
 	return d
 }
 

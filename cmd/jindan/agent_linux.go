@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,17 +43,23 @@ type agent struct {
 	stdout  *outlet
 	started atomic.Bool // watches are complete, and run
 
-	lock   sync.Mutex                  // of what follows; nothing waits for a disk or a reader while it is held
-	direct *sink.Direct                // to stdout; nil: nothing goes to standard output
-	found  map[string]*analyze.Finding // newest state by id and namespace
-	counts map[countKey]uint64         // findings opened
+	lock   sync.Mutex                    // of what follows; nothing waits for a disk or a reader while it is held
+	direct *sink.Direct                  // to stdout; nil: nothing goes to standard output
+	found  map[foundKey]*analyze.Finding // newest state
+	counts map[countKey]uint64           // findings opened
 }
 
 type countKey struct{ rule, severity string }
 
+// foundKey names a finding: a fault that comes back has one id and several findings.
+type foundKey struct {
+	ns, id   string
+	detected capture.Instant
+}
+
 func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent, error) {
 	ag := &agent{app: a, cfg: cfg, set: set, output: output, stdout: newOutlet(os.Stdout),
-		found: make(map[string]*analyze.Finding), counts: make(map[countKey]uint64)}
+		found: make(map[foundKey]*analyze.Finding), counts: make(map[countKey]uint64)}
 	ag.host, _ = os.Hostname() // without a name, records bear none
 	var err error
 	if ag.direct, err = direct(cfg, output, ag.stdout); err != nil {
@@ -309,7 +316,7 @@ func (ag *agent) reopen(ctx context.Context) {
 func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
-	id := w.ns + "/" + f.ID
+	id := foundKey{w.ns, f.ID, f.Detected}
 	old := ag.found[id]
 	if f.State == analyze.Open {
 		ag.counts[countKey{f.Rule, f.Severity}]++
@@ -347,9 +354,9 @@ func (ag *agent) bound() {
 	if len(ag.found) <= maxFound {
 		return
 	}
-	oldest := ""
+	var oldest foundKey
 	for id, f := range ag.found {
-		if f.State == analyze.Resolved && (oldest == "" || f.LastSeen < ag.found[oldest].LastSeen) {
+		if f.State == analyze.Resolved && (oldest.id == "" || f.LastSeen < ag.found[oldest].LastSeen) {
 			oldest = id
 		}
 	}
@@ -374,7 +381,7 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 	if w.ns != "" {
 		ns = " [" + w.ns + "]"
 	}
-	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, report.Clean(lang.Text(f.Title)), report.Clean(place(f.Subject)))
+	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, report.Clean(lang.Text(f.Title)), report.Clean(f.Subject.String()))
 	if what == "RESOLVED" {
 		fmt.Fprintf(&b, "%18s%s\n", "", ended(lang, f))
 	}
@@ -393,28 +400,6 @@ func ended(lang report.Lang, f *analyze.Finding) string {
 		format = "%s부터 정상, 지속 시간 %s"
 	}
 	return fmt.Sprintf(format, f.LastSeen.Time().Local().Format("15:04:05"), f.LastSeen.Sub(f.Onset).Round(time.Second))
-}
-
-// place is a subject in a line.
-func place(s analyze.Subject) string {
-	end := func(host string, port uint16) string {
-		if port == 0 {
-			return host
-		}
-		return fmt.Sprintf("%s:%d", host, port)
-	}
-	switch s.Kind {
-	case analyze.SubjectPath:
-		if s.Direction == "outbound" {
-			return s.Host + " → " + s.Peer
-		}
-		return s.Peer + " → " + s.Host
-	case analyze.SubjectUpstream, analyze.SubjectResolver:
-		return s.Host + " → " + end(s.Peer, s.Port)
-	case analyze.SubjectSource:
-		return s.Peer + " → " + end(s.Host, s.Port)
-	}
-	return strings.TrimSpace(end(s.Host, s.Port) + " " + s.Segment)
 }
 
 // undelivered is what the sinks that fail have not got.
@@ -451,7 +436,7 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 	b := bytes.NewBufferString("\n")
 	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
 	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
-		Color: ag.app.wantColor(os.Stdout), Catalogue: report.Rules(ag.set, w.inputs()...)})
+		Color: ag.app.wantColor(os.Stdout), Now: true, Catalogue: report.Rules(ag.set, w.inputs()...)})
 	_, _ = ag.stdout.Write(b.Bytes()) // as above
 	return err
 }
@@ -465,14 +450,17 @@ func (w *watch) inputs() []string {
 	return in
 }
 
-// newest lists the findings, those that are open first, the newest onset first.
+// newest lists the newest findings of each id, those that are open first, the newest onset first.
 func (ag *agent) newest() []*analyze.Finding {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
-	var list []*analyze.Finding
-	for _, f := range ag.found {
-		list = append(list, f)
+	last := make(map[foundKey]*analyze.Finding)
+	for k, f := range ag.found {
+		if k.detected = 0; last[k] == nil || last[k].Detected < f.Detected {
+			last[k] = f
+		}
 	}
+	list := slices.Collect(maps.Values(last))
 	over := func(f *analyze.Finding) int {
 		if f.State == analyze.Resolved {
 			return 1

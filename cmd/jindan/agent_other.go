@@ -20,6 +20,10 @@ func newRecord(*app) *cobra.Command {
 	return linuxOnly("record DIR", "Keep what the agent would see, to diagnose it elsewhere")
 }
 
+func newIncidents(*app) *cobra.Command {
+	return linuxOnly("incidents", "List the incidents of the agent")
+}
+
 func newAck(*app) *cobra.Command {
 	return linuxOnly("ack ID…", "Tell the agent that an open finding is known")
 }

@@ -23,7 +23,7 @@ import (
 	"jindan/cmd/internal/report"
 )
 
-// serve answers /metrics, /healthz and /findings where the configuration wants it, until ctx ends.
+// serve answers /metrics, /healthz, /findings and /incidents where the configuration wants it, until ctx ends.
 func (ag *agent) serve(ctx context.Context) error {
 	where := ag.cfg.HTTP.Listen
 	if where == "" {
@@ -47,6 +47,15 @@ func (ag *agent) serve(ctx context.Context) error {
 		enc := report.NewEncoder(w)
 		for _, f := range ag.newest() {
 			if enc.Encode(f) != nil {
+				return // the reader has gone
+			}
+		}
+	})
+	mux.HandleFunc("GET /incidents", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		enc := report.NewEncoder(w)
+		for _, x := range ag.incidents() {
+			if enc.Encode(x) != nil {
 				return // the reader has gone
 			}
 		}

@@ -28,9 +28,9 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag.found["/a"] = &analyze.Finding{ID: "a", Rule: "surge", Severity: "error", State: analyze.Open, Onset: 5}
-	ag.found["/b"] = &analyze.Finding{ID: "b", Rule: "surge", Severity: "error", State: analyze.Resolved, Onset: 9}
-	ag.found["/c"] = &analyze.Finding{ID: "c", Rule: "leak", Severity: "warn", State: analyze.Update, Onset: 7}
+	ag.found[foundKey{"", "a", 0}] = &analyze.Finding{ID: "a", Rule: "surge", Severity: "error", State: analyze.Open, Onset: 5}
+	ag.found[foundKey{"", "b", 0}] = &analyze.Finding{ID: "b", Rule: "surge", Severity: "error", State: analyze.Resolved, Onset: 9}
+	ag.found[foundKey{"", "c", 0}] = &analyze.Finding{ID: "c", Rule: "leak", Severity: "warn", State: analyze.Update, Onset: 7}
 	ag.counts[countKey{"surge", "error"}] = 3
 	var b bytes.Buffer
 	ag.metrics(&b)
@@ -113,8 +113,8 @@ func TestAPI(t *testing.T) {
 	if err := ag.serve(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ag.found["/a"] = &analyze.Finding{ID: "a", State: analyze.Open}
-	ag.found["/b"] = &analyze.Finding{ID: "b", State: analyze.Resolved}
+	ag.found[foundKey{"", "a", 0}] = &analyze.Finding{ID: "a", State: analyze.Open}
+	ag.found[foundKey{"", "b", 0}] = &analyze.Finding{ID: "b", State: analyze.Resolved}
 	if err := ack(ctx, cfg.HTTP.Listen, "a"); err != nil {
 		t.Error(err)
 	}

@@ -191,7 +191,7 @@ Findings and results go to standard output, everything else to standard error.`,
 		}
 		return fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())
 	})
-	c.AddCommand(newAnalyze(a), newFlows(a), newExplain(a), newRules(a), newRun(a), newCheck(a), newRecord(a), newTop(a), newAck(a), newHealth(a), newDrill(a), newConfig(), newSchema(), newVersion(), newMan())
+	c.AddCommand(newAnalyze(a), newFlows(a), newExplain(a), newRules(a), newRun(a), newCheck(a), newRecord(a), newTop(a), newIncidents(a), newAck(a), newHealth(a), newDrill(a), newConfig(), newSchema(), newVersion(), newMan())
 	c.InitDefaultHelpCmd()
 	c.SetHelpCommandGroupID("")
 	return c

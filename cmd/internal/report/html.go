@@ -147,10 +147,7 @@ func HTML(w io.Writer, in Input, d *analyze.Diagnosis, v *view.View, o Options) 
 func wordsOf(in Input, d *analyze.Diagnosis, o Options, l Lang) *text {
 	o.Lang, o.Verbose = l, false
 	r := &text{page: page{width: all, gutter: 12}, detail: details[0], Lang: l, clock: clock{o.Zone}, o: o, in: in, d: d,
-		byID: map[string]*analyze.Finding{}, shown: map[string]bool{}}
-	for _, f := range d.Findings {
-		r.byID[f.ID] = f
-	}
+		byID: episodesOf(d.Findings), shown: map[string]bool{}}
 	return r
 }
 
@@ -197,7 +194,7 @@ func (b *builder) page() *htmlPage {
 	for i := range en {
 		p.Notes = append(p.Notes, analyze.Text{En: en[i], Ko: ko[i]})
 	}
-	roots, others := b.en.findings(b.d.Roots), b.en.others()
+	roots, others := b.en.byID.rootsOf(b.d), b.en.others()
 	switch {
 	case len(roots) > 0:
 		b.en.roots = maxIncidents
@@ -262,11 +259,7 @@ func (b *builder) made() analyze.Text {
 
 // after is what follows from a root, in the order of the onsets.
 func (b *builder) after(root *analyze.Finding) (fs []*analyze.Finding) {
-	for _, id := range b.d.Chain {
-		if f := b.en.byID[id]; f != nil && f != root && f.Role == analyze.Consequence && b.en.follows(f, root.ID, 0) {
-			fs = append(fs, f)
-		}
-	}
+	fs = b.en.byID.chainOf(b.d, root)
 	slices.SortStableFunc(fs, func(x, y *analyze.Finding) int { return cmp.Compare(x.Onset, y.Onset) })
 	return fs
 }

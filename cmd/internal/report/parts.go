@@ -234,12 +234,11 @@ func (r *text) tests(tests []string) string {
 
 // chainOf is what follows from a root, in the order of the first affected events, without what has
 // been told with another root.
-func (r *text) chainOf(root *analyze.Finding) []*analyze.Finding {
-	var fs []*analyze.Finding
-	for _, id := range r.d.Chain {
-		if f := r.byID[id]; f != nil && f != root && !r.shown[id] && f.Role == analyze.Consequence && r.follows(f, root.ID, 0) {
+func (r *text) chainOf(root *analyze.Finding) (fs []*analyze.Finding) {
+	for _, f := range r.byID.chainOf(r.d, root) {
+		if key := f.ID + f.Incident; !r.shown[key] {
 			fs = append(fs, f)
-			r.shown[id] = true
+			r.shown[key] = true
 		}
 	}
 	return fs
@@ -272,19 +271,6 @@ func (r *text) consequencesOf(root *analyze.Finding) {
 		r.finding(label, r.offset(f.Onset.Sub(root.Onset)), f)
 		label = ""
 	}
-}
-
-// follows reports whether f is caused, over any number of links, by root.
-func (r *text) follows(f *analyze.Finding, root string, depth int) bool {
-	for _, b := range f.Because {
-		if b == root {
-			return true
-		}
-		if g := r.byID[b]; g != nil && depth < 16 && r.follows(g, root, depth+1) {
-			return true
-		}
-	}
-	return false
 }
 
 // finding writes one on a few lines, beside the time when it began.

@@ -17,6 +17,7 @@ type Options struct {
 	Color   bool           // SGR colours
 	Verbose bool           // evidence, filters, findings of severity info, all steps
 	Summary bool           // the input and the cause only
+	Now     bool           // what is over is told in a line, though nothing else is wrong
 	Zone    *time.Location // of printed times; nil: UTC
 	// Catalogue names steps and look-alikes; nil: ids stand for titles.
 	Catalogue Catalogue
@@ -106,21 +107,22 @@ type detail struct {
 	words        int // of a consequence: 1 one line, 2 its first sentence on two lines, 3 all
 	ruledOut     int // with their reasons; the others by name
 	next         int
+	pastLines    int
 }
 
 const all = 1 << 20
 
 // details from the richest to the poorest: the first that fits the screen is taken.
 var details = []detail{
-	{all, all, all, 3, all, all},
-	{4, 4, all, 2, all, 5},
-	{4, 3, 16, 2, 6, 4},
-	{3, 3, 12, 2, 5, 3},
-	{3, 2, 10, 2, 4, 2},
-	{3, 1, 10, 2, 2, 2},
-	{3, 1, 10, 1, 2, 2},
-	{3, 1, 8, 1, 1, 2},
-	{3, 0, 6, 1, 0, 2},
-	{3, 0, 5, 1, 0, 1},
-	{2, 0, 4, 1, 0, 1},
+	{all, all, all, 3, all, all, all},
+	{4, 4, all, 2, all, 5, 16},
+	{4, 3, 16, 2, 6, 4, 16},
+	{3, 3, 12, 2, 5, 3, 8},
+	{3, 2, 10, 2, 4, 2, 8},
+	{3, 1, 10, 2, 2, 2, 8},
+	{3, 1, 10, 1, 2, 2, 6},
+	{3, 1, 8, 1, 1, 2, 6},
+	{3, 0, 6, 1, 0, 2, 5},
+	{3, 0, 5, 1, 0, 1, 4},
+	{2, 0, 4, 1, 0, 1, 3},
 }

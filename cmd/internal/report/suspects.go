@@ -30,7 +30,7 @@ func (r *text) suspects() {
 // told reports whether a finding above has already said what a step says.
 func (r *text) told(s analyze.StepVerdict) bool {
 	for _, id := range s.Findings {
-		if f := r.byID[id]; f != nil && f.Severity != "info" {
+		if f := r.byID.of(id, ""); f != nil && f.Severity != "info" {
 			return true
 		}
 	}
@@ -180,11 +180,11 @@ func (r *text) next(fs []*analyze.Finding) {
 }
 
 // evidence lists every finding with frames and filters, for -v.
-func (r *text) evidence() {
-	if len(r.d.Findings) == 0 {
+func (r *text) evidence(fs []*analyze.Finding) {
+	if len(fs) == 0 {
 		return
 	}
-	fs := slices.Clone(r.d.Findings)
+	fs, byID := slices.Clone(fs), episodesOf(fs)
 	slices.SortStableFunc(fs, func(a, b *analyze.Finding) int {
 		first := func(f *analyze.Finding) int { // of those that begin together
 			if f.Role == analyze.Root {
@@ -203,8 +203,10 @@ func (r *text) evidence() {
 		if !r.shown[f.ID] || f.Role != analyze.Root {
 			r.more(r.Text(f.Summary), plain)
 		}
-		for _, b := range r.findings(f.Because) {
-			r.entry(r.pick("  because", "  원인"), dim, r.Text(b.Title), plain)
+		for _, id := range f.Because {
+			if b := byID.of(id, f.Incident); b != nil {
+				r.entry(r.pick("  because", "  원인"), dim, r.Text(b.Title), plain)
+			}
 		}
 		r.entry("  id", dim, f.ID, plain)
 		if f.Filter != "" {

@@ -19,19 +19,19 @@ type text struct {
 	o     Options
 	in    Input
 	d     *analyze.Diagnosis
-	byID  map[string]*analyze.Finding
-	shown map[string]bool // findings already written
+	byID  episodes
+	past  []analyze.Incident // told in a line
+	shown map[string]bool    // findings already written
 }
 
 // newText writes the report in the given detail.
 func newText(in Input, d *analyze.Diagnosis, o Options, dt detail) *text {
+	everything := d.Findings
+	d, over := past(d, o.Now)
 	r := &text{page: page{width: o.Width, color: o.Color, gutter: 12}, detail: dt, Lang: o.Lang,
-		clock: clock{o.Zone}, o: o, in: in, d: d, byID: map[string]*analyze.Finding{}, shown: map[string]bool{}}
-	for _, f := range d.Findings {
-		r.byID[f.ID] = f
-	}
+		clock: clock{o.Zone}, o: o, in: in, d: d, byID: episodesOf(d.Findings), past: over, shown: map[string]bool{}}
 	r.input()
-	roots := r.findings(d.Roots)
+	roots := r.byID.rootsOf(d)
 	others := r.others()
 	if len(roots)+len(others) == 0 {
 		r.healthy()
@@ -42,20 +42,11 @@ func newText(in Input, d *analyze.Diagnosis, o Options, dt detail) *text {
 		r.suspects()
 		r.next(slices.Concat(roots, others))
 	}
+	r.over()
 	if o.Verbose && !o.Summary {
-		r.evidence()
+		r.evidence(everything)
 	}
 	return r
-}
-
-func (r *text) findings(ids []string) []*analyze.Finding {
-	var fs []*analyze.Finding
-	for _, id := range ids {
-		if f := r.byID[id]; f != nil {
-			fs = append(fs, f)
-		}
-	}
-	return fs
 }
 
 // others are the findings above info that are neither a root nor follow from one.
@@ -163,7 +154,7 @@ func (r *text) foremost(roots []*analyze.Finding) (shown, hidden []*analyze.Find
 	weight := func(f *analyze.Finding) int {
 		n := 0
 		for _, g := range r.d.Findings {
-			if g.Role == analyze.Consequence && r.follows(g, f.ID, 0) {
+			if g.Role == analyze.Consequence && r.byID.follows(g, f, 0) {
 				n++
 			}
 		}

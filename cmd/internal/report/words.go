@@ -123,6 +123,24 @@ func (c clock) second(at capture.Instant) string {
 	return at.Time().In(c.zone).Format(time.DateTime) + " " + c.zoneAt(at)
 }
 
+// Incident tells of one in a line: from when to when, and what it was.
+func (l Lang) Incident(x *analyze.Incident, zone *time.Location) string {
+	at := func(t capture.Instant) string { return t.Time().In(zone).Format("15:04:05") }
+	if x.State != analyze.Resolved {
+		return fmt.Sprintf(l.pick("since %s: %s", "%s부터: %s"), at(x.Begin), l.Text(x.Headline))
+	}
+	return fmt.Sprintf("%s – %s (%s) %s", at(x.Begin), at(x.End), l.span(x.End.Sub(x.Begin)), l.Text(x.Headline))
+}
+
+// IncidentRow is Incident with its state and the date.
+func (l Lang) IncidentRow(x *analyze.Incident, zone *time.Location) string {
+	state := l.pick("OPEN", "진행 중")
+	if x.State == analyze.Resolved {
+		state = l.pick("PAST", "종료")
+	}
+	return Clean(fmt.Sprintf("%s %s  %s  %s", pad(state, 7), x.ID, x.Begin.Time().In(zone).Format(time.DateOnly), l.Incident(x, zone)))
+}
+
 // Place says where a finding is, on one harmless line.
 func (l Lang) Place(s analyze.Subject, own ...string) string { return Clean(l.place(s, own...)) }
 

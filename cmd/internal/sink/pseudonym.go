@@ -175,6 +175,13 @@ func (p *Pseudonym) Record(r Record) (Record, error) {
 		}
 		p.ids(d.Roots)
 		p.ids(d.Chain)
+		for i := range d.Incidents {
+			x := &d.Incidents[i]
+			p.ids(x.Roots)
+			p.ids(x.Chain)
+			p.ids(x.Also)
+			x.Headline = p.both(x.Headline, nil, true)
+		}
 		d.Summary = p.both(d.Summary, nil, true)
 		for i := range d.Steps {
 			p.ids(d.Steps[i].Findings)

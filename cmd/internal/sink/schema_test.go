@@ -75,6 +75,7 @@ var words = map[string][]any{
 	"analyze.Role":              {analyze.Root, analyze.Consequence, analyze.Independent},
 	"analyze.Verdict":           {analyze.Confirmed, analyze.IsConsequence, analyze.Suspected, analyze.RuledOut, analyze.NotAssessable},
 	"analyze.Finding.Severity":  {"info", "warn", "error"},
+	"analyze.Incident.Severity": {"info", "warn", "error"},
 	"analyze.Finding.Schema":    {analyze.FindingSchema},
 	"analyze.Diagnosis.Schema":  {analyze.DiagnosisSchema},
 	"analyze.Confidence.Level":  {"high", "medium", "low"},
@@ -138,6 +139,8 @@ func (g *generator) fields(typ reflect.Type, properties map[string]any, required
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		path := typ.String() + "." + f.Name
 		switch {
+		case !f.IsExported() && !f.Anonymous:
+			continue
 		case f.Anonymous:
 			g.fields(f.Type, properties, required)
 			continue
