@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -20,6 +20,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/metric"
 	"jindan/cmd/internal/report"
 )
 
@@ -174,127 +175,79 @@ func (ag *agent) unwell() string {
 	return ""
 }
 
-// metrics writes the agent's own state in Prometheus' text format. Labels are bounded: rules, severities, sources
-// and namespaces.
-func (ag *agent) metrics(w io.Writer) {
+// metrics writes the agent's own state and what it found in Prometheus' text format.
+func (ag *agent) metrics(to io.Writer) {
+	open, roots := make(map[countKey]uint64), make(map[countKey]uint64)
 	ag.lock.Lock()
-	open := make(map[countKey]int)
 	for _, f := range ag.found {
-		if f.State != analyze.Resolved {
-			open[countKey{f.Rule, f.Severity}]++
+		if f.State == analyze.Resolved {
+			continue
+		}
+		open[countKey{f.Rule, f.Severity}]++
+		if f.Role == analyze.Root {
+			roots[countKey{f.Rule, f.Severity}]++
 		}
 	}
-	counts := make(map[countKey]uint64, len(ag.counts))
-	for k, n := range ag.counts {
-		counts[k] = n
-	}
+	counts := maps.Clone(ag.counts)
 	ag.lock.Unlock()
-	var x exposition
-	gauge := func(name string, v float64, labels ...string) {
-		metrics.WriteGaugeFloat64(x.of(name, "gauge"), series(name, labels), v)
+	var w metric.Writer
+	by := func(name string, m map[countKey]uint64) {
+		for _, k := range sortedCounts(m) {
+			w.Set(name, float64(m[k]), k.rule, k.severity)
+		}
 	}
-	counter := func(name string, v uint64, labels ...string) {
-		metrics.WriteCounterUint64(x.of(name, "counter"), series(name, labels), v)
-	}
-	gauge("jindan_info", 1, "version", version, "go", runtime.Version())
-	for _, k := range sortedCounts(open) {
-		gauge("jindan_findings_open", float64(open[k]), "rule", k.rule, "severity", k.severity)
-	}
-	for _, k := range sortedCounts(counts) {
-		counter("jindan_findings_total", counts[k], "rule", k.rule, "severity", k.severity)
-	}
+	w.Set("jindan_info", 1, version, runtime.Version())
+	by("jindan_roots_open", roots)
+	by("jindan_findings_open", open)
+	by("jindan_findings_total", counts)
 	for _, y := range ag.watches {
-		for _, source := range []string{"sockets", "host", "capture"} {
-			if n, ok := y.failures()[source]; ok {
-				counter("jindan_source_failures_total", n, "netns", y.ns, "source", source)
-			}
-		}
-		if y.live != nil {
-			st := y.live.Stats()
-			counter("jindan_packets_total", st.Packets, "netns", y.ns)
-			counter("jindan_packets_dropped_total", st.Dropped, "netns", y.ns)
-		}
-		gauge("jindan_window_age_seconds", y.progress.late().Seconds(), "netns", y.ns)
-		counter("jindan_engine_failures_total", y.progress.failures.Load(), "netns", y.ns)
+		y.metrics(&w)
 	}
 	if _, lost, _ := ag.stdout.state(); ag.direct != nil {
-		counter("jindan_stdout_dropped_total", lost)
+		w.Set("jindan_stdout_dropped_total", float64(lost))
 	}
 	if ag.delivery != nil {
 		for _, s := range ag.delivery.Status() {
-			counter("jindan_sink_sent_total", s.Sent, "sink", s.Name)
-			counter("jindan_sink_retries_total", s.Retried, "sink", s.Name)
-			counter("jindan_sink_rejected_total", s.Rejected, "sink", s.Name)
-			counter("jindan_sink_dropped_total", s.Dropped, "sink", s.Name)
-			gauge("jindan_sink_lag", float64(s.Lag), "sink", s.Name)
+			w.Set("jindan_sink_sent_total", float64(s.Sent), s.Name)
+			w.Set("jindan_sink_retries_total", float64(s.Retried), s.Name)
+			w.Set("jindan_sink_rejected_total", float64(s.Rejected), s.Name)
+			w.Set("jindan_sink_dropped_total", float64(s.Dropped), s.Name)
+			w.Set("jindan_sink_lag", float64(s.Lag), s.Name)
 		}
 		st := ag.delivery.Spool()
-		gauge("jindan_spool_bytes", float64(st.Bytes))
-		counter("jindan_spool_resets_total", st.Resets)
-		counter("jindan_spool_lost_total", st.Damaged)
+		w.Set("jindan_spool_bytes", float64(st.Bytes))
+		w.Set("jindan_spool_resets_total", float64(st.Resets))
+		w.Set("jindan_spool_lost_total", float64(st.Damaged))
 	}
-	x.write(w)
-	metrics.WriteProcessMetrics(w)
-}
-
-// help is what each metric means, for the HELP line.
-var help = map[string]string{
-	"jindan_info":                  "Version of the agent.",
-	"jindan_findings_open":         "Findings that are open, by rule and severity.",
-	"jindan_findings_total":        "Findings opened since the start, by rule and severity.",
-	"jindan_source_failures_total": "Times that a source could not read what it watches.",
-	"jindan_packets_total":         "Packets that the capture delivered.",
-	"jindan_packets_dropped_total": "Packets that the kernel dropped because the capture was not read in time.",
-	"jindan_window_age_seconds":    "Age of the newest window that the analysis has judged.",
-	"jindan_engine_failures_total": "Times that the analysis failed and began anew.",
-	"jindan_stdout_dropped_total":  "Records that nobody read from standard output in time.",
-	"jindan_sink_sent_total":       "Records that a sink has delivered.",
-	"jindan_sink_retries_total":    "Deliveries that were tried again.",
-	"jindan_sink_rejected_total":   "Records that the receiver of a sink refused for good.",
-	"jindan_sink_dropped_total":    "Records that were lost before a sink had delivered them.",
-	"jindan_sink_lag":              "Records that wait for a sink.",
-	"jindan_spool_bytes":           "Size of the spool.",
-	"jindan_spool_resets_total":    "Times that a damaged spool was set aside.",
-	"jindan_spool_lost_total":      "Records that a damaged spool lost.",
-}
-
-// exposition collects series by metric: the format wants those of one name together, behind their HELP and TYPE.
-type exposition struct {
-	names []string
-	text  map[string]*bytes.Buffer
-}
-
-func (x *exposition) of(name, kind string) io.Writer {
-	if x.text == nil {
-		x.text = make(map[string]*bytes.Buffer)
+	if _, err := w.WriteTo(to); err != nil {
+		return // the reader has gone
 	}
-	b := x.text[name]
-	if b == nil {
-		b = new(bytes.Buffer)
-		fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help[name], name, kind)
-		x.text[name] = b
-		x.names = append(x.names, name)
-	}
-	return b
+	metrics.WriteProcessMetrics(to)
 }
 
-func (x *exposition) write(w io.Writer) {
-	for _, name := range x.names {
-		if _, err := x.text[name].WriteTo(w); err != nil {
-			return // the reader has gone
+// metrics writes what w sees, and how far its analysis is.
+func (w *watch) metrics(to *metric.Writer) {
+	packets := 0.0
+	if w.live != nil {
+		st := w.live.Stats()
+		if len(st.Missing) == 0 {
+			packets = 1
 		}
+		to.Set("jindan_packets_total", float64(st.Packets), w.ns)
+		to.Set("jindan_packets_dropped_total", float64(st.Dropped), w.ns)
 	}
-}
-
-func series(name string, labels []string) string {
-	if len(labels) == 0 {
-		return name
+	to.Set("jindan_input_up", packets, w.ns, "packets")
+	sockets := 0.0
+	if w.sockets != nil {
+		sockets = 1
 	}
-	var b strings.Builder
-	for i := 0; i+1 < len(labels); i += 2 {
-		fmt.Fprintf(&b, ",%s=%q", labels[i], labels[i+1])
+	to.Set("jindan_input_up", sockets, w.ns, "sockets")
+	failures := w.failures()
+	for _, source := range slices.Sorted(maps.Keys(failures)) {
+		to.Set("jindan_source_failures_total", float64(failures[source]), w.ns, source)
 	}
-	return name + "{" + b.String()[1:] + "}"
+	to.Set("jindan_window_age_seconds", w.progress.late().Seconds(), w.ns)
+	to.Set("jindan_engine_failures_total", float64(w.progress.failures.Load()), w.ns)
 }
 
 func sortedCounts[V any](m map[countKey]V) []countKey {

@@ -28,7 +28,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag.found[foundKey{"", "a", 0}] = &analyze.Finding{ID: "a", Rule: "surge", Severity: "error", State: analyze.Open, Onset: 5}
+	ag.found[foundKey{"", "a", 0}] = &analyze.Finding{ID: "a", Rule: "surge", Severity: "error", State: analyze.Open, Onset: 5, Role: analyze.Root}
 	ag.found[foundKey{"", "b", 0}] = &analyze.Finding{ID: "b", Rule: "surge", Severity: "error", State: analyze.Resolved, Onset: 9}
 	ag.found[foundKey{"", "c", 0}] = &analyze.Finding{ID: "c", Rule: "leak", Severity: "warn", State: analyze.Update, Onset: 7}
 	ag.counts[countKey{"surge", "error"}] = 3
@@ -37,6 +37,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		"jindan_findings_open{rule=\"surge\",severity=\"error\"} 1\n",
 		"jindan_findings_total{rule=\"surge\",severity=\"error\"} 3\n",
+		"jindan_roots_open{rule=\"surge\",severity=\"error\"} 1\n",
 		"process_resident_memory_bytes",
 	} {
 		if !strings.Contains(b.String(), want) {
