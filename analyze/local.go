@@ -14,6 +14,7 @@ type Local struct {
 	Addr  capture.Addr // of its addresses the one that is used most
 	By    LocalBy
 	addrs map[capture.Addr]struct{}
+	few   []capture.Addr                // the same, if there are so few that to compare them is faster
 	named []netip.Prefix                // --local, prefixes included
 	of    map[capture.Addr]capture.Addr // other hosts with several addresses: the one that stands for the host
 }
@@ -62,7 +63,13 @@ func (l *Local) Is(a capture.Addr) bool {
 	if a == l.Addr {
 		return l.Known()
 	}
-	if _, ok := l.addrs[a]; ok {
+	if l.few != nil {
+		for i := range l.few {
+			if a == l.few[i] {
+				return true
+			}
+		}
+	} else if _, ok := l.addrs[a]; ok {
 		return true
 	}
 	return len(l.named) > 0 && contains(l.named, a)
@@ -117,6 +124,8 @@ type end struct {
 type station struct{ src, dst uint32 }
 
 const (
+	// fewAddrs addresses are compared in less time than one takes to be looked up in a map.
+	fewAddrs = 8
 	// maxLocalCandidates bounds the addresses, pairs and stations that are counted; a host's own come early and often.
 	maxLocalCandidates = 4096
 	// every counts one of so many packets, once that many have been counted: who is who shows early. It is prime: a box that
@@ -294,6 +303,9 @@ func (l *localFinder) local(set map[capture.Addr]struct{}, by LocalBy) Local {
 		if !x.Known() || n > most || n == most && compareAddr(a, x.Addr) < 0 {
 			x.Addr, x.By, most = a, by, n
 		}
+	}
+	if len(set) <= fewAddrs {
+		x.few = slices.AppendSeq(make([]capture.Addr, 0, fewAddrs), maps.Keys(set))
 	}
 	x.of = l.hosts(set)
 	return x

@@ -13,6 +13,7 @@ import (
 // that waits on purpose (a long poll, BLPOP) is hardly ever as long as one that does not.
 type kinds struct {
 	exact [exactKinds]kind
+	sizes [exactKinds]uint32 // of exact, side by side: every request looks for its own
 	n     int
 	rough [33]kind // by the number of bits of the size, for sizes beyond the exact ones
 }
@@ -47,17 +48,25 @@ type habit struct {
 }
 
 func (k *kinds) of(size uint32) *kind {
-	for i := range k.exact[:k.n] {
-		if k.exact[i].size == size {
-			return &k.exact[i]
-		}
+	if x := k.known(size); x != nil {
+		return x
 	}
 	if k.n < exactKinds {
 		k.n++
-		k.exact[k.n-1] = kind{size: size}
+		k.sizes[k.n-1], k.exact[k.n-1] = size, kind{size: size}
 		return &k.exact[k.n-1]
 	}
 	return &k.rough[bits.Len32(size)]
+}
+
+// known returns the kind of that very size, nil if there is none.
+func (k *kinds) known(size uint32) *kind {
+	for i, s := range k.sizes[:k.n] {
+		if s == size {
+			return &k.exact[i]
+		}
+	}
+	return nil
 }
 
 // request is the kind of c's newest request, which began at since.

@@ -152,8 +152,8 @@ type verdict struct {
 func (ws *ways) weigh() verdict {
 	v := verdict{make(map[way]bool), make(map[way][]way)}
 	for _, s := range [...]scope{toNet, fromNet, toAll, fromAll} {
-		for _, k := range ws.states[s].keys {
-			if st := ws.states[s].peek(k); st != nil && st.series.since.bad > 0 {
+		for k, st := range ws.states[s].all {
+			if st.series.since.bad > 0 {
 				ws.weighOne(&v, k, st)
 			} else {
 				v.covered[k] = true
@@ -171,9 +171,8 @@ func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 	span := st.series.windows()
 	var parts []part
 	for s := onePair; s < k.scope; s++ {
-		for _, n := range ws.states[s].keys {
-			x := ws.states[s].peek(n)
-			if x == nil || !k.contains(n) || v.covered[n] {
+		for n, x := range ws.states[s].all {
+			if !k.contains(n) || v.covered[n] {
 				continue
 			}
 			sum, _ := x.sum(span)
@@ -225,9 +224,8 @@ func (ws *ways) speak() (out []speaker) {
 	v := ws.weigh()
 	wide := make(map[way]int)
 	for s := range ws.states {
-		for _, k := range ws.states[s].keys {
-			st := ws.states[s].peek(k)
-			if st == nil || st.series.since.bad == 0 || v.covered[k] {
+		for k, st := range ws.states[s].all {
+			if st.series.since.bad == 0 || v.covered[k] {
 				continue
 			}
 			x := speaker{k: k, st: st}

@@ -349,6 +349,7 @@ func (ws *ways) roll(w *analyze.Window) {
 			for _, wide := range k.widen() {
 				if st := ws.states[wide.scope].peek(wide); st != nil {
 					st.cur.add(&p.Side[i], &b.Side[i], p.Conns-b.Conns, w.Local.Is(k.to))
+					st.exact(&p.Side[i])
 				}
 			}
 		}
@@ -468,7 +469,9 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	st.n++
 	st.all.join(cur)
 	st.cur = traffic{}
-	st.exact(w, k)
+	if b := flow.Bin(st.hiddenMin); st.hiddenMin != 0 && (st.minLost[b] == 0 || uint32(st.minLost[b]) > st.hiddenMin) {
+		st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
+	}
 	st.forgetSettled()
 	idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
 	alone := k.scope != onePair && w.End.Sub(st.lastBad) > lonelyWide && st.troubledPeers(2) < 2
@@ -508,31 +511,14 @@ func (t *traffic) join(o *traffic) {
 	t.conns += o.conns
 }
 
-// exact takes the exact sizes of what was lost and what passed, from the paths that lose something.
-func (st *wayState) exact(w *analyze.Window, k way) {
-	take := func(p *flow.Path) {
-		for i := range p.Side {
-			if !k.covers(way{from: p.Host(i), to: p.Host(1 - i)}) {
-				continue
-			}
-			for c := range p.Side[i].Bin {
-				b := &p.Side[i].Bin[c]
-				if b.MinLost != 0 && (st.minLost[c] == 0 || b.MinLost < st.minLost[c]) {
-					st.minLost[c] = b.MinLost
-				}
-				st.maxSeen[c] = max(st.maxSeen[c], b.MaxSeen)
-			}
+// exact takes the exact sizes of what was lost and what passed from a path.
+func (st *wayState) exact(ps *flow.PathSide) {
+	for c := range ps.Bin {
+		b := &ps.Bin[c]
+		if b.MinLost != 0 && (st.minLost[c] == 0 || b.MinLost < st.minLost[c]) {
+			st.minLost[c] = b.MinLost
 		}
-	}
-	if k.scope == onePair {
-		if p := w.Flows.PathAt(st.index); p != nil {
-			take(p)
-		}
-	} else {
-		w.Flows.Active(take)
-	}
-	if b := flow.Bin(st.hiddenMin); st.hiddenMin != 0 && (st.minLost[b] == 0 || uint32(st.minLost[b]) > st.hiddenMin) {
-		st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
+		st.maxSeen[c] = max(st.maxSeen[c], b.MaxSeen)
 	}
 }
 

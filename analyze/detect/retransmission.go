@@ -118,6 +118,9 @@ func (d *retransmission) syn(e *flow.Event) {
 		st.requests.add(0, 1, 0)
 	case flow.SynAckSent:
 		st.answers.add(0, 1, 0)
+		if e.Conn.SynTries()+e.Conn.SynAckTries() == 0 {
+			return // nothing of it came again so far
+		}
 		if a := st.again.peek(e.Conn.Stream); a != nil {
 			a.answered = true
 		}

@@ -231,12 +231,7 @@ func (d *slowServer) Event(e *flow.Event) {
 
 // greeting is the kind of who waits to be greeted; nil if nobody ever was.
 func (k *kinds) greeting() *kind {
-	for i := range k.exact[:k.n] {
-		if k.exact[i].size == greetingKind {
-			return &k.exact[i]
-		}
-	}
-	return nil
+	return k.known(greetingKind)
 }
 
 // answer takes the first byte of an answer to a request of the given size.

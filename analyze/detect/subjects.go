@@ -3,8 +3,6 @@
 package detect
 
 import (
-	"slices"
-
 	"jindan/analyze/flow"
 	"jindan/capture"
 )
@@ -19,6 +17,8 @@ const maxPerDetector = 4096
 type subjects[K comparable, V any] struct {
 	m       map[K]*V
 	keys    []K
+	states  []*V // of keys, so that going through them looks nothing up
+	dropped int  // of them, since each last went through them
 	refused uint64
 	limit   int
 }
@@ -37,11 +37,11 @@ func (s *subjects[K, V]) get(k K) *V {
 		return nil
 	}
 	if len(s.keys) >= 2*s.limit { // most of them dropped
-		s.keys = slices.DeleteFunc(s.keys, func(k K) bool { return s.m[k] == nil })
+		s.each(func(K, *V) bool { return true })
 	}
 	v := new(V)
 	s.m[k] = v
-	s.keys = append(s.keys, k)
+	s.keys, s.states = append(s.keys, k), append(s.states, v)
 	return v
 }
 
@@ -49,23 +49,40 @@ func (s *subjects[K, V]) get(k K) *V {
 func (s *subjects[K, V]) peek(k K) *V { return s.m[k] }
 
 // drop forgets k at once, so that the map stays small between two windows. It must not come again before the next.
-func (s *subjects[K, V]) drop(k K) { delete(s.m, k) }
+func (s *subjects[K, V]) drop(k K) {
+	delete(s.m, k)
+	s.dropped++
+}
+
+// all yields them in order of insertion.
+func (s *subjects[K, V]) all(yield func(K, *V) bool) {
+	for i, k := range s.keys {
+		if s.dropped > 0 && s.m[k] != s.states[i] {
+			continue
+		}
+		if !yield(k, s.states[i]) {
+			return
+		}
+	}
+}
 
 // each calls f in order of insertion and forgets those for which it returns false.
 func (s *subjects[K, V]) each(f func(K, *V) bool) {
-	keep := s.keys[:0]
-	for _, k := range s.keys {
-		v := s.m[k]
+	n := 0
+	for i, k := range s.keys {
+		v := s.states[i]
 		switch {
-		case v == nil: // dropped
+		case s.dropped > 0 && s.m[k] != v:
 		case f(k, v):
-			keep = append(keep, k)
+			s.keys[n], s.states[n] = k, v
+			n++
 		default:
 			delete(s.m, k)
 		}
 	}
-	clear(s.keys[len(keep):])
-	s.keys = keep
+	clear(s.keys[n:])
+	clear(s.states[n:])
+	s.keys, s.states, s.dropped = s.keys[:n], s.states[:n], 0
 }
 
 // numbered is what subjects is, for keys that the flow table has numbered: it needs no map.

@@ -71,7 +71,7 @@ func (p *pcap) next(w *window, r *record) error {
 	if err := w.need(p.header); err != nil {
 		return err
 	}
-	b := w.bytes()
+	b := w.buf[w.lo : w.lo+16 : w.hi]
 	var sec, frac, n, wire uint32
 	if p.big {
 		sec, frac = binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
@@ -90,13 +90,13 @@ func (p *pcap) next(w *window, r *record) error {
 	if err := w.need(size); err != nil {
 		return err
 	}
-	b = w.bytes()
+	lo := w.lo + p.header
 	r.dir = capture.DirUnknown
 	if p.header == 24 {
-		r.dir = packetType(b[22])
+		r.dir = packetType(w.buf[lo-2])
 	}
 	r.at = capture.Instant(int64(sec)*1e9 + int64(frac)*p.unit)
-	r.data = b[p.header:size:size]
+	r.data = w.buf[lo : lo+int(n) : lo+int(n)]
 	r.wire = wireLen(wire, int(n))
 	r.link = p.link
 	r.untimed = false
