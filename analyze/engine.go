@@ -92,9 +92,9 @@ type Engine struct {
 	o         Options
 	set       *rules.Set
 	detectors []Detector
-	rules     []*rules.Rule // those of the detectors in their order, then a user's own
-	judges    [][]int       // rules by detector, its own first
-	byKind    [64][]int     // detectors by flow.Kind
+	rules     []*rules.Rule  // those of the detectors in their order, then a user's own
+	judges    [][]int        // rules by detector, its own first
+	byKind    [64][]Detector // by flow.Kind
 	samplers  []Sampler
 	watched   flow.Mask          // of Options.Watch
 	heard     [3]capture.Instant // newest observation by input, in the order of their bits
@@ -129,7 +129,7 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	e := &Engine{o: o, set: set, detectors: ds, emit: emit, tracked: make(map[trackKey]*tracker),
 		refused: make(map[string]uint64)}
 	var mask flow.Mask
-	for i, d := range ds {
+	for _, d := range ds {
 		s := d.Spec()
 		r := set.Rule(s.Rule)
 		if r == nil {
@@ -145,7 +145,7 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 		}
 		for k := range e.byKind {
 			if s.Events.Has(flow.Kind(k)) {
-				e.byKind[k] = append(e.byKind[k], i)
+				e.byKind[k] = append(e.byKind[k], d)
 			}
 		}
 	}
@@ -185,8 +185,8 @@ func (e *Engine) event(ev *flow.Event) {
 
 // show shows an event to the detectors that it wakes.
 func (e *Engine) show(ev *flow.Event) {
-	for _, i := range e.byKind[ev.Kind] {
-		e.detectors[i].Event(ev)
+	for _, d := range e.byKind[ev.Kind] {
+		d.Event(ev)
 	}
 	if e.watched.Has(ev.Kind) {
 		e.o.Watch.Event(ev)

@@ -171,10 +171,12 @@ func (l *localFinder) owns(a capture.Addr) {
 
 // packet learns from who sends what to whom.
 func (l *localFinder) packet(p *capture.Packet) {
-	l.packets++
-	if l.packets > maxLocalCandidates && l.packets%every != 0 {
-		return
+	if l.packets++; l.packets <= maxLocalCandidates || l.packets%every == 0 {
+		l.learn(p)
 	}
+}
+
+func (l *localFinder) learn(p *capture.Packet) {
 	if p.Proto != capture.ProtoTCP && p.Proto != capture.ProtoUDP {
 		return // routers speak ICMP themselves
 	}

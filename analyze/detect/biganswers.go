@@ -11,8 +11,10 @@ import (
 // bigAnswers learns how large the answers to a DNS question are, so that an answer that never came has a
 // size: the largest that the same server gave to the same question over UDP.
 type bigAnswers struct {
-	sizes  subjects[question, uint32] // IP length in bytes
-	recent ring[answer]
+	sizes   subjects[question, uint32]       // IP length in bytes
+	servers subjects[capture.Addr, struct{}] // in recent, now or before
+	newest  capture.Addr                     // of them
+	recent  ring[answer]
 }
 
 // answer is one that came, or was waited for in vain.
@@ -27,7 +29,7 @@ type answer struct {
 const maxAnswers = 2048
 
 func newBigAnswers() bigAnswers {
-	return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector)}
+	return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector), servers: newSubjects[capture.Addr, struct{}](maxPerDetector)}
 }
 
 func (b *bigAnswers) event(e *flow.Event) {
@@ -40,6 +42,10 @@ func (b *bigAnswers) event(e *flow.Event) {
 		if n := b.sizes.get(q); n != nil {
 			*n = max(*n, d.AnswerIPLen)
 		}
+	}
+	if q.server != b.newest {
+		b.newest = q.server
+		b.servers.get(q.server)
 	}
 	b.recent.add(answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered}, maxAnswers)
 }
@@ -55,6 +61,9 @@ type bigLoss struct {
 // since counts the answers of more than size bytes that k's sender gave, or should have given, to
 // k's receiver since they began to be lost, not much later than onset.
 func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
+	if b.servers.refused == 0 && b.servers.peek(k.from) == nil {
+		return l // nobody asks it
+	}
 	var big []*answer
 	for a := range b.recent.all {
 		if a.from != k.to || a.q.server != k.from {

@@ -200,12 +200,18 @@ type callers struct {
 	local  analyze.Local
 	judged bool // local is known, in so far as it is
 	serve  subjects[capture.Addr, struct{}]
+	newest capture.Addr // that was put into serve
 }
 
 func newCallers() callers { return callers{serve: newSubjects[capture.Addr, struct{}](maxPerDetector)} }
 
 // serving notes that a listens.
-func (c *callers) serving(a capture.Addr) { c.serve.get(a) }
+func (c *callers) serving(a capture.Addr) {
+	if a != c.newest {
+		c.newest = a
+		c.serve.get(a)
+	}
+}
 
 // is reports whether the calls from client to server are an upstream's.
 func (c *callers) is(client, server capture.Addr) bool {

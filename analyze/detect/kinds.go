@@ -13,7 +13,7 @@ import (
 // that waits on purpose (a long poll, BLPOP) is hardly ever as long as one that does not.
 type kinds struct {
 	exact [exactKinds]kind
-	sizes [exactKinds]uint32 // of exact, side by side: every request looks for its own
+	index [2 * exactKinds]uint8 // by the hash of a size, or behind that: where in exact it is, plus one; 0: no further
 	n     int
 	rough [33]kind // by the number of bits of the size, for sizes beyond the exact ones
 }
@@ -48,25 +48,29 @@ type habit struct {
 }
 
 func (k *kinds) of(size uint32) *kind {
-	if x := k.known(size); x != nil {
+	x, free := k.known(size)
+	if x != nil {
 		return x
 	}
 	if k.n < exactKinds {
 		k.n++
-		k.sizes[k.n-1], k.exact[k.n-1] = size, kind{size: size}
+		*free, k.exact[k.n-1] = uint8(k.n), kind{size: size}
 		return &k.exact[k.n-1]
 	}
 	return &k.rough[bits.Len32(size)]
 }
 
-// known returns the kind of that very size, nil if there is none.
-func (k *kinds) known(size uint32) *kind {
-	for i, s := range k.sizes[:k.n] {
-		if s == size {
-			return &k.exact[i]
+// known returns the kind of that very size, or, if there is none, the place in the index for it.
+func (k *kinds) known(size uint32) (x *kind, free *uint8) {
+	for h := size * 0x9e3779b1 >> 25; ; h++ { // half of the places are free
+		at := &k.index[h%uint32(len(k.index))]
+		if *at == 0 {
+			return nil, at
+		}
+		if x := &k.exact[*at-1]; x.size == size {
+			return x, nil
 		}
 	}
-	return nil
 }
 
 // request is the kind of c's newest request, which began at since.

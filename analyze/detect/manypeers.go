@@ -175,8 +175,7 @@ func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 			if !k.contains(n) || v.covered[n] {
 				continue
 			}
-			sum, _ := x.sum(span)
-			if d := sum.data(); d.bad > 0 {
+			if d := x.data(span); d.bad > 0 {
 				parts = append(parts, part{n, d})
 			}
 		}
@@ -184,8 +183,7 @@ func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 	slices.SortStableFunc(parts, func(a, b part) int {
 		return cmp.Or(-cmp.Compare(a.share(), b.share()), -cmp.Compare(a.bad, b.bad))
 	})
-	sum, _ := st.sum(span)
-	rest := sum.data()
+	rest := st.data(span)
 	alone := func(p part) bool {
 		r := point{bad: rest.bad - min(p.bad, rest.bad), total: rest.total - min(p.total, rest.total)}
 		// A network is told from the rest only by a rest that would have lost something, too.
@@ -271,8 +269,7 @@ func (x *speaker) without(sum *sizes, span int) {
 func (x *speaker) lost() point {
 	p := x.st.series.since
 	for _, st := range x.out {
-		s, _ := st.sum(x.st.series.windows())
-		d := s.data()
+		d := st.data(x.st.series.windows())
 		p.bad -= min(d.bad, p.bad)
 		p.total -= min(d.total, p.total)
 	}

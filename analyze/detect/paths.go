@@ -45,6 +45,7 @@ func (s *sizes) received() {
 type wayState struct {
 	series          series
 	ring            [seriesLen]sizes
+	points          [seriesLen]point // of ring, the segments with data
 	n               int
 	conns           subjects[uint32, troubled] // by stream
 	fast, rto, tail uint32
@@ -459,10 +460,11 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	}
 	if st.n == seriesLen {
 		copy(st.ring[:], st.ring[1:])
+		copy(st.points[:], st.points[1:])
 		copy(st.newConns[:], st.newConns[1:])
 		st.n--
 	}
-	st.ring[st.n], st.newConns[st.n] = cur.sizes, cur.conns
+	st.ring[st.n], st.points[st.n], st.newConns[st.n] = cur.sizes, now, cur.conns
 	if first {
 		st.newConns[st.n] = max(cur.conns, 1)
 	}
@@ -494,6 +496,9 @@ func (st *wayState) borrow() (data uint32) {
 			r := &st.ring[j]
 			k := min(need, r.sent[i]-min(r.lost[i], r.sent[i]))
 			r.sent[i] -= k
+			if i > flow.Bare {
+				st.points[j].total -= k
+			}
 			need -= k
 		}
 	}
@@ -556,6 +561,15 @@ func (st *wayState) sum(span int) (s sizes, conns int) {
 		conns += int(st.newConns[i])
 	}
 	return s, conns
+}
+
+// data sums up the segments with data in the newest windows.
+func (st *wayState) data(span int) (p point) {
+	for i := st.n - min(span, st.n); i < st.n; i++ {
+		p.bad += st.points[i].bad
+		p.total += st.points[i].total
+	}
+	return p
 }
 
 // flowStats sums up the connections that suffered since onset.
