@@ -193,6 +193,7 @@ func (l *localFinder) learn(p *capture.Packet) {
 		e.packets++
 	}
 	switch {
+	case p.Dir == capture.DirOutbound: // a box that forwards has taken one off
 	case p.TTL == s.ttl:
 		s.votes++
 	case s.votes == 0:
@@ -218,6 +219,9 @@ func (l *localFinder) learn(p *capture.Packet) {
 		l.pairs[k]++
 		l.used++
 	}
+	if p.SrcMAC == 0 && p.MACs != 0 && p.Dir == capture.DirInbound {
+		s.sentBy(p.MACs) // a cooked header has the sender's address only (packet(7)), and on the way out the box's own
+	}
 	if p.SrcMAC == 0 || p.DstMAC == 0 {
 		return
 	}
@@ -228,8 +232,13 @@ func (l *localFinder) learn(p *capture.Packet) {
 	l.framed++
 	from.src++
 	to.dst++
-	s.several = s.several || s.station != 0 && s.station != p.SrcMAC
-	s.station = p.SrcMAC
+	s.sentBy(p.SrcMAC)
+}
+
+// sentBy notes the station that has sent a packet of the address.
+func (e *end) sentBy(station uint32) {
+	e.several = e.several || e.station != 0 && e.station != station
+	e.station = station
 }
 
 // broadcast is the limited broadcast address (RFC 919 §7).

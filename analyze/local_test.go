@@ -139,3 +139,30 @@ func TestHosts(t *testing.T) {
 		t.Error("what a router passes on is one host")
 	}
 }
+
+// A cooked header has the sender's address only. On a box that forwards every packet is seen twice, once with the box's own address and
+// one hop less.
+func TestHostsOfCookedHeaders(t *testing.T) {
+	var l localFinder
+	l.init(nil)
+	say := func(src, dst string, ttl uint8, from uint32) {
+		p := capture.Packet{Proto: capture.ProtoTCP, TTL: ttl, MACs: from, Dir: capture.DirInbound}
+		p.Src.Addr, p.Dst.Addr = capture.AddrFrom(netip.MustParseAddr(src)), capture.AddrFrom(netip.MustParseAddr(dst))
+		l.packet(&p)
+		p.TTL, p.MACs, p.Dir = ttl-1, 99, capture.DirOutbound
+		l.packet(&p)
+	}
+	for range 20 {
+		say("10.0.0.1", "10.0.0.9", 64, 1)
+		say("10.0.1.1", "10.0.0.9", 64, 1)
+		say("192.0.2.1", "10.0.0.8", 60, 7)
+		say("192.0.2.2", "10.0.0.8", 60, 7)
+	}
+	host := func(a string) capture.Addr { return l.get().Host(capture.AddrFrom(netip.MustParseAddr(a))) }
+	if l.get().Known() || host("10.0.0.1") != host("10.0.1.1") {
+		t.Error("two addresses of one station are two hosts")
+	}
+	if host("192.0.2.1") == host("192.0.2.2") || host("10.0.0.9") == host("10.0.0.8") {
+		t.Error("what a router passes on, or who never sends, is one host")
+	}
+}

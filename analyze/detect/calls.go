@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"iter"
 	"time"
 
 	"jindan/analyze"
@@ -205,11 +206,14 @@ type callers struct {
 
 func newCallers() callers { return callers{serve: newSubjects[capture.Addr, struct{}](maxPerDetector)} }
 
-// serving notes that a listens.
+// serving notes that a listens, and with it the host that it belongs to.
 func (c *callers) serving(a capture.Addr) {
 	if a != c.newest {
 		c.newest = a
 		c.serve.get(a)
+		if h := c.local.Host(a); h != a {
+			c.serve.get(h)
+		}
 	}
 }
 
@@ -221,13 +225,43 @@ func (c *callers) is(client, server capture.Addr) bool {
 	case c.local.Is(server):
 		return false
 	}
-	return c.serve.peek(client) != nil
+	return c.serve.peek(client) != nil || c.serve.peek(c.local.Host(client)) != nil
+}
+
+// slowClients yields who has made the slow requests not older than since.
+func slowClients(slow *ring[slowRequest], since capture.Instant) iter.Seq[capture.Addr] {
+	return func(yield func(capture.Addr) bool) {
+		for r := range slow.all {
+			if r.at >= since && !yield(r.client) {
+				return
+			}
+		}
+	}
+}
+
+// whose is the host whose upstream a listener is that these clients ask: this host, or, where no address counts as this host,
+// the one host that they are, if it serves others itself.
+func (c *callers) whose(listener capture.Endpoint, clients iter.Seq[capture.Addr]) (who capture.Addr, ok bool) {
+	if c.local.By != analyze.LocalNone {
+		return c.local.Addr, !c.local.Is(listener.Addr)
+	}
+	for a := range clients {
+		switch {
+		case !c.is(a, listener.Addr) || ok && c.local.Host(a) != c.local.Host(who):
+			return who, false
+		case !ok:
+			who, ok = a, true
+		}
+	}
+	return who, ok
 }
 
 // may is the same before the first window is judged: then anybody may be this host.
 func (c *callers) may(client, server capture.Addr) bool { return !c.judged || c.is(client, server) }
 
-func (c *callers) judge(w *analyze.Window) { c.local, c.judged = w.Local, true }
+func (c *callers) judge(w *analyze.Window) {
+	c.local, c.judged, c.newest = w.Local, true, capture.Addr{} // which host an address belongs to may be known now
+}
 
 // slowAnswer divides answers that are called slow from others where no rule has a threshold for it: a third of the
 // 3 s after which the clients of the rebuilt incident gave up.

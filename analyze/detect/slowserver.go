@@ -52,6 +52,7 @@ type SlowServer struct {
 // fast as ever. A request counts in the time in which it began: as slow as soon as it waits for slow_after, as
 // fast when the window that it began in is that old; otherwise those that take long would begin as a rise.
 type slowServer struct {
+	callers    callers
 	services   services[serverState]
 	slowAfter  time.Duration
 	greetAfter time.Duration
@@ -160,7 +161,7 @@ const (
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{services: newServices[serverState](maxServers)}
+	return &slowServer{callers: newCallers(), services: newServices[serverState](maxServers)}
 }
 
 // Configure takes the thresholds that divide slow from fast as requests come.
@@ -502,8 +503,12 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 }
 
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.callers.judge(w)
 	lag := min(int((d.slowAfter+analyze.WindowLength-1)/analyze.WindowLength), maxSlowAfter)
 	d.services.each(func(k capture.Endpoint, st *serverState) bool {
+		if st.total > 0 {
+			d.callers.serving(k.Addr)
+		}
 		d.look(w, st)
 		st.stopped(w, d.slowAfter)
 		stalled := len(st.paused.keys)
@@ -542,9 +547,9 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f.Class = "served"
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
+		if caller, ok := d.callers.whose(k, slowClients(&st.slow, onset)); ok {
 			f.Class = "called"
-			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
+			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f})
 		return true

@@ -285,3 +285,25 @@ func TestBrokenOffIsNotCleared(t *testing.T) {
 		}
 	}
 }
+
+// Where no address counts as this host, a slow listener is the upstream of the one host that asks it and serves others itself.
+func TestSlowUpstreamOfAStranger(t *testing.T) {
+	const app, up = "192.0.2.1", "198.51.100.2:8080"
+	asked := func(n *network, callers ...string) {
+		every(0, 60*sec, 100*ms, func(at time.Duration, i int) {
+			wait := 5 * ms
+			if at >= 20*sec {
+				wait = 2 * sec
+			}
+			n.call(at, "203.0.113."+itoa(i%5+1), app+":443", wait+20*ms)
+			n.call(at+5*ms, callers[i%len(callers)], up, wait)
+			n.call(at+50*ms, "203.0.113."+itoa(i%5+1), "203.0.113.77:22", 5*ms)
+		})
+	}
+	play(t, newSlowServer, []scene{
+		{name: "it serves others", want: "warn service 192.0.2.1 443; warn upstream 192.0.2.1 198.51.100.2 8080", make: func(n *network) { asked(n, app) }},
+		{name: "it serves nobody", want: "warn service 192.0.2.1 443; warn service 198.51.100.2 8080", make: func(n *network) { asked(n, "192.0.2.9") }},
+		{name: "two ask, of which one serves others", want: "warn service 192.0.2.1 443; warn service 198.51.100.2 8080",
+			make: func(n *network) { asked(n, app, "192.0.2.9") }},
+	})
+}
