@@ -59,6 +59,13 @@ func (n *network) tcp(at time.Duration, from, to capture.Endpoint, flags uint8, 
 	n.add(at, p)
 }
 
+// dsack acknowledges, and reports that [left, right) came twice.
+func (n *network) dsack(at time.Duration, from, to capture.Endpoint, seq, ack, left, right uint32) {
+	n.tcp(at, from, to, capture.ACK, seq, ack, 0)
+	p := &n.obs[len(n.obs)-1].Packet
+	p.Opts, p.SACKs, p.SACK[0] = p.Opts|capture.OptSACK, 1, [2]uint32{left, right}
+}
+
 // from returns a fresh port of a client.
 func (n *network) from(client string) capture.Endpoint {
 	n.port++

@@ -72,6 +72,32 @@ func TestSizeLoss(t *testing.T) {
 					n.tcp(at+4*sec+ms, s, c, capture.ACK, q+6*mss, q+151, 0)
 				})
 			}},
+		// The acknowledgement goes with the answer and is lost with it. The client repeats its request and learns by D-SACK that it had
+		// arrived, from a segment that is numbered behind the answer; then it waits.
+		{name: "answers of which only the D-SACK for a request that came again tells", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20210 * ms,
+			make: func(n *network) {
+				well(n, 0, 19600*ms)
+				every(20*sec, 24*sec, 500*ms, func(at time.Duration, _ int) {
+					c, s := n.from(app), host(peer)
+					q := n.open(at, c, s)
+					n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+					n.tcp(at+209*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+					n.dsack(at+210*ms, s, c, q+6*mss, q+100, q, q+100)
+				})
+				well(n, 50*sec, 51*sec)
+			}},
+		{name: "requests that came again, and are answered late", local: app, make: func(n *network) {
+			well(n, 0, 19600*ms)
+			every(20*sec, 30*sec, 500*ms, func(at time.Duration, _ int) {
+				c, s := n.from(app), host(peer)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+209*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.dsack(at+210*ms, s, c, q, q+100, q, q+100) // nothing was sent in return yet
+				n.tcp(at+2*sec, s, c, capture.ACK|capture.PSH, q, q+100, 388)
+				n.tcp(at+2*sec+ms, c, s, capture.ACK, q+100, q+388, 0)
+			})
+		}},
 		{name: "acknowledgements that overtake the data", local: app, make: func(n *network) {
 			every(0, 40*sec, 100*ms, func(at time.Duration, _ int) {
 				c, s := n.from(app), host(peer)

@@ -347,6 +347,7 @@ type trouble struct {
 	heldLen     uint32
 	held        uint32
 	lastFill    capture.Instant     // when missing data last arrived
+	vain        uint32              // packets of the other side, and one, when its newest data was sent again unheard; 0: it was heard
 	odd         hole                // data outside any window: [from, to), see Table.outOfWindow
 	oddACK      uint32              // acknowledgement outside any window
 	repeated    [maxRepeated]uint32 // where the newest segments begin that were sent again

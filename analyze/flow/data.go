@@ -320,6 +320,9 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	soon := end == d.next && at.Sub(d.nextAt) < c.HandshakeRTT/2
 	proven := class == Spurious || class == Closing || !t.copies.doubtful && !soon
 	x.Retransmits[class] += n
+	if x.vain = 0; (class == RTO || class == Unaccepted) && end == d.next && r.lastAt < d.nextAt {
+		x.vain = r.packets + 1
+	}
 	if !proven {
 		x.Unproven += n
 	}

@@ -149,6 +149,21 @@ func (t *Table) sentUnseen(c *Conn, s Side, p *capture.Packet, at capture.Instan
 	if d.flags&(known|finSent) == known && before(d.next, p.Seq) && p.Seq-d.next > 1 && !c.closed && d.synData == 0 && c.plausible(s, p.Seq) {
 		t.openHole(c, s, p, at)
 		d.next = p.Seq
+		if x := &t.trouble(c).side[s.Other()]; x.vain == d.packets && isDSACK(p) {
+			t.lostUnasked(c, s, p)
+		}
+	}
+}
+
+// lostUnasked takes what s has sent and p alone tells of, where the other side can ask for it no more clearly: it has heard nothing, and
+// has sent its data again after a time-out; p says by D-SACK that s had it. A kernel acknowledges within 200 ms what its program does not
+// answer (Linux TCP_DELACK_MAX; RFC 9293 §3.8.6.3: less than 500 ms), so what came in return was lost. p itself has arrived; had it not,
+// the data would have come once more.
+func (t *Table) lostUnasked(c *Conn, s Side, p *capture.Packet) {
+	x := &t.trouble(c).side[s]
+	x.holes[x.n-1].asked = true
+	if path := t.Path(c); path != nil {
+		path.Side[c.dir(s)].count(Bare, p.IPLen, 1)
 	}
 }
 
@@ -431,19 +446,27 @@ func (t *Table) recovered(c *Conn, s Side, ack uint32, at capture.Instant) {
 	x.again = 0
 }
 
-// sack looks for a D-SACK (RFC 2883 §4): the first block lies below the cumulative ACK, or
-// inside the second block.
-func (t *Table) sack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
-	b := p.SACK[0]
-	dsack := !before(p.Ack, b[1]) && before(b[0], p.Ack)
-	if !dsack && p.SACKs > 1 {
-		q := p.SACK[1]
-		dsack = !before(b[0], q[0]) && !before(q[1], b[1])
+// isDSACK reports whether p says that something came twice (RFC 2883 §4): the first block lies below the cumulative ACK, or inside
+// the second block.
+func isDSACK(p *capture.Packet) bool {
+	if p.SACKs == 0 {
+		return false
 	}
-	if !dsack {
+	b := p.SACK[0]
+	if !before(p.Ack, b[1]) && before(b[0], p.Ack) {
+		return true
+	}
+	q := p.SACK[1]
+	return p.SACKs > 1 && !before(b[0], q[0]) && !before(q[1], b[1])
+}
+
+// sack takes what p reports as received, or as received twice.
+func (t *Table) sack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
+	if !isDSACK(p) {
 		c.side[s].flags |= sackSeen
 		return
 	}
+	b := p.SACK[0]
 	o := s.Other()
 	t.trouble(c).side[o].DSACKs++
 	if path != nil {
