@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,23 +33,37 @@ func TestMain(m *testing.M) {
 // killRecords flow through the spool in TestKill.
 const killRecords = 10_000
 
-// child delivers findings from a number on to a file, and says on standard output
-// up to which one they are durable.
+// child delivers findings from a number on to a file, or to the receivers that JINDAN_SINK_URLS names, and says on standard
+// output up to which one they are durable.
 func child(dir, from string) error {
 	first, err := strconv.Atoi(from)
 	if err != nil {
 		return err
 	}
-	f, err := NewFile(FileOptions{Path: filepath.Join(dir, "out")})
-	if err != nil {
-		return err
+	outputs, ids := []Output(nil), killRecords
+	for i, url := range strings.Fields(os.Getenv("JINDAN_SINK_URLS")) {
+		w, err := NewWebhook(WebhookOptions{Address: url})
+		if err != nil {
+			return err
+		}
+		outputs = append(outputs, Output{Name: strconv.Itoa(i), Sink: w, Batch: 50, MinWait: 5 * time.Millisecond, MaxWait: 50 * time.Millisecond})
+		ids = killIDs
 	}
-	d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(dir, "spool")}, Outputs: []Output{{Name: "file", Sink: f, Batch: 50}}})
+	if outputs == nil {
+		f, err := NewFile(FileOptions{Path: filepath.Join(dir, "out")})
+		if err != nil {
+			return err
+		}
+		outputs = []Output{{Name: "file", Sink: f, Batch: 50}}
+	}
+	d, err := Start(Options{Spool: SpoolOptions{Path: filepath.Join(dir, "spool")}, Outputs: outputs})
 	if err != nil {
 		return err
 	}
 	for i := first; i < killRecords; i++ {
-		if err := d.Finding(aFinding(i, analyze.Update, severities[i%3])); err != nil {
+		f := aFinding(i%ids, analyze.Update, severities[i%3])
+		f.Seq = uint64(i + 1)
+		if err := d.Finding(f); err != nil {
 			return err
 		}
 		if i%25 == 24 {

@@ -113,7 +113,7 @@ func OpenSpool(o SpoolOptions) (*Spool, error) {
 	s := &Spool{opt: o, changed: make(chan struct{}), kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	err := guard(func() error { return verify(o.Path) })
 	if err == nil {
-		err = s.load(nil)
+		err = s.load(o.Path, nil)
 	}
 	unfinished := errors.Is(err, errUnfinished)
 	if environment(err) {
@@ -140,10 +140,15 @@ func (s *Spool) Aside() string {
 	return s.aside
 }
 
-// setAside renames the corrupt file and returns its new name.
-func setAside(path string) (string, error) {
-	to := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
-	return to, os.Rename(path, to)
+// replace puts the file fresh in the place of the corrupt one at path, which it keeps under the name aside. Whenever the process is
+// killed, one of the two stands at path: what can be read of the old one is in the new one by then.
+func replace(path, fresh, aside string) error {
+	if err := os.Link(path, aside); err != nil { // a file system without links
+		if err := os.Rename(path, aside); err != nil {
+			return err
+		}
+	}
+	return os.Rename(fresh, path)
 }
 
 // environment tells what keeps the file from being opened, now or by this user, from what is wrong with its content. A length in a
@@ -176,12 +181,12 @@ func guard(f func() error) (err error) {
 }
 
 // load opens the file, puts into it what was saved of another, and takes up what it holds.
-func (s *Spool) load(saved *salvage) error {
+func (s *Spool) load(path string, saved *salvage) error {
 	// The freelist is kept in the file: without that bbolt looks for free pages
 	// in a goroutine of its own, where a broken page would end the process.
 	options := &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType}
 	return guard(func() error {
-		db, err := bbolt.Open(s.opt.Path, 0o600, options)
+		db, err := bbolt.Open(path, 0o600, options)
 		if err != nil {
 			return err
 		}
@@ -200,22 +205,23 @@ func (s *Spool) load(saved *salvage) error {
 			db.Close()
 			return err
 		}
-		syncDir(filepath.Dir(s.opt.Path))
+		syncDir(filepath.Dir(path))
 		s.db = db
 		return nil
 	})
 }
 
-// renew sets a corrupt file aside, begins a new one and takes over what can be read of the old one. The caller holds dbmu once the
+// renew begins a new file, takes over what can be read of the corrupt one, and sets that aside. The caller holds dbmu once the
 // committer runs, and not mu: records are taken meanwhile.
 func (s *Spool) renew(cause error) error {
-	aside, err := setAside(s.opt.Path)
-	if err != nil {
+	fresh := s.opt.Path + ".new"
+	aside := s.opt.Path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed here
 		return errors.Join(cause, err)
 	}
 	var saved *salvage
-	err = guard(func() (err error) {
-		saved, err = openSalvage(aside, s.opt.Sinks)
+	err := guard(func() (err error) {
+		saved, err = openSalvage(s.opt.Path, s.opt.Sinks)
 		return err
 	})
 	said := fmt.Sprintf("%s: %v; nothing could be read of it: %v", aside, cause, err)
@@ -224,9 +230,14 @@ func (s *Spool) renew(cause error) error {
 	} else {
 		saved = nil
 	}
-	if err := s.load(saved); err != nil {
+	if err := s.load(fresh, saved); err != nil {
+		_ = os.Remove(fresh) // or the next attempt does
 		return errors.Join(cause, err)
 	}
+	if err := replace(s.opt.Path, fresh, aside); err != nil {
+		return errors.Join(cause, err)
+	}
+	syncDir(filepath.Dir(s.opt.Path))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if saved != nil {

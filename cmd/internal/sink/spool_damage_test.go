@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -90,7 +91,7 @@ var damages = []func(r *rand.Rand, b []byte) ([]byte, string){
 }
 
 // TestSpoolDamage damages a spool in hundreds of ways: nothing panics or hangs, no record that can be read is lost, all of them
-// come in order, and what is lost is said.
+// come in order, and what is lost is said. JINDAN_DAMAGES=500 says how many.
 func TestSpoolDamage(t *testing.T) {
 	const records = 300
 	dir := t.TempDir()
@@ -117,8 +118,10 @@ func TestSpoolDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := uint64(records - 50)
-	rounds := 12 * len(damages) // 500 pass, too, and take a minute
-	if testing.Short() {
+	rounds := 12 * len(damages)
+	if n, err := strconv.Atoi(os.Getenv("JINDAN_DAMAGES")); err == nil {
+		rounds = n
+	} else if testing.Short() {
 		rounds = 3 * len(damages)
 	}
 	unsaid, lost, most := 0, uint64(0), uint64(0)
