@@ -27,7 +27,7 @@ PROGRAMS := ip:iproute2 nft:nftables ethtool:ethtool sysctl:procps tcpdump:tcpdu
 	mosquitto_pub:mosquitto-clients setpriv:util-linux h2load:nghttp2-client curl:curl iperf3:iperf3 rsync:rsync \
 	ssh:openssh-client sshd:openssh-server \
 	gcc:gcc ld:binutils zstd:zstd git:git shellcheck:shellcheck \
-	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager promtool:prometheus nats-server:nats-server kcat:kcat
+	rsyslogd:rsyslog prometheus-alertmanager:prometheus-alertmanager promtool:prometheus nats-server:nats-server kcat:kcat tmux:tmux
 # gcc alone cannot link the race detector's runtime; rsyslog alone speaks no TLS; journald comes with systemd.
 # postgresql has its server outside PATH; nginx-light comes without the stream module.
 PACKAGES := libc6-dev ca-certificates rsyslog-openssl systemd postgresql libnginx-mod-stream

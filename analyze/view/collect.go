@@ -48,6 +48,7 @@ type direction struct {
 // Collector collects a View while an engine runs.
 type Collector struct {
 	axis
+	recent    bool // older buckets are dropped, not merged
 	began     bool
 	last      capture.Instant
 	host      HostSeries
@@ -82,9 +83,15 @@ func (c *Collector) at(at capture.Instant) int {
 		// A start at a whole second puts bucket borders where windows end.
 		c.began, c.last = true, at
 		c.width = capture.Instant(finest)
+		if c.recent {
+			c.width = recentWidth
+		}
 		c.start = at - at%capture.Instant(analyze.WindowLength)
 	}
 	c.last = max(c.last, at)
+	if c.recent {
+		c.forget(at)
+	}
 	for range c.folds(at) {
 		c.fold()
 	}
@@ -166,7 +173,7 @@ func (c *Collector) Event(e *flow.Event) {
 	if e.Conn == nil {
 		return
 	}
-	c.examples.event(e)
+	c.example(e)
 	s := c.service(e.Conn)
 	if s == nil {
 		return
@@ -409,6 +416,7 @@ func (c *Collector) Record(d *analyze.Diagnosis) *View {
 func top[T any](all []T, n int, left map[string]uint64, name string, weight func(T) uint64, compare func(a, b T) int) []T {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b T) int { return cmp.Or(cmp.Compare(weight(b), weight(a)), compare(a, b)) })
+	delete(left, name+"_not_shown") // of an earlier record
 	if len(all) > n {
 		left[name+"_not_shown"] = uint64(len(all) - n)
 		all = all[:n]

@@ -57,21 +57,38 @@ func said(resp *http.Response) string {
 	return strings.TrimSpace(string(b))
 }
 
-// ask asks the agent that listens at where.
-func ask(ctx context.Context, where, method, path string) (*http.Response, error) {
+// agentClient asks the agent that listens at where.
+type agentClient struct {
+	http.Client
+	host string
+}
+
+func newAgentClient(where string) (*agentClient, error) {
 	if where == "" {
 		return nil, fmt.Errorf("the agent listens nowhere: set http.listen in its configuration")
 	}
-	host := where
-	client := http.Client{Timeout: 10 * time.Second}
+	client := &agentClient{http.Client{Timeout: 10 * time.Second}, where}
 	if strings.HasPrefix(where, "/") {
-		host = "localhost"
+		client.host = "localhost"
 		client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", where)
 		}}
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
+	return client, nil
+}
+
+// ask asks the agent that listens at where once.
+func ask(ctx context.Context, where, method, path string) (*http.Response, error) {
+	client, err := newAgentClient(where)
+	if err != nil {
+		return nil, err
+	}
+	return client.ask(ctx, method, path)
+}
+
+func (client *agentClient) ask(ctx context.Context, method, path string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+client.host+path, nil)
 	if err != nil {
 		return nil, err
 	}

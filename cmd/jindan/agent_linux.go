@@ -42,6 +42,7 @@ type agent struct {
 	share   memory // of each namespace
 	stdout  *outlet
 	started atomic.Bool // watches are complete, and run
+	lives   atomic.Bool // a line on the terminal shows so
 
 	lock   sync.Mutex                    // of what follows; nothing waits for a disk or a reader while it is held
 	direct *sink.Direct                  // to stdout; nil: nothing goes to standard output
@@ -89,6 +90,8 @@ func (ag *agent) add(ns, record string) error {
 	if err != nil {
 		return err
 	}
+	w.states = newStates(w)
+	w.watcher = w.states.view
 	if err := w.prepare(ag.set, ag.cfg, func(f *analyze.Finding) error { return ag.finding(w, f) }); err != nil {
 		return errors.Join(err, w.close())
 	}
@@ -188,7 +191,10 @@ func (ag *agent) run(ctx context.Context) error {
 			here, leave := context.WithCancel(ctx)
 			defer leave()
 			go ag.release(here, w, leave)
-			d, err := w.run(here, ag.tapes[i].see)
+			d, err := w.run(here, func(b *capture.Batch) error {
+				w.states.seen(b)
+				return ag.tapes[i].see(b)
+			})
 			if err == nil {
 				err = ag.conclude(w, d)
 			}
@@ -202,7 +208,7 @@ func (ag *agent) run(ctx context.Context) error {
 		})
 	}
 	ag.started.Store(true)
-	for _, help := range []func(context.Context){ag.alive, ag.economise, ag.reopen, ag.complain} {
+	for _, help := range []func(context.Context){ag.alive, ag.showLife, ag.economise, ag.reopen, ag.complain} {
 		helpers.Go(func() { help(ctx) })
 	}
 	helpers.Go(func() { ag.guard(ctx, stop) })
@@ -342,7 +348,7 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 	case ag.output != "text":
 		return ag.direct.Finding(f)
 	case ag.direct.Wants(f):
-		_, _ = ag.stdout.Write(ag.line(w, f, old)) // never fails
+		ag.tell(ag.line(w, f, old))
 	}
 	return nil
 }
@@ -437,7 +443,7 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
 	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
 		Color: ag.app.wantColor(os.Stdout), Now: true, Catalogue: report.Rules(ag.set, w.inputs()...)})
-	_, _ = ag.stdout.Write(b.Bytes()) // as above
+	ag.tell(b.Bytes())
 	return err
 }
 
@@ -458,6 +464,16 @@ func (ag *agent) newest() []*analyze.Finding {
 	for k, f := range ag.found {
 		if k.detected = 0; last[k] == nil || last[k].Detected < f.Detected {
 			last[k] = f
+		}
+	}
+	// Records are written when something changes; in between a fault goes on.
+	for _, w := range ag.watches {
+		for _, g := range w.states.findings() {
+			k := foundKey{ns: w.ns, id: g.ID}
+			if f := last[k]; f != nil && f.Detected == g.Detected && f.State != analyze.Resolved && g.State != analyze.Resolved && g.LastSeen > f.LastSeen {
+				g.Recording, g.Seq = f.Recording, f.Seq
+				last[k] = g
+			}
 		}
 	}
 	list := slices.Collect(maps.Values(last))

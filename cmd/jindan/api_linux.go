@@ -61,6 +61,7 @@ func (ag *agent) serve(ctx context.Context) error {
 			}
 		}
 	})
+	mux.HandleFunc("GET /states", ag.serveStates)
 	mux.HandleFunc("POST /ack/{id}", func(w http.ResponseWriter, r *http.Request) {
 		if !ag.ack(r.PathValue("id")) {
 			http.Error(w, "no open finding has this id", http.StatusNotFound)
@@ -248,6 +249,9 @@ func (w *watch) metrics(to *metric.Writer) {
 	}
 	to.Set("jindan_window_age_seconds", w.progress.late().Seconds(), w.ns)
 	to.Set("jindan_engine_failures_total", float64(w.progress.failures.Load()), w.ns)
+	if s := w.states.last(); s != nil {
+		w.states.metrics(to, s)
+	}
 }
 
 func sortedCounts[V any](m map[countKey]V) []countKey {

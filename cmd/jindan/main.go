@@ -103,6 +103,8 @@ type app struct {
 	log zerolog.Logger
 	// interrupted is the exit code for the signal that came; 0: none did.
 	interrupted atomic.Int32
+	// overLine: a line without an end stands on the terminal that the log goes to, too.
+	overLine atomic.Bool
 	// flags of all commands
 	lang      string
 	color     string
@@ -136,11 +138,25 @@ func (a *app) endWithin(ctx context.Context) (ended func()) {
 // logAside lets the log wait for nobody, until what it returns is called.
 func (a *app) logAside() (back func()) {
 	before, o := a.log, newOutlet(os.Stderr)
-	a.log = newLogTo(o, a.logFormat, a.wantColor(os.Stderr))
+	a.log = newLogTo(overLine{o, &a.overLine}, a.logFormat, a.wantColor(os.Stderr))
 	return func() {
 		o.flush(flushLog)
 		a.log = before
 	}
+}
+
+// overLine writes in the place of the line that shows that the agent lives, while there is one.
+type overLine struct {
+	w     io.Writer
+	there *atomic.Bool
+}
+
+func (o overLine) Write(p []byte) (int, error) {
+	if o.there.Load() {
+		_, err := o.w.Write(append([]byte("\r\x1b[K"), p...))
+		return len(p), err
+	}
+	return o.w.Write(p)
 }
 
 // flushLog is how long the reader of the log has for the rest.

@@ -45,8 +45,9 @@ func newTop(a *app) *cobra.Command {
 		Use:   "top",
 		Short: "Watch the diagnosis on a terminal while it is made",
 		Long: `Six screens, by number: the incident with its causal chain, listeners, peers, name servers, the steps of the catalogue, and what
-began and ended when. "?" lists the keys; left and right go through the last ten minutes. It watches this host with an engine of its
-own, beside an agent if one runs, or shows a recording or capture again with --replay.
+began and ended when. "?" lists the keys; left and right go through the last ten minutes. It shows what the agent sees that runs on this
+host, those of the time before too, and goes on when the agent comes back. Without an agent, or with -i, --filter, --local, --rules or
+--no-capture, it watches with an engine of its own; --replay shows a recording or capture again.
 
 --once writes one frame as plain text to standard output, also without a terminal: what is known after --for, or at the end of --replay.
 The design size is 80 by 24; below 60 by 16 it says what it needs. NO_COLOR and --color are heeded.`,
@@ -80,7 +81,9 @@ type topFeed struct {
 	source string
 	engine func() *analyze.Engine
 	// page asks for a report page; the engine's own goroutine writes it.
-	page atomic.Pointer[chan string]
+	page   atomic.Pointer[chan string]
+	remote atomic.Bool    // the agent makes the states
+	gone   func(top.Gone) // tells that it does not; nil: nobody looks
 }
 
 // seen is called in the engine's goroutine after it has taken what came before at.
@@ -200,6 +203,9 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 			return b.String()
 		},
 		Write: func() string {
+			if t.remote.Load() {
+				return "the agent keeps recordings: jindan analyze --report page.html DIR"
+			}
 			answer := make(chan string, 1)
 			t.page.Store(&answer)
 			select {
@@ -212,7 +218,7 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 		},
 	})
 	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithFPS(top.MaxFPS), tea.WithoutSignalHandler())
-	t.send = func(s *top.State) { p.Send(s) }
+	t.send, t.gone = func(s *top.State) { p.Send(s) }, func(g top.Gone) { p.Send(g) }
 	ended := make(chan error, 1)
 	go func() {
 		err := a.feed(ctx, f, t)

@@ -7,50 +7,88 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/view"
+	"jindan/capture"
+	"jindan/cmd/internal/report"
+	"jindan/cmd/internal/top"
 )
 
-// A real terminal: the screens change by their keys, the language too, and the terminal is as it was before after "q" and after
-// SIGTERM.
-func TestTopInTerminal(t *testing.T) {
+// built builds the program.
+func built(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "jindan")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+// terminal is a real one of 80 by 24, with a shell.
+type terminal struct {
+	t            *testing.T
+	tmux, socket string
+}
+
+func newTerminal(t *testing.T) *terminal {
+	t.Helper()
 	tmux, err := exec.LookPath("tmux")
 	if err != nil {
 		t.Skip("needs tmux")
 	}
-	dir := t.TempDir()
-	program := filepath.Join(dir, "jindan")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	x := &terminal{t, tmux, filepath.Join(t.TempDir(), "tmux")}
+	x.run("new-session", "-d", "-s", "x", "-x", "80", "-y", "24", "env", "PS1=ready$ ", "sh")
+	t.Cleanup(func() { _ = exec.Command(tmux, "-S", x.socket, "kill-server").Run() }) // the server of this socket, no other
+	return x
+}
+
+func (x *terminal) run(args ...string) string {
+	x.t.Helper()
+	c := exec.CommandContext(x.t.Context(), x.tmux, append([]string{"-f", "/dev/null", "-u", "-S", x.socket}, args...)...)
+	c.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TERM=xterm-256color")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		x.t.Fatalf("tmux %q: %v\n%s", args, err, out)
 	}
-	capture, err := filepath.Abs("../../fixtures/gpki-2023-11-17/packets.pcap.zst")
+	return string(out)
+}
+
+// see waits until something stands on the screen.
+func (x *terminal) see(what string) {
+	x.t.Helper()
+	screen := ""
+	for range 400 { // 40 s: the machine may be busy
+		if screen = x.run("capture-pane", "-p", "-t", "x"); strings.Contains(screen, what) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	x.t.Fatalf("%q does not come:\n%s", what, screen)
+}
+
+// child is the process that the shell runs.
+func (x *terminal) child() string {
+	x.t.Helper()
+	out, err := exec.CommandContext(x.t.Context(), "pgrep", "-P", strings.TrimSpace(x.run("list-panes", "-t", "x", "-F", "#{pane_pid}"))).Output()
+	if err != nil {
+		x.t.Fatalf("the program's process: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// A real terminal: the screens change by their keys, the language too, and the terminal is as it was before after "q" and after
+// SIGTERM.
+func TestTopInTerminal(t *testing.T) {
+	program := built(t)
+	recorded, err := filepath.Abs("../../fixtures/gpki-2023-11-17/packets.pcap.zst")
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(dir, "tmux")
-	run := func(args ...string) string {
-		t.Helper()
-		c := exec.CommandContext(t.Context(), tmux, append([]string{"-f", "/dev/null", "-u", "-S", socket}, args...)...)
-		c.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TERM=xterm-256color")
-		out, err := c.CombinedOutput()
-		if err != nil {
-			t.Fatalf("tmux %q: %v\n%s", args, err, out)
-		}
-		return string(out)
-	}
-	see := func(what string) {
-		t.Helper()
-		screen := ""
-		for range 150 {
-			if screen = run("capture-pane", "-p", "-t", "x"); strings.Contains(screen, what) {
-				return
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-		t.Fatalf("%q does not come:\n%s", what, screen)
-	}
-	run("new-session", "-d", "-s", "x", "-x", "80", "-y", "24", "env", "PS1=ready$ ", "sh")
-	defer run("kill-server")
+	x := newTerminal(t)
+	run, see := x.run, x.see
 	start := func() {
-		run("send-keys", "-t", "x", "clear; echo before; "+program+" --lang en top --replay "+capture+" --speed 20", "Enter")
+		run("send-keys", "-t", "x", "clear; echo before; "+program+" --lang en top --replay "+recorded+" --speed 20", "Enter")
 		see("CAUSE  Size-dependent packet loss")
 	}
 	start()
@@ -67,15 +105,11 @@ func TestTopInTerminal(t *testing.T) {
 	see("before")
 	see("ready$")
 	start()
-	pids := strings.Fields(run("list-panes", "-t", "x", "-F", "#{pane_pid}"))
-	out, err := exec.CommandContext(t.Context(), "pgrep", "-P", pids[0]).Output()
-	if err != nil {
-		t.Fatalf("the program's process: %v", err)
-	}
-	if err := exec.CommandContext(t.Context(), "kill", "-TERM", strings.TrimSpace(string(out))).Run(); err != nil {
+	if err := exec.CommandContext(t.Context(), "kill", "-TERM", x.child()).Run(); err != nil {
 		t.Fatal(err)
 	}
 	see("before")
+	see("ready$") // what is typed before is the program's
 	run("send-keys", "-t", "x", "echo still here", "Enter")
 	see("still here")
 }
@@ -105,5 +139,86 @@ func TestTopOnce(t *testing.T) {
 	}
 	if strings.Contains(out, "\x1b") {
 		t.Error("the frame has control characters")
+	}
+}
+
+// Beside an agent the terminal shows what the agent sees, from before it was asked, too; a killed agent is said to be gone, and its
+// return goes on by itself. The agent itself shows on its terminal that it lives.
+func TestTopBesideAgent(t *testing.T) {
+	program := built(t)
+	x, y := newTerminal(t), newTerminal(t)
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "jindan.yaml")
+	if err := os.WriteFile(conf, []byte("http: {listen: "+filepath.Join(dir, "agent.sock")+"}\nrecorder: {enabled: false}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	agent := func() {
+		y.run("send-keys", "-t", "x", "clear; "+program+" --lang en run -o text --no-capture --config "+conf, "Enter")
+		y.see("findings open: ")
+	}
+	agent()
+	time.Sleep(8 * time.Second) // two states at least are kept before anybody asks
+	x.run("send-keys", "-t", "x", "clear; echo before; "+program+" --lang en top --config "+conf, "Enter")
+	x.see("agent on ")
+	x.run("send-keys", "-t", "x", "Left")
+	x.see("s ago")
+	x.run("send-keys", "-t", "x", "Right")
+	if err := exec.CommandContext(t.Context(), "kill", "-KILL", y.child()).Run(); err != nil {
+		t.Fatal(err)
+	}
+	x.see("agent gone since ")
+	agent()
+	x.see("agent on ")
+	screen := y.run("capture-pane", "-p", "-t", "x")
+	if n := strings.Count(screen, "findings open: "); n != 1 {
+		t.Errorf("the line that is written anew stands %d times:\n%s", n, screen)
+	}
+	x.run("send-keys", "-t", "x", "q")
+	x.see("before")
+	// Its end leaves the diagnosis on a line of its own.
+	y.run("send-keys", "-t", "x", "C-c", "")
+	y.see("ready$")
+	if screen := y.run("capture-pane", "-p", "-t", "x"); !strings.Contains(screen, "\nRead ") || strings.Contains(screen, "findings open: ") {
+		t.Errorf("at the end:\n%s", screen)
+	}
+}
+
+// A panic of the analysis gives the terminal back, and says what it was.
+func TestTopPanics(t *testing.T) {
+	if os.Getenv("JINDAN_TEST_PANIC") != "" {
+		f := &topFlags{replay: "../../fixtures/gpki-2023-11-17/packets.pcap.zst"}
+		feed := &topFeed{app: &app{lang: "en", color: "never"}, view: view.New()} // no catalogue
+		t.Fatalf("ended: %v", feed.app.terminal(t.Context(), f, feed, top.Frame{}))
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := newTerminal(t)
+	x.run("send-keys", "-t", "x", "clear; echo before; JINDAN_TEST_PANIC=1 "+self+" -test.run 'TestTopPanics$'", "Enter")
+	x.see("the analysis failed")
+	x.run("send-keys", "-t", "x", "q")
+	x.see("before")
+	x.see("ended: the analysis failed")
+	x.see("ready$")
+	x.run("send-keys", "-t", "x", "echo still here", "Enter")
+	x.see("still here")
+}
+
+func TestLifeLine(t *testing.T) {
+	s := &top.State{At: capture.Instant(time.Date(2023, 11, 17, 8, 40, 3, 0, time.Local).UnixNano()), Segments: 1000, Missing: 4, Listening: 5,
+		Listeners: []top.Listener{{Port: 80, Rate: 40}, {Port: 81, Rate: 22.4}}, Names: top.Resolver{P95: 1234567 * time.Nanosecond},
+		Coverage: analyze.Coverage{Connections: 1234, Lost: map[string]uint64{"kernel_drop": 7}}}
+	for lang, want := range map[report.Lang]string{
+		report.English: "08:40:03  findings open: 2  5 listeners  1234 connections seen  62 answers/s  lost 0.4 %  DNS p95 1.23ms  7 dropped",
+		report.Korean:  "08:40:03  미해결 2건  서비스 포트 5개  연결 1234개 관측  응답 초당 62건  유실 0.4 %  DNS p95 1.23ms  버림 7개",
+	} {
+		got := lifeLine(s, 2, lang)
+		if got != want {
+			t.Errorf("%s", got)
+		}
+		if n := report.Width(cutLine(got, 40)); n < 39 || n > 40 {
+			t.Errorf("cut to %d columns", n)
+		}
 	}
 }

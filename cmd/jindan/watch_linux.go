@@ -52,6 +52,7 @@ type watch struct {
 	crashed func(at capture.Instant, what any, stack []byte)
 	// watcher looks on; nil: nobody does.
 	watcher analyze.Watcher
+	states  *states // of the agent; nil: nobody asks for them
 }
 
 // progressMade is how far an engine has come. What says that the agent is alive asks it, never a timer.

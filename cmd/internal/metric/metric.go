@@ -26,7 +26,7 @@ type Metric struct {
 	Name   string
 	Kind   Kind
 	Help   string
-	Labels []string // bounded: rules, severities, sinks, sources and namespaces
+	Labels []string // bounded: rules, severities, sinks, sources, namespaces, and 64 ports of a namespace
 	Unit   string   // of the dashboard's axis, as Grafana names it; empty: it is not drawn
 }
 
@@ -37,6 +37,15 @@ var All = []Metric{
 	{Name: "jindan_findings_open", Kind: Gauge, Labels: []string{"rule", "severity"}, Unit: "short", Help: "Findings that are open, by rule and severity."},
 	{Name: "jindan_findings_total", Kind: Counter, Labels: []string{"rule", "severity"}, Unit: "short", Help: "Findings opened since the start, by rule and severity."},
 	{Name: "jindan_input_up", Kind: Gauge, Labels: []string{"netns", "input"}, Unit: "bool_on_off", Help: "1 if the input is there; without it the steps that need it are not assessable."},
+	{Name: "jindan_lost_segments_ratio", Kind: Gauge, Labels: []string{"netns"}, Unit: "percentunit", Help: "Share of the TCP segments of the last minute that were lost."},
+	{Name: "jindan_dns_p95_seconds", Kind: Gauge, Labels: []string{"netns"}, Unit: "s", Help: "95th percentile of the time to a DNS answer in the last minute."},
+	{Name: "jindan_dns_unanswered_ratio", Kind: Gauge, Labels: []string{"netns"}, Unit: "percentunit", Help: "Share of the DNS queries of the last minute without an answer."},
+	{Name: "jindan_accept_queue", Kind: Gauge, Labels: []string{"netns", "port"}, Unit: "short", Help: "Connections that wait to be accepted, by listening port."},
+	{Name: "jindan_accept_queue_limit", Kind: Gauge, Labels: []string{"netns", "port"}, Unit: "short", Help: "Connections that may wait to be accepted, by listening port."},
+	{Name: "jindan_close_wait", Kind: Gauge, Labels: []string{"netns", "port", "held_by"}, Unit: "short", Help: "Sockets in CLOSE_WAIT by listening port: held by a process, or in its queue and not accepted."},
+	{Name: "jindan_answers_per_second", Kind: Gauge, Labels: []string{"netns", "port"}, Unit: "reqps", Help: "Requests answered a second, by listening port."},
+	{Name: "jindan_connections_total", Kind: Counter, Labels: []string{"netns"}, Unit: "ops", Help: "TCP connections that the analysis has seen."},
+	{Name: "jindan_steps_not_assessable", Kind: Gauge, Labels: []string{"netns"}, Unit: "short", Help: "Diagnostic steps that cannot be judged from what was seen so far."},
 	{Name: "jindan_packets_total", Kind: Counter, Labels: []string{"netns"}, Unit: "pps", Help: "Packets that the capture delivered."},
 	{Name: "jindan_packets_dropped_total", Kind: Counter, Labels: []string{"netns"}, Unit: "pps", Help: "Packets that the kernel dropped because the capture was not read in time."},
 	{Name: "jindan_source_failures_total", Kind: Counter, Labels: []string{"netns", "source"}, Unit: "ops", Help: "Times that a source could not read what it watches."},

@@ -77,7 +77,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s is a %s: counters end in _total, and nothing else does", m.Name, m.Kind)
 		}
 	}
-	names := regexp.MustCompile(`jindan_[a-z_]+`)
+	names := regexp.MustCompile(`jindan_[a-z0-9_]+`)
 	label := regexp.MustCompile(`\$labels\.([a-z_]+)`)
 	for _, a := range Alerts {
 		found := names.FindAllString(a.Expr, -1)

@@ -41,9 +41,10 @@ type Frame struct {
 	Open          bool // of the selected finding or step: its evidence
 	Help          bool
 	Frozen        bool
-	Back          int    // how many seconds before the newest state
-	Note          string // what the last key has done
-	ByRate        bool   // tables in the order of rates, not of trouble
+	Back          time.Duration // how long before the newest state; 0: it is the newest
+	Gone          string        // why no newer state comes; empty: they come
+	Note          string        // what the last key has done
+	ByRate        bool          // tables in the order of rates, not of trouble
 	Title         func(step string) analyze.Text
 }
 
@@ -162,7 +163,7 @@ func (f *Frame) head(s *State) line {
 	if s != nil {
 		right = f.clock(s.At)
 		if f.Back > 0 {
-			right = fmt.Sprintf(f.pick("%d s ago ", "%d초 전 "), f.Back) + right
+			right = fmt.Sprintf(f.pick("%.0f s ago ", "%.0f초 전 "), f.Back.Seconds()) + right
 		} else if f.Frozen {
 			right = f.pick("frozen ", "정지 ") + right
 		}
@@ -180,11 +181,18 @@ func (f *Frame) foot(s *State) line {
 	if f.Note != "" {
 		return line{invert, f.Note}
 	}
+	if f.Gone != "" {
+		return line{invert, f.Gone}
+	}
 	if s == nil {
 		return line{invert, f.Source}
 	}
 	c := &s.Coverage
-	parts := []string{f.Source, fmt.Sprintf(f.pick("%d packets", "패킷 %d개"), c.Packets), fmt.Sprintf(f.pick("%d samples", "표본 %d건"), c.Samples)}
+	source := f.Source
+	if s.Agent != "" {
+		source = f.pick("agent on ", "에이전트 ") + report.Clean(s.Agent)
+	}
+	parts := []string{source, fmt.Sprintf(f.pick("%d packets", "패킷 %d개"), c.Packets), fmt.Sprintf(f.pick("%d samples", "표본 %d건"), c.Samples)}
 	if n := c.Lost["kernel_drop"]; n > 0 {
 		parts = append(parts, fmt.Sprintf(f.pick("%d dropped", "버림 %d개"), n))
 	}

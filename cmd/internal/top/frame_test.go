@@ -189,7 +189,7 @@ func TestKeys(t *testing.T) {
 		t.Error("the frame before anything is seen")
 	}
 	for i := range 700 {
-		m.Update(outage(20 + float64(i)/100))
+		m.Update(outage(20 + float64(i)))
 	}
 	if len(m.states) != history {
 		t.Errorf("%d states are kept", len(m.states))
@@ -218,9 +218,16 @@ func TestKeys(t *testing.T) {
 	has("DNS 무응답")
 	press(m, "l", "left", "left")
 	has("2 s ago")
-	m.Update(outage(40)) // the moment that is looked at stays
+	m.Update(outage(720)) // the moment that is looked at stays
 	has("3 s ago")
-	press(m, "right", "right", "right", "space")
+	m.Update(Gone{Since: 12 * time.Second, Why: "connection refused"})
+	has("agent gone since 12 s: connection refused")
+	m.Update(outage(722)) // it is back
+	if strings.Contains(m.Text(), "gone") {
+		t.Errorf("gone for ever:\n%s", m.Text())
+	}
+	has("5 s ago")
+	press(m, "right", "right", "right", "right", "space")
 	has("frozen")
 	press(m, "space", "/", "c", "l", "o", "s", "e", "enter")
 	if s := m.Text(); strings.Contains(s, "DNS queries") || !strings.Contains(s, "CLOSE_WAIT") {

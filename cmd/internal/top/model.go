@@ -1,6 +1,7 @@
 package top
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 	"jindan/cmd/internal/report"
 )
 
-// history is how many states are kept, one a second: ten minutes.
+// history is how many states are kept, one a second or fewer: ten minutes at least.
 const history = 600
 
 // Actions are what the keys do outside the terminal. Each says in a few words what came of it.
@@ -24,6 +25,8 @@ type Actions struct {
 type Model struct {
 	frame   Frame
 	states  []*State // the newest last
+	back    int      // how many states before the newest one is shown
+	gone    *Gone
 	actions Actions
 	typing  bool
 	explain string
@@ -40,6 +43,12 @@ func NewModel(f Frame, a Actions) *Model {
 
 // Over tells the Model that no state will follow.
 type Over struct{ Why string }
+
+// Gone tells the Model, again and again, that the agent does not answer; the next State ends it.
+type Gone struct {
+	Since time.Duration
+	Why   string
+}
 
 // Init implements tea.Model.
 func (m *Model) Init() tea.Cmd { return nil }
@@ -60,9 +69,12 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		if len(m.states) > history {
 			m.states = append(m.states[:0], m.states[1:]...)
 		}
-		if m.frame.Frozen || m.frame.Back > 0 {
-			m.frame.Back = min(m.frame.Back+1, len(m.states)-1) // the same moment stays in sight
+		if m.frame.Frozen || m.back > 0 {
+			m.back = min(m.back+1, len(m.states)-1) // the same moment stays in sight
 		}
+		m.gone = nil
+	case Gone:
+		m.gone = &x
 	case Over:
 		m.frame.Note = x.Why
 	case said:
@@ -126,12 +138,12 @@ func (m *Model) key(key, text string) tea.Cmd {
 	case "space":
 		f.Frozen = !f.Frozen
 		if !f.Frozen {
-			f.Back = 0
+			m.back = 0
 		}
 	case "left":
-		f.Back = min(f.Back+1, max(len(m.states)-1, 0))
+		m.back = min(m.back+1, max(len(m.states)-1, 0))
 	case "right":
-		f.Back = max(f.Back-1, 0)
+		m.back = max(m.back-1, 0)
 	case "l":
 		if f.Lang == report.Korean {
 			f.Lang = report.English
@@ -191,7 +203,7 @@ func (m *Model) state() *State {
 	if len(m.states) == 0 {
 		return nil
 	}
-	return m.states[max(len(m.states)-1-m.frame.Back, 0)]
+	return m.states[max(len(m.states)-1-m.back, 0)]
 }
 
 // Text is what stands on the terminal.
@@ -204,6 +216,12 @@ func (m *Model) Text() string {
 			lines[i] = strings.TrimRight(fit(lines[i], f.Width), " ")
 		}
 		return strings.Join(lines[:min(len(lines), max(f.Height-1, 1))], "\n")
+	}
+	if m.back > 0 {
+		f.Back = max(m.states[len(m.states)-1].At.Sub(m.state().At), 1)
+	}
+	if m.gone != nil {
+		f.Gone = fmt.Sprintf(f.pick("agent gone since %.0f s: %s", "에이전트 응답 없음, %.0f초 경과: %s"), m.gone.Since.Seconds(), report.Clean(m.gone.Why))
 	}
 	return f.String(m.state())
 }

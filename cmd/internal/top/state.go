@@ -11,9 +11,10 @@ import (
 	"jindan/capture"
 )
 
-// State is what is known at one moment. It shares nothing with the engine that it was taken from.
+// State is what is known at one moment. It shares nothing with the engine that it was taken from. The agent serves it as JSON.
 type State struct {
 	At        capture.Instant
+	Agent     string // what the agent that says so watches; empty: an engine of our own
 	Coverage  analyze.Coverage
 	Blind     []string // inputs that cannot be read, with the reason
 	Roots     []string
@@ -23,6 +24,10 @@ type State struct {
 	Listeners []Listener
 	Peers     []Peer
 	Resolvers []Resolver
+	Names     Resolver // all of them together
+	// Segments of the last minute between all hosts, each once, and those of them that were lost.
+	Segments, Missing uint64
+	Listening         int // ports on which this host listens, those that are not among Listeners, too
 }
 
 // Listener is a service of this host, or one that was seen at work.
@@ -53,7 +58,7 @@ type Way struct{ Small, SmallLost, Large, LargeLost uint64 }
 type Resolver struct {
 	Client, Server              string
 	Rate                        float64
-	P50, P99                    time.Duration // -1: no answer
+	P50, P95, P99               time.Duration // -1: no answer
 	Answered, Unanswered, Again uint64
 }
 
@@ -140,6 +145,7 @@ func (s *State) services(v *view.View, now, from, recent int) {
 		return cmp.Or(cmp.Compare(b.Held+b.Unaccepted+b.Queue+b.Waiting, a.Held+a.Unaccepted+a.Queue+a.Waiting), cmp.Compare(b.Rate, a.Rate))
 	})
 	s.Listeners = s.Listeners[:min(len(s.Listeners), maxRows)]
+	s.Listening = len(v.Listeners) + int(v.Left["listeners_not_shown"])
 }
 
 func (s *State) peers(v *view.View, at capture.Instant) {
@@ -175,6 +181,7 @@ func (s *State) peers(v *view.View, at capture.Instant) {
 		}
 		p := &s.Peers[k]
 		p.Ways[way] = w
+		s.Segments, s.Missing = s.Segments+w.Small+w.Large, s.Missing+w.SmallLost+w.LargeLost
 		p.Worst = max(p.Worst, float64(w.SmallLost+w.LargeLost)/float64(max(w.Small+w.Large, 1)))
 	}
 	slices.SortStableFunc(s.Peers, func(a, b Peer) int { return cmp.Compare(b.Worst, a.Worst) })
@@ -182,30 +189,40 @@ func (s *State) peers(v *view.View, at capture.Instant) {
 }
 
 func (s *State) resolvers(v *view.View, now, from int) {
+	var all [view.LatencySteps]uint64
+	s.Names = Resolver{P50: -1, P95: -1, P99: -1}
 	for i := range v.Resolvers {
 		x := &v.Resolvers[i]
-		r := Resolver{Client: x.Client, Server: x.Server, P50: -1, P99: -1, Answered: x.Answered.Sum(from, now),
+		r := Resolver{Client: x.Client, Server: x.Server, P50: -1, P95: -1, P99: -1, Answered: x.Answered.Sum(from, now),
 			Unanswered: x.Unanswered.Sum(from, now), Again: x.Again.Sum(from, now)}
 		r.Rate = float64(r.Answered+r.Unanswered) / span(v, from, now)
 		var steps [view.LatencySteps]uint64
 		for j := from; j < min(now, len(x.Latency)); j++ {
 			for k, n := range x.Latency[j] {
 				steps[k] += uint64(n)
+				all[k] += uint64(n)
 			}
 		}
-		quantile := func(q float64) time.Duration {
-			total, sum := uint64(0), uint64(0)
-			for _, n := range steps {
-				total += n
-			}
-			for k, n := range steps {
-				if sum += n; total > 0 && float64(sum) >= q*float64(total) {
-					return view.StepLatency(k)
-				}
-			}
-			return -1
-		}
-		r.P50, r.P99 = quantile(0.5), quantile(0.99)
+		r.latency(&steps)
 		s.Resolvers = append(s.Resolvers, r)
+		s.Names.Rate += r.Rate
+		s.Names.Answered, s.Names.Unanswered, s.Names.Again = s.Names.Answered+r.Answered, s.Names.Unanswered+r.Unanswered, s.Names.Again+r.Again
 	}
+	s.Names.latency(&all)
+}
+
+func (r *Resolver) latency(steps *[view.LatencySteps]uint64) {
+	quantile := func(q float64) time.Duration {
+		total, sum := uint64(0), uint64(0)
+		for _, n := range steps {
+			total += n
+		}
+		for k, n := range steps {
+			if sum += n; total > 0 && float64(sum) >= q*float64(total) {
+				return view.StepLatency(k)
+			}
+		}
+		return -1
+	}
+	r.P50, r.P95, r.P99 = quantile(0.5), quantile(0.95), quantile(0.99)
 }
