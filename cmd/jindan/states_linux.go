@@ -86,7 +86,8 @@ func (s *states) seen(b *capture.Batch) {
 	t.Findings = nil
 	s.lock.Lock()
 	defer s.lock.Unlock()
-	s.newest, s.json = t, append(text, '\n')
+	text = append(text, '\n')
+	s.newest, s.json = t, text
 	if n := len(s.kept); n == 0 || t.At.Sub(s.kept[n-1].at) >= keepEvery-top.Every/2 || t.At < s.kept[n-1].at {
 		if b, err := pack(s.json); err == nil { // else it is not kept
 			s.kept = append(s.kept, packed{t.At, b})

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/text/width"
 )
 
+// longestCommand is what is still taken for a command: a name with a backtick in it must not make a line of all that follows.
+const longestCommand = 160
+
 // Width is how many columns s takes on a terminal: Hangul and other wide characters two,
 // combining marks none. What the standard calls ambiguous (→ … ·) counts as one, as
 // terminals draw it unless told otherwise (UAX #11 §5).
@@ -37,13 +40,14 @@ func runeWidth(r rune) int {
 }
 
 // Wrap breaks s into lines of at most w columns, at spaces. What stands between
-// backticks is a command: it stays on one line if it fits on one. A word that is too
-// long for a line is broken where the line ends.
+// backticks is a command: it stays on one line, of its own if it is longer than w, for
+// what is copied from two lines does something else. Another word that is too long for a
+// line is broken where the line ends.
 func Wrap(s string, w int) []string {
 	w = max(w, 8)
 	var lines []string
 	line, n := "", 0
-	for _, word := range words(Clean(s), w) {
+	for _, word := range words(Clean(s)) {
 		k := Width(word)
 		if line != "" && n+1+k <= w {
 			line, n = line+" "+word, n+1+k
@@ -52,7 +56,7 @@ func Wrap(s string, w int) []string {
 		if line != "" {
 			lines = append(lines, line)
 		}
-		for k > w {
+		for k > w && (strings.Count(word, "`") < 2 || k > longestCommand) {
 			head, tail := cut(word, w)
 			lines = append(lines, head)
 			word, k = tail, Width(tail)
@@ -65,8 +69,8 @@ func Wrap(s string, w int) []string {
 	return lines
 }
 
-// words splits s at spaces, but not inside backticks unless what they hold is wider than w.
-func words(s string, w int) []string {
+// words splits s at spaces, but not inside backticks.
+func words(s string) []string {
 	var out []string
 	for len(s) > 0 {
 		n := strings.IndexByte(s, ' ')
@@ -84,7 +88,7 @@ func words(s string, w int) []string {
 			} else {
 				m = len(s)
 			}
-			if Width(s[:m]) > w {
+			if Width(s[:m]) > longestCommand {
 				break
 			}
 			ticks += strings.Count(s[n:m], "`")

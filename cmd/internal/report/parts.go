@@ -30,6 +30,9 @@ func (r *text) input() {
 		s = fmt.Sprintf("%s, %s; %s; %s", r.plural(c.Connections, "connection", "connections", "연결 %s개"),
 			r.plural(c.DNS, "DNS query", "DNS queries", "DNS 질의 %s건"), r.local(), s)
 	}
+	if c.Samples > 0 {
+		s = r.plural(c.Samples, "sample", "samples", "표본 %s건") + r.pick(" of sockets and counters, ", "(소켓, 카운터), ") + s
+	}
 	r.more(s, plain)
 	for _, n := range r.notes() {
 		if !r.o.Verbose {

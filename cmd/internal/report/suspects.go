@@ -155,26 +155,51 @@ func (r *text) list(head string, names []string) string {
 	return head + names[0] + fmt.Sprintf(r.pick(" and %d more", " 외 %d건"), len(names)-1)
 }
 
-// next writes what to do: the commands of the first cause, then of the others.
-func (r *text) next(fs []*analyze.Finding) {
-	var next []string
-	for _, f := range fs {
+// next writes what to do: the commands of the first cause, then of the others. Where there are several causes the numbers are
+// theirs, 2.1 is the first thing to do about cause 2, and each has its first before any has its second.
+func (r *text) next(roots, others []*analyze.Finding) {
+	shown, hidden := r.foremost(roots)
+	fs := slices.Concat(shown, hidden, others)
+	todo, all := make([][]string, len(fs)), map[string]bool{}
+	for i, f := range fs {
 		for _, t := range f.Next {
-			if s := r.Text(t); s != "" && !slices.Contains(next, s) {
-				next = append(next, s)
+			if s := r.Text(t); s != "" && !all[s] {
+				todo[i], all[s] = append(todo[i], s), true
 			}
 		}
 	}
-	if len(next) == 0 {
+	if len(all) == 0 {
 		return
 	}
-	r.blank()
-	label := r.pick("DO NEXT", "다음 조치")
-	for i, s := range next[:min(len(next), r.detail.next)] {
-		r.row(label, bold, fmt.Sprintf("%d.", i+1), 3, s)
-		label = ""
+	left, taken := min(len(all), r.detail.next), make([]int, len(fs))
+	for left > 0 {
+		for i := range todo {
+			for left > 0 && taken[i] < len(todo[i]) {
+				taken[i]++
+				left--
+				if len(shown) > 1 {
+					break
+				}
+			}
+		}
 	}
-	if n := len(next) - r.detail.next; n > 0 {
+	r.blank()
+	label, n := r.pick("DO NEXT", "다음 조치"), 0
+	for i := range todo {
+		for k, s := range todo[i][:taken[i]] {
+			n++
+			number := fmt.Sprintf("%d.", n)
+			if len(shown) > 1 {
+				number = "-"
+				if i < len(shown) {
+					number = fmt.Sprintf("%d.%d", i+1, k+1)
+				}
+			}
+			r.row(label, bold, number, len(number)+1, s)
+			label = ""
+		}
+	}
+	if n := len(all) - n; n > 0 {
 		r.more(fmt.Sprintf(r.pick("%d more with -v", "-v로 %d건 더"), n), dim)
 	}
 }

@@ -40,7 +40,7 @@ func newText(in Input, d *analyze.Diagnosis, o Options, dt detail) *text {
 	}
 	if !o.Summary && (o.Verbose || len(roots)+len(others) > 0) {
 		r.suspects()
-		r.next(slices.Concat(roots, others))
+		r.next(roots, others)
 	}
 	r.over()
 	if o.Verbose && !o.Summary {

@@ -290,6 +290,16 @@ func (f *Frame) wrap(out []line, label, style, s string, most int) []line {
 		if i == most {
 			break
 		}
+		if i > 0 && report.Width(t) > f.Width-gutter { // a command: what is copied has no gutter in it
+			rest := []rune(t)
+			for n := 0; len(rest) > 0; rest, n = rest[n:], 0 {
+				for n < len(rest) && report.Width(string(rest[:n+1])) <= f.Width {
+					n++
+				}
+				out = append(out, line{style, string(rest[:n])})
+			}
+			continue
+		}
 		head := ""
 		if i == 0 {
 			head = label
