@@ -83,6 +83,9 @@ type Symptom struct {
 	Features any             // of the type of Spec.Features
 	Evidence []Evidence      // at most MaxEvidence are kept
 	Filter   string          // Wireshark display filter; empty: built from the subject
+	// LastTry is the end of the last window in which anything was tried that could have failed, or passed; 0: the symptom does not
+	// depend on that.
+	LastTry capture.Instant
 }
 
 // MaxEvidence bounds Finding.Evidence.

@@ -26,6 +26,15 @@ const (
 	Resolved State = "resolved"
 )
 
+// Ended says why a finding is resolved.
+type Ended string
+
+// The ends of a finding.
+const (
+	EndedWell    Ended = "well"    // it no longer holds: the same traffic passes
+	EndedUnasked Ended = "unasked" // nobody has tried for a minute: whether it is well is not known
+)
+
 // Role of a finding in the causal chain.
 type Role string
 
@@ -156,9 +165,10 @@ type Finding struct {
 	Rule       string          `json:"rule"`
 	Steps      []string        `json:"steps"`
 	Subject    Subject         `json:"subject"`
-	Onset      capture.Instant `json:"onset"`     // first affected event
-	Detected   capture.Instant `json:"detected"`  // when the rule first held
-	LastSeen   capture.Instant `json:"last_seen"` // last window in which it held
+	Onset      capture.Instant `json:"onset"`           // first affected event
+	Detected   capture.Instant `json:"detected"`        // when the rule first held
+	LastSeen   capture.Instant `json:"last_seen"`       // last window in which it held
+	Ended      Ended           `json:"ended,omitempty"` // of a finding that is resolved
 	Role       Role            `json:"role"`
 	Incident   string          `json:"incident,omitempty"` // id of the incident that it belongs to; none: information
 	Because    []string        `json:"because"`            // ids of the findings that caused this one

@@ -20,8 +20,9 @@ const Aftermath = 15 * time.Second
 
 // Incident is one fault, or several that cannot be told apart, with all that follows from it, from its beginning to its end.
 type Incident struct {
-	ID       string          `json:"id"`    // the same from its first record to its last, and in a replay
-	State    State           `json:"state"` // open or resolved
+	ID       string          `json:"id"`              // the same from its first record to its last, and in a replay
+	State    State           `json:"state"`           // open or resolved
+	Ended    Ended           `json:"ended,omitempty"` // of one that is resolved: unasked if its last finding is
 	Severity string          `json:"severity"`
 	Headline Text            `json:"headline"` // what its roots are, and where
 	Begin    capture.Instant `json:"begin"`    // first affected event
@@ -61,7 +62,9 @@ func Incidents(fs []*Finding) []Incident {
 				Roots: []string{}, Chain: []string{}, Also: []string{}})
 		}
 		x := &out[i]
-		x.End = max(x.End, f.LastSeen)
+		if x.End = max(x.End, f.LastSeen); x.End == f.LastSeen {
+			x.Ended = f.Ended
+		}
 		if f.State != Resolved {
 			x.State = Open
 		}
@@ -96,6 +99,11 @@ func Incidents(fs []*Finding) []Incident {
 		}
 		x.Headline = headline(open)
 		x.Headline.En, x.Headline.Ko = "Cause open: "+x.Headline.En, "원인 미상: "+x.Headline.Ko
+	}
+	for i := range out {
+		if out[i].State == Open {
+			out[i].Ended = ""
+		}
 	}
 	over := func(x *Incident) int {
 		if x.State == Resolved {

@@ -115,3 +115,56 @@ func TestIncidentsHaveAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// dying is a detector whose subject is ill until nothing is left of it, or until nobody asks any more.
+type dying struct {
+	scripted
+	gone bool // after its span nothing is shown; else it is shown for ever, though nobody tries
+}
+
+func (d *dying) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	x := d.spans[0]
+	if w.Start >= x[0] && (w.Start < x[1] || !d.gone) {
+		emit(analyze.Symptom{Subject: d.subject, Onset: x[0], Features: d.features, LastTry: min(w.End, x[1])})
+	}
+}
+
+// A fault ends some seconds after nothing is left of it, and a minute after nobody tries any more; then it says so.
+func TestEnds(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start = 1_700_000_000 * second
+	for _, c := range []struct {
+		name  string
+		gone  bool
+		ended analyze.Ended
+		after capture.Instant
+	}{{"well", true, analyze.EndedWell, 5 * second}, {"unasked", false, analyze.EndedUnasked, 65 * second}} {
+		d := &dying{scripted{"dns-delay", analyze.Subject{Kind: analyze.SubjectResolver, Host: "10.0.0.1", Peer: "10.0.0.2", Port: 53},
+			detect.DNSDelay{Lasting: 9, Answered: 100, Slow: 100, P95: 3, Baseline: 9}, [][2]capture.Instant{{start + 10*second, start + 40*second}}}, c.gone}
+		var ends []*analyze.Finding
+		e, err := analyze.New(set, []analyze.Detector{d}, analyze.Options{Causes: cause.New(set)}, func(f *analyze.Finding) error {
+			if g := *f; f.State == analyze.Resolved {
+				ends = append(ends, &g)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range capture.Instant(200) {
+			o := capture.Observation{At: start + i*second, Packet: capture.Packet{Proto: capture.ProtoTCP, Flags: capture.ACK}}
+			if err := e.Observe(&capture.Batch{Obs: []capture.Observation{o}, Until: o.At}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if len(ends) != 1 || ends[0].Ended != c.ended || ends[0].LastSeen != start+40*second || ends[0].Time > start+40*second+c.after {
+			t.Errorf("%s: %+v", c.name, ends)
+		}
+	}
+}

@@ -28,8 +28,10 @@ type tracker struct {
 	since    capture.Instant // the condition holds since
 	lastHeld capture.Instant
 	firing   bool
-	seen     bool // a symptom in this window
-	refused  bool // a quota has turned it away, which is counted once
+	shown    capture.Instant // there was a symptom, whether it held or not
+	seen     bool            // it held in this window
+	unasked  bool            // it would hold still, but nobody tries any more
+	refused  bool            // a quota has turned it away, which is counted once
 }
 
 // judge holds one symptom against its rule.
@@ -42,6 +44,15 @@ func (e *Engine) judge(s *judged) {
 	}
 	key := trackKey{s.rule, s.key}
 	t := e.tracked[key]
+	unasked := s.LastTry != 0 && e.w.End.Sub(s.LastTry) >= unaskedFor
+	if t != nil {
+		t.shown = e.w.End
+		t.unasked = holds && unasked
+		if t.unasked && t.firing && !t.f.settled {
+			t.f.LastSeen = max(min(t.f.LastSeen, s.LastTry), t.f.Onset)
+		}
+	}
+	holds = holds && !unasked
 	if t == nil {
 		if !holds {
 			return
@@ -55,7 +66,7 @@ func (e *Engine) judge(s *judged) {
 			return
 		}
 		e.counts[s.rule]++
-		t = &tracker{key: key, since: e.w.End, onset: s.Onset}
+		t = &tracker{key: key, since: e.w.End, shown: e.w.End, onset: s.Onset}
 		e.tracked[key] = t
 		e.order = append(e.order, t)
 	}
@@ -85,6 +96,16 @@ func (e *Engine) judge(s *judged) {
 	}
 	e.open(t, r, s, severity)
 }
+
+// wellFor is how long nothing may be left of a fault before it is over: detectors show what is left of one until the same traffic
+// has passed for some seconds. What shows, but no longer holds, is kept for as long as its rule says.
+const wellFor = 5 * time.Second
+
+// tellsEnd is the longest keep_for of a rule whose subjects show whether they are well; others, as slow scans, pause for longer.
+const tellsEnd = time.Minute
+
+// unaskedFor is how long nobody has tried before nothing more is known of a fault: who wants a service tries again within a minute.
+const unaskedFor = time.Minute
 
 func rank(severity string) int {
 	switch severity {
@@ -145,7 +166,7 @@ func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
 		t.f.Detected = e.w.End
 	}
 	f := t.f
-	f.State, f.Severity = Open, severity
+	f.State, f.Severity, f.Ended = Open, severity, ""
 	f.LastSeen = e.w.End
 	e.fill(f, s)
 	f.told = ""
@@ -181,9 +202,12 @@ func (e *Engine) settle() {
 		r := e.rules[t.key.rule]
 		quiet := e.w.End.Sub(t.lastHeld)
 		switch {
-		case t.firing && !t.seen && quiet >= r.KeepFor:
+		case t.firing && !t.seen && (quiet >= r.KeepFor || r.KeepFor <= tellsEnd && quiet >= wellFor && (t.unasked || e.w.End.Sub(t.shown) >= wellFor)):
 			t.firing = false
-			t.f.State = Resolved
+			t.f.State, t.f.Ended = Resolved, EndedWell
+			if t.unasked {
+				t.f.Ended = EndedUnasked
+			}
 			e.linked = false
 			keep = append(keep, t)
 		case !t.firing && !t.seen && quiet >= max(r.KeepFor, time.Minute):

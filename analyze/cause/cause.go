@@ -127,15 +127,19 @@ type linking struct {
 	explains []int
 	round    int
 	parts    parts
+	ended    map[string][]*analyze.Finding // by id: earlier times that what comes back was there
 }
 
 // Link sets Role, Because, Links, Confidence and Incident of every finding. l says which addresses belong to one host, cleared
 // whether a rule was assessed and is ruled out; nil: none is.
 func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule string) bool) {
 	w := &linking{Graph: g, nodes: make([]node, len(fs)), concern: make(map[at]*concerned), present: make(map[string]bool),
-		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs)), parts: make(parts, len(fs))}
+		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs)), parts: make(parts, len(fs)), ended: make(map[string][]*analyze.Finding)}
 	for i, f := range fs {
 		w.parts[i] = i
+		if f.State == analyze.Resolved {
+			w.ended[f.ID] = append(w.ended[f.ID], f)
+		}
 		n := &w.nodes[i]
 		*n = node{f: f, party: rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)}, place: placeOf(f.Subject, l)}
 		r := g.set.Rule(f.Rule)

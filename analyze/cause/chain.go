@@ -135,7 +135,18 @@ func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place, onset captu
 // may reports whether node j can be the cause, by e, of what is at p and leads to node i: time and place.
 func (w *linking) may(e *rules.Edge, j int, p *place, i int) bool {
 	c := &w.nodes[j]
-	return c.f.LastSeen.Add(analyze.Aftermath) >= w.nodes[i].f.Onset && shared(e.Identity, &c.place, p) && e.Is(&c.party)
+	return c.f.LastSeen.Add(analyze.Aftermath) >= w.nodes[i].f.Onset && shared(e.Identity, &c.place, p) && e.Is(&c.party) && !w.healed(c.f, w.nodes[i].f)
+}
+
+// healed reports whether the effect was there before in the time of the cause, and both were well again before it came back: then it
+// came back for another reason.
+func (w *linking) healed(c, f *analyze.Finding) bool {
+	if c.State != analyze.Resolved || c.LastSeen >= f.Onset {
+		return false
+	}
+	return slices.ContainsFunc(w.ended[f.ID], func(e *analyze.Finding) bool {
+		return e != f && e.LastSeen >= c.Onset && e.LastSeen < f.Onset
+	})
 }
 
 // try tests whether node j, which may be, is the cause, by e and then by chain, of node i. It returns

@@ -74,6 +74,31 @@ func TestIncidents(t *testing.T) {
 	}
 }
 
+// What comes back after it and its cause were well came back for another reason; what comes first in the aftermath of a cause is its effect.
+func TestHealed(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := func(from, to time.Duration, state analyze.State) *analyze.Finding {
+		f := finding("slow-server", from, service, detect.SlowServer{Class: "served"})
+		f.LastSeen, f.Detected, f.State = t0.Add(to), f.Onset, state
+		return f
+	}
+	slow := finding("dns-delay", 0, resolver, detect.DNSDelay{Baseline: 1})
+	slow.LastSeen, slow.Detected, slow.State = t0.Add(20*time.Second), slow.Onset, analyze.Resolved
+	earlier, again := served(time.Second, 19*time.Second, analyze.Resolved), served(30*time.Second, 40*time.Second, analyze.Open)
+	cause.New(set).Link([]*analyze.Finding{slow, earlier, again}, analyze.Local{}, nil)
+	if earlier.Role != analyze.Consequence || again.Role != analyze.Root || earlier.Incident == again.Incident {
+		t.Errorf("%s in %s, then %s in %s", earlier.Role, earlier.Incident, again.Role, again.Incident)
+	}
+	again.Incident = ""
+	cause.New(set).Link([]*analyze.Finding{slow, again}, analyze.Local{}, nil)
+	if again.Role != analyze.Consequence {
+		t.Errorf("10 s after the end of a cause, and never before: %s", again.Role)
+	}
+}
+
 // An incident keeps its name while more is found, before and behind what was found first.
 func TestIncidentKeepsItsName(t *testing.T) {
 	set, err := rules.Load(detect.Features())

@@ -253,7 +253,10 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 			f.Class = classInjected
 		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence,
+		if s.passes() {
+			return true
+		}
+		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End),
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})

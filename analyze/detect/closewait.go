@@ -100,6 +100,7 @@ type closeState struct {
 	waiting   int           // entries of closeWait.waiting that refer to this
 	listener  *closeState   // of a caller: whom it calls
 	endedRing [seriesLen]uint32
+	leaks     bool // a leak was found: those that were answered are told apart from then on
 }
 
 func newCloseWait() analyze.Detector {
@@ -238,6 +239,14 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 		clear(st.list)
 		st.list = st.list[:0]
 	}()
+	enough := w.Params.Int("min_sockets")
+	if st.leaks {
+		// What a fault adds to a leak is the fault's, and has its own findings.
+		forgot := slices.DeleteFunc(slices.Clone(st.list), func(h *halfClosed) bool { return h.starved })
+		if st.leaks = len(forgot) >= enough; st.leaks {
+			st.list = append(st.list[:0], forgot...)
+		}
+	}
 	if st.n == seriesLen {
 		copy(st.counts[:], st.counts[1:])
 		copy(st.answers[:], st.answers[1:])
@@ -308,6 +317,7 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	default:
 		f.Class = classStarved
 	}
+	st.leaks = st.leaks || f.Class == classLeak && f.Older >= enough
 	var evidence []analyze.Evidence
 	for _, h := range list[min(int(usual), n-1):min(int(usual)+analyze.MaxEvidence, n)] {
 		ev := analyze.Evidence{At: h.since, Flow: h.client.String() + " > " + k.server.String(), Note: "FIN acknowledged, not answered by a FIN"}
@@ -337,7 +347,7 @@ func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyz
 	if st == nil || len(st.list) == 0 {
 		return
 	}
-	st.measure(&f, w.End, w.Params.Duration("old_age"))
+	st.measure(&f, w.End, w.Params.Duration("old_age"), w.Params.Int("min_sockets"))
 	d.owned(w, st, &f)
 	s.Features = f
 	st.list = st.list[:0] // told
@@ -371,7 +381,7 @@ func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.most = max(d.most, n)
 		// Without packets nobody knows how the clients fare; a leak alone does not say that they fail.
 		f := CloseWait{Class: classLeak, ClientsSucceed: 1, Baseline: max(st.since.Sub(w.First).Seconds(), 0), Ended: st.ended}
-		st.measure(&f, w.End, w.Params.Duration("old_age"))
+		st.measure(&f, w.End, w.Params.Duration("old_age"), w.Params.Int("min_sockets"))
 		f.Growth = float64(n) / max(w.End.Sub(st.since).Seconds(), analyze.WindowLength.Seconds())
 		f.Plateau = f.OldestAge
 		if f.Class == classLeak && st.ended > n {

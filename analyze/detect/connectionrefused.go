@@ -208,9 +208,9 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 			st.insist = subjects[capture.Addr, insisting]{}
 			return w.End.Sub(st.lastAt) < idleState
 		}
-		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() && w.End.Sub(st.lastTry) < w.Params.Duration("wanted") {
+		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() {
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
-				Onset: s.onset, Features: f, Evidence: evidence})
+				Onset: s.onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.lastTry(w.End))})
 		}
 		return true
 	})

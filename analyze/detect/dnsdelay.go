@@ -242,7 +242,7 @@ func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 && x.onset != 0 {
 			onset = x.onset
 		}
-		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence})
+		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
 		return true
 	})
 }

@@ -175,7 +175,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f.NamesOK, f.Examples = len(fine.keys), asked.String()
 		f.Names, f.P95 = len(names.keys), quantile(waits, 0.95)
-		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence})
+		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
 		return true
 	})
 }

@@ -328,7 +328,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		// Many tries of one lookup are independent, too.
 		tolerated := max(w.Params.Float("tolerated"), f.CaptureLoss) // the capture loses answers, too
 		f.Chance = min(atLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
-		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset)})
+		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset), LastTry: s.lastTry(w.End)})
 		return true
 	})
 }

@@ -16,7 +16,11 @@ type owners struct {
 	asked   capture.Instant
 }
 
-type ownerName struct{ name string }
+type ownerName struct {
+	name    string
+	state   string // of all its threads, if they are stopped
+	threads int32
+}
 
 const (
 	// maxOwners bounds the sockets whose owner is remembered.
@@ -40,7 +44,7 @@ func (o *owners) sample(_ capture.Instant, p *capture.ProcessSample) {
 				}
 				o.order = append(o.order, inode)
 			}
-			o.byInode[inode] = ownerName{processName(x)}
+			o.byInode[inode] = ownerName{processName(x), stopped(x), x.Threads}
 		}
 	}
 }
@@ -65,6 +69,16 @@ func (o *owners) of(inodes []uint32) string {
 		}
 	}
 	return ""
+}
+
+// halted reports whether the first owner that is known is stopped.
+func (o *owners) halted(inodes []uint32) bool {
+	for _, i := range inodes {
+		if n, ok := o.byInode[i]; ok {
+			return n.state != ""
+		}
+	}
+	return false
 }
 
 // ask asks who owns the sockets, not too often.

@@ -155,8 +155,8 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 			d.owners.ask(w, x.inodes)
 		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		if told[subject.Key()] {
-			return true
+		if told[subject.Key()] || d.owners.halted(x.inodes) {
+			return true // or its program is stopped, however many threads it has
 		}
 		lo, hi := slices.Min(x.accepted[:x.n]), slices.Max(x.accepted[:x.n])
 		f := PoolExhausted{Level: int(hi), Spread: int(hi - lo), Queued: int(x.queue), Outstanding: int(hi + x.queue),

@@ -219,7 +219,9 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 	}
 	subject := k.subject(w.Local, "data")
 	f.Opened = fs.opened(subject)
-	emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: fs.evidence})
+	if !s.passes() {
+		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: fs.evidence, LastTry: s.lastTry(w.End)})
+	}
 }
 
 func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *synState, emit func(analyze.Symptom)) {
@@ -228,7 +230,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		segment string
 		*series
 	}{{"syn", &st.requests}, {"syn-ack", &st.answers}} {
-		if s.since.bad == 0 || st.heard.missing() {
+		if s.since.bad == 0 || s.passes() || st.heard.missing() {
 			continue
 		}
 		f := Retransmission{Class: s.segment, Segments: int(max(s.since.total, s.since.bad)), Retransmitted: int(s.since.bad),
@@ -260,7 +262,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		subject.Segment = s.segment
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence})
+		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
 	}
 }
 

@@ -67,6 +67,19 @@ func TestCloseWaitSockets(t *testing.T) {
 		{name: "leak", make: fill(40, 500, 1), want: "warn service 10.0.0.1 8080", onset: 20 * sec, check: class(classLeak, "verifyd (pid 812) of verifyd.service")},
 		{name: "unaccepted", make: fill(40, 0, 301), want: "error service 10.0.0.1 8080", onset: 20 * sec, check: class(classUnaccepted, "")},
 		{name: "queued", make: fill(40, 500, 301), want: "error service 10.0.0.1 8080", onset: 20 * sec, check: class(classQueued, "verifyd (pid 812) of verifyd.service")},
+		{name: "a leak, and then a fault in which nobody accepts", want: "warn service 10.0.0.1 8080", onset: 20 * sec,
+			check: class(classLeak, "verifyd (pid 812) of verifyd.service"), make: func(n *network) {
+				fill(40, 500, 1)(n)
+				for i := range n.obs {
+					if s := n.obs[i].Sample.Sockets; s != nil && n.obs[i].At >= begin.Add(40*sec) {
+						starved := waits(60, server, 0, 301)
+						for j := range starved {
+							starved[j].Cookie, starved[j].Remote.Port = uint64(1000+j), uint16(40000+j)
+						}
+						s.Sockets = append(s.Sockets, starved...)
+					}
+				}
+			}},
 		{name: "three for ever", make: fill(3, 500, 1)},
 		{name: "short ones", make: func(n *network) {
 			every(0, 60*sec, sec, func(at time.Duration, i int) {

@@ -2,7 +2,9 @@ package detect
 
 import (
 	"math"
+	"time"
 
+	"jindan/analyze"
 	"jindan/capture"
 )
 
@@ -38,11 +40,29 @@ type series struct {
 	beforeSpan  float64 // seconds
 	since       point
 	quiet       int
+	idle        int // windows without anything
 	windowsSeen int
 }
 
-// recovered is after how many windows with activity but nothing bad a fault is over.
-const recovered = 30
+const (
+	// recovered is after how many windows with activity but nothing bad a fault is forgotten, wellAgain if so many attempts in a row would
+	// hardly pass while it lasts.
+	recovered = 30
+	wellAgain = 10
+	// maxLuck is the probability below which what passes passes not by chance.
+	maxLuck = 0.01
+)
+
+// luck is the probability that all attempts since the last failure pass if the share that failed until then still did.
+func (s *series) luck() float64 {
+	passed := uint32(0)
+	for i := s.n - 1; i >= 0 && s.ring[i].bad == 0; i-- {
+		passed += s.ring[i].total
+	}
+	passed = min(passed, s.since.total)
+	bad := point{bad: s.since.bad, total: s.since.total - passed}
+	return math.Pow(1-min(bad.share(), 1), float64(passed))
+}
 
 // add counts total events of the current window, bad of them bad, the first bad one at first.
 func (s *series) add(bad, total uint32, first capture.Instant) {
@@ -71,11 +91,22 @@ func (s *series) borrow(n uint32) {
 	s.old.total -= min(n, s.old.total-min(s.old.bad, s.old.total))
 }
 
+// lastTry is the end of the last window in which anything was tried; end is that of the newest.
+func (s *series) lastTry(end capture.Instant) capture.Instant {
+	return end.Add(-time.Duration(s.idle) * analyze.WindowLength)
+}
+
+// passes reports whether what failed has passed for a while, and not by chance.
+func (s *series) passes() bool { return s.over() && s.luck() < maxLuck }
+
 // roll ends the window.
 func (s *series) roll() {
 	p := s.cur
 	s.cur = point{}
 	s.windowsSeen++
+	if s.idle++; p.total > 0 {
+		s.idle = 0
+	}
 	if s.n == seriesLen {
 		s.old.bad += s.ring[0].bad
 		s.old.total += s.ring[0].total
@@ -94,7 +125,7 @@ func (s *series) roll() {
 		case p.total > 0:
 			s.quiet++
 		}
-		if s.quiet >= recovered {
+		if s.quiet >= recovered || s.quiet >= wellAgain && s.luck() < maxLuck {
 			s.locked = false
 			s.old.bad += s.since.bad
 			s.old.total += s.since.total

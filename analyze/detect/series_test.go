@@ -74,6 +74,30 @@ func TestSeriesForgetsAfterRecovery(t *testing.T) {
 	}
 }
 
+// A fault is over when what passes would not pass by chance while it lasts: soon where all failed, later where few did.
+func TestSeriesPasses(t *testing.T) {
+	for _, tc := range []struct{ bad, total uint32 }{{20, 20}, {10, 20}, {1, 20}, {1, 50}, {1, 100}, {1, 1000}, {1, 5}, {1, 8}} {
+		var s series
+		feed(&s, 30, func(int) (uint32, uint32) { return 0, tc.total })
+		feed(&s, 20, func(int) (uint32, uint32) { return tc.bad, tc.total })
+		n := 0
+		for ; !s.passes() && n < 60; n++ {
+			feed(&s, 1, func(int) (uint32, uint32) { return 0, tc.total })
+		}
+		chance := math.Pow(1-float64(tc.bad)/float64(tc.total), float64(n)*float64(tc.total))
+		if n < over || chance >= maxLuck || n > over && math.Pow(1-float64(tc.bad)/float64(tc.total), float64(n-1)*float64(tc.total)) < maxLuck/3 {
+			t.Errorf("%d of %d failed: over after %d windows, chance %g", tc.bad, tc.total, n, chance)
+		}
+	}
+	var s series
+	feed(&s, 30, func(int) (uint32, uint32) { return 0, 20 })
+	feed(&s, 10, func(int) (uint32, uint32) { return 10, 20 })
+	feed(&s, 30, func(int) (uint32, uint32) { return 0, 0 })
+	if s.passes() || s.lastTry(100e9) != 70e9 {
+		t.Errorf("nobody tries, and it passes: %v, last try %d", s.passes(), s.lastTry(100e9))
+	}
+}
+
 // Fisher's tea-tasting experiment and a table from R's fisher.test(alternative="greater").
 func TestFisher(t *testing.T) {
 	for _, tc := range []struct {

@@ -181,7 +181,9 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Sympto
 	}
 	subject := k.subject(w.Local, "")
 	f.Opened = fs.opened(subject)
-	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence})
+	if !st.series.passes() {
+		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: st.series.lastTry(w.End)})
+	}
 }
 
 // seenFrom leaves what shows from the side of the way where the capture was made.

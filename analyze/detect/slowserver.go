@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -41,6 +42,9 @@ type SlowServer struct {
 	LateGreetings   int     `json:"late_greetings"`
 	Clients         int     `json:"clients"`
 	BrokenOff       int     `json:"broken_off"`
+	Process         string  `json:"process"`
+	State           string  `json:"state"`
+	Threads         int     `json:"threads"`
 	Class           string  `json:"class"`
 }
 
@@ -59,6 +63,7 @@ type slowServer struct {
 	patience   time.Duration
 	factor     float64
 	habit      habit
+	halted     halted
 }
 
 type serverState struct {
@@ -84,6 +89,7 @@ type serverState struct {
 	bad      uint32          // not answered in time, ever, of whatever kind
 	left     uint32          // clients that gave up, whatever the kind
 	leftAt   capture.Instant // first of them
+	fared    capture.Instant // end of the stops after which requests were answered in time again
 	leftTo   capture.Instant // newest
 	unclosed uint32          // of these, connections that the server did not close either
 	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
@@ -169,6 +175,9 @@ func (d *slowServer) Configure(p rules.Params) {
 	d.slowAfter, d.patience, d.greetAfter = p.Duration("slow_after"), p.Duration("patience"), p.Duration("greet_after")
 	d.factor, d.habit = p.Float("min_factor"), habit{uint32(p.Int("min_known")), p.Duration("min_habit")}
 }
+
+// Sample takes who listens, and what the threads of a program do.
+func (d *slowServer) Sample(at capture.Instant, s *capture.Sample) { d.halted.sample(at, s) }
 
 func (d *slowServer) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "slow-server", Features: SlowServer{},
@@ -545,15 +554,41 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			st.stages = [3]time.Duration{}
 			return true
 		}
+		if st.fares(w) {
+			if n := len(st.stops); n > 0 {
+				st.fared = st.stops[n-1].to
+			}
+			return true // what is kept is for the next time
+		}
 		f.Class = "served"
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 		if caller, ok := d.callers.whose(k, slowClients(&st.slow, onset)); ok {
 			f.Class = "called"
 			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f})
+		if f.Class == "served" && w.Local.Is(k.Addr) && f.Stops > 0 {
+			f.Process, f.State, f.Threads = d.halted.of(w, k.Port)
+		}
+		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, LastTry: st.lastTry(w.End)})
 		return true
 	})
+}
+
+// lastTry is the last time that anybody waited for an answer; now if somebody does.
+func (st *serverState) lastTry(now capture.Instant) capture.Instant {
+	if len(st.overdue.keys)+len(st.paused.keys)+len(st.open) > 0 {
+		return now
+	}
+	return max(st.series.lastTry(now), st.lastAt, st.leftTo)
+}
+
+// fares reports whether requests are answered in time again, of whatever stood still before.
+func (st *serverState) fares(w *analyze.Window) bool {
+	since := max(st.leftTo, st.greets[1].last)
+	if n := len(st.stops); n > 0 {
+		since = max(since, st.stops[n-1].to)
+	}
+	return w.End.Sub(since) >= over*analyze.WindowLength && st.lastAt > since && len(st.paused.keys) == 0 && (st.series.since.bad == 0 || st.series.over())
 }
 
 // measure compares the time since the onset with the time before.
@@ -562,13 +597,22 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	f = SlowServer{Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5), P95Before: st.before.quantile(0.95),
 		Slow: int(s.since.bad), GaveUp: int(st.gaveUp.since.bad), Left: int(st.left), Served: int(st.total), Unclosed: int(st.unclosed), Greeting: st.greeted}
 	onset = s.onset
-	for _, x := range st.stops {
+	// What came before it was over counts only together with what came since, and is no beginning.
+	latest := slices.IndexFunc(st.stops, func(x stop) bool { return x.from >= st.fared })
+	stops := st.stops
+	switch {
+	case latest < 0:
+		stops = nil
+	case length(stops[latest:]) >= w.Params.Duration("min_stopped"):
+		stops = stops[latest:] // they alone are trouble
+	}
+	for _, x := range stops {
 		f.Stops++
 		f.Stopped += x.to.Sub(x.from).Seconds()
 		f.StoppedFlows = max(f.StoppedFlows, x.flows)
 	}
 	if f.Stops > 0 && (s.since.bad == 0 || s.beforeSpan == 0) {
-		onset = st.stops[0].from
+		onset = st.stops[latest].from
 	}
 	if s.since.bad == 0 && f.Stops == 0 {
 		onset = st.leftAt
@@ -621,6 +665,14 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		f.StageShare = stages[most].Seconds() / all.Seconds()
 	}
 	return f, onset
+}
+
+// length is how long stops lasted, in all.
+func length(stops []stop) (d time.Duration) {
+	for _, x := range stops {
+		d += x.to.Sub(x.from)
+	}
+	return d
 }
 
 // calm forgets what is over: then the time before begins anew.

@@ -41,6 +41,7 @@ type socketWaits struct {
 	ended int              // sockets that left the state
 	since capture.Instant  // there are some without a pause since
 	open  int              // sockets of the subject in the newest full table
+	leaks bool             // as closeState.leaks
 }
 
 func newWaitingSockets() waitingSockets {
@@ -137,8 +138,25 @@ func (d *waitingSockets) judge() {
 	})
 }
 
+// forgotten reports whether the program has read w to its end and does not close it.
+func (w *waitingSocket) forgotten() bool { return w.inode != 0 && w.recvQ <= 1 }
+
+// forgot counts such sockets.
+func (st *socketWaits) forgot() (n int) {
+	for _, w := range st.list {
+		if w.forgotten() {
+			n++
+		}
+	}
+	return n
+}
+
 // measure puts what the sockets say in place of what the packets let infer.
-func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Duration) {
+func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Duration, enough int) {
+	st.leaks = st.leaks && st.forgot() >= enough
+	if st.leaks {
+		st.list = slices.DeleteFunc(st.list, func(w *waitingSocket) bool { return !w.forgotten() })
+	}
 	n := len(st.list)
 	f.Waiting, f.Exact = n, true
 	f.Connections = max(f.Connections, st.open, n)
@@ -157,6 +175,7 @@ func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Durat
 		}
 	}
 	f.Owned = n - f.Unaccepted
+	st.leaks = (st.leaks || f.Class == classLeak && 2*(f.Unaccepted+f.Queued) < n) && f.Older >= enough
 	switch {
 	case f.Unaccepted*2 >= n:
 		f.Class = classUnaccepted

@@ -402,7 +402,12 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 // ended says since when a finding is over and how long it lasted.
 func ended(lang report.Lang, f *analyze.Finding) string {
 	format := "well since %s; it lasted %s"
-	if lang == report.Korean {
+	switch unasked := f.Ended == analyze.EndedUnasked; {
+	case unasked && lang == report.Korean:
+		format = "%s 이후 시도가 없어 정상 여부는 알 수 없음, 지속 시간 %s"
+	case unasked:
+		format = "nobody has tried since %s: whether it is well is not known; it lasted %s"
+	case lang == report.Korean:
 		format = "%s부터 정상, 지속 시간 %s"
 	}
 	return fmt.Sprintf(format, f.LastSeen.Time().Local().Format("15:04:05"), f.LastSeen.Sub(f.Onset).Round(time.Second))

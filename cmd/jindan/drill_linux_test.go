@@ -17,7 +17,7 @@ func TestIntegrationDrill(t *testing.T) {
 	if err := testbed.Missing(); err != nil {
 		t.Skip(err)
 	}
-	scenarios, err := findScenarios(strings.Fields("S7 S1 S1c ports leak loss5 S5b S6a N17 healthy N7"))
+	scenarios, err := findScenarios(strings.Fields("five-short S7 S1 S1c ports leak loss5 S5b S6a N17 healthy N7"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,11 @@ func (l Lang) Incident(x *analyze.Incident, zone *time.Location) string {
 	if x.State != analyze.Resolved {
 		return fmt.Sprintf(l.pick("since %s: %s", "%s부터: %s"), at(x.Begin), l.Text(x.Headline))
 	}
-	return fmt.Sprintf("%s – %s (%s) %s", at(x.Begin), at(x.End), l.span(x.End.Sub(x.Begin)), l.Text(x.Headline))
+	lasted := l.span(x.End.Sub(x.Begin))
+	if x.Ended == analyze.EndedUnasked {
+		lasted += l.pick(", then nobody tried", ", 이후 시도 없음")
+	}
+	return fmt.Sprintf("%s – %s (%s) %s", at(x.Begin), at(x.End), lasted, l.Text(x.Headline))
 }
 
 // IncidentRow is Incident with its state and the date.

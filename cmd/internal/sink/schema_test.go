@@ -72,6 +72,7 @@ func comments(t *testing.T, dirs ...string) map[string]string {
 // words are the values of the types and fields that take few, in the order of the constants.
 var words = map[string][]any{
 	"analyze.State":             {analyze.Open, analyze.Update, analyze.Resolved},
+	"analyze.Ended":             {analyze.EndedWell, analyze.EndedUnasked},
 	"analyze.Role":              {analyze.Root, analyze.Consequence, analyze.Independent},
 	"analyze.Verdict":           {analyze.Confirmed, analyze.IsConsequence, analyze.Suspected, analyze.RuledOut, analyze.NotAssessable},
 	"analyze.Finding.Severity":  {"info", "warn", "error"},
