@@ -27,7 +27,17 @@ func (w *linking) explain(i int) {
 	n := &w.nodes[i]
 	w.round++
 	w.back(i, &n.place, func(e *rules.Edge) bool { return e.Follows(&n.party) }, n.f.Rule, nil)
+	// What is still there explains it; what was over before need not, too.
+	if slices.ContainsFunc(n.parents, func(p parent) bool { return !w.over(p.from, n.f) }) {
+		n.parents = slices.DeleteFunc(n.parents, func(p parent) bool { return w.over(p.from, n.f) })
+	}
 	slices.SortFunc(n.parents, func(a, b parent) int { return cmp.Compare(a.from, b.from) })
+}
+
+// over reports whether cause j had ended when f began.
+func (w *linking) over(j int, f *analyze.Finding) bool {
+	c := w.nodes[j].f
+	return c.State == analyze.Resolved && c.LastSeen < f.Onset
 }
 
 // back looks for causes of what is at p, of rule, by the edges that lead there; chain leads on from there to node i.
