@@ -40,7 +40,9 @@ func TestThresholds(t *testing.T) {
 		{"pool-exhausted", f{"level": 500, "outstanding": 0, "plateau": 60.0}, ""},                                                     // idle keep-alive
 		{"abnormal-termination", f{"class": "LATE-ANSWER", "resets": 72, "connections": 600, "share": 0.12}, "warn"},
 		{"abnormal-termination", f{"class": "ABORT", "resets": 72, "connections": 600, "share": 0.12, "share_before": 0.1}, ""},
-		{"abnormal-termination", f{"class": "LB-IDLE", "resets": 9, "connections": 20, "share": 0.45}, ""},
+		{"abnormal-termination", f{"class": "LB-IDLE", "resets": 9, "connections": 20, "share": 0.45, "by_client": 9, "clients": 1}, ""},
+		{"abnormal-termination", f{"class": "LB-IDLE", "resets": 9, "connections": 20, "share": 0.45, "by_server": 9, "clients": 1}, "warn"},
+		{"abnormal-termination", f{"class": "LB-IDLE", "resets": 4, "connections": 20, "share": 0.2, "by_server": 4, "clients": 4}, ""},
 		{"dead-upstream", f{"class": "silent", "attempts": 60, "failed": 60, "share": 1.0, "syn_unanswered": 60, "syn_repeats": 144, "succeeded_before": 500}, "error"},
 		{"dead-upstream", f{"class": "refused", "attempts": 229, "failed": 229, "refused": 229, "share": 1.0, "succeeded_before": 500, "lasting": 30.0}, "error"},
 		{"dead-upstream", f{"class": "refused", "attempts": 30, "failed": 30, "refused": 30, "share": 1.0, "succeeded_before": 500, "lasting": 1.5}, "info"}, // restart

@@ -38,6 +38,7 @@ type AbnormalTermination struct {
 	Survived    float64 `json:"survived"`
 	ForeignTTL  int     `json:"foreign_ttl"`
 	More        bool    `json:"more"`
+	Small       bool    `json:"small"`
 	GivenUp     int     `json:"given_up"`
 	WorstResets int     `json:"worst_resets"`
 	WorstShare  float64 `json:"worst_share"`
@@ -219,6 +220,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		}
 		// All numbers are of the same resets: those that are remembered one by one.
 		f.More = len(st.recent) == maxResets
+		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 		f.Connections = max(f.Connections, f.Resets)
 		if f.Share = ratio(f.Resets, f.Connections); f.More {
 			f.Share = s.since.share()

@@ -132,6 +132,49 @@ func TestAbnormalTermination(t *testing.T) {
 		{name: "health checks that want no more than the status line", make: func(n *network) {
 			every(0, 60*sec, 2*sec, func(at time.Duration, _ int) { cutsOff(n, at) })
 		}},
+		{name: "the only connection: a box between resets it after 6 min of silence", want: "warn service 198.51.100.2 443", onset: 361*sec + ms, make: func(n *network) {
+			x := n.talk(0, "203.0.113.1", srv)
+			x.turn(sec)
+			n.tcp(361*sec, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 200)
+			n.tcp(361*sec+ms, x.s, x.c, capture.RST, x.a, 0, 0)
+			n.obs[len(n.obs)-1].Packet.TTL = 250
+		}, check: func(t *testing.T, features any) {
+			if f := features.(AbnormalTermination); f.Class != classInjected || f.Idle != 1 || f.IdleLeast < 350 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "the only connection: its client half-closes and waits; after 75 s its answer is rejected", want: "warn service 198.51.100.2 443", onset: 76*sec + ms, make: func(n *network) {
+			x := n.talk(0, "203.0.113.1", srv)
+			n.tcp(sec, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 300)
+			n.tcp(sec, x.c, x.s, capture.ACK|capture.FIN, x.q+300, x.a, 0)
+			n.tcp(sec+ms, x.s, x.c, capture.ACK, x.a, x.q+301, 0)
+			n.tcp(76*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q+301, 900)
+			n.tcp(76*sec+ms, x.c, x.s, capture.RST, x.q+301, 0, 0)
+		}, check: class("LB-IDLE", 1)},
+		{name: "the only connection: its client had its answer, and rejects the server's farewell after 20 s", make: func(n *network) {
+			x := n.talk(0, "203.0.113.1", srv)
+			x.turn(sec)
+			n.tcp(sec+3*ms, x.c, x.s, capture.ACK|capture.FIN, x.q, x.a, 0)
+			n.tcp(sec+4*ms, x.s, x.c, capture.ACK, x.a, x.q+1, 0)
+			n.tcp(21*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q+1, 24)
+			n.tcp(21*sec+ms, x.c, x.s, capture.RST, x.q+1, 0, 0)
+		}},
+		{name: "an address that moves to another host: eight of sixteen connections", want: "error service 198.51.100.2 443", onset: 20*sec + ms, make: func(n *network) {
+			for i := range 8 {
+				d := time.Duration(i) * 5 * ms
+				x := n.talk(d, "203.0.113.1", srv)
+				every(sec, 20*sec, sec, func(at time.Duration, _ int) { x.turn(at + d) })
+				n.tcp(20*sec+d, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 200)
+				n.tcp(20*sec+d+ms, x.s, x.c, capture.RST, x.a, 0, 0)
+				n.call(21*sec+d, "203.0.113.1", srv, 5*ms)
+			}
+		}, check: class("ABORT", 8)},
+		{name: "two of sixty that their clients cut off", make: func(n *network) {
+			calls(n, 0, 30*sec, 500*ms)
+			for i := range 2 {
+				ends(n, 10*sec+time.Duration(i)*7*sec, false, 400*ms, capture.RST|capture.ACK, 64)
+			}
+		}},
 		{name: "clients that cut off answers, at any time", want: "error service 198.51.100.2 443", onset: 15*ms + ms/2, make: func(n *network) {
 			at := 10 * ms
 			for i := range 30 {

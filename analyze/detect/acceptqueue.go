@@ -142,12 +142,22 @@ func (d *acceptQueue) Event(e *flow.Event) {
 			st.cur[1]++
 		}
 		st.full(e.At.Add(-e.Dur), e.At)
-	case e.Kind == flow.SynAckRepeat && c.Bytes(flow.Client) > 0 && c.Bytes(flow.Server) == 0:
-		if e.N == 1 {
-			st.cur[0]++
+	case e.Kind == flow.SynAckRepeat && c.Bytes(flow.Client) > 0 && c.Bytes(flow.Server) == 0 && afterACK(e, e.Dur):
+		if e.N == 1 || !afterACK(e, time.Duration(1<<min(e.N-1, maxBackoff)-1)*time.Second) {
+			st.cur[0]++ // the first that counts
 		}
 		st.full(max(c.Established(), e.At.Add(-e.Dur)), e.At)
 	}
+}
+
+// maxBackoff is how often a SYN-ACK is repeated at most: after 1, 3, 7, 15, 31 s (Linux tcp_synack_retries 5).
+const maxBackoff = 5
+
+// afterACK reports whether a SYN-ACK that comes again so long after the first was sent when the handshake's last ACK must have arrived: not where
+// the path takes as long.
+func afterACK(e *flow.Event, since time.Duration) bool {
+	c := e.Conn
+	return e.At.Add(since-e.Dur).Sub(c.Established()) > c.SlowOpening()
 }
 
 // full notes that something that came at since was known at now to have been dropped.

@@ -45,6 +45,10 @@ func TestAcceptQueuePackets(t *testing.T) {
 			every(0, 20*sec, sec, func(at time.Duration, _ int) { dropped(n, at, true) })
 			every(0, 20*sec, 400*ms, func(at time.Duration, _ int) { n.lateOpen(at, "203.0.113.7", srv, sec) })
 		}},
+		{name: "a path that takes 2.4 s: each SYN that came again is answered, too, and the kernel repeats its answers", make: func(n *network) {
+			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.7", srv, 5*ms) })
+			every(20*sec, 50*sec, 200*ms, func(at time.Duration, _ int) { n.farOpen(at, "203.0.113.7", srv, 2400*ms) })
+		}},
 		{name: "a port that is filtered", make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.silent(at, "203.0.113.7", srv, 2) })
 		}},

@@ -338,4 +338,21 @@ func (n *network) lateOpen(at time.Duration, client, server string, wait time.Du
 	n.tcp(at+wait+3*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1000)
 }
 
+// farOpen is a call over a path with that round trip, longer than a time-out, as its client sees it: it sends its SYN again meanwhile, and the
+// server its SYN-ACK; its answer comes at once.
+func (n *network) farOpen(at time.Duration, client, server string, rtt time.Duration) {
+	c, s := n.from(client), host(server)
+	for _, d := range []time.Duration{0, sec} {
+		n.tcp(at+d, c, s, capture.SYN, n.seq, 0, 0)
+		for _, e := range []time.Duration{0, sec} {
+			n.tcp(at+d+e+rtt, s, c, capture.SYN|capture.ACK, n.seq, n.seq+1, 0)
+		}
+	}
+	q := n.seq + 1
+	n.tcp(at+rtt+ms, c, s, capture.ACK, q, q, 0)
+	n.tcp(at+rtt+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+	n.tcp(at+2*rtt+7*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1000)
+	n.tcp(at+2*rtt+8*ms, c, s, capture.ACK, q+100, q+1000, 0)
+}
+
 func itoa(i int) string { return strconv.Itoa(i) }

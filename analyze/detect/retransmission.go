@@ -26,6 +26,7 @@ type Retransmission struct {
 	MeanSize      float64 `json:"mean_size"`
 	SeenOriginal  float64 `json:"seen_original"`
 	Unanswered    int     `json:"unanswered"`
+	Needless      bool    `json:"needless"`
 	OwnListener   bool    `json:"own_listener"`
 	Longest       float64 `json:"longest"`
 	Opened        int     `json:"opened"`
@@ -69,6 +70,7 @@ type synAgain struct {
 	at       capture.Instant
 	tries    uint32
 	answered bool
+	slow     bool // the answer came so late that it must have been on its way meanwhile
 	saTries  uint32
 	note     lossNote
 }
@@ -114,6 +116,9 @@ func (d *retransmission) syn(e *flow.Event) {
 	switch e.Kind {
 	case flow.Established:
 		st.heard.event(e)
+		if a := st.again.peek(e.Conn.Stream); a != nil && e.Conn.SlowOpening() > 0 {
+			a.slow = true
+		}
 	case flow.SynSent:
 		st.requests.add(0, 1, 0)
 	case flow.SynAckSent:
@@ -238,6 +243,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f.Share = ratio(f.Retransmitted, f.Segments)
 		f.Chance = atLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
 		var evidence []analyze.Evidence
+		slow := 0
 		st.again.each(func(_ uint32, a *synAgain) bool {
 			if w.End.Sub(a.at) > seriesLen*analyze.WindowLength {
 				return false
@@ -249,11 +255,13 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			if !a.answered {
 				f.Unanswered++
 			}
+			slow += count(a.slow)
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, a.note.evidence())
 			}
 			return true
 		})
+		f.Needless = 2*slow > f.Flows
 		// The capture is on the listener's side when it is this host, or when the listener answered
 		// other requests meanwhile and the unanswered ones are in the capture all the same.
 		f.OwnListener = w.Local.Is(k.Addr)

@@ -40,6 +40,20 @@ func TestSlowReceiver(t *testing.T) {
 			}},
 		{name: "the only connection there is, closed for 40 s", want: "warn service 198.51.100.2 443", onset: 1003 * ms,
 			make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 40*sec) }},
+		{name: "three of six connections, closed for 20 s", want: "warn service 198.51.100.2 443", onset: 20003 * ms,
+			make: func(n *network) {
+				for i := range 3 {
+					t := n.talk(time.Duration(i)*10*ms, "203.0.113."+itoa(1+i), srv)
+					every(sec, 60*sec, sec, func(at time.Duration, _ int) {
+						if i > 0 {
+							t.turn(at)
+						}
+					})
+				}
+				for i := range 3 {
+					n.stall(20*sec+time.Duration(i)*ms, "203.0.113."+itoa(1+i), srv, 20*sec)
+				}
+			}},
 		{name: "the only connection there is, closed for 2 s", make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 2*sec) }},
 		{name: "windows that close for a moment", make: func(n *network) {
 			every(0, 40*sec, 200*ms, func(at time.Duration, i int) { n.stall(at, "203.0.113."+itoa(1+i%9), srv, 100*ms) })

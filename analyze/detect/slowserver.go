@@ -260,6 +260,9 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 		o = nil
 	}
 	wait := e.Dur
+	if c.Answers() == 1 {
+		wait = max(wait-c.SlowOpening(), 0) // a path that is slow to open a connection is slow to carry a request, too
+	}
 	switch {
 	case o != nil:
 		wait = max(wait, e.At.Sub(o.at))

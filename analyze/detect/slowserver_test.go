@@ -89,6 +89,10 @@ func TestSlowServer(t *testing.T) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 2*sec) })
 		}},
+		{name: "a path that takes 2.4 s from 20 s on", local: app, make: func(n *network) {
+			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 5*ms) })
+			every(20*sec, 60*sec, 200*ms, func(at time.Duration, _ int) { n.farOpen(at, client, web, 2400*ms) })
+		}},
 		{name: "nobody answers any more and all clients are patient", local: app, want: hung, onset: 20002 * ms, make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 0) })

@@ -154,6 +154,16 @@ func (c *Conn) IsEstablished() bool {
 	return c.estAt != 0 || c.side[0].bytes+c.side[1].bytes > 0
 }
 
+// SlowOpening is how long the handshake took, at most one round trip, if that is longer than any time-out; else 0. A kernel answers a SYN at
+// once or not at all, so that an answer that comes longer after the newest SYN than the least time-out was on its way: the
+// path is slow, or a queue on it is long, and none of the SYNs need have been lost.
+func (c *Conn) SlowOpening() time.Duration {
+	if c.HandshakeRTT < minRTO || c.synAt == 0 {
+		return 0
+	}
+	return c.estAt.Sub(c.synAt)
+}
+
 // Established is when the handshake completed; 0 if that was not seen.
 func (c *Conn) Established() capture.Instant { return c.estAt }
 

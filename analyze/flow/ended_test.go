@@ -105,7 +105,9 @@ func TestAnswerFromElsewhere(t *testing.T) {
 	k.send(0, Client, syn, 7000, 0, 0)
 	k.send(ms, Server, synack, 0, 7001, 0, other, func(p *capture.Packet) { p.Dst.Port++ }) // to another connection
 	k.send(ms, Server, synack, 0, 7001, 0, other)
-	k.want(t, "elsewhere")
+	k.send(time.Second, Client, syn, 7000, 0, 0)
+	k.send(time.Second+ms, Server, synack, 0, 7001, 0, other, func(p *capture.Packet) { p.IPID = 99 })
+	k.want(t, "elsewhere", "syn-repeat", "elsewhere")
 	if want := k.s.Addr[15] + 1; from.Addr[15] != want {
 		t.Errorf("from %s, want an address that ends in %d", from, want)
 	}

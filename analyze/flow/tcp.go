@@ -328,6 +328,9 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 				path.Side[c.dir(s)].repeat(Bare, p.IPLen, 1) // the client had not got it
 			}
 			e.Kind, e.N, e.Dur = SynAckRepeat, uint32(c.saTries), at.Sub(c.synAckAt)
+			if c.ClientBy == BySYNACK && t.wants(SynAckElsewhere) {
+				t.elsewhere(c, p, at) // each SYN of the caller draws one
+			}
 		} else if s == Server {
 			c.synAckAt = at
 			if path != nil {
@@ -622,6 +625,9 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
 		return ResetLateAnswer
 	case s == Server && d.flags&finSent != 0 && r.flags&finSent == 0 && c.reqAt != 0 && c.unanswered == answered && c.tooLate(at):
 		return ResetLateRequest
+	case s == Client && d.flags&finSent != 0 && c.answers == 1 && c.idleEnd != 0 && c.reqLast.Add(c.FirstResponse) == c.idleEnd && at.Sub(c.idleEnd) <= idleEcho:
+		// It closed with its request, to wait for the answer (RFC 9293 §3.6), and after a long silence does not know of it any more.
+		return ResetIdle
 	case d.flags&finSent != 0:
 		// Both had closed, or one that had closed rejects what crossed its FIN: a TLS close alert,
 		// the rest of an answer that nobody wants any more.
