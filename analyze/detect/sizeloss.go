@@ -45,6 +45,11 @@ type SizeLoss struct {
 	Unanswered       int     `json:"unanswered"`
 	AllBig           int     `json:"all_big"`
 	AllBigLost       int     `json:"all_big_lost"`
+	Single           int     `json:"single"`
+	Tries            int     `json:"tries"`
+	Still            float64 `json:"still"`
+	Beside           bool    `json:"beside"`
+	Passed           int     `json:"passed"`
 }
 
 // sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
@@ -54,14 +59,17 @@ type SizeLoss struct {
 // retransmission, they were lost before the capture point; where they were seen and sent
 // again, after it.
 type sizeLoss struct {
-	ways *ways
-	dns  bigAnswers
+	ways  *ways
+	large largeStill
+	dns   bigAnswers
 	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
 	unanswered int
 	best       SizeLoss // of what did not amount to a finding, the one with most large segments
 }
 
-func newSizeLoss() analyze.Detector { return &sizeLoss{ways: newWays(), dns: newBigAnswers()} }
+func newSizeLoss() analyze.Detector {
+	return &sizeLoss{ways: newWays(), large: newLargeStill(), dns: newBigAnswers()}
+}
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
@@ -80,16 +88,25 @@ func (d *sizeLoss) Event(e *flow.Event) {
 		return
 	}
 	d.ways.event(e)
+	d.large.event(e)
 }
 
 func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.ways.roll(w)
+	still := d.large.find(w)
 	for _, x := range d.ways.speaking {
-		d.judge(w, &x, emit)
+		if d.judge(w, &x, still.peek(x.k), emit) {
+			still.drop(x.k)
+		}
 	}
+	still.each(func(k way, g *standing) bool {
+		emit(g.symptom(k, w.Local))
+		return true
+	})
 }
 
-func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Symptom)) {
+// judge reports what x shows, if it shows anything; still, if not nil, is what stands still there.
+func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit func(analyze.Symptom)) bool {
 	k, st := x.k, x.st
 	fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
 	span := st.series.windows()
@@ -127,7 +144,7 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Sympto
 		}
 	}
 	if cut == 0 {
-		return
+		return false
 	}
 	big, small := s.split(cut)
 	for i := cut - 1; i >= 0; i-- {
@@ -179,11 +196,17 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, emit func(analyze.Sympto
 	if f.BigLost > d.best.BigLost {
 		d.best = f
 	}
+	if still != nil {
+		f.Single, f.Tries, f.Still, f.Beside, f.Passed = still.f.Single, still.f.Tries, still.f.Still, still.f.Beside, still.f.Passed
+		onset = min(onset, still.onset)
+	}
 	subject := k.subject(w.Local, "")
 	f.Opened = fs.opened(subject)
-	if !st.series.passes() {
-		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: st.series.lastTry(w.End)})
+	if st.series.passes() {
+		return false
 	}
+	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: st.series.lastTry(w.End)})
+	return true
 }
 
 // seenFrom leaves what shows from the side of the way where the capture was made.

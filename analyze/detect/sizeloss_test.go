@@ -45,6 +45,52 @@ func TestSizeLoss(t *testing.T) {
 			n.query(at+ms/2, app, "198.51.100.2:53", "a.test", answer, noError, 1300)
 		})
 	}
+	// hello is a first request of 1,800 bytes that its sender repeats tries times; arrived of it is acknowledged in the end. beside: its second segment is
+	// reported by SACK at once.
+	hello := func(n *network, tries int, arrived uint32, beside bool) {
+		c, s := n.from(app), host(peer)
+		q := n.open(0, c, s)
+		n.tcp(3*ms, c, s, capture.ACK, q, q, mss)
+		n.tcp(4*ms, c, s, capture.ACK|capture.PSH, q+mss, q, 340)
+		if beside {
+			n.tcp(5*ms, s, c, capture.ACK, q, q, 0)
+			p := &n.obs[len(n.obs)-1].Packet
+			p.SACKs, p.SACK[0] = 1, [2]uint32{q + mss, q + mss + 340}
+		}
+		at := 4 * ms
+		for i := range tries {
+			at += 200 * ms << i
+			n.tcp(at, c, s, capture.ACK, q, q, mss)
+		}
+		if arrived > 0 {
+			n.tcp(at+ms, s, c, capture.ACK, q, q+arrived+340, 0)
+		}
+	}
+	// jumbo is a connection with MSS 8,948: twelve requests of that size are answered, then a segment of 8,948 bytes is repeated in vain.
+	jumbo := func(n *network, size uint32) {
+		c, s := n.from(app), host(peer)
+		q := n.open(0, c, s)
+		for i := range n.obs {
+			n.obs[i].Packet.MSS = 8948
+		}
+		for i := range uint32(12) {
+			at := 100*ms + time.Duration(i)*400*ms
+			n.tcp(at, c, s, capture.ACK|capture.PSH, q+i*size, q+i*90, size)
+			n.tcp(at+ms, s, c, capture.ACK|capture.PSH, q+i*90, q+(i+1)*size, 90)
+		}
+		at := 6 * sec
+		for i := range 9 {
+			n.tcp(at, c, s, capture.ACK, q+12*size, q+12*90, 8948)
+			at += 200 * ms << i
+		}
+	}
+	single := func(tries int, beside bool) func(*testing.T, any) {
+		return func(t *testing.T, features any) {
+			if f := features.(SizeLoss); f.Single != 1 || f.Tries != tries || f.Beside != beside || f.BigLoss != 1 {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
 	play(t, newSizeLoss, []scene{
 		// At the end of a window (they begin at 0.7 s) the first loss counts, a second old; what all others miss counts in the next window,
 		// which has nothing but that. The small segments to compare it with came before.
@@ -151,5 +197,19 @@ func TestSizeLoss(t *testing.T) {
 			fetch(n, 20130*ms, func(k int) bool { return k == 2 }, 400*ms)
 			well(n, 20180*ms, 30*sec)
 		}},
+		{name: "the only connection: a full ClientHello that does not fit, its end is acknowledged by SACK", want: "warn path 198.51.100.2 192.0.2.1", onset: 4 * ms,
+			make: func(n *network) { hello(n, 8, 0, true) }, check: single(8, true)},
+		{name: "the only connection: the same, and it arrives at the third repetition", make: func(n *network) { hello(n, 3, 1460, true) }},
+		{name: "the only connection: nothing of it arrives, whatever its size", make: func(n *network) { hello(n, 8, 0, false) }},
+		{name: "the only connection: full segments of the answer are missing, its end has come", local: app, want: "warn path 192.0.2.1 198.51.100.2", onset: 3 * ms,
+			make: func(n *network) {
+				fetch(n, 0, func(k int) bool { return k < 6 }, 0)
+				x := n.obs[len(n.obs)-1].Packet // the client asks again when it gives up
+				n.tcp(12*sec, x.Src, x.Dst, capture.ACK|capture.FIN, x.Seq, x.Ack, 0)
+			}},
+		{name: "the only connection: they come after a second", local: app, make: func(n *network) { fetch(n, 0, func(k int) bool { return k < 6 }, sec) }},
+		{name: "the only connection: its first jumbo segment ends it", want: "warn path 198.51.100.2 192.0.2.1", onset: 6 * sec,
+			make: func(n *network) { jumbo(n, 220) }, check: single(8, false)},
+		{name: "the only connection: dead, after segments of that size got through", make: func(n *network) { jumbo(n, 8948) }},
 	})
 }

@@ -1,0 +1,161 @@
+package detect
+
+import (
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// largeStill follows the connections of an input of few that stand still at a large segment. Too little is lost there to compare shares. But
+// that one and the same segment is lost each time, while smaller ones that are sent after it arrive, or while everything smaller arrived and
+// nothing so large ever has, is what a path that is too narrow does (RFC 2923 §2.1), and hardly anything else.
+type largeStill struct {
+	sides subjects[stillSide, largeData]
+}
+
+// largeData is a large segment that its receiver lacks.
+type largeData struct {
+	k      way
+	since  capture.Instant // when it was first missed, or repeated
+	last   capture.Instant
+	acked  uint64 // of this side's payload, then
+	size   uint32 // IP length
+	tries  uint32 // how often it was seen to be sent again
+	beside bool   // something smaller that was sent after it has arrived
+	hole   bool   // it is missing in the capture, too
+	first  bool   // nothing so large had ever arrived
+	passed uint32 // segments of that side that had
+	note   lossNote
+}
+
+// maxLarge bounds the sides that are followed, those of the first connections: they are asked for in inputs of few only.
+const maxLarge = 64
+
+func newLargeStill() largeStill {
+	return largeStill{newSubjects[stillSide, largeData](maxLarge)}
+}
+
+func (l *largeStill) event(e *flow.Event) {
+	c := e.Conn
+	if c == nil || e.Path == nil || c.Stream >= maxLarge/2 {
+		return
+	}
+	k := stillSide{c.Ref(), e.Side}
+	switch e.Kind {
+	case flow.Retransmit:
+		if !e.Proven || e.IPLen <= flow.SmallSize || !e.Class.OfPath() && e.Class != flow.Unaccepted {
+			return
+		}
+		x := l.sides.get(k)
+		if x == nil {
+			return
+		}
+		if x.since == 0 || c.Acked(e.Side) > x.acked {
+			*x = largeData{k: wayOf(c, e.Side), since: e.Since, acked: c.Acked(e.Side), size: e.IPLen, first: c.Acked(e.Side) < uint64(e.Len),
+				passed: c.Segments(e.Side) - min(c.Segments(e.Side), open(c, e.Side)), note: lossNote{e.At, c.Client, c.Server, e.Frame, "sent again, and again"}}
+		}
+		if e.At != x.last { // else it was held to be the listener's affair until now, and is told once more
+			x.tries++
+		}
+		x.last = e.At
+		x.beside = x.beside || e.Class == flow.Fast
+	case flow.HoleOpened:
+		if mss := c.MSS(e.Side); e.Len >= mss && e.IPLen > 0 && !c.Closed() {
+			if x := l.sides.get(k); x != nil && x.since == 0 {
+				*x = largeData{k: wayOf(c, e.Side), since: e.At, last: e.At, size: mss + ipHeader(c), hole: true, beside: true,
+					first: c.Bytes(e.Side) < uint64(mss), note: lossNote{e.At, c.Client, c.Server, e.Frame, "what is missing before this segment never comes"}}
+			}
+		}
+	case flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered:
+		l.sides.drop(k)
+	}
+}
+
+// wayOf is the direction of what side s of c sends.
+func wayOf(c *flow.Conn, s flow.Side) way {
+	return way{from: c.Endpoint(s).Addr, to: c.Endpoint(s.Other()).Addr}
+}
+
+// ipHeader is the length of the IP and TCP headers, without options.
+func ipHeader(c *flow.Conn) uint32 {
+	if c.Client.Addr.Netip().Is4() {
+		return 40
+	}
+	return 60
+}
+
+// open is how many full segments of s nobody has acknowledged.
+func open(c *flow.Conn, s flow.Side) uint32 {
+	mss := uint64(c.MSS(s))
+	return uint32(min((c.Bytes(s)-min(c.Acked(s), c.Bytes(s))+mss-1)/mss, 1<<20))
+}
+
+// standing is what stands still in one direction.
+type standing struct {
+	f        SizeLoss
+	onset    capture.Instant
+	evidence []analyze.Evidence
+}
+
+// find returns the directions in which a connection stands still so at the end of an input of few.
+func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
+	found := newSubjects[way, standing](maxLarge)
+	if !w.Final || w.Flows.Stats.Conns > uint64(w.Params.Int("few")) {
+		return found
+	}
+	for _, ref := range l.sides.keys {
+		x := l.sides.m[ref]
+		c := w.Flows.Lookup(ref.ref)
+		if x == nil || c == nil || x.since == 0 {
+			continue
+		}
+		still := x.lasting(c, ref.side)
+		if still < w.Params.Duration("stall_age") || !x.beside && x.passed < uint32(w.Params.Int("min_small")) {
+			continue
+		}
+		g := found.get(x.k)
+		if g == nil {
+			continue
+		}
+		if g.f.Single == 0 || x.since < g.onset {
+			g.onset = x.since
+		}
+		g.f.Side = "sender"
+		if x.hole {
+			g.f.Side = "receiver"
+		}
+		g.f.Single++
+		g.f.Cliff, g.f.Tries = int(x.size), max(g.f.Tries, int(x.tries))
+		g.f.Still = max(g.f.Still, still.Seconds())
+		g.f.Beside = g.f.Beside || x.beside
+		g.f.Passed += int(x.passed)
+		if len(g.evidence) < analyze.MaxEvidence {
+			g.evidence = append(g.evidence, x.note.evidence())
+		}
+	}
+	return found
+}
+
+// lasting is for how long x has stood still; 0 if it does not, or if something as large had arrived before.
+func (x *largeData) lasting(c *flow.Conn, s flow.Side) time.Duration {
+	switch {
+	case !x.first || c.OneWay():
+		return 0
+	case x.hole: // as long as its receiver is heard
+		return c.Heard(s.Other()).Sub(x.since)
+	case c.Acked(s) > x.acked:
+		return 0
+	}
+	return x.last.Sub(x.since)
+}
+
+// symptom is that of a direction of which nothing else is known.
+func (g *standing) symptom(k way, l analyze.Local) analyze.Symptom {
+	f := g.f
+	f.Kind, f.PValue, f.LargestPassed = "black-hole", 1, flow.SmallSize
+	f.BigSent, f.BigLost, f.BigLoss = f.Single, f.Single, 1
+	f.Flows, f.StalledFlows, f.StalledShare, f.Hit = f.Single, f.Single, 1, f.Single
+	return analyze.Symptom{Subject: k.subject(l, ""), Onset: g.onset, Features: f, Evidence: g.evidence}
+}
