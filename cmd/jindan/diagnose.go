@@ -61,10 +61,18 @@ func diagnoseWatched(ctx context.Context, in *input, set *rules.Set, local []net
 		return nil, nil, err
 	}
 	var failed error
-	inErr = in.read(ctx, func(b *capture.Batch) error {
+	observe := func(b *capture.Batch) error {
 		failed = e.Observe(b)
 		return failed
-	})
+	}
+	if _, ok := in.meta(); ok { // a recording is replayed as it was seen
+		inErr = in.read(ctx, observe)
+	} else {
+		s := capture.NewSorter(observe)
+		if inErr = in.read(ctx, s.Observe); failed == nil {
+			_ = s.Close() // observe keeps its error
+		}
+	}
 	if failed != nil {
 		return nil, nil, failed
 	}
