@@ -20,7 +20,8 @@ func TestHealthyMeansNobodyFaredIll(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	if dir := os.Getenv("JINDAN_CORPUS"); dir != "" {
+	for _, dir := range filepath.SplitList(os.Getenv("JINDAN_CORPUS")) {
+		n := len(files)
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() && strings.Contains(filepath.Base(path), "cap") {
 				files = append(files, path)
@@ -30,8 +31,12 @@ func TestHealthyMeansNobodyFaredIll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	} else {
-		t.Log("JINDAN_CORPUS is not set: fixtures only")
+		if len(files) == n {
+			t.Errorf("JINDAN_CORPUS: %s holds no capture", dir)
+		}
+	}
+	if os.Getenv("JINDAN_CORPUS") == "" {
+		t.Log("JINDAN_CORPUS is not set (directories with captures): fixtures only")
 	}
 	set, err := catalogue("")
 	if err != nil {
