@@ -35,6 +35,7 @@ type AbnormalTermination struct {
 	IdleSpread  float64 `json:"idle_spread"`
 	IdleLeast   float64 `json:"idle_least"`
 	IdleSteady  bool    `json:"idle_steady"`
+	Rejects     int     `json:"rejects"`
 	Survived    float64 `json:"survived"`
 	ForeignTTL  int     `json:"foreign_ttl"`
 	More        bool    `json:"more"`
@@ -76,6 +77,7 @@ type resetNote struct {
 	class   flow.Class
 	side    flow.Side
 	foreign bool
+	rejects bool // what had just ended a silence
 }
 
 // maxResets bounds the resets that one listener remembers one by one, some 300 kB, and maxResetting
@@ -133,6 +135,8 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	d.resets++
 	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Flag, wait: e.Dur, frame: e.Frame}
 	onset := e.At
+	end, _ := e.Conn.Idle()
+	n.rejects = e.Class == flow.ResetIdle && end < e.At
 	if e.Class == flow.ResetLateAnswer {
 		n.wait = e.Conn.GaveUpAfter()
 	}
@@ -206,6 +210,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				waits = append(waits, n.wait.Seconds())
 			case flow.ResetIdle:
 				idle = append(idle, n.wait.Seconds())
+				f.Rejects += count(n.rejects)
 			}
 			if len(evidence) < analyze.MaxEvidence {
 				ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: endedBy(n.class)}

@@ -169,6 +169,11 @@ func TestAbnormalTermination(t *testing.T) {
 				n.call(21*sec+d, "203.0.113.1", srv, 5*ms)
 			}
 		}, check: class("ABORT", 8)},
+		{name: "the only connection: closed by RST after a minute of silence", make: func(n *network) {
+			x := n.talk(0, "203.0.113.1", srv)
+			x.turn(sec)
+			n.tcp(61*sec, x.c, x.s, capture.RST|capture.ACK, x.q, x.a, 0)
+		}},
 		{name: "two of sixty that their clients cut off", make: func(n *network) {
 			calls(n, 0, 30*sec, 500*ms)
 			for i := range 2 {
