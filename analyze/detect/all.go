@@ -45,6 +45,8 @@ func All() []analyze.Detector {
 		newSegments("segment-size-loss"),
 		newSegments("segment-loss"),
 		newSegments("segment-reset"),
+		newSegments("segment-delay"),
+		newSegments("segment-disorder"),
 	}
 }
 

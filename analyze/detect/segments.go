@@ -7,9 +7,11 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/analyze/points"
+	"jindan/capture"
 )
 
-// Segment are the features of the rules of what lies between two capture points: segment-loss, segment-size-loss and segment-reset.
+// Segment are the features of the rules of what lies between two capture points: segment-loss, segment-size-loss, segment-reset, segment-delay
+// and segment-disorder.
 type Segment struct {
 	From      string  `json:"from"`
 	To        string  `json:"to"`
@@ -32,7 +34,19 @@ type Segment struct {
 	Resets    int     `json:"resets"`
 	Foreign   int     `json:"foreign"`
 	AllResets int     `json:"all_resets"`
+	Rejected  int     `json:"rejected"`
 	ByMiss    float64 `json:"by_miss"`
+	Timed     int     `json:"timed"`
+	Median    float64 `json:"delay"`
+	P99       float64 `json:"delay_p99"`
+	Bound     float64 `json:"delay_bound"`
+	Rose      float64 `json:"rose"`
+	Usual     float64 `json:"delay_before"`
+	Since     float64 `json:"delay_since"`
+	Doubled   int     `json:"doubled"`
+	Overtaken int     `json:"overtaken"`
+	Needless  int     `json:"needless"`
+	Copies    int     `json:"copies"`
 	Peers     int     `json:"peers"`
 	PeersHit  int     `json:"peers_hit"`
 	Segments  int     `json:"segments"`
@@ -58,23 +72,29 @@ func (d segments) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	for _, e := range w.Points.Edges {
 		f := SegmentOf(w.Points, e)
-		onset := e.Onset
-		if d.rule == "segment-reset" {
-			onset = e.ResetAt
-		}
+		onset, note := d.what(e, &f)
 		if onset == 0 {
 			continue
 		}
 		s := analyze.Subject{Kind: analyze.SubjectSegment, Host: e.Worst.Dst.String(), Peer: e.Worst.Src.String(), Direction: "inbound",
 			Segment: f.From + " → " + f.To}
-		note := fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
-		if d.rule == "segment-reset" {
-			note = fmt.Sprintf("%d resets seen at %s that %s has not seen", f.Resets, f.To, f.From)
-		}
 		// The points' times are those of the first one; findings bear those of the point that is looked at closer.
 		onset -= w.Points.Lead
 		emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: []analyze.Evidence{{At: onset, Note: note}}})
 	}
+}
+
+// what tells since when something was, and what.
+func (d segments) what(e *points.Edge, f *Segment) (onset capture.Instant, note string) {
+	switch d.rule {
+	case "segment-reset":
+		return e.ResetAt, fmt.Sprintf("%d resets seen at %s that %s has not seen", f.Resets, f.To, f.From)
+	case "segment-delay":
+		return e.Delays.RoseAt, fmt.Sprintf("%.1f ms from %s to %s, %.1f ms before", 1e3*f.Since, f.From, f.To, 1e3*f.Usual)
+	case "segment-disorder":
+		return e.OddAt, fmt.Sprintf("%d packets doubled and %d overtaken between %s and %s", f.Doubled, f.Overtaken, f.From, f.To)
+	}
+	return e.Onset, fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
 }
 
 func (d segments) Assess(w *analyze.Window) analyze.Assessment {
@@ -84,8 +104,7 @@ func (d segments) Assess(w *analyze.Window) analyze.Assessment {
 	var worst Segment
 	for _, e := range w.Points.Edges {
 		f := SegmentOf(w.Points, e)
-		// The one that can be said least of: many lost, or few seen.
-		if worst.From == "" || float64(f.Lost+f.Absent+1)/float64(f.In+1) > float64(worst.Lost+worst.Absent+1)/float64(worst.In+1) {
+		if worst.From == "" || d.bad(&f) > d.bad(&worst) {
 			n, all := worst.Segments, worst.AllResets
 			worst = f
 			worst.Segments, worst.AllResets = n, all+f.AllResets
@@ -96,10 +115,31 @@ func (d segments) Assess(w *analyze.Window) analyze.Assessment {
 	return analyze.Assessment{Assessable: worst.Segments > 0, Features: worst}
 }
 
+// bad orders segments by how little good can be said of them: much went wrong, or few were seen.
+func (d segments) bad(f *Segment) float64 {
+	switch d.rule {
+	case "segment-reset":
+		return float64(f.Resets+1) / float64(f.In+1)
+	case "segment-delay":
+		if f.Timed == 0 {
+			return math.Inf(1)
+		}
+		return f.P99 + f.Bound
+	case "segment-disorder":
+		return float64(f.Doubled+f.Overtaken+f.Copies+1) / float64(f.In+1)
+	}
+	return float64(f.Lost+f.Absent+1) / float64(f.In+1)
+}
+
 // SegmentOf sums up what happened between two points.
 func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	f := Segment{From: r.Points[e.From].Name, To: r.Points[e.To].Name, In: int(e.In.All()), Lost: int(e.Lost.All()), Absent: int(e.Absent.All()),
-		Resets: int(e.Resets), Foreign: int(e.Foreign), Peers: e.Peers, PeersHit: e.PeersHit}
+		Resets: int(e.Resets), Foreign: int(e.Foreign), Rejected: rejected(r, e), Peers: e.Peers, PeersHit: e.PeersHit}
+	f.Doubled, f.Overtaken, f.Needless, f.Copies = int(e.Doubled), int(e.Reordered), int(e.Needless), int(e.Copies)
+	if t := &e.Delays; t.Known {
+		f.Timed, f.Median, f.P99, f.Bound, f.Usual, f.Since = t.N(), t.Median, t.P99, t.Bound, t.MedianBefore, t.MedianSince
+		f.Rose = f.Since - f.Usual
+	}
 	dir := e.Way
 	to := &r.At[e.To]
 	f.Missed = to.MissedOf(dir)
@@ -132,6 +172,16 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	f.ByMiss = atLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
 	f.split(&e.In, &lost)
 	return f
+}
+
+// rejected is how many packets the resets of a segment refused: they came the other way.
+func rejected(r *points.Report, e *points.Edge) int {
+	for _, o := range r.Edges {
+		if o.From == e.To && o.To == e.From {
+			return int(o.Rejected)
+		}
+	}
+	return 0
 }
 
 // split finds the size from which on more is lost: that of the best likelihood, of several the largest.

@@ -110,9 +110,6 @@ func (a *Analysis) Observe(pt int, o *capture.Observation) {
 	if p.Proto == capture.ProtoUDP {
 		d := digest(p.Data)
 		u.seq, u.extra = uint32(d)^p.Len, uint32(d>>32)
-		if dir == 0 && c.answerAt == 0 {
-			c.requests++
-		}
 		a.place(c, id, dir, pt, u, at)
 		return
 	}
@@ -123,9 +120,6 @@ func (a *Analysis) Observe(pt int, o *capture.Observation) {
 func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u unit, at capture.Instant) {
 	if p.Flags&capture.SYN != 0 {
 		c.opened(dir, pt, p)
-		if dir == 0 && c.answerAt == 0 {
-			c.requests++
-		}
 	}
 	if p.Flags&(capture.FIN|capture.RST) != 0 {
 		c.closed = true
@@ -167,7 +161,13 @@ func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u
 	if p.Len > 0 {
 		a.answers(c, dir, pt, at)
 	}
-	a.place(c, id, dir, pt, u, at)
+	if u.kind == data && acks {
+		u.extra = ack // see rejected
+	}
+	u.dsack = acks && p.Opts&capture.OptSACK != 0 && int32(p.SACK[0][0]-p.Ack) < 0 // RFC 2883 §4
+	if no := a.place(c, id, dir, pt, u, at); u.kind == reset {
+		c.reset[dir] = no
+	}
 	if acks {
 		r := 1 - dir
 		if !c.hasAcked[r] || int32(ack-c.acked[r]) > 0 {
@@ -175,9 +175,6 @@ func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u
 		}
 		if p.Opts&capture.OptSACK != 0 {
 			c.sackAt[r] = at
-			if int32(p.SACK[0][0]-p.Ack) < 0 { // RFC 2883 §4: the receiver had it twice
-				c.dsack[r]++
-			}
 		}
 	}
 }

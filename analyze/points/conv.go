@@ -39,7 +39,10 @@ type conv struct {
 	sackAt      [2]capture.Instant // the receiver last told that something of the direction is missing
 	unit        [2]uint32          // bytes of a full segment
 	chain       [2]uint32          // the newest record
-	dsack       [2]uint32
+	reset       [2]uint32          // the record of the last RST
+	dsack       [2]uint32          // acknowledgements that say that data came twice
+	twice       [2]uint32          // data that came to the last point twice
+	twins       [2]uint32          // data that only the last point shows twice
 	// votes: how often the second of two points showed a direction later than the first one, less how often sooner.
 	votes       [2][MaxPoints * (MaxPoints - 1) / 2]int8
 	waiting     uint8 // points at which a request has no answer yet

@@ -2,7 +2,6 @@ package points
 
 import (
 	"slices"
-	"time"
 
 	"jindan/capture"
 )
@@ -56,15 +55,26 @@ func (a *Analysis) judge(c *conv, r *record) {
 	blurred := r.id == 0 && r.kind == bare || !plain
 	acked := r.kind == data && r.marks&old == 0 && c.hasAcked[r.dir] && int32(r.seq+r.n-c.acked[r.dir]) <= 0
 	reached := last
-	if last < len(way)-1 && acked && r.marks&repeated == 0 {
+	if last < len(way)-1 && acked && r.marks&(repeated|vague) == 0 {
 		reached = len(way) - 1 // the receiver has it: the captures behind missed it
 	}
 	begins := 0
 	if r.kind != data || blurred {
 		begins = first // nothing says that the points before ought to have it
 	}
+	if r.marks&twin != 0 && first > 0 {
+		begins = first // the network has made a second one of it: nobody had asked for it
+		e := a.edge(way[first-1], way[first])
+		e.Doubled++
+		e.odd(r.at)
+	}
 	if !blurred {
-		for i := begins; i <= reached; i++ {
+		// Whether a point missed it is known where the receiver has it, or where points on both sides show it.
+		from, to := begins, reached
+		if r.kind != data {
+			from, to = first+1, last-1
+		}
+		for i := from; i <= to; i++ {
 			w := &a.report.At[way[i]]
 			if r.mask>>way[i]&1 != 0 {
 				w.Seen++
@@ -84,15 +94,12 @@ func (a *Analysis) judge(c *conv, r *record) {
 	}
 	e := a.edge(way[reached], way[reached+1])
 	b := bin(uint32(r.size))
-	e.In[b]++
-	if r.kind == bare {
-		e.Bare++
-	}
-	e.ways[r.dir]++
-	pair := e.pair(c, r.dir)
-	pair.In++
+	pair := e.enter(c, r)
 	switch {
-	case r.marks&repeated != 0:
+	case a.rejected(c, r, way[reached], way[reached+1]):
+		e.Rejected++
+		e.series.add(r.at, 0)
+	case r.marks&repeated != 0 || acked: // what looks just like it came instead
 		e.Lost[b]++
 		pair.Lost++
 		c.lost[r.dir]++
@@ -104,39 +111,85 @@ func (a *Analysis) judge(c *conv, r *record) {
 	default:
 		e.Absent[b]++
 		e.series.add(r.at, 0)
-		if r.kind == bare {
+		if r.kind != data {
 			e.BareAbsent++
 		}
 	}
+}
+
+// enter counts a segment that left the first point of an edge.
+func (e *Edge) enter(c *conv, r *record) *Pair {
+	e.In[bin(uint32(r.size))]++
+	if r.kind != data {
+		e.Bare++
+	}
+	e.ways[r.dir]++
+	pair := e.pair(c, r.dir)
+	pair.In++
+	return pair
+}
+
+// rejected reports whether what went on from one point and did not reach the next was answered by a reset that was made between them: it
+// was not lost, but refused by a device.
+func (a *Analysis) rejected(c *conv, r *record, from, to uint8) bool {
+	no := c.reset[1-r.dir]
+	if !a.live(no) {
+		return false
+	}
+	x := a.rec(no)
+	if x.mask>>from&1 == 0 || x.mask>>to&1 != 0 {
+		return false
+	}
+	took := x.when(int(from)).Sub(r.at)
+	if r.mask>>from&1 != 0 {
+		took = x.when(int(from)).Sub(r.when(int(from)))
+	}
+	// RFC 9293 §3.10.7.1: the reset bears the number that the segment acknowledged.
+	return took >= 0 && took < rejection && (r.kind != data || r.flags&capture.ACK == 0 || x.seq == r.extra)
 }
 
 // passed notes that a segment went from one point of its way to the next.
 func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	p, q := way[i], way[i+1]
 	e := a.edge(p, q)
-	e.In[bin(uint32(r.size))]++
-	if r.kind == bare {
-		e.Bare++
-	}
-	e.ways[r.dir]++
-	e.pair(c, r.dir).In++
+	e.enter(c, r)
 	e.series.add(r.at, 0)
 	if r.mask>>p&1 == 0 || r.mask>>q&1 == 0 {
 		return
 	}
 	if r.late>>q&1 != 0 && r.late>>p&1 == 0 {
 		e.Reordered++
+		e.odd(r.at)
+		if r.marks&repeated != 0 {
+			e.Needless++
+		}
 	}
 	if (r.odd>>p^r.odd>>q)&1 != 0 {
 		e.Changed.ECN++
 	}
-	if r.twice>>q&1 != 0 && r.twice>>p&1 == 0 && i+2 < len(way) {
-		doubled := true
+	switch {
+	case r.twice>>q&1 == 0:
+	case r.twice>>p&1 != 0:
+		if r.kind == data && i+2 == len(way) {
+			c.twice[r.dir]++
+		}
+	case i+2 == len(way):
+		e.Copies++
+		if r.kind == data {
+			c.twins[r.dir]++
+		}
+	default:
+		doubled := false
 		for _, behind := range way[i+2:] {
-			doubled = doubled && (r.twice>>behind&1 != 0 || r.mask>>behind&1 == 0)
+			if r.mask>>behind&1 != 0 {
+				if doubled = r.twice>>behind&1 != 0; !doubled {
+					break
+				}
+			}
 		}
 		if doubled {
 			e.Doubled++
+			e.odd(r.at)
 		}
 	}
 	if r.marks&vague != 0 || r.kind == datagram && r.id == 0 {
@@ -144,7 +197,7 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	}
 	took := float64(r.off[q]-r.off[p]) / 1e6
 	e.Delays.add(r.at, took)
-	a.clock(p, q, r.at.Add(time.Duration(r.off[p])*time.Microsecond), took)
+	a.clock(p, q, r.when(int(p)), took)
 }
 
 // clock bounds the clocks of two points by a packet that passed both.
@@ -163,23 +216,31 @@ func (a *Analysis) clock(p, q uint8, at capture.Instant, took float64) {
 
 // reset says where a RST appeared.
 func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
-	if first < 0 {
+	if first < 0 || first > 0 && r.marks&twin != 0 {
 		return
 	}
 	if first == 0 {
 		a.report.At[way[0]].Resets++
 	} else {
 		e := a.edge(way[first-1], way[first])
-		e.Resets++
+		e.resets(r.at, 1)
 		if t := c.ttl[r.dir][way[first]]; t != 0 && t != r.ttl {
 			e.Foreign++
-		}
-		if e.ResetAt == 0 || r.at < e.ResetAt {
-			e.ResetAt = r.at
 		}
 	}
 	for i := first; i < last; i++ {
 		a.passed(c, r, way, i)
+	}
+	if last < len(way)-1 {
+		e := a.edge(way[last], way[last+1])
+		e.enter(c, r)
+		e.series.add(r.at, 0)
+		if a.rejected(c, r, way[last], way[last+1]) {
+			e.Rejected++
+		} else {
+			e.Absent[bin(uint32(r.size))]++
+			e.BareAbsent++
+		}
 	}
 }
 
@@ -214,7 +275,13 @@ type asked struct {
 	way            [MaxPoints]uint8  // of one that many points saw
 	wayLen         uint8
 	translated     bool
-	vain           map[uint8]*vain // unanswered ones, by the points that saw them
+	vain           map[vainKey]*vain // those in vain
+}
+
+// vainKey tells requests in vain apart by the points that saw them, and by whether a reset was the answer.
+type vainKey struct {
+	pts     uint8
+	refused bool
 }
 
 type vain struct {
@@ -238,12 +305,12 @@ func (a *Analysis) conclude(c *conv) {
 		if len(a.services) >= maxServices {
 			s = service{}
 		}
-		k = &asked{vain: make(map[uint8]*vain)}
+		k = &asked{vain: make(map[vainKey]*vain)}
 		a.services[s] = k
 	}
 	k.translated = k.translated || c.translated || s == service{}
 	switch {
-	case c.dirPts[1] != 0:
+	case c.dirPts[1] != 0 && (c.hasSyn[1] != 0 || !c.began):
 		for p := range a.report.Points {
 			if a.covers(p, c.first) && a.covers(p, c.last) {
 				k.answered[p]++
@@ -254,11 +321,12 @@ func (a *Analysis) conclude(c *conv) {
 			k.wayLen = uint8(copy(k.way[:], w))
 		}
 	case c.requests > 0 && (c.began || c.proto == capture.ProtoUDP):
-		v := k.vain[c.pts]
+		key := vainKey{c.pts, c.dirPts[1] != 0}
+		v := k.vain[key]
 		if v == nil {
 			size := 60 // of a SYN with options
 			v = &vain{first: c.first, size: size, ends: c.ends}
-			k.vain[c.pts] = v
+			k.vain[key] = v
 		}
 		v.requests += uint64(c.requests)
 		v.first, v.last = min(v.first, c.first), max(v.last, c.last)
@@ -268,10 +336,30 @@ func (a *Analysis) conclude(c *conv) {
 			a.shared[p] |= c.pts
 		}
 		a.compareSyns(c, way)
+		a.twins(c, way)
 	}
 	a.legs = appendLeg(a.legs, c)
 	if a.o.Row != nil {
 		a.o.Row(a.row(c))
+	}
+}
+
+// twins counts as doubled of what only the last point shows twice as much as the receiver says that it had twice (RFC 2883 §4), beside what
+// came to that point twice.
+func (a *Analysis) twins(c *conv, way []uint8) {
+	n := len(way)
+	for dir, k := range c.twins {
+		told := c.dsack[dir] - min(c.dsack[dir], c.twice[dir])
+		if k = min(k, told); k == 0 {
+			continue
+		}
+		e := a.edge(way[n-2], way[n-1])
+		if dir == 1 {
+			e = a.edge(way[1], way[0])
+		}
+		e.Doubled += uint64(k)
+		e.Copies -= min(e.Copies, uint64(k))
+		e.odd(c.first)
 	}
 }
 
@@ -304,17 +392,17 @@ func (a *Analysis) compareSyns(c *conv, way []uint8) {
 	}
 }
 
-// unheard counts as lost the requests of connections that a point saw nothing of, though all that were answered passed it.
+// unheard counts as lost, or as refused, the requests of connections that a point saw nothing of, though all that were answered passed it.
 func (a *Analysis) unheard() {
-	for s, k := range a.services {
+	for _, k := range a.services {
 		if k.translated {
 			continue
 		}
-		for pts, v := range k.vain {
+		for key, v := range k.vain {
 			way := k.way[:k.wayLen]
 			last := -1
 			for i, p := range way {
-				if pts>>p&1 != 0 {
+				if key.pts>>p&1 != 0 {
 					last = i
 				}
 			}
@@ -325,21 +413,46 @@ func (a *Analysis) unheard() {
 			if k.answered[n] < fewAnswered || k.seen[n] < k.answered[n] || !a.covers(int(n), v.first) || !a.covers(int(n), v.last) {
 				continue
 			}
-			e := a.edge(way[last], n)
-			b := bin(uint32(v.size))
-			e.Requests += v.requests
-			e.In[b] += v.requests
-			e.Lost[b] += v.requests
-			if e.First == 0 || v.first < e.First {
-				e.First = v.first
-			}
-			for range min(v.requests, 1000) {
-				e.series.add(v.first, 1)
-			}
-			p := e.pair(&conv{ends: v.ends}, 0)
-			p.In += v.requests
-			p.Lost += v.requests
-			_ = s
+			a.vain(way[last], n, v, key.refused)
 		}
+	}
+}
+
+// vain counts requests that got as far as one point and not to the next.
+func (a *Analysis) vain(from, to uint8, v *vain, refused bool) {
+	e := a.edge(from, to)
+	e.In[bin(uint32(v.size))] += v.requests
+	p := e.pair(&conv{ends: v.ends}, 0)
+	p.In += v.requests
+	if refused {
+		e.Rejected += v.requests
+		back := a.edge(to, from)
+		back.resets(v.first, v.requests)
+		a.report.At[from].Resets -= min(a.report.At[from].Resets, v.requests) // which seemed to come from the end
+		return
+	}
+	e.Requests += v.requests
+	e.Lost[bin(uint32(v.size))] += v.requests
+	p.Lost += v.requests
+	if e.First == 0 || v.first < e.First {
+		e.First = v.first
+	}
+	for range min(v.requests, 1000) {
+		e.series.add(v.first, 1)
+	}
+}
+
+// odd notes when the first packet was overtaken or doubled.
+func (e *Edge) odd(at capture.Instant) {
+	if e.OddAt == 0 || at < e.OddAt {
+		e.OddAt = at
+	}
+}
+
+// resets notes resets that were made on an edge.
+func (e *Edge) resets(at capture.Instant, n uint64) {
+	e.Resets += n
+	if e.ResetAt == 0 || at < e.ResetAt {
+		e.ResetAt = at
 	}
 }

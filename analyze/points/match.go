@@ -1,6 +1,7 @@
 package points
 
 import (
+	"math/bits"
 	"time"
 
 	"jindan/capture"
@@ -43,7 +44,7 @@ const (
 	old                        // it was acknowledged before it was sent
 	vague                      // another one looks just like it
 	joined                     // a part of a packet that holds several segments
-	judged
+	twin                       // the point that shows it first has just shown one like it
 )
 
 // unit is a segment as one point shows it.
@@ -53,7 +54,8 @@ type unit struct {
 	id                   uint16
 	flags, ttl           uint8
 	kind                 kind
-	joined               bool
+	joined, dsack        bool // dsack: it says that something came twice
+	twin                 bool // the point has just shown one like it
 }
 
 func (a *Analysis) rec(no uint32) *record { return &a.recs[no&uint32(len(a.recs)-1)] }
@@ -109,8 +111,8 @@ func (a *Analysis) grow() {
 	}
 }
 
-// place enters what one point shows, segment by segment.
-func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Instant) {
+// place enters what one point shows, segment by segment, and returns the number of the last record.
+func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Instant) uint32 {
 	end := u.seq + u.n
 	header := u.size - min(u.size, u.n)
 	several := u.joined
@@ -124,9 +126,18 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 				r.n, r.marks = min(left, c.unit[dir]), joined
 				u.size = header + r.n
 			}
+			if u.twin {
+				r.marks |= twin
+			}
 			r.size = uint16(min(u.size, 0xffff))
 			if no = a.append(r); r.kind == data {
 				a.sent(c, no)
+			}
+			if u.dsack {
+				c.dsack[1-dir]++
+			}
+			if dir == 0 && c.answerAt == 0 && (r.kind == datagram || r.flags&capture.SYN != 0) {
+				c.requests++
 			}
 		}
 		r := a.rec(no)
@@ -150,19 +161,36 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 		}
 		if r.kind == data && !copied {
 			// What passes a point behind what was sent after it was overtaken.
-			if last := c.newest[dir][pt]; a.live(last) && int32(no-last) < 0 {
-				r.late |= 1 << pt
-			} else {
+			if last := c.newest[dir][pt]; !a.live(last) || int32(no-last) > 0 {
 				c.newest[dir][pt] = no
+			} else if r.overtaken(a.rec(last), pt) {
+				r.late |= 1 << pt
 			}
 		}
 		u.seq += r.n
 		u.id++
+		u.twin = false
 		several, u.joined = true, true
 		if int32(end-u.seq) <= 0 {
-			return
+			return no
 		}
 	}
+}
+
+// overtaken reports whether another point has shown r before what this one has shown before r.
+func (r *record) overtaken(by *record, pt int) bool {
+	for both := r.mask & by.mask &^ (1 << pt); both != 0; both &= both - 1 {
+		q := bits.TrailingZeros8(both)
+		if r.when(q) < by.when(q) {
+			return true
+		}
+	}
+	return false
+}
+
+// when is the time at which a point showed a record.
+func (r *record) when(pt int) capture.Instant {
+	return r.at + capture.Instant(r.off[pt])*capture.Instant(time.Microsecond)
 }
 
 // divide cuts a record in two: another point shows that it was two segments.
@@ -178,7 +206,7 @@ func (a *Analysis) divide(no, n uint32) {
 // find looks for the record of a segment that a point shows, one that it did not show yet, or copied: one that it shows again.
 func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Instant) (no uint32, copied bool) {
 	none := a.tail - 1
-	best, other := none, none
+	best, other, past := none, none, none
 	alike := 0
 	for no := *a.bucket(id, dir, u); a.live(no); {
 		r := a.rec(no)
@@ -187,15 +215,25 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 			same := r.id == u.id || u.joined || r.marks&joined != 0 || c.loose
 			switch {
 			case same && r.mask>>pt&1 == 0:
-				// Of several that look the same the oldest that the point has not shown: they pass in order.
-				best = no
+				// Packets pass in order: of several that look the same the oldest that the point has not shown, unless it has shown what
+				// was sent later. Then that one is lost, and this is it sent again.
+				switch last := c.newest[dir][pt]; {
+				case !a.live(last) || int32(no-last) > 0:
+					best = no
+				case past == none:
+					past = no // the newest of those
+				}
 				alike++
-			case same && at.Sub(r.at)-time.Duration(r.off[pt])*time.Microsecond < copyGap && a.again(c, dir, r, pt):
+			case same && at.Sub(r.when(pt)) < copyGap && a.again(r, pt):
 				if best == none {
 					return no, true
 				}
 			case same:
 				alike++
+				if u.id == 0 || c.loose {
+					r.marks |= vague // nothing tells which of them another point shows
+				}
+				u.twin = u.twin || at.Sub(r.when(pt)) < copyGap && (u.kind != data || c.sackAt[dir] <= r.when(pt))
 			case r.mask>>pt&1 == 0:
 				other = no
 			}
@@ -205,6 +243,9 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 			continue
 		}
 		break
+	}
+	if best == none {
+		best = past
 	}
 	switch {
 	case best != none:
@@ -222,14 +263,10 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 	return none, false
 }
 
-// again reports whether a point showed a segment twice because it was captured twice: not if the receiver had asked for it in between, nor
-// if it looks as any other acknowledgement of the same data does.
-func (a *Analysis) again(c *conv, dir int, r *record, pt int) bool {
-	if r.kind == bare && r.id == 0 {
-		w := &a.report.At[pt]
-		return w.Copies > w.Packets/8 // of a point that shows the rest twice
-	}
-	return r.id != 0 || c.sackAt[dir] <= r.at+capture.Instant(time.Duration(r.off[pt])*time.Microsecond)
+// again reports whether a point showed a packet twice because it was captured twice. An identification tells; without one it is so only at a
+// point that shows the rest twice, too, and once.
+func (a *Analysis) again(r *record, pt int) bool {
+	return r.id != 0 || a.report.Points[pt].Twice && r.twice>>pt&1 == 0
 }
 
 // overlaps bounds how many records are looked through for what is sent again.

@@ -39,6 +39,9 @@ const (
 	// copyGap: an equal packet of the same point within it was captured twice; nobody sends data again sooner of its own accord
 	// (TCP_TIMEOUT_MIN, two ticks of 1 ms, include/net/tcp.h).
 	copyGap = 2 * time.Millisecond
+	// rejection is how long after a packet the reset may come with which a device refuses it: the longest round trip to a device that is not
+	// broken, as the first time-out of TCP assumes (RFC 6298 §2).
+	rejection = time.Second
 	// ends is how close to the end of one capture what only others show may still have been on its way.
 	ends = time.Second
 )
@@ -50,6 +53,8 @@ type Point struct {
 	Shift time.Duration
 	// Joined is false where nothing tells how this point's clock stands to that of the first one.
 	Joined bool
+	// Twice: the point shows many packets twice. See Sketch.
+	Twice bool
 	// First and Last are the times of its first and last packet, aligned.
 	First, Last capture.Instant
 }
@@ -83,6 +88,8 @@ type Edge struct {
 	// In are the segments that left From or passed it unseen, Lost those of them that did not reach To, Absent those that To does
 	// not show while nothing tells whether they passed.
 	In, Lost, Absent Sizes
+	// Rejected are those of In that a device between the points answered with a reset: neither lost nor passed.
+	Rejected uint64
 	// Bare are the packets without data among In, which nobody acknowledges, and BareAbsent those among Absent.
 	Bare, BareAbsent uint64
 	// Requests are the SYNs among In of which neither To nor anybody behind saw one of the whole connection; they count as lost where all
@@ -97,6 +104,11 @@ type Edge struct {
 	Worst           Pair // the pair of hosts that lost most
 	Reordered       uint64
 	Doubled         uint64 // that To and all points behind saw twice and From once
+	// Copies are packets that To saw twice and From once, where no point is behind to tell whether the capture made the second one.
+	Copies uint64
+	// Needless are those of Reordered that were sent again though they came; OddAt is the first that was overtaken or doubled.
+	Needless uint64
+	OddAt    capture.Instant
 	// Resets first appear at To, Foreign of them with another TTL than the other packets of their supposed sender.
 	Resets, Foreign uint64
 	ResetAt         capture.Instant // the first of them

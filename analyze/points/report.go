@@ -165,20 +165,29 @@ func (d *Delays) rise(kept []timed) {
 	lo, hi := quantile(kept, 0.05), quantile(kept, 0.95)
 	mid := (lo + hi) / 2
 	sum, worst, at := 0, 0, 0
-	for i, k := range kept {
+	above := func(k timed) int {
 		if k.took > mid {
-			sum++
-		} else {
-			sum--
+			return 1
 		}
-		if sum < worst {
+		return -1
+	}
+	for i, k := range kept {
+		if sum += above(k); sum < worst {
 			worst, at = sum, i+1
 		}
 	}
-	if at < least || at > len(kept)-least {
+	// It may have ended before the capture did.
+	most, end := 0, len(kept)
+	sum = 0
+	for i, k := range kept[at:] {
+		if sum += above(k); sum >= most {
+			most, end = sum, at+i+1
+		}
+	}
+	if at < least || end-at < least {
 		return
 	}
-	before, since := quantile(kept[:at], 0.5), quantile(kept[at:], 0.5)
+	before, since := quantile(kept[:at], 0.5), quantile(kept[at:end], 0.5)
 	if since > before {
 		d.MedianBefore, d.MedianSince, d.RoseAt = before, since, kept[at].at
 	}

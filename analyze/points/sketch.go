@@ -18,7 +18,11 @@ type Sketch struct {
 	Packets     uint64
 	limit       uint64 // packets whose identity is below it are kept
 	marks       map[uint64]mark
+	twins       uint64 // packets that were shown again at once
 }
+
+// Twice reports whether the point shows many of its packets twice: an eighth and more, where networks that double packets double a few.
+func (s *Sketch) Twice() bool { return s.twins*8 > uint64(len(s.marks)) }
 
 type mark struct {
 	at  capture.Instant
@@ -52,10 +56,13 @@ func (s *Sketch) mark(h uint64, o *capture.Observation) {
 	if h > s.limit {
 		return
 	}
-	if _, ok := s.marks[h]; ok {
+	p := &o.Packet
+	if was, ok := s.marks[h]; ok {
+		if o.At.Sub(was.at) < copyGap && p.Flags&capture.RST == 0 && (p.Len > 0 || p.Flags&(capture.SYN|capture.FIN) != 0) {
+			s.twins++
+		}
 		return // sent again, or a copy: the first one counts
 	}
-	p := &o.Packet
 	m := mark{at: o.At, ttl: p.TTL, way: 1}
 	switch {
 	case p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0:

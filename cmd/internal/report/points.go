@@ -172,6 +172,7 @@ func (p *drawing) segment(label string, e *points.Edge) {
 		}
 	}
 	add(e.Resets, "%s resets made here", "여기서 만들어진 RST %s개")
+	add(e.Rejected, "%s refused by a reset", "RST로 거부된 패킷 %s개")
 	add(e.Doubled, "%s packets doubled", "중복된 패킷 %s개")
 	add(e.Reordered, "%s overtaken", "순서가 바뀐 패킷 %s개")
 	add(e.Changed.MSS, "MSS changed in %s", "MSS 변경 %s건")
