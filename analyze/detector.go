@@ -86,6 +86,7 @@ type Symptom struct {
 	// LastTry is the end of the last window in which anything was tried that could have failed, or passed; 0: the symptom does not
 	// depend on that.
 	LastTry capture.Instant
+	Stages  *Stages // where the requests' time goes, if the subject is a service; the engine keeps it
 }
 
 // MaxEvidence bounds Finding.Evidence.
@@ -100,6 +101,8 @@ type Assessment struct {
 	// Features describe the worst subject that was seen and all opportunities to see it: those that a fault, if there
 	// were one, would show in. Of the type of Spec.Features.
 	Features any
+	// Stages, if there are any, are of the service whose requests took most time.
+	Stages *Stages
 }
 
 // Window is what a detector sees of the world at a seal.

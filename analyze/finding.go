@@ -175,6 +175,7 @@ type Finding struct {
 	Links      []Link          `json:"links"`              // how, one for each of them
 	Confidence Confidence      `json:"confidence"`
 	Features   any             `json:"features"`
+	Stages     *Stages         `json:"stages,omitempty"` // of a service: where the time of its requests goes
 	Evidence   []Evidence      `json:"evidence"`
 	Coverage   FindingCoverage `json:"coverage"`
 	Host       string          `json:"host,omitempty"`  // where jindan ran; empty for a file
@@ -217,6 +218,7 @@ type StepVerdict struct {
 	Verdict  Verdict  `json:"verdict"`
 	Reason   Text     `json:"reason"`
 	Findings []string `json:"findings,omitempty"`
+	Stages   *Stages  `json:"stages,omitempty"` // of stage-by-stage: of the service that fared worst
 }
 
 // Diagnosis is the record of jindan.diagnosis/v1.

@@ -176,6 +176,7 @@ func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
 // fill renders what follows from the symptom.
 func (e *Engine) fill(f *Finding, s *judged) {
 	f.Features = s.Features
+	f.Stages = s.Stages
 	if len(s.Evidence) > 0 {
 		f.Evidence = slices.Clone(s.Evidence[:min(len(s.Evidence), MaxEvidence)])
 	}

@@ -41,6 +41,7 @@ var (
 	korean  = units{"%", "바이트", "µs", "ms", "초", "분", "시간", "일", " ", "초당 %s", "분당 %s", "0.01% 미만", map[string]string{
 		"inbound": "수신 방향", "outbound": "송신 방향",
 		"connect": "연결", "first-byte": "첫 응답", "transfer": "전송", "dns": "이름 풀이",
+		"arriving": "요청 수신", "accept": "처리 시작 대기", "own": "자체 처리", "sending": "응답 전송", "not-reading": "클라이언트 미수신",
 	}}
 )
 

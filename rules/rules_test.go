@@ -131,7 +131,7 @@ func variants(r *Rule) []map[string]any {
 		}
 		out = append(out, maps.Clone(full))
 		for name, v := range zero {
-			if _, ok := v.(string); ok && !slices.Contains([]string{"outbound_peer", "next_hop", "stage"}, name) {
+			if _, ok := v.(string); ok && !slices.Contains([]string{"outbound_peer", "next_hop", "stage", "stage_peer"}, name) {
 				continue // always known
 			}
 			one := maps.Clone(full)

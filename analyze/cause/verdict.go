@@ -65,6 +65,9 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		}
 		v.Verdict = [...]analyze.Verdict{analyze.Confirmed, analyze.IsConsequence, analyze.Suspected}[verdictOf(best)]
 		v.Reason = best.Summary
+		if s.ID == stagesStep {
+			v.Stages = best.Stages
+		}
 		return v
 	}
 	if len(against) > 0 {
@@ -89,6 +92,9 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		a, ok := assessed[r.ID]
 		if !ok || !slices.Contains(r.Steps, s.ID) {
 			continue
+		}
+		if s.ID == stagesStep {
+			v.Stages = a.Stages
 		}
 		switch {
 		case !a.Assessable:
@@ -178,7 +184,10 @@ func text(r *rules.Rule, which string, features any) analyze.Text {
 }
 
 // linkageStep is the step that asks whether the factors are connected.
-const linkageStep = "linkage"
+const (
+	linkageStep = "linkage"
+	stagesStep  = "stage-by-stage"
+)
 
 func verdictOf(f *analyze.Finding) int {
 	switch f.Role {

@@ -16,6 +16,8 @@ func All() []analyze.Detector {
 	again.ways, again.shared = size.ways, true
 	unanswered, delay := newDNSUnanswered().(*dnsUnanswered), newDNSDelay().(*dnsDelay)
 	delay.lookups, delay.shared = &unanswered.lookups, true
+	slow := newSlowServer().(*slowServer)
+	slow.where.lookups = &unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	return []analyze.Detector{
 		scan, // first: it tells the others who scans
@@ -33,7 +35,7 @@ func All() []analyze.Detector {
 		dead,
 		refused,
 		newBackendSkew(),
-		newSlowServer(),
+		slow, // likewise
 		newPoolExhausted(),
 		newCloseWait(),
 		newAcceptQueue(),

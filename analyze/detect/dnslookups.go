@@ -60,6 +60,7 @@ type group struct {
 	waited  bool            // counted among all that were waited for
 	late    bool            // among those that took a time-out
 	fast    bool            // one of the questions was answered at once
+	asked   capture.Instant // newest of the questions that stages counts
 }
 
 // askedKey is whose question for which name, and from which port; port 0: the newest, from whichever. It has no gaps: a map

@@ -30,6 +30,9 @@ type SlowServer struct {
 	Baseline        float64 `json:"baseline"`
 	Stage           string  `json:"stage"`
 	StageShare      float64 `json:"stage_share"`
+	QueueShare      float64 `json:"queue_share"`
+	StagePeer       string  `json:"stage_peer"`
+	StagePort       int     `json:"stage_port"`
 	Stalled         int     `json:"stalled"`
 	Stops           int     `json:"stops"`
 	Stopped         float64 `json:"stopped"`
@@ -64,6 +67,7 @@ type slowServer struct {
 	factor     float64
 	habit      habit
 	halted     halted
+	where      stages
 }
 
 type serverState struct {
@@ -167,7 +171,7 @@ const (
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{callers: newCallers(), services: newServices[serverState](maxServers)}
+	return &slowServer{callers: newCallers(), services: newServices[serverState](maxServers), where: newStages()}
 }
 
 // Configure takes the thresholds that divide slow from fast as requests come.
@@ -176,15 +180,25 @@ func (d *slowServer) Configure(p rules.Params) {
 	d.factor, d.habit = p.Float("min_factor"), habit{uint32(p.Int("min_known")), p.Duration("min_habit")}
 }
 
-// Sample takes who listens, and what the threads of a program do.
-func (d *slowServer) Sample(at capture.Instant, s *capture.Sample) { d.halted.sample(at, s) }
-
 func (d *slowServer) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "slow-server", Features: SlowServer{},
-		Events: flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HalfClosed, flow.HoleOpened)}
+	return analyze.Spec{Rule: "slow-server", Features: SlowServer{}, Events: stageEvents | serverEvents}
+}
+
+var serverEvents = flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HalfClosed, flow.HoleOpened)
+
+// Sample takes who listens, the accept queues, and what the threads of a program do.
+func (d *slowServer) Sample(at capture.Instant, s *capture.Sample) {
+	d.halted.sample(at, s)
+	if s.Sockets != nil {
+		d.where.sample(at, s.Sockets)
+	}
 }
 
 func (d *slowServer) Event(e *flow.Event) {
+	d.where.event(e)
+	if e.Conn == nil || !serverEvents.Has(e.Kind) {
+		return
+	}
 	st := d.services.get(e.Conn)
 	if st == nil {
 		return
@@ -516,12 +530,14 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.callers.judge(w)
+	d.where.judge(w)
 	lag := min(int((d.slowAfter+analyze.WindowLength-1)/analyze.WindowLength), maxSlowAfter)
 	d.services.each(func(k capture.Endpoint, st *serverState) bool {
 		if st.total > 0 {
 			d.callers.serving(k.Addr)
 		}
 		d.look(w, st)
+		d.where.standing(k, w.End, len(st.paused.keys))
 		st.stopped(w, d.slowAfter)
 		stalled := len(st.paused.keys)
 		st.holes.each(func(r flow.Ref, at *capture.Instant) bool {
@@ -555,6 +571,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		if s.since.bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
 			st.stages = [3]time.Duration{}
+			d.where.calm(k)
 			return true
 		}
 		if st.fares(w) {
@@ -572,7 +589,16 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.Class == "served" && w.Local.Is(k.Addr) && f.Stops > 0 {
 			f.Process, f.State, f.Threads = d.halted.of(w, k.Port)
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, LastTry: st.lastTry(w.End)})
+		x := analyze.Symptom{Subject: subject, Onset: onset, LastTry: st.lastTry(w.End)}
+		if f.Class == "served" {
+			x.Stages = d.where.table(k, onset)
+			f.stage(x.Stages)
+			if top, _ := x.Stages.Top(); top != nil && d.where.isHere(k, top) {
+				f.StagePeer, f.StagePort = "", 0 // another service of the host, which has calls of its own
+			}
+		}
+		x.Features = f
+		emit(x)
 		return true
 	})
 }
@@ -592,6 +618,17 @@ func (st *serverState) fares(w *analyze.Window) bool {
 		since = max(since, st.stops[n-1].to)
 	}
 	return w.End.Sub(since) >= over*analyze.WindowLength && st.lastAt > since && len(st.paused.keys) == 0 && (st.series.since.bad == 0 || st.series.over())
+}
+
+// stage takes the stage of a service's requests with most of the extra time.
+func (f *SlowServer) stage(t *analyze.Stages) {
+	if t == nil {
+		return
+	}
+	f.Stage, f.StageShare, f.QueueShare = "", 0, t.Queue()
+	if top, part := t.Top(); top != nil {
+		f.Stage, f.StageShare, f.StagePeer, f.StagePort = top.Stage, part, top.Peer, int(top.Port)
+	}
 }
 
 // measure compares the time since the onset with the time before.
@@ -738,5 +775,5 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 		return true
 	})
 	f.P95 = p95
-	return analyze.Assessment{Assessable: worst >= 0, Features: f}
+	return analyze.Assessment{Assessable: worst >= 0, Features: f, Stages: d.where.busiest()}
 }

@@ -96,7 +96,7 @@ func TestSlowServer(t *testing.T) {
 		{name: "nobody answers any more and all clients are patient", local: app, want: hung, onset: 20002 * ms, make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 0) })
-		}, check: features(func(f SlowServer) bool { return f.Stage == "first-byte" && f.StageShare > 0.95 && f.Slow > 150 })},
+		}, check: features(func(f SlowServer) bool { return f.Stage == "own" && f.StageShare > 0.95 && f.Slow > 150 })},
 		{name: "clients that leave after 0.3 s", local: app, want: hung, onset: 20002 * ms, make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 300*ms) })

@@ -262,6 +262,14 @@ func (c *Conn) Segments(s Side) uint32 { return c.side[s].dataPk }
 // LastData is when s last sent something new; 0: never.
 func (c *Conn) LastData(s Side) capture.Instant { return c.side[s].nextAt }
 
+// FinAt is when s sent its FIN; 0: it has sent none.
+func (c *Conn) FinAt(s Side) capture.Instant {
+	if c.side[s].flags&finSent == 0 {
+		return 0
+	}
+	return c.side[s].finAt
+}
+
 // WindowClosed reports whether s announces a receive window of 0.
 func (c *Conn) WindowClosed(s Side) bool { return c.side[s].flags&(zeroWin|shut) != 0 }
 

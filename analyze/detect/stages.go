@@ -1,0 +1,775 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// stages measures where the time of a service's requests goes: in which of its host's own calls, in its queue, in its own work, or
+// with the client. Nothing in the packets says which call was made for which request, and nothing need say it: by Little's law
+// the time that requests spend in a place is the area under the number of them that are in it, so that the area of the calls over
+// the area of the requests is the calls' share, however many requests are served at a time. It takes one thing: that a
+// call is made for the service whose requests are in work when it begins (pick).
+//
+// Areas are kept by second, so that the time before an onset can be told from the time since when the onset is known.
+type stages struct {
+	services services[stageService]
+	hosts    subjects[capture.Addr, stageHost]
+	calls    map[flow.Ref]stageCall
+	names    map[uint64]stageCall  // questions for names without an answer, by number; no service: given up
+	asking   []stageQuestion       // the same, oldest first, and some that were answered
+	again    [len(dnsPatience)]int // for each time-out: questions that came that long after one in vain, more than by chance
+	lookups  *lookups
+	local    analyze.Local
+	sampled  capture.Instant // newest table of listeners
+	refused  uint64          // calls and lookups beyond the caps
+}
+
+const (
+	// maxStageServices bounds the services, at 16 kB each; maxStageCallees whom each of them calls: the last place is for
+	// all others together.
+	maxStageServices = 128
+	maxStageCallees  = 6
+	// maxHostServices bounds the services of one host that may have made a call.
+	maxHostServices = 16
+	maxHostCallees  = 256
+	// maxStageCalls bounds the calls, lookups and answers that are under way.
+	maxStageCalls = 8192
+	// stageSeconds is how long seconds are kept apart: onsets are known within some seconds; slow-server's within slow_after.
+	stageSeconds = 32
+)
+
+// callStage is a stage of a call.
+type callStage uint8
+
+const (
+	stageDNS callStage = iota
+	stageConnect
+	stageFirst
+	stageTransfer
+	callStages
+	stageIdle // none: the caller has not asked yet, or the answer is complete
+)
+
+// area is time that was spent in a stage, by all requests together, and how often it was entered.
+type area struct {
+	d time.Duration
+	n uint32
+}
+
+// stageRow is what one second, or a longer time, adds up to.
+type stageRow struct {
+	second   int64
+	requests uint32
+	answered uint32
+	wait     time.Duration // from the first byte of a request to the first byte of its answer
+	arriving time.Duration // of that, until the request was complete
+	sending  time.Duration // from the first byte of the answer to the last
+	shut     time.Duration // of that, with the client's window closed
+	queued   time.Duration // connections in the accept queue, from samples
+	sampled  time.Duration // for which they are known
+	calls    [maxStageCallees][callStages]area
+	// The number of calls that wait for an answer, and its square, over the time in which a request waits that no call
+	// accounts for: their mean and variance say how many calls there can be (limit).
+	load, load2, busy time.Duration
+	open              time.Duration // with requests in work
+}
+
+func (r *stageRow) add(o *stageRow) {
+	r.requests += o.requests
+	r.answered += o.answered
+	for _, x := range [...][2]*time.Duration{{&r.wait, &o.wait}, {&r.arriving, &o.arriving}, {&r.sending, &o.sending}, {&r.shut, &o.shut},
+		{&r.queued, &o.queued}, {&r.sampled, &o.sampled}, {&r.load, &o.load}, {&r.load2, &o.load2}, {&r.busy, &o.busy}, {&r.open, &o.open}} {
+		*x[0] += *x[1]
+	}
+	for k := range r.calls {
+		for s := range r.calls[k] {
+			r.calls[k][s].d += o.calls[k][s].d
+			r.calls[k][s].n += o.calls[k][s].n
+		}
+	}
+}
+
+// stageService is a service.
+type stageService struct {
+	key     capture.Endpoint
+	host    *stageHost // nil: it has too many services
+	on      capture.Addr
+	index   int   // among the host's services
+	waiting int32 // requests without an answer
+	calls   int32 // calls that wait for an answer
+	at      capture.Instant
+	newest  capture.Instant // when a request last began
+	alone   time.Duration   // with requests in work while no other service of the host had any
+	shared  uint32          // calls that began while it had requests in work, of which nobody can tell whether they are its own
+	callees [maxStageCallees]capture.Endpoint
+	known   int
+	rows    [stageSeconds]stageRow
+	top     int64 // newest second
+	// before and after are the seconds that are no longer kept apart; after: since the onset, while there is one.
+	before, after stageRow
+	onset         capture.Instant
+	sending       map[flow.Ref]stageAnswer
+}
+
+// stageAnswer is an answer under way.
+type stageAnswer struct {
+	since capture.Instant // up to here it is counted
+	shut  capture.Instant // the client's window is closed since, counted up to here; 0: it is open
+}
+
+// stageHost is a host that serves.
+type stageHost struct {
+	services []*stageService
+	busy     int // services with requests in work
+	at       capture.Instant
+	idle     time.Duration // without any
+	callees  subjects[capture.Endpoint, stageClaims]
+}
+
+// stageClaims are the calls to one server, by which services had requests in work when they began.
+type stageClaims struct {
+	alone [maxHostServices]uint32 // one service, no other
+	idle  uint32                  // none
+}
+
+// stageCall is a call under way.
+type stageCall struct {
+	service *stageService
+	slot    uint8
+	stage   callStage
+	stuck   bool            // an answer that has begun, and of which data has been missing for long: it is waited for
+	since   capture.Instant // up to here it is counted
+}
+
+func newStages() stages {
+	return stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxPoolHosts),
+		calls: make(map[flow.Ref]stageCall), names: make(map[uint64]stageCall)}
+}
+
+// stageEvents wake stages.
+var stageEvents = flow.Of(flow.SynSent, flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Closed, flow.ZeroWindow,
+	flow.ZeroWindowEnd, flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer)
+
+func (d *stages) event(e *flow.Event) {
+	c := e.Conn
+	switch e.Kind {
+	case flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer:
+		d.name(e)
+		return
+	case flow.Request:
+		d.asked(e)
+	case flow.Response:
+		if s := d.services.peek(c); s != nil {
+			s.answered(e)
+		}
+	case flow.Closed:
+		if s := d.services.peek(c); s != nil {
+			s.closed(e)
+		}
+	case flow.ZeroWindow, flow.ZeroWindowEnd:
+		if s := d.services.peek(c); s != nil && e.Side == flow.Client {
+			s.window(e)
+		}
+		return
+	}
+	d.call(e)
+}
+
+// asked takes a request to a service.
+func (d *stages) asked(e *flow.Event) {
+	c := e.Conn
+	s := d.services.peek(c)
+	if s == nil {
+		if d.local.Known() && !d.local.Is(c.Server.Addr) {
+			return
+		}
+		if s = d.services.get(c); s == nil {
+			return
+		}
+		if s.sending == nil {
+			s.key, s.at, s.top, s.sending = c.Server, e.At, second(e.At), make(map[flow.Ref]stageAnswer)
+			d.settle(s)
+		}
+	}
+	s.sent(c)
+	s.work(e.At, 1)
+	s.newest = e.At
+	s.row(second(e.At)).requests++
+}
+
+// hostOf is one address for all of a host; for this host it does not depend on which of its addresses is used most.
+func (d *stages) hostOf(a capture.Addr) capture.Addr {
+	if d.local.Is(a) {
+		return capture.Addr{}
+	}
+	return d.local.Host(a)
+}
+
+// settle gives a service its host.
+func (d *stages) settle(s *stageService) {
+	s.on, s.host, s.alone = d.hostOf(s.key.Addr), nil, 0
+	h := d.hosts.get(s.on)
+	if h == nil {
+		return
+	}
+	if h.callees.m == nil {
+		h.callees, h.at = newSubjects[capture.Endpoint, stageClaims](maxHostCallees), s.at
+	}
+	if s.index = slices.Index(h.services, nil); s.index < 0 {
+		if s.index = len(h.services); s.index == maxHostServices {
+			return
+		}
+		h.services = append(h.services, nil)
+	}
+	h.services[s.index], s.host = s, h
+	if s.waiting > 0 {
+		h.busy++
+	}
+}
+
+// leave forgets a service.
+func (s *stageService) leave() {
+	if h := s.host; h != nil {
+		h.services[s.index] = nil
+		h.callees.each(func(_ capture.Endpoint, c *stageClaims) bool {
+			c.alone[s.index] = 0
+			return true
+		})
+	}
+}
+
+// work notes that so many requests more are in work.
+func (s *stageService) work(at capture.Instant, n int32) {
+	s.advance(at)
+	was := s.waiting > 0
+	s.waiting = max(s.waiting+n, 0)
+	if is := s.waiting > 0; s.host != nil && is != was {
+		s.host.advance(at)
+		if is {
+			s.host.busy++
+		} else {
+			s.host.busy--
+		}
+	}
+}
+
+func (h *stageHost) advance(at capture.Instant) {
+	dt := at.Sub(h.at)
+	if dt <= 0 {
+		return
+	}
+	h.at = at
+	switch h.busy {
+	case 0:
+		h.idle += dt
+	case 1:
+		for _, s := range h.services {
+			if s != nil && s.waiting > 0 {
+				s.alone += dt
+			}
+		}
+	}
+}
+
+// answered takes the first byte of an answer.
+func (s *stageService) answered(e *flow.Event) {
+	s.work(e.At, -1)
+	if complete := e.At.Add(-e.Dur); complete > e.Since {
+		s.spread(e.Since, complete, func(r *stageRow, d time.Duration) { r.arriving += d })
+	}
+	s.row(second(e.At)).answered++
+	if len(s.sending) < maxStageCalls {
+		s.sending[e.Conn.Ref()] = stageAnswer{since: e.At}
+	}
+}
+
+// answerEnd is when the answer on c, which began at since, ended: with the last byte of the server, or when the client closed, for the
+// server's FIN may come much later.
+func answerEnd(c *flow.Conn, since capture.Instant) capture.Instant {
+	end := c.LastData(flow.Server)
+	if fin := c.FinAt(flow.Client); fin > since {
+		return min(end, fin)
+	}
+	return end
+}
+
+// sent counts an answer that has ended.
+func (s *stageService) sent(c *flow.Conn) {
+	a, ok := s.sending[c.Ref()]
+	if !ok {
+		return
+	}
+	delete(s.sending, c.Ref())
+	end := answerEnd(c, a.since)
+	if end > a.since {
+		s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
+	}
+	if a.shut != 0 && end > a.shut {
+		s.spread(a.shut, end, func(r *stageRow, d time.Duration) { r.shut += d })
+	}
+}
+
+func (s *stageService) window(e *flow.Event) {
+	a, ok := s.sending[e.Conn.Ref()]
+	if !ok {
+		return
+	}
+	if e.Kind == flow.ZeroWindow {
+		a.shut = max(e.At, a.since)
+	} else if a.shut != 0 {
+		s.spread(a.shut, e.At, func(r *stageRow, d time.Duration) { r.shut += d })
+		a.shut = 0
+	}
+	s.sending[e.Conn.Ref()] = a
+}
+
+func (s *stageService) closed(e *flow.Event) {
+	s.sent(e.Conn)
+	if e.Conn.Outstanding() != 0 {
+		s.work(e.At, -1)
+	}
+}
+
+// call takes what happens to a call of a host that serves.
+func (d *stages) call(e *flow.Event) {
+	c := e.Conn
+	switch e.Kind {
+	case flow.SynSent:
+		d.begin(c, stageCall{}, stageConnect, e.At)
+		return
+	case flow.Request:
+		x := d.calls[c.Ref()]
+		if x.service == nil || c.Requests() > 1 { // another request may have it now
+			d.end(c, x, e.At)
+			x = stageCall{}
+		}
+		d.begin(c, x, stageFirst, e.At)
+		return
+	}
+	x, ok := d.calls[c.Ref()]
+	if !ok {
+		return
+	}
+	switch e.Kind {
+	case flow.Established:
+		x.move(e.At, e.At, stageIdle)
+	case flow.Greeting:
+		slot := x.slot
+		x.service.spread(e.Since, e.At, func(r *stageRow, d time.Duration) { r.calls[slot][stageFirst].d += d })
+		x.service.row(second(e.At)).calls[slot][stageFirst].n++
+		x.move(e.At, e.At, stageTransfer)
+	case flow.Response:
+		x.move(e.At, e.At, stageTransfer)
+	case flow.Closed:
+		d.end(c, x, e.At)
+		return
+	}
+	d.calls[c.Ref()] = x
+}
+
+// end takes the end of a call.
+func (d *stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
+	if x.service == nil {
+		return
+	}
+	until := at
+	if x.stage == stageTransfer && !x.stuck {
+		until = answerEnd(c, x.since)
+	}
+	x.move(until, at, stageIdle)
+	delete(d.calls, c.Ref())
+}
+
+// begin lets a call enter a stage. If nobody knows yet for whom it is made, that is told first.
+func (d *stages) begin(c *flow.Conn, x stageCall, stage callStage, at capture.Instant) {
+	if x.service == nil {
+		if x.service = d.pick(c.Client.Addr, c.Server, at); x.service == nil {
+			return
+		}
+		if len(d.calls) >= maxStageCalls {
+			d.refused++
+			return
+		}
+		x.slot, x.stage = x.service.slot(c.Server), stageIdle
+	}
+	x.move(at, at, stage)
+	d.calls[c.Ref()] = x
+}
+
+// move counts the stage that a call is in until then, and lets it enter another.
+func (x *stageCall) move(until, at capture.Instant, to callStage) {
+	x.count(until)
+	s := x.service
+	waits := func(c callStage) bool { return c < stageTransfer }
+	if waits(x.stage) || x.stuck {
+		s.wait(at, -1)
+		x.stuck = false
+	}
+	if x.stage, x.since = to, at; to == stageIdle {
+		return
+	}
+	if waits(to) {
+		s.wait(at, 1)
+	}
+	s.row(second(at)).calls[x.slot][to].n++
+}
+
+// count counts the stage that a call is in up to then.
+func (x *stageCall) count(until capture.Instant) {
+	if x.stage == stageIdle || until <= x.since {
+		return
+	}
+	slot, stage := x.slot, x.stage
+	x.service.spread(x.since, until, func(r *stageRow, d time.Duration) { r.calls[slot][stage].d += d })
+	x.since = until
+}
+
+// wait notes that so many calls more wait for an answer.
+func (s *stageService) wait(at capture.Instant, n int32) {
+	s.advance(at)
+	s.calls = max(s.calls+n, 0)
+}
+
+// stageQuestion is a question for a name.
+type stageQuestion struct {
+	number uint64
+	at     capture.Instant
+}
+
+// name takes a question for a name. The A and the AAAA of one lookup are one wait; each try is one of its own, until it is answered or
+// the program's time-out ends: which of several programs that ask for the same name tries again cannot be told.
+func (d *stages) name(e *flow.Event) {
+	q := e.DNS
+	if e.Kind == flow.DNSAnswer {
+		if x, ok := d.names[q.Number]; ok {
+			if x.service != nil {
+				x.move(e.At, e.At, stageIdle)
+			}
+			delete(d.names, q.Number)
+		}
+		return
+	}
+	if _, ok := d.names[q.Number]; ok {
+		return // the same packet, or again under the same id
+	}
+	if l := d.lookups; l != nil && l.newest != nil && l.newest.group != nil {
+		g := l.newest.group
+		if g.types&(g.types-1) != 0 && e.At != g.asked && e.At.Sub(g.asked) <= askAtOnce {
+			return // beside the question of another type
+		}
+		g.asked = e.At
+	}
+	s := d.pick(q.Client.Addr, q.Server, e.At)
+	if s == nil {
+		return
+	}
+	if len(d.names) >= maxStageCalls || len(d.asking) >= 2*maxStageCalls {
+		d.refused++
+		return
+	}
+	x := stageCall{service: s, slot: s.slot(q.Server), stage: stageIdle}
+	x.move(e.At, e.At, stageDNS)
+	d.names[q.Number] = x
+	for i, t := range dnsPatience {
+		// Beside it, what chance gives.
+		d.again[i] += d.waitedAt(e.At.Add(-t)) - d.waitedAt(e.At.Add(-t*9/10))
+	}
+	d.asking = append(d.asking, stageQuestion{q.Number, e.At})
+}
+
+// waitedAt is 1 if a question without an answer was asked then, give or take what a busy host is late by.
+func (d *stages) waitedAt(at capture.Instant) int {
+	const late = 10 * time.Millisecond
+	i, _ := slices.BinarySearchFunc(d.asking, at.Add(-late), func(q stageQuestion, at capture.Instant) int { return cmp.Compare(q.at, at) })
+	for ; i < len(d.asking) && d.asking[i].at <= at.Add(late); i++ {
+		if _, ok := d.names[d.asking[i].number]; ok {
+			return 1
+		}
+	}
+	return 0
+}
+
+// timeout is for how long the programs of this input wait for an answer that does not come.
+func (d *stages) timeout() time.Duration {
+	best := len(dnsPatience) - 1 // resolv.conf(5)
+	for i := range d.again {
+		if d.again[i] > d.again[best] {
+			best = i
+		}
+	}
+	return dnsPatience[best]
+}
+
+// slot is the place of a server among those that s calls.
+func (s *stageService) slot(k capture.Endpoint) uint8 {
+	for i := range s.callees[:s.known] {
+		if s.callees[i] == k {
+			return uint8(i)
+		}
+	}
+	if s.known == maxStageCallees-1 {
+		return maxStageCallees - 1
+	}
+	s.callees[s.known] = k
+	s.known++
+	return uint8(s.known - 1)
+}
+
+// knownAlone is how long a service must have been in work alone, without a call to a server, to be taken for one that does not
+// call it: some requests at least have been served in that time.
+const knownAlone = 100 * time.Millisecond
+
+// pick tells for which service of a host a call to k is made that begins now; nil: for none, or nobody can tell. Where one has requests
+// in work it is that one. Of several it is the one that calls k most often, for the time in which it is alone in work; one that never does then
+// is none. Where all have been in work together at all times nothing tells them apart.
+func (d *stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant) *stageService {
+	h := d.hosts.peek(d.hostOf(from))
+	if h == nil {
+		return nil
+	}
+	claims := h.callees.get(k)
+	if claims == nil {
+		return nil
+	}
+	h.advance(at)
+	var best *stageService
+	most, n, open := -1.0, 0, 0
+	for _, s := range h.services {
+		if s == nil || s.waiting == 0 || s.key == k {
+			continue
+		}
+		n++
+		rate := 0.0
+		if s.alone > 0 {
+			rate = float64(claims.alone[s.index]) / s.alone.Seconds()
+		}
+		if rate == 0 && s.alone >= knownAlone {
+			if best == nil {
+				best = s
+			}
+			continue
+		}
+		open++
+		if rate > most {
+			best, most = s, rate
+		}
+	}
+	switch {
+	case n == 0:
+		claims.idle++
+	case n == 1:
+		claims.alone[best.index]++
+		return best
+	case open == 1 || most > 0:
+		return best
+	}
+	for _, s := range h.services {
+		if s != nil && s.waiting > 0 && s.key != k {
+			s.shared++
+		}
+	}
+	return nil
+}
+
+// row is that of a second; one that is no longer kept apart belongs to the time before or since the onset.
+func (s *stageService) row(sec int64) *stageRow {
+	if sec > s.top {
+		for t := max(s.top+1, sec-stageSeconds+1); t <= sec; t++ {
+			r := &s.rows[uint64(t)%stageSeconds]
+			s.older(r.second).add(r)
+			*r = stageRow{second: t}
+		}
+		s.top = sec
+	}
+	if sec <= s.top-stageSeconds {
+		return s.older(sec)
+	}
+	r := &s.rows[uint64(sec)%stageSeconds]
+	if r.second != sec { // of the time before the first request
+		r.second = sec
+	}
+	return r
+}
+
+func (s *stageService) older(sec int64) *stageRow {
+	if s.onset != 0 && sec >= second(s.onset) {
+		return &s.after
+	}
+	return &s.before
+}
+
+// spread adds a span of time to the seconds that it covers.
+func (s *stageService) spread(from, to capture.Instant, add func(*stageRow, time.Duration)) {
+	first, last := second(from), second(to)
+	s.row(last)
+	if oldest := s.top - stageSeconds + 1; first < oldest {
+		cut := min(to, capture.Instant(oldest)*capture.Instant(analyze.WindowLength))
+		add(s.older(first), cut.Sub(from))
+		from, first = cut, oldest
+	}
+	for sec := first; sec <= last && from < to; sec++ {
+		end := min(to, capture.Instant(sec+1)*capture.Instant(analyze.WindowLength))
+		add(s.row(sec), end.Sub(from))
+		from = end
+	}
+}
+
+// advance adds the time since the last change.
+func (s *stageService) advance(at capture.Instant) {
+	if at <= s.at {
+		return
+	}
+	if s.waiting > 0 {
+		n, c := time.Duration(s.waiting), time.Duration(s.calls)
+		s.spread(s.at, at, func(r *stageRow, d time.Duration) {
+			r.wait += n * d
+			r.open += d
+			if n > c {
+				r.busy += d
+				r.load += c * d
+				r.load2 += c * c * d
+			}
+		})
+	}
+	s.at = at
+}
+
+// sample takes the accept queues of listeners.
+func (d *stages) sample(at capture.Instant, t *capture.SocketTable) {
+	if t.States&capture.Listen.Mask() == 0 {
+		return
+	}
+	apart := at.Sub(d.sampled)
+	d.sampled = at
+	if apart <= 0 || apart > 5*analyze.WindowLength {
+		return // what was between is not known
+	}
+	d.services.each(func(k capture.Endpoint, s *stageService) bool {
+		for i := range t.Sockets {
+			if l := &t.Sockets[i]; l.State == capture.Listen && l.Local.Port == k.Port && (l.Local.Addr == k.Addr || l.Local.Addr.Netip().IsUnspecified()) {
+				n := time.Duration(l.RecvQ)
+				s.spread(at.Add(-apart), at, func(r *stageRow, d time.Duration) {
+					r.queued += n * d
+					r.sampled += d
+				})
+			}
+		}
+		return true
+	})
+}
+
+// standing notes that so many answers of k stood still in the second up to now.
+func (d *stages) standing(k capture.Endpoint, now capture.Instant, n int) {
+	if n == 0 {
+		return
+	}
+	if s := d.service(k); s != nil {
+		s.spread(now.Add(-analyze.WindowLength), now, func(r *stageRow, d time.Duration) { r.sending += time.Duration(n) * d })
+	}
+}
+
+// judge counts what is under way up to now, and forgets what has ended.
+func (d *stages) judge(w *analyze.Window) {
+	d.local = w.Local
+	moved := false
+	d.services.each(func(_ capture.Endpoint, s *stageService) bool {
+		if d.local.Known() && !d.local.Is(s.key.Addr) || s.waiting == 0 && w.End.Sub(s.newest) >= idleState {
+			s.leave()
+			return false
+		}
+		moved = moved || s.on != d.hostOf(s.key.Addr)
+		return true
+	})
+	if moved { // more is known of which addresses are one host
+		d.hosts = newSubjects[capture.Addr, stageHost](maxPoolHosts)
+		d.services.each(func(_ capture.Endpoint, s *stageService) bool {
+			d.settle(s)
+			return true
+		})
+	}
+	d.services.each(func(_ capture.Endpoint, s *stageService) bool {
+		s.advance(w.End)
+		s.row(second(w.End - 1))
+		for ref, a := range s.sending { // sums do not depend on the order
+			c := w.Flows.Lookup(ref)
+			switch {
+			case c == nil || c.Closed():
+				delete(s.sending, ref)
+				continue
+			case c.WindowClosed(flow.Client) || w.Flows.HasHole(c):
+				s.spread(a.since, w.End, func(r *stageRow, d time.Duration) { r.sending += d })
+				a.since = w.End
+			case w.End.Sub(c.LastData(flow.Server)) >= analyze.WindowLength && a.shut == 0:
+				s.sent(c)
+				continue
+			default:
+				end := max(a.since, answerEnd(c, a.since))
+				s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
+				a.since = end
+			}
+			if a.shut != 0 {
+				s.spread(a.shut, w.End, func(r *stageRow, d time.Duration) { r.shut += d })
+				a.shut = w.End
+			}
+			s.sending[ref] = a
+		}
+		return true
+	})
+	for ref, x := range d.calls {
+		c := w.Flows.Lookup(ref)
+		switch {
+		case c == nil:
+			x.move(x.since, w.End, stageIdle)
+			delete(d.calls, ref)
+			continue
+		case c.Closing(flow.Client): // whoever called waits no longer
+			d.end(c, x, max(c.FinAt(flow.Client), x.since))
+			continue
+		case x.stage != stageTransfer:
+			x.count(w.End)
+		case w.Flows.HasHole(c):
+			x.count(w.End)
+			if !x.stuck {
+				x.stuck = true
+				x.service.wait(w.End, 1)
+			}
+		default:
+			x.count(answerEnd(c, x.since))
+		}
+		d.calls[ref] = x
+	}
+	d.forget(w.End)
+}
+
+// forget ends the waits for names that are over.
+func (d *stages) forget(now capture.Instant) {
+	timeout, longest, n := d.timeout(), dnsPatience[len(dnsPatience)-1]+analyze.WindowLength, 0
+	for _, q := range d.asking {
+		x, ok := d.names[q.number]
+		if !ok {
+			continue
+		}
+		if x.service != nil {
+			if end := q.at.Add(timeout); end <= now {
+				x.move(max(end, x.since), now, stageIdle)
+				x.service = nil
+			} else {
+				x.count(now)
+			}
+			d.names[q.number] = x
+		}
+		if now.Sub(q.at) >= longest {
+			delete(d.names, q.number)
+			continue
+		}
+		d.asking[n] = q
+		n++
+	}
+	d.asking = d.asking[:n]
+}
