@@ -63,6 +63,7 @@ type Edge struct {
 	Why               Text // with the measured onsets
 
 	node, fromNode, toNode               *node
+	untried                              bool // the link has an experiment, of another effect
 	requires, through, experiment, known *condition
 	from, to                             *Rule
 	reported                             *reportedOnce // of the link
@@ -283,7 +284,7 @@ func (d *decoder) edges(s *Set, n *node) {
 		if t := i.get("through"); t != nil {
 			link.Through = d.str(t)
 		}
-		if x := i.get("experiment"); x != nil && d.fields(x, "when", "known", "en", "ko") {
+		if x := i.get("experiment"); x != nil && d.fields(x, "of", "when", "known", "en", "ko") {
 			link.Experiment = d.str(d.need(x, "when"))
 			if k := x.get("known"); k != nil {
 				link.Known = d.str(k)
@@ -296,11 +297,21 @@ func (d *decoder) edges(s *Set, n *node) {
 			}
 			link.Proof = d.both(&proof)
 		}
+		of := ""
+		if x := i.get("experiment"); x != nil && x.get("of") != nil {
+			of = d.str(x.get("of"))
+		}
 		froms, tos := d.either(d.need(i, "from")), d.either(d.need(i, "to"))
+		if of != "" && !slices.ContainsFunc(tos, func(to placed) bool { return to.Rule == of }) {
+			d.fail(i.errorf("the experiment is of %q, to which the edge does not lead", of))
+		}
 		for _, from := range froms {
 			for _, to := range tos {
 				e := link
 				e.From, e.To, e.fromNode, e.toNode = from.Selector, to.Selector, from.node, to.node
+				if e.untried = of != "" && to.Rule != of; e.untried {
+					e.Experiment, e.Known, e.Proof = "", "", Text{}
+				}
 				if slices.ContainsFunc(s.Edges, func(o *Edge) bool {
 					return o.From.equal(e.From) && o.To.equal(e.To) && o.Identity == e.Identity && o.Requires == e.Requires
 				}) {

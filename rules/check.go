@@ -122,7 +122,7 @@ func (d *decoder) checkEdges(s *Set) {
 		ours := from.ours() && to.ours()
 		e.requires = d.condition(e.node.get("requires"), ours, env)
 		e.through = d.condition(e.node.get("through"), ours, env)
-		if n := e.node.get("experiment"); n != nil && n.kind == mapping {
+		if n := e.node.get("experiment"); n != nil && n.kind == mapping && !e.untried {
 			e.experiment = d.condition(n.get("when"), ours, env)
 			e.known = d.condition(n.get("known"), ours, env)
 		}

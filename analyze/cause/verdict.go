@@ -62,12 +62,12 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 			if verdictOf(f) < verdictOf(best) {
 				best = f
 			}
+			if v.Stages == nil && s.ID == stagesStep {
+				v.Stages = f.Stages
+			}
 		}
 		v.Verdict = [...]analyze.Verdict{analyze.Confirmed, analyze.IsConsequence, analyze.Suspected}[verdictOf(best)]
 		v.Reason = best.Summary
-		if s.ID == stagesStep {
-			v.Stages = best.Stages
-		}
 		return v
 	}
 	if len(against) > 0 {
@@ -93,7 +93,7 @@ func (g *Graph) verdict(s *rules.Step, fs []*analyze.Finding, assessed map[strin
 		if !ok || !slices.Contains(r.Steps, s.ID) {
 			continue
 		}
-		if s.ID == stagesStep {
+		if a.Stages != nil {
 			v.Stages = a.Stages
 		}
 		switch {

@@ -289,16 +289,6 @@ func (s *stageService) answered(e *flow.Event) {
 	}
 }
 
-// answerEnd is when the answer on c, which began at since, ended: with the last byte of the server, or when the client closed, for the
-// server's FIN may come much later.
-func answerEnd(c *flow.Conn, since capture.Instant) capture.Instant {
-	end := c.LastData(flow.Server)
-	if fin := c.FinAt(flow.Client); fin > since {
-		return min(end, fin)
-	}
-	return end
-}
-
 // sent counts an answer that has ended.
 func (s *stageService) sent(c *flow.Conn) {
 	a, ok := s.sending[c.Ref()]
@@ -306,7 +296,7 @@ func (s *stageService) sent(c *flow.Conn) {
 		return
 	}
 	delete(s.sending, c.Ref())
-	end := answerEnd(c, a.since)
+	end := c.DataEnd(flow.Server)
 	if end > a.since {
 		s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
 	}
@@ -380,7 +370,7 @@ func (d *stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
 	}
 	until := at
 	if x.stage == stageTransfer && !x.stuck {
-		until = answerEnd(c, x.since)
+		until = c.DataEnd(flow.Server)
 	}
 	x.move(until, at, stageIdle)
 	delete(d.calls, c.Ref())
@@ -709,7 +699,7 @@ func (d *stages) judge(w *analyze.Window) {
 				s.sent(c)
 				continue
 			default:
-				end := max(a.since, answerEnd(c, a.since))
+				end := max(a.since, c.DataEnd(flow.Server))
 				s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
 				a.since = end
 			}
@@ -740,7 +730,7 @@ func (d *stages) judge(w *analyze.Window) {
 				x.service.wait(w.End, 1)
 			}
 		default:
-			x.count(answerEnd(c, x.since))
+			x.count(c.DataEnd(flow.Server))
 		}
 		d.calls[ref] = x
 	}
