@@ -412,6 +412,7 @@ func (b *builder) pictures(suffix string, root *analyze.Finding, after []*analyz
 		b.sizes(suffix, root),
 		b.strips(suffix, root, root.Onset),
 		b.lens(suffix, root, after),
+		b.stages(suffix, root, after),
 	}
 }
 

@@ -237,6 +237,7 @@ func (r *text) evidence(fs []*analyze.Finding) {
 		if f.Filter != "" {
 			r.entry(r.pick("  wireshark", "  필터"), dim, f.Filter, cyan)
 		}
+		r.stages(f.Stages)
 		for _, e := range f.Evidence {
 			r.entry("  "+r.offset(e.At.Sub(f.Onset)), dim, r.evidenceLine(e), plain)
 		}
