@@ -27,6 +27,8 @@ type network struct {
 	// rules is a file of a user's own thresholds, if there is one.
 	rules string
 	asked asked // if not nil, what the detectors assess
+	// causes, if there are any, link the findings.
+	causes analyze.Causes
 }
 
 const (
@@ -230,6 +232,9 @@ func (n *network) run(t *testing.T, ds []analyze.Detector, local string) *analyz
 	}
 	if n.asked != nil {
 		o.Causes = n.asked
+	}
+	if n.causes != nil {
+		o.Causes = n.causes
 	}
 	e, err := analyze.New(set, ds, o, func(*analyze.Finding) error { return nil })
 	if err != nil {

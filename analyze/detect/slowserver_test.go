@@ -162,7 +162,7 @@ func TestSlowServer(t *testing.T) {
 				}
 			}
 			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast)
-		}, check: features(func(f SlowServer) bool { return f.Stalled == 4 && f.Stage == "transfer" })},
+		}, check: features(func(f SlowServer) bool { return f.Stalled == 4 && f.Stage == "sending" })},
 		{name: "connections of a pool idle after answers of all lengths", local: app, make: func(n *network) {
 			for i := range 6 {
 				c, s := n.from(client), host(web)

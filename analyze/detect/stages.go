@@ -289,6 +289,16 @@ func (s *stageService) answered(e *flow.Event) {
 	}
 }
 
+// answerEnd is when the answer on c, which began at since, ended: with the last byte of the server, or when the client closed, for the
+// server's FIN may come much later.
+func answerEnd(c *flow.Conn, since capture.Instant) capture.Instant {
+	end := c.LastData(flow.Server)
+	if fin := c.FinAt(flow.Client); fin > since {
+		return min(end, fin)
+	}
+	return end
+}
+
 // sent counts an answer that has ended.
 func (s *stageService) sent(c *flow.Conn) {
 	a, ok := s.sending[c.Ref()]
@@ -296,7 +306,7 @@ func (s *stageService) sent(c *flow.Conn) {
 		return
 	}
 	delete(s.sending, c.Ref())
-	end := c.DataEnd(flow.Server)
+	end := answerEnd(c, a.since)
 	if end > a.since {
 		s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
 	}
@@ -370,7 +380,7 @@ func (d *stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
 	}
 	until := at
 	if x.stage == stageTransfer && !x.stuck {
-		until = c.DataEnd(flow.Server)
+		until = answerEnd(c, x.since)
 	}
 	x.move(until, at, stageIdle)
 	delete(d.calls, c.Ref())
@@ -699,7 +709,7 @@ func (d *stages) judge(w *analyze.Window) {
 				s.sent(c)
 				continue
 			default:
-				end := max(a.since, c.DataEnd(flow.Server))
+				end := max(a.since, answerEnd(c, a.since))
 				s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
 				a.since = end
 			}
@@ -729,8 +739,11 @@ func (d *stages) judge(w *analyze.Window) {
 				x.stuck = true
 				x.service.wait(w.End, 1)
 			}
+		case w.End.Sub(c.LastData(flow.Server)) >= analyze.WindowLength:
+			d.end(c, x, w.End)
+			continue
 		default:
-			x.count(c.DataEnd(flow.Server))
+			x.count(answerEnd(c, x.since))
 		}
 		d.calls[ref] = x
 	}

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/cause"
 	"jindan/capture"
+	"jindan/rules"
 )
 
 // site is a service whose clients ask again as soon as they are answered, simulated with the truth of each stage.
@@ -291,6 +293,50 @@ func TestStagesApart(t *testing.T) {
 	for _, x := range got[1].Stages {
 		if x.Peer != "" && x.Share > 0.05 {
 			t.Errorf("the service that calls nobody: %+v", x)
+		}
+	}
+}
+
+// TestStarvedBesideWell has two services on one host, of which one is starved by slow names and the other is well and calls somebody else:
+// the chain is about the one.
+func TestStarvedBesideWell(t *testing.T) {
+	n := new(network)
+	calm := site{n: n, rng: rand.New(rand.NewPCG(3, 1)), workers: 8, clients: 2, dns: 3 * ms, upstream: 5 * ms, own: [2]time.Duration{ms, 40 * ms}, to: 25 * sec, port: 8080}
+	starved := calm
+	starved.rng, starved.clients, starved.dns, starved.from, starved.to = rand.New(rand.NewPCG(3, 2)), 30, 2500*ms, 25*sec, 45*sec
+	calm.run()
+	starved.run()
+	every(ms, 45*sec, 50*ms, func(at time.Duration, _ int) {
+		n.call(at, "198.51.100.10", siteHost+":9090", 30*ms)
+		n.call(at+4*ms, siteHost, "203.0.113.99:80", 20*ms)
+	})
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.causes = cause.New(set)
+	d := n.run(t, All(), siteHost)
+	var slow, root *analyze.Finding
+	for _, f := range d.Findings {
+		if f.Severity != "info" && (f.Subject.Port == 9090 || f.Subject.Peer == "203.0.113.99") {
+			t.Errorf("of the service that is well: %s %+v, %s", f.Rule, f.Subject, f.Summary.En)
+		}
+		if f.Rule == "slow-server" && f.Subject.Port == 8080 {
+			slow = f
+		}
+		if f.Role == analyze.Root {
+			root = f
+		}
+	}
+	if slow == nil || slow.Role != analyze.Consequence || root == nil || root.Rule != "dns-delay" || len(d.Roots) != 1 {
+		t.Fatalf("slow service %+v, roots %v", slow, d.Roots)
+	}
+	if f := slow.Features.(SlowServer); f.Stage != analyze.StageDNS || f.StageShare < 0.7 || f.StagePeer != "203.0.113.53" {
+		t.Errorf("%+v", slow.Stages)
+	}
+	for _, s := range d.Steps {
+		if s.Step == "stage-by-stage" && (s.Stages == nil || s.Stages.Port != 8080) {
+			t.Errorf("%+v", s)
 		}
 	}
 }

@@ -52,7 +52,6 @@ type side struct {
 	finSeq  uint32 // sequence number after the FIN
 	shutSeq uint32 // what the other side had sent when this one shut its window
 	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
-	finLag  uint32 // ms from its last data to a FIN that came alone
 	maxLen  uint16 // largest payload of one packet that fits a frame
 	flags   uint16
 	window  uint16
@@ -262,11 +261,6 @@ func (c *Conn) Segments(s Side) uint32 { return c.side[s].dataPk }
 
 // LastData is when s last sent something new; 0: never.
 func (c *Conn) LastData(s Side) capture.Instant { return c.side[s].nextAt }
-
-// DataEnd is when the last new data of s was seen, to the millisecond if a FIN came after it. LastData counts the FIN, too.
-func (c *Conn) DataEnd(s Side) capture.Instant {
-	return c.side[s].nextAt.Add(-time.Duration(c.side[s].finLag) * time.Millisecond)
-}
 
 // FinAt is when s sent its FIN; 0: it has sent none.
 func (c *Conn) FinAt(s Side) capture.Instant {

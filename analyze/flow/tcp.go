@@ -122,14 +122,11 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		t.ev = Event{Kind: Probe, Conn: c, Side: s, At: at, Frame: p.Frame}
 		t.send(&t.ev)
 	}
-	last := d.nextAt
 	if (p.Len > 0 || p.Flags&capture.FIN != 0) && p.Flags&capture.SYN == 0 && !t.data(c, s, p, at, path) {
 		return
 	}
 	if p.Flags&capture.FIN != 0 {
-		if t.fin(c, s, p, at); p.Len == 0 && last != 0 && d.finAt == at && d.nextAt == at {
-			d.finLag = uint32(min(max(at.Sub(last).Milliseconds(), 0), math.MaxUint32))
-		}
+		t.fin(c, s, p, at)
 	}
 	if !c.closed && d.flags&r.flags&finSent != 0 && d.flags&r.flags&finAcked != 0 {
 		t.finish(c, at, true)
