@@ -9,29 +9,35 @@ type Stages struct {
 	Port  uint16          `json:"port"`
 	Since capture.Instant `json:"since,omitempty"` // the onset; 0: there is none, and all that was seen is before
 	// Requests are those that began; where they are 0, nothing is known of that time.
-	Requests Pair[int]     `json:"requests"`
-	Time     Pair[float64] `json:"time"`
-	Stages   []Stage       `json:"stages"`
+	Requests Counts  `json:"requests"`
+	Time     Times   `json:"time"`
+	Stages   []Stage `json:"stages"`
 	// Shared: calls that began while several services of the host had requests in work, and nothing told for which; they
 	// are in none of the stages but own work.
 	Shared int `json:"shared,omitempty"`
 }
 
-// Pair is a measure before the onset and since.
-type Pair[T any] struct {
-	Before T `json:"before"`
-	After  T `json:"after"`
+// Counts are a number before the onset and since.
+type Counts struct {
+	Before int `json:"before"`
+	After  int `json:"after"`
+}
+
+// Times are seconds before the onset and since.
+type Times struct {
+	Before float64 `json:"before"`
+	After  float64 `json:"after"`
 }
 
 // Stage is one place in which requests spend time.
 type Stage struct {
 	// Stage is arriving, accept, dns, connect, first-byte, transfer, own, sending or not-reading.
-	Stage string        `json:"stage"`
-	Peer  string        `json:"peer,omitempty"` // who is called; empty with a call's stage: all others together
-	Port  uint16        `json:"port,omitempty"`
-	Time  Pair[float64] `json:"time"`
+	Stage string `json:"stage"`
+	Peer  string `json:"peer,omitempty"` // who is called; empty with a call's stage: all others together
+	Port  uint16 `json:"port,omitempty"`
+	Time  Times  `json:"time"`
 	// Reached is how often the stage was entered.
-	Reached Pair[int] `json:"reached"`
+	Reached Counts `json:"reached"`
 	// Share is the part of the time that requests take more since the onset; of all their time where nothing is known of one
 	// of the two.
 	Share float64 `json:"share"`

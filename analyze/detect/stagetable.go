@@ -72,8 +72,8 @@ func (d *stages) busiest() *analyze.Stages {
 
 func (s *stageService) table(onset capture.Instant) *analyze.Stages {
 	s.since(onset)
-	sums := analyze.Pair[stageRow]{Before: s.before, After: s.after}
-	seconds := analyze.Pair[[]*stageRow]{}
+	sums := struct{ Before, After stageRow }{s.before, s.after}
+	var seconds struct{ Before, After []*stageRow }
 	for i := range s.rows {
 		r := &s.rows[i]
 		if onset != 0 && r.second >= second(onset) {
@@ -86,8 +86,8 @@ func (s *stageService) table(onset capture.Instant) *analyze.Stages {
 	}
 	t := &analyze.Stages{Host: s.key.Addr.String(), Port: s.key.Port, Since: onset, Shared: int(s.shared)}
 	before, after := s.parts(&sums.Before, seconds.Before), s.parts(&sums.After, seconds.After)
-	t.Requests = analyze.Pair[int]{Before: before.requests, After: after.requests}
-	t.Time = analyze.Pair[float64]{Before: before.all(), After: after.all()}
+	t.Requests = analyze.Counts{Before: before.requests, After: after.requests}
+	t.Time = analyze.Times{Before: before.all(), After: after.all()}
 	extra := 0.0
 	both := t.Requests.Before > 0 && t.Requests.After > 0
 	for i := range before.list {
@@ -95,7 +95,7 @@ func (s *stageService) table(onset capture.Instant) *analyze.Stages {
 		if b.time == 0 && a.time == 0 {
 			continue
 		}
-		x := analyze.Stage{Stage: b.stage, Time: analyze.Pair[float64]{Before: b.time, After: a.time}, Reached: analyze.Pair[int]{Before: b.reached, After: a.reached}}
+		x := analyze.Stage{Stage: b.stage, Time: analyze.Times{Before: b.time, After: a.time}, Reached: analyze.Counts{Before: b.reached, After: a.reached}}
 		if b.peer != nil {
 			x.Peer, x.Port = b.peer.Addr.String(), b.peer.Port
 		}
