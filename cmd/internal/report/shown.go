@@ -55,6 +55,18 @@ func shown(in Input, d *analyze.Diagnosis, v *view.View, m func(string) string) 
 	}
 	text := func(t analyze.Text) analyze.Text { return analyze.Text{En: m(t.En), Ko: m(t.Ko)} }
 
+	stages := func(t *analyze.Stages) *analyze.Stages {
+		if t == nil {
+			return nil
+		}
+		u := *t
+		u.Host, u.Stages = m(t.Host), slices.Clone(t.Stages)
+		for i := range u.Stages {
+			u.Stages[i].Peer = m(u.Stages[i].Peer)
+		}
+		return &u
+	}
+
 	in.Files = slices.Clone(in.Files)
 	for i := range in.Files {
 		in.Files[i].Name, in.Files[i].Damage = m(in.Files[i].Name), m(in.Files[i].Damage)
@@ -66,7 +78,7 @@ func shown(in Input, d *analyze.Diagnosis, v *view.View, m func(string) string) 
 	e.Coverage.Sources, e.Coverage.Locals, e.Coverage.Local = list(d.Coverage.Sources), list(d.Coverage.Locals), m(d.Coverage.Local)
 	e.Steps = slices.Clone(d.Steps)
 	for i := range e.Steps {
-		e.Steps[i].Reason = text(e.Steps[i].Reason)
+		e.Steps[i].Reason, e.Steps[i].Stages = text(e.Steps[i].Reason), stages(e.Steps[i].Stages)
 	}
 	e.Findings = make([]*analyze.Finding, len(d.Findings))
 	for i, f := range d.Findings {
@@ -83,7 +95,12 @@ func shown(in Input, d *analyze.Diagnosis, v *view.View, m func(string) string) 
 		for j := range g.Evidence {
 			g.Evidence[j].Flow, g.Evidence[j].Note = m(g.Evidence[j].Flow), m(g.Evidence[j].Note)
 		}
+		g.Stages = stages(f.Stages)
 		e.Findings[i] = &g
+	}
+	e.Incidents = slices.Clone(d.Incidents)
+	for i := range e.Incidents {
+		e.Incidents[i].Headline = text(d.Incidents[i].Headline)
 	}
 
 	w := *v

@@ -108,11 +108,15 @@ func TestPseudonym(t *testing.T) {
 	f.Subject.Peer = "db01"
 	f.Summary.En = "web01 (10.77.1.2, [2001:db8::7]:443, ::ffff:10.77.1.2, 02:42:ac:11:00:02) asks db01 and db01.example.internal, not db012; at 12:34:56 of 10.77.0.0/16."
 	f.Because = []string{"surge-0123456789ab"}
+	f.Incident = "incident-0123456789ab"
+	f.Stages = &analyze.Stages{Host: "10.77.1.2", Port: 80, Stages: []analyze.Stage{{Stage: analyze.StageDNS, Peer: "10.77.1.3", Port: 53}}}
 	rec, err := FindingRecord(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := DiagnosisRecord(aDiagnosis(), 1, "web01", "jindan/0.9.0")
+	verdict := aDiagnosis()
+	verdict.Steps[0].Stages = f.Stages
+	d, err := DiagnosisRecord(verdict, 1, "web01", "jindan/0.9.0")
 	if err != nil {
 		t.Fatal(err)
 	}

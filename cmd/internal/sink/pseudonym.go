@@ -177,6 +177,7 @@ func (p *Pseudonym) Record(r Record) (Record, error) {
 		p.ids(d.Chain)
 		for i := range d.Incidents {
 			x := &d.Incidents[i]
+			x.ID = p.id(x.ID)
 			p.ids(x.Roots)
 			p.ids(x.Chain)
 			p.ids(x.Also)
@@ -186,6 +187,7 @@ func (p *Pseudonym) Record(r Record) (Record, error) {
 		for i := range d.Steps {
 			p.ids(d.Steps[i].Findings)
 			d.Steps[i].Reason = p.both(d.Steps[i].Reason, nil, true)
+			p.stages(d.Steps[i].Stages)
 		}
 		d.Coverage.Local = p.address(d.Coverage.Local)
 		locals := make([]string, len(d.Coverage.Locals))
@@ -225,9 +227,19 @@ func names(candidates ...string) (out []string) {
 	return out
 }
 
+func (p *Pseudonym) stages(t *analyze.Stages) {
+	if t == nil {
+		return
+	}
+	t.Host = p.address(t.Host)
+	for i := range t.Stages {
+		t.Stages[i].Peer = p.address(t.Stages[i].Peer)
+	}
+}
+
 func (p *Pseudonym) finding(f *analyze.Finding) {
 	known := names(f.Host, f.Subject.Host, f.Subject.Peer)
-	f.ID = p.id(f.ID)
+	f.ID, f.Incident = p.id(f.ID), p.id(f.Incident)
 	p.ids(f.Because)
 	for i := range f.Links {
 		f.Links[i].ID = p.id(f.Links[i].ID)
@@ -240,6 +252,7 @@ func (p *Pseudonym) finding(f *analyze.Finding) {
 	for i := range f.Confidence.Tests {
 		f.Confidence.Tests[i] = p.text(f.Confidence.Tests[i], known, false)
 	}
+	p.stages(f.Stages)
 	f.Features = p.value(f.Features, known)
 	f.Title, f.Summary = p.both(f.Title, known, true), p.both(f.Summary, known, true)
 	for i := range f.Next {

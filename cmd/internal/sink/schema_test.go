@@ -115,6 +115,8 @@ func (g *generator) of(typ reflect.Type) map[string]any {
 		return map[string]any{"type": "integer", "minimum": 0}
 	case reflect.Float64:
 		return map[string]any{"type": "number"}
+	case reflect.Pointer:
+		return g.of(typ.Elem())
 	case reflect.Slice:
 		return map[string]any{"type": "array", "items": g.of(typ.Elem())}
 	case reflect.Map:
