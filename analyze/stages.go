@@ -8,7 +8,7 @@ type Stages struct {
 	Host  string          `json:"host"`
 	Port  uint16          `json:"port"`
 	Since capture.Instant `json:"since,omitempty"` // the onset; 0: there is none, and all that was seen is before
-	// Requests are those that began; where they are 0, nothing is known of that time.
+	// Requests are those that began, or as many as waited at a time if these are more; where they are 0, nothing is known of that time.
 	Requests Counts  `json:"requests"`
 	Time     Times   `json:"time"`
 	Stages   []Stage `json:"stages"`

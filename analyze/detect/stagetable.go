@@ -142,8 +142,11 @@ var callStageNames = [callStages]string{analyze.StageDNS, analyze.StageConnect, 
 
 // parts divides the time of r, of which seconds are known one by one.
 func (s *stageService) parts(r *stageRow, seconds []*stageRow) stageParts {
-	// Of a stop nobody asked in, those that wait are known all the same.
+	// In a stop nobody asks, and those that wait asked before: they are as many as wait at a time. None waits for longer than the time is.
 	p := stageParts{requests: int(max(r.requests, r.answered))}
+	for _, x := range seconds {
+		p.requests = max(p.requests, int((x.wait+time.Second-1)/time.Second))
+	}
 	if p.requests == 0 && r.wait > 0 {
 		p.requests = 1
 	}
