@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -68,93 +67,6 @@ type slowServer struct {
 	habit      habit
 	halted     halted
 	where      stages
-}
-
-type serverState struct {
-	kinds    kinds
-	series   series // bad: slow or given up; total: these and those answered in time
-	fast     ring[uint32]
-	fastCur  uint32
-	gaveUp   series
-	before   latencies
-	recent   timings
-	open     []openRequest                       // begun, and not yet known to be fast or slow
-	overdue  subjects[flow.Ref, overdueRequest]  // without an answer for slow_after
-	half     []leftBehind                        // left by clients that gave up
-	answers  []openAnswer                        // begun lately
-	paused   subjects[flow.Ref, capture.Instant] // answers that stand still, though the client has all that was sent
-	slow     ring[slowRequest]
-	holes    subjects[flow.Ref, capture.Instant]
-	stages   [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
-	stops    []stop
-	ended    stop            // the stop whose requests are being answered
-	lastAt   capture.Instant // newest answer
-	total    uint32          // answered, ever
-	bad      uint32          // not answered in time, ever, of whatever kind
-	left     uint32          // clients that gave up, whatever the kind
-	leftAt   capture.Instant // first of them
-	fared    capture.Instant // end of the stops after which requests were answered in time again
-	leftTo   capture.Instant // newest
-	unclosed uint32          // of these, connections that the server did not close either
-	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
-	greets   [2]greetings    // in time, and late
-	greeted  bool            // the newest slow request was a client that waits for a greeting
-}
-
-// greetings are clients that were greeted: how many, the first and the newest of them, and how long they waited at least and at most.
-type greetings struct {
-	n           int
-	first, last capture.Instant
-	least, most time.Duration
-}
-
-func (g *greetings) add(e *flow.Event) {
-	if g.n++; g.n == 1 {
-		g.first, g.least = e.At.Add(-e.Dur), e.Dur
-	}
-	g.last, g.least, g.most = e.At, min(g.least, e.Dur), max(g.most, e.Dur)
-}
-
-// openRequest is a request whose answer has not been waited for in vain yet.
-type openRequest struct {
-	ref      flow.Ref
-	at       capture.Instant
-	size     uint32 // its kind
-	bytes    uint32 // of the client so far, and the segments
-	segments uint32
-}
-
-type overdueRequest struct {
-	at     capture.Instant
-	size   uint32
-	usual  bool // its like are answered in time
-	gaveUp bool
-}
-
-type leftBehind struct {
-	ref flow.Ref
-	at  capture.Instant
-}
-
-type openAnswer struct {
-	ref  flow.Ref
-	at   capture.Instant
-	size uint32 // kind of the request
-	n    uint32 // requests of the connection
-}
-
-type slowRequest struct {
-	at     capture.Instant
-	ref    flow.Ref
-	client capture.Addr
-}
-
-// stop is a time in which a service answered nobody, although it owed answers on several connections.
-type stop struct {
-	since capture.Instant // newest answer before
-	from  capture.Instant // some request waits since
-	to    capture.Instant
-	flows int
 }
 
 const (
@@ -312,33 +224,6 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 	}
 }
 
-// stop notes a stop, or that it lasts.
-func (st *serverState) stop(s stop) {
-	if n := len(st.stops); n > 0 && st.stops[n-1].since == s.since {
-		x := &st.stops[n-1]
-		x.to, x.flows = max(x.to, s.to), max(x.flows, s.flows)
-		return
-	}
-	st.stops = appendBounded(st.stops, s, maxStops)
-}
-
-// late counts a request that is not answered although its like are.
-func (st *serverState) late(at capture.Instant, c *flow.Conn, size uint32) {
-	st.bad++
-	st.series.add(1, 1, at)
-	st.slow.add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
-	st.greeted = size == greetingKind
-}
-
-// time keeps how long a request took.
-func (st *serverState) time(at capture.Instant, wait time.Duration, slow bool) {
-	if st.series.locked || slow || len(st.recent.list) > 0 {
-		st.recent.add(at, wait)
-	} else {
-		st.before.add(wait)
-	}
-}
-
 // abandoned takes a client that closed before it got an answer. It gave up if it waited longer than
 // its like had to before; where nothing is known of them, longer than what no program calls a time-out.
 func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
@@ -384,22 +269,6 @@ func (d *slowServer) closed(st *serverState, c *flow.Conn, e *flow.Event) {
 	if o := st.overdue.peek(ref); o != nil && o.usual && !o.gaveUp && o.size == greetingKind {
 		st.unmet(c, o, e.At)
 	}
-}
-
-// unmet takes a client that left without having been greeted.
-func (st *serverState) unmet(c *flow.Conn, o *overdueRequest, now capture.Instant) {
-	o.gaveUp = true
-	st.gaveUp.add(1, 0, o.at)
-	st.time(o.at, min(now, c.Last).Sub(o.at), true)
-}
-
-// age is how long a request has waited: since its last byte, or since its first if the client goes on to send
-// small messages, which are other requests on the same connection.
-func (o *openRequest) age(c *flow.Conn, now capture.Instant) time.Duration {
-	if n := c.Segments(flow.Client) - o.segments; n > 0 && 2*(uint32(c.Bytes(flow.Client))-o.bytes) < n*c.MSS(flow.Client) {
-		return now.Sub(o.at)
-	}
-	return now.Sub(c.RequestLast())
 }
 
 // look finds the requests that have waited for too long by now, and forgets those that have been answered.
@@ -501,33 +370,6 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 	st.stages[2] += time.Duration(len(st.paused.keys)) * analyze.WindowLength
 }
 
-// stopped notes a stop that goes on: requests wait on several connections, and none has been answered since.
-func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
-	s := stop{since: st.lastAt, to: w.End}
-	for _, r := range st.overdue.keys {
-		if o := st.overdue.m[r]; o != nil && o.usual {
-			s.flows++
-			if s.from == 0 || o.at < s.from {
-				s.from = o.at
-			}
-		}
-	}
-	for _, r := range st.paused.keys {
-		if at := st.paused.m[r]; at != nil {
-			s.flows++
-			if s.from == 0 || *at < s.from {
-				s.from = *at
-			}
-		}
-	}
-	if s.from = max(s.from, st.lastAt); s.flows > 1 && w.End.Sub(s.from) >= slowAfter {
-		st.stop(s)
-	}
-	if n := len(st.stops); n > 0 && w.End.Sub(st.stops[n-1].to) >= stopPause {
-		st.stops = st.stops[:0]
-	}
-}
-
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.callers.judge(w)
 	d.where.judge(w)
@@ -601,153 +443,6 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		emit(x)
 		return true
 	})
-}
-
-// lastTry is the last time that anybody waited for an answer; now if somebody does.
-func (st *serverState) lastTry(now capture.Instant) capture.Instant {
-	if len(st.overdue.keys)+len(st.paused.keys)+len(st.open) > 0 {
-		return now
-	}
-	return max(st.series.lastTry(now), st.lastAt, st.leftTo)
-}
-
-// fares reports whether requests are answered in time again, of whatever stood still before.
-func (st *serverState) fares(w *analyze.Window) bool {
-	since := max(st.leftTo, st.greets[1].last)
-	if n := len(st.stops); n > 0 {
-		since = max(since, st.stops[n-1].to)
-	}
-	return w.End.Sub(since) >= over*analyze.WindowLength && st.lastAt > since && len(st.paused.keys) == 0 && (st.series.since.bad == 0 || st.series.over())
-}
-
-// stage takes the stage of a service's requests with most of the extra time.
-func (f *SlowServer) stage(t *analyze.Stages) {
-	if t == nil {
-		return
-	}
-	f.Stage, f.StageShare, f.QueueShare = "", 0, t.Queue()
-	if top, part := t.Top(); top != nil {
-		f.Stage, f.StageShare, f.StagePeer, f.StagePort = top.Stage, part, top.Peer, int(top.Port)
-	}
-}
-
-// measure compares the time since the onset with the time before.
-func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.Instant) {
-	s := &st.series
-	f = SlowServer{Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5), P95Before: st.before.quantile(0.95),
-		Slow: int(s.since.bad), GaveUp: int(st.gaveUp.since.bad), Left: int(st.left), Served: int(st.total), Unclosed: int(st.unclosed), Greeting: st.greeted}
-	onset = s.onset
-	// What came before it was over counts only together with what came since, and is no beginning.
-	latest := slices.IndexFunc(st.stops, func(x stop) bool { return x.from >= st.fared })
-	stops := st.stops
-	switch {
-	case latest < 0:
-		stops = nil
-	case length(stops[latest:]) >= w.Params.Duration("min_stopped"):
-		stops = stops[latest:] // they alone are trouble
-	}
-	for _, x := range stops {
-		f.Stops++
-		f.Stopped += x.to.Sub(x.from).Seconds()
-		f.StoppedFlows = max(f.StoppedFlows, x.flows)
-	}
-	if f.Stops > 0 && (s.since.bad == 0 || s.beforeSpan == 0) {
-		onset = st.stops[latest].from
-	}
-	if s.since.bad == 0 && f.Stops == 0 {
-		onset = st.leftAt
-	}
-	// Nobody waits on purpose before he says who he is; a time that is the same each time is a time-out.
-	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < stopPause {
-		f.LateGreetings, f.Greetings = late.n, late.n+st.greets[0].n
-		if onset == 0 {
-			onset, f.Greeting = late.first, true
-		}
-	}
-	recent := st.recent.since(onset)
-	oldest := w.End
-	stages := st.stages
-	for _, r := range st.overdue.keys {
-		o := st.overdue.m[r]
-		if o == nil || !o.usual || o.gaveUp {
-			continue
-		}
-		f.Unanswered++
-		recent = append(recent, w.End.Sub(o.at).Seconds())
-		stages[1] += w.End.Sub(o.at) // an unfinished request counts in the stage in which it stands
-		oldest = min(oldest, o.at)
-	}
-	f.Unanswered += f.GaveUp
-	if s.since.bad == 0 && f.Stops == 0 { // nothing is known of the usual: what the clients did must tell
-		f.Requests, f.GaveUp, f.Unanswered = int(st.left+st.total), int(st.left), int(st.left)
-	}
-	f.P50, f.P95 = quantile(recent, 0.5), quantile(recent, 0.95)
-	if f.P95Before > 0 {
-		f.Factor = f.P95 / f.P95Before
-	}
-	f.Flows, f.Clients = st.slowSince(onset)
-	f.Requests = max(f.Requests, f.Unanswered)
-	f.Answered = max(f.Requests-f.Unanswered, 0)
-	f.UnansweredShare = ratio(f.Unanswered, f.Requests)
-	if s.beforeSpan > 0 {
-		f.FastRateBefore = float64(s.before.total-s.before.bad) / s.beforeSpan
-	}
-	f.FastRate = float64(s.since.total-s.since.bad) / float64(max(s.windows(), 1))
-	var all time.Duration
-	most := 0
-	for i, d := range stages {
-		if all += d; d > stages[most] {
-			most = i
-		}
-	}
-	if all > 0 {
-		f.Stage = [...]string{"connect", "first-byte", "transfer"}[most]
-		f.StageShare = stages[most].Seconds() / all.Seconds()
-	}
-	return f, onset
-}
-
-// length is how long stops lasted, in all.
-func length(stops []stop) (d time.Duration) {
-	for _, x := range stops {
-		d += x.to.Sub(x.from)
-	}
-	return d
-}
-
-// calm forgets what is over: then the time before begins anew.
-func (st *serverState) calm(w *analyze.Window) {
-	if st.left > 0 && w.End.Sub(st.leftTo) >= stopPause {
-		st.left, st.unclosed, st.leftAt = 0, 0, 0
-	}
-	if st.series.since.bad == 0 && len(st.recent.list) > 0 {
-		for x := range st.recent.all {
-			st.before.add(x.d)
-		}
-		st.recent = timings{}
-	}
-}
-
-// served counts the open connections to k on which something was answered. It takes a walk through all.
-func served(w *analyze.Window, k capture.Endpoint) (n int) {
-	w.Flows.Live(func(c *flow.Conn) {
-		if c.Server == k && !c.Closed() && c.Answers() > 0 {
-			n++
-		}
-	})
-	return n
-}
-
-// slowSince counts the distinct connections and clients with slow requests not older than at.
-func (st *serverState) slowSince(at capture.Instant) (flows, clients int) {
-	conns := make(map[flow.Ref]struct{})
-	addrs := make(map[capture.Addr]struct{})
-	for r := range st.slow.all {
-		if r.at >= at {
-			conns[r.ref], addrs[r.client] = struct{}{}, struct{}{}
-		}
-	}
-	return len(conns), len(addrs)
 }
 
 // Assess describes the service with the largest share of requests that were not answered in time, with

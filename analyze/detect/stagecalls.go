@@ -1,0 +1,294 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// stageClaims are the calls to one server, by which services had requests in work when they began.
+type stageClaims struct {
+	alone [maxHostServices]uint32 // one service, no other
+	idle  uint32                  // none
+}
+
+// stageCall is a call under way.
+type stageCall struct {
+	service *stageService
+	slot    uint8
+	stage   callStage
+	stuck   bool            // an answer that has begun, and of which data has been missing for long: it is waited for
+	since   capture.Instant // up to here it is counted
+}
+
+// call takes what happens to a call of a host that serves.
+func (d *stages) call(e *flow.Event) {
+	c := e.Conn
+	switch e.Kind {
+	case flow.SynSent:
+		d.begin(c, stageCall{}, stageConnect, e.At)
+		return
+	case flow.Request:
+		x := d.calls[c.Ref()]
+		if x.service == nil || c.Requests() > 1 { // another request may have it now
+			d.end(c, x, e.At)
+			x = stageCall{}
+		}
+		d.begin(c, x, stageFirst, e.At)
+		return
+	}
+	x, ok := d.calls[c.Ref()]
+	if !ok {
+		return
+	}
+	switch e.Kind {
+	case flow.Established:
+		x.move(e.At, e.At, stageIdle)
+	case flow.Greeting:
+		slot := x.slot
+		x.service.spread(e.Since, e.At, func(r *stageRow, d time.Duration) { r.calls[slot][stageFirst].d += d })
+		x.service.row(second(e.At)).calls[slot][stageFirst].n++
+		x.move(e.At, e.At, stageTransfer)
+	case flow.Response:
+		x.move(e.At, e.At, stageTransfer)
+	case flow.Closed:
+		d.end(c, x, e.At)
+		return
+	}
+	d.calls[c.Ref()] = x
+}
+
+// end takes the end of a call.
+func (d *stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
+	if x.service == nil {
+		return
+	}
+	until := at
+	if x.stage == stageTransfer && !x.stuck {
+		until = answerEnd(c, x.since)
+	}
+	x.move(until, at, stageIdle)
+	delete(d.calls, c.Ref())
+}
+
+// begin lets a call enter a stage. If nobody knows yet for whom it is made, that is told first.
+func (d *stages) begin(c *flow.Conn, x stageCall, stage callStage, at capture.Instant) {
+	if x.service == nil {
+		if x.service = d.pick(c.Client.Addr, c.Server, at); x.service == nil {
+			return
+		}
+		if len(d.calls) >= maxStageCalls {
+			d.refused++
+			return
+		}
+		x.slot, x.stage = x.service.slot(c.Server), stageIdle
+	}
+	x.move(at, at, stage)
+	d.calls[c.Ref()] = x
+}
+
+// move counts the stage that a call is in until then, and lets it enter another.
+func (x *stageCall) move(until, at capture.Instant, to callStage) {
+	x.count(until)
+	s := x.service
+	waits := func(c callStage) bool { return c < stageTransfer }
+	if waits(x.stage) || x.stuck {
+		s.wait(at, -1)
+		x.stuck = false
+	}
+	if x.stage, x.since = to, at; to == stageIdle {
+		return
+	}
+	if waits(to) {
+		s.wait(at, 1)
+	}
+	s.row(second(at)).calls[x.slot][to].n++
+}
+
+// count counts the stage that a call is in up to then.
+func (x *stageCall) count(until capture.Instant) {
+	if x.stage == stageIdle || until <= x.since {
+		return
+	}
+	slot, stage := x.slot, x.stage
+	x.service.spread(x.since, until, func(r *stageRow, d time.Duration) { r.calls[slot][stage].d += d })
+	x.since = until
+}
+
+// wait notes that so many calls more wait for an answer.
+func (s *stageService) wait(at capture.Instant, n int32) {
+	s.advance(at)
+	s.calls = max(s.calls+n, 0)
+}
+
+// stageQuestion is a question for a name.
+type stageQuestion struct {
+	number uint64
+	at     capture.Instant
+}
+
+// name takes a question for a name. The A and the AAAA of one lookup are one wait; each try is one of its own, until it is answered or
+// the program's time-out ends: which of several programs that ask for the same name tries again cannot be told.
+func (d *stages) name(e *flow.Event) {
+	q := e.DNS
+	if e.Kind == flow.DNSAnswer {
+		if x, ok := d.names[q.Number]; ok {
+			if x.service != nil {
+				x.move(e.At, e.At, stageIdle)
+			}
+			delete(d.names, q.Number)
+		}
+		return
+	}
+	if _, ok := d.names[q.Number]; ok {
+		return // the same packet, or again under the same id
+	}
+	if l := d.lookups; l != nil && l.newest != nil && l.newest.group != nil {
+		g := l.newest.group
+		if g.types&(g.types-1) != 0 && e.At != g.asked && e.At.Sub(g.asked) <= askAtOnce {
+			return // beside the question of another type
+		}
+		g.asked = e.At
+	}
+	s := d.pick(q.Client.Addr, q.Server, e.At)
+	if s == nil {
+		return
+	}
+	if len(d.names) >= maxStageCalls || len(d.asking) >= 2*maxStageCalls {
+		d.refused++
+		return
+	}
+	x := stageCall{service: s, slot: s.slot(q.Server), stage: stageIdle}
+	x.move(e.At, e.At, stageDNS)
+	d.names[q.Number] = x
+	for i, t := range dnsPatience {
+		// Beside it, what chance gives.
+		d.again[i] += d.waitedAt(e.At.Add(-t)) - d.waitedAt(e.At.Add(-t*9/10))
+	}
+	d.asking = append(d.asking, stageQuestion{q.Number, e.At})
+}
+
+// waitedAt is 1 if a question without an answer was asked then, give or take what a busy host is late by.
+func (d *stages) waitedAt(at capture.Instant) int {
+	const late = 10 * time.Millisecond
+	i, _ := slices.BinarySearchFunc(d.asking, at.Add(-late), func(q stageQuestion, at capture.Instant) int { return cmp.Compare(q.at, at) })
+	for ; i < len(d.asking) && d.asking[i].at <= at.Add(late); i++ {
+		if _, ok := d.names[d.asking[i].number]; ok {
+			return 1
+		}
+	}
+	return 0
+}
+
+// timeout is for how long the programs of this input wait for an answer that does not come.
+func (d *stages) timeout() time.Duration {
+	best := len(dnsPatience) - 1 // resolv.conf(5)
+	for i := range d.again {
+		if d.again[i] > d.again[best] {
+			best = i
+		}
+	}
+	return dnsPatience[best]
+}
+
+// slot is the place of a server among those that s calls.
+func (s *stageService) slot(k capture.Endpoint) uint8 {
+	for i := range s.callees[:s.known] {
+		if s.callees[i] == k {
+			return uint8(i)
+		}
+	}
+	if s.known == maxStageCallees-1 {
+		return maxStageCallees - 1
+	}
+	s.callees[s.known] = k
+	s.known++
+	return uint8(s.known - 1)
+}
+
+// knownAlone is how long a service must have been in work alone, without a call to a server, to be taken for one that does not
+// call it: some requests at least have been served in that time.
+const knownAlone = 100 * time.Millisecond
+
+// pick tells for which service of a host a call to k is made that begins now; nil: for none, or nobody can tell. Where one has requests
+// in work it is that one. Of several it is the one that calls k most often, for the time in which it is alone in work; one that never does then
+// is none. Where all have been in work together at all times nothing tells them apart.
+func (d *stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant) *stageService {
+	h := d.hosts.peek(d.hostOf(from))
+	if h == nil {
+		return nil
+	}
+	claims := h.callees.get(k)
+	if claims == nil {
+		return nil
+	}
+	h.advance(at)
+	var best *stageService
+	most, n, open := -1.0, 0, 0
+	for _, s := range h.services {
+		if s == nil || s.waiting == 0 || s.key == k {
+			continue
+		}
+		n++
+		rate := 0.0
+		if s.alone > 0 {
+			rate = float64(claims.alone[s.index]) / s.alone.Seconds()
+		}
+		if rate == 0 && s.alone >= knownAlone {
+			if best == nil {
+				best = s
+			}
+			continue
+		}
+		open++
+		if rate > most {
+			best, most = s, rate
+		}
+	}
+	switch {
+	case n == 0:
+		claims.idle++
+	case n == 1:
+		claims.alone[best.index]++
+		return best
+	case open == 1 || most > 0:
+		return best
+	}
+	for _, s := range h.services {
+		if s != nil && s.waiting > 0 && s.key != k {
+			s.shared++
+		}
+	}
+	return nil
+}
+
+// forget ends the waits for names that are over.
+func (d *stages) forget(now capture.Instant) {
+	timeout, longest, n := d.timeout(), dnsPatience[len(dnsPatience)-1]+analyze.WindowLength, 0
+	for _, q := range d.asking {
+		x, ok := d.names[q.number]
+		if !ok {
+			continue
+		}
+		if x.service != nil {
+			if end := q.at.Add(timeout); end <= now {
+				x.move(max(end, x.since), now, stageIdle)
+				x.service = nil
+			} else {
+				x.count(now)
+			}
+			d.names[q.number] = x
+		}
+		if now.Sub(q.at) >= longest {
+			delete(d.names, q.number)
+			continue
+		}
+		d.asking[n] = q
+		n++
+	}
+	d.asking = d.asking[:n]
+}
