@@ -96,8 +96,9 @@ func TestThresholdsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var read strings.Builder
-	for _, pattern := range []string{"*.go", "../../rules/causes.yaml"} {
+	words := regexp.MustCompile(`[a-z][a-z0-9_]*`)
+	everywhere := make(map[string]bool)
+	read := func(pattern string, names *regexp.Regexp) {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(pattern, err)
@@ -110,14 +111,13 @@ func TestThresholdsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			read.Write(src)
+			for _, name := range names.FindAllString(string(src), -1) {
+				everywhere[strings.Trim(name, `"`)] = true
+			}
 		}
 	}
-	words := regexp.MustCompile(`[a-z][a-z0-9_]*`)
-	everywhere := make(map[string]bool)
-	for _, w := range words.FindAllString(read.String(), -1) {
-		everywhere[w] = true
-	}
+	read("*.go", regexp.MustCompile(`"[a-z][a-z0-9_]*"`))
+	read("../../rules/causes.yaml", words)
 	declaration := regexp.MustCompile(`(?m)^  [a-z][a-z0-9_]*: +\{value.*$`)
 	for _, r := range set.Rules {
 		src, err := os.ReadFile(filepath.Join("../../rules", r.File))
