@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -81,7 +81,7 @@ func TestPacketsUnseen(t *testing.T) {
 		if v.Verdict != analyze.NotAssessable || v.Reason.En != want+was.Reason.En || !strings.HasPrefix(v.Reason.Ko, since+"부터") {
 			t.Errorf("%s: %+v, want %q", step, v, want)
 		}
-		if fmt.Sprint(back[step]) != fmt.Sprint(was) {
+		if !reflect.DeepEqual(back[step], was) {
 			t.Errorf("%s again: %+v, before %+v", step, back[step], was)
 		}
 	}

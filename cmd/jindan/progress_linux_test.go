@@ -73,6 +73,7 @@ func faultyAgent(t *testing.T, cfg *config.Config, out io.Writer, do func(n int)
 	}
 	w := &watch{sources: []capture.Source{new(ticking)}, host: host.NewSource(host.Options{Netns: netns.None()}),
 		handle: netns.None(), share: divide(cfg, 1)}
+	w.states = newStates(w)
 	t.Cleanup(func() { _ = w.host.Close() })
 	n := new(int)
 	w.renew = func() (err error) {
