@@ -50,7 +50,7 @@ func (d *stages) isHere(k capture.Endpoint, x *analyze.Stage) bool {
 	return err == nil && (ip.IsLoopback() || d.hostOf(capture.AddrFrom(ip)) == d.hostOf(k.Addr))
 }
 
-// busiest is the table of the service whose requests took most time.
+// busiest is the table of the service whose requests took most time. To ask for it changes nothing.
 func (d *stages) busiest() *analyze.Stages {
 	var most *stageService
 	var wait time.Duration
@@ -67,7 +67,8 @@ func (d *stages) busiest() *analyze.Stages {
 	if most == nil {
 		return nil
 	}
-	return most.table(0)
+	asked := *most // table notes the onset
+	return asked.table(0)
 }
 
 func (s *stageService) table(onset capture.Instant) *analyze.Stages {
