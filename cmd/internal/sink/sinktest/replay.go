@@ -2,8 +2,8 @@ package sinktest
 
 import (
 	"context"
+	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -25,8 +25,14 @@ const (
 // Cases are the captures of all recorded cases.
 func Cases(t testing.TB) []string {
 	t.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../../../../fixtures/*/packets.pcap*"))
+	root, err := os.Getwd() // a test runs in the folder of its package
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil || root == filepath.Dir(root) {
+			break
+		}
+		root = filepath.Dir(root)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "fixtures/*/packets.pcap*"))
 	if err != nil || len(files) < 10 {
 		t.Fatalf("no fixtures: %v %v", files, err)
 	}
