@@ -174,21 +174,25 @@ func replays(ctx context.Context, set *rules.Set, dir, file string) (bool, error
 	if err != nil {
 		return false, err
 	}
+	got, err := replay(ctx, set, dir)
+	return bytes.Equal(got, want), err
+}
+
+// replay is what an agent writes, from its recording.
+func replay(ctx context.Context, set *rules.Set, dir string) ([]byte, error) {
 	in, err := openInput([]string{dir})
 	defer in.close()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	var got bytes.Buffer
-	records := report.NewRecords(&got, false)
+	var out bytes.Buffer
+	records := report.NewRecords(&out, false)
 	d, inErr, err := diagnose(ctx, in, set, nil, records.Finding)
 	if err = errors.Join(err, inErr); err != nil {
-		return false, err
+		return nil, err
 	}
-	if err := records.Diagnosis(d); err != nil {
-		return false, err
-	}
-	return bytes.Equal(got.Bytes(), want), nil
+	err = records.Diagnosis(d)
+	return out.Bytes(), err
 }
 
 // drillRecord is the outcome of one run, the record of -o ndjson.

@@ -51,6 +51,7 @@ Exit status: 1 if a diagnosis is wrong, 2 if a site could not be run.`,
 	_ = c.MarkFlagDirname("keep")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "first `number` from which a site is drawn")
 	c.Flags().IntVar(&f.runs, "runs", 1, "draw `N` sites")
+	c.Flags().BoolVar(&f.agent, "agent", false, "run the agent on the server too, and judge every root that it names")
 	c.Flags().IntVar(&f.jobs, "jobs", 1, "run `N` at a time")
 	c.Flags().StringVarP(&f.output, "output", "o", "text", "`format`: text, markdown (the tables) or ndjson (a record a site)")
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own")
@@ -173,14 +174,26 @@ func (a *app) site(ctx context.Context, set *rules.Set, seed uint64, f sitesFlag
 		defer func() { _ = os.RemoveAll(temporary) }()
 		dir = temporary
 	}
+	agent := ""
+	if f.agent {
+		if agent, err = selfPath(); err != nil {
+			return lab.NewSiteRecord(d, err)
+		}
+	}
 	for again := 0; ; again++ {
-		truth, err := lab.Run(ctx, d.Scenario(), lab.Options{Keep: dir, Seed: seed,
+		truth, err := lab.Run(ctx, d.Scenario(), lab.Options{Keep: dir, Seed: seed, Agent: agent,
 			Log: func(format string, args ...any) { a.log.Debug().Msgf(format, args...) }})
 		if err == nil && truth.Disturbed != "" {
 			err = fmt.Errorf("it proves nothing: %s", truth.Disturbed)
 		}
 		if err == nil {
-			return judgeSite(ctx, set, d, truth, dir, nil)
+			r := judgeSite(ctx, set, d, truth, dir, nil)
+			if f.agent && r.Error == "" {
+				if err := r.JudgeLive(truth, filepath.Join(dir, lab.AgentFile)); err != nil {
+					r.Error = oneLine(err)
+				}
+			}
+			return r
 		}
 		_ = os.RemoveAll(dir)
 		if ctx.Err() != nil || again > 0 {
@@ -198,7 +211,26 @@ func (a *app) siteAgain(ctx context.Context, set *rules.Set, dir string) lab.Sit
 	if err != nil {
 		return lab.SiteRecord{Name: filepath.Base(dir), Error: oneLine(err)}
 	}
-	return judgeSite(ctx, set, d, truth, dir, nil)
+	r := judgeSite(ctx, set, d, truth, dir, nil)
+	if _, err := os.Stat(filepath.Join(dir, lab.RecordingName)); err == nil && r.Error == "" {
+		if err := judgeLiveAgain(ctx, set, &r, truth, dir); err != nil {
+			r.Error = oneLine(err)
+		}
+	}
+	return r
+}
+
+// judgeLiveAgain judges what the agent would say today, from its recording.
+func judgeLiveAgain(ctx context.Context, set *rules.Set, r *lab.SiteRecord, truth *lab.Truth, dir string) error {
+	b, err := replay(ctx, set, filepath.Join(dir, lab.RecordingName))
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "replay.ndjson")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		return err
+	}
+	return errors.Join(r.JudgeLive(truth, file), os.Remove(file))
 }
 
 // keptSite reads a site that was kept, with the truth as it is judged today.
@@ -319,6 +351,9 @@ func (a *app) tellSite(r lab.SiteRecord, output string, n, of int) {
 		msg = "WRONG: " + strings.Join(r.Wrong, "; ")
 	}
 	a.log.Info().Msgf("%d of %d: %s: %s", n, of, r.Name, msg)
+	if l := r.Live; l != nil && (!l.First || len(l.Wrong) > 0) {
+		a.log.Warn().Msgf("%s, live: named %s; %s", r.Name, cmp.Or(strings.Join(l.Named, "; then "), "nothing"), strings.Join(l.Wrong, "; "))
+	}
 }
 
 // writeAccuracy prints how often the diagnosis was right, and how it was wrong.
@@ -361,6 +396,10 @@ func writeAccuracy(w io.Writer, markdown bool, s lab.Accuracy) {
 		t := part.Total
 		fmt.Fprintf(w, "Right root %d of %d; false alarms in %d of %d quiet runs; true cause ruled out in %d; wrong root named in %d\n\n",
 			t.Found, t.Runs, part.Alarms, part.QuietRuns, t.RuledOut, t.WrongRoot)
+		if l := part.Live; l.Runs+l.Quiet > 0 {
+			fmt.Fprintf(w, "Live agent: right root %d of %d, never another one in %d; a root named in %d of %d quiet runs\n\n",
+				l.Found, l.Runs, l.First, l.Alarms, l.Quiet)
+		}
 	}
 }
 
