@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"math"
 	"slices"
 
 	"jindan/capture"
@@ -21,7 +22,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 	}
 	assessed := e.assess()
 	e.table.Close()
-	e.link(clearOf(assessed))
+	e.link(clearOf(assessed), math.MaxInt64)
 	for _, f := range e.findings {
 		if f.State == Resolved && f.told == roleKey(f) {
 			continue // its end was told

@@ -37,8 +37,9 @@ const (
 // Causes ranks findings: package cause implements it.
 type Causes interface {
 	// Link sets Role, Because, Links, Confidence and Incident of every finding; l says which addresses belong to one host, cleared
-	// whether a rule was assessed and is ruled out.
-	Link(fs []*Finding, l Local, cleared func(rule string) bool)
+	// whether a rule was assessed and is ruled out. What could be a root and began less than RootAfter before at may be pending; at the
+	// end of the input, at is math.MaxInt64.
+	Link(fs []*Finding, l Local, cleared func(rule string) bool, at capture.Instant)
 	// Diagnose gives a verdict on each step of the catalogue.
 	Diagnose(fs []*Finding, assessed map[string]Assessed) *Diagnosis
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"time"
 
 	"jindan/capture"
 )
@@ -43,7 +44,14 @@ const (
 	Root        Role = "root"
 	Consequence Role = "consequence"
 	Independent Role = "independent"
+	// Pending: nothing explains it yet, but what might has not had the time to show. It becomes a root or a consequence within RootAfter.
+	Pending Role = "pending"
 )
+
+// RootAfter is how long after its first affected event a finding that others might explain is called a root, if nothing has explained it by
+// then. A query that nobody answers shows after one time-out, 5 s (resolv.conf(5)), a SYN that nobody answers has been sent four times after
+// 7 s (RFC 6298 §5.5); the windows of a second in which both are judged come on top.
+const RootAfter = 9 * time.Second
 
 // Text is a sentence in the two languages that operators read.
 type Text struct {
@@ -170,9 +178,10 @@ type Finding struct {
 	LastSeen   capture.Instant `json:"last_seen"`       // last window in which it held
 	Ended      Ended           `json:"ended,omitempty"` // of a finding that is resolved
 	Role       Role            `json:"role"`
-	Incident   string          `json:"incident,omitempty"` // id of the incident that it belongs to; none: information
-	Because    []string        `json:"because"`            // ids of the findings that caused this one
-	Links      []Link          `json:"links"`              // how, one for each of them
+	Incident   string          `json:"incident,omitempty"`   // id of the incident that it belongs to; none: information
+	Because    []string        `json:"because"`              // ids of the findings that caused this one
+	Links      []Link          `json:"links"`                // how, one for each of them
+	MayFollow  []string        `json:"may_follow,omitempty"` // of a pending one: the rules that might yet explain it
 	Confidence Confidence      `json:"confidence"`
 	Features   any             `json:"features"`
 	Stages     *Stages         `json:"stages,omitempty"` // of a service: where the time of its requests goes

@@ -76,7 +76,7 @@ func Incidents(fs []*Finding) []Incident {
 			add(&x.Roots, f.ID)
 			add(&x.Chain, f.ID)
 			heads[f.Incident] = append(heads[f.Incident], f)
-		case Independent:
+		case Independent, Pending:
 			add(&x.Also, f.ID)
 		}
 	}

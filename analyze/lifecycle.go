@@ -222,8 +222,11 @@ func (e *Engine) settle() {
 	}
 	e.order = keep
 	e.retire()
+	if slices.ContainsFunc(e.findings, func(f *Finding) bool { return f.Role == Pending && e.w.End.Sub(f.Onset) >= RootAfter }) {
+		e.linked = false
+	}
 	if !e.linked {
-		e.link(e.cleared)
+		e.link(e.cleared, e.w.End)
 		for _, f := range e.findings {
 			if !f.settled {
 				e.tell(f)
@@ -235,7 +238,7 @@ func (e *Engine) settle() {
 }
 
 // link ranks the findings whose incidents are not long over: what ended then has the role that it had.
-func (e *Engine) link(cleared func(rule string) bool) {
+func (e *Engine) link(cleared func(rule string) bool, at capture.Instant) {
 	if e.o.Causes == nil {
 		return
 	}
@@ -245,7 +248,7 @@ func (e *Engine) link(cleared func(rule string) bool) {
 			live = append(live, f)
 		}
 	}
-	e.o.Causes.Link(live, e.w.Local, cleared)
+	e.o.Causes.Link(live, e.w.Local, cleared, at)
 }
 
 // tell writes a record if there is news of f.

@@ -73,6 +73,7 @@ type node struct {
 	parents []parent        // in the order of their findings
 	effects int             // that more than order and the host join to this
 	all     int             // effects, those of its effects included
+	named   bool            // it was called a root before
 }
 
 // parent is a finding that explains another.
@@ -118,6 +119,7 @@ func (c *concerned) since(onset capture.Instant) []int {
 // linking is the work of one call of Link.
 type linking struct {
 	*Graph
+	now     capture.Instant
 	nodes   []node
 	concern map[at]*concerned
 	present map[string]bool // rules that have findings
@@ -132,8 +134,8 @@ type linking struct {
 
 // Link sets Role, Because, Links, Confidence and Incident of every finding. l says which addresses belong to one host, cleared
 // whether a rule was assessed and is ruled out; nil: none is.
-func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule string) bool) {
-	w := &linking{Graph: g, nodes: make([]node, len(fs)), concern: make(map[at]*concerned), present: make(map[string]bool),
+func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule string) bool, now capture.Instant) {
+	w := &linking{Graph: g, now: now, nodes: make([]node, len(fs)), concern: make(map[at]*concerned), present: make(map[string]bool),
 		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs)), parts: make(parts, len(fs)), ended: make(map[string][]*analyze.Finding)}
 	for i, f := range fs {
 		w.parts[i] = i
@@ -141,7 +143,7 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 			w.ended[f.ID] = append(w.ended[f.ID], f)
 		}
 		n := &w.nodes[i]
-		*n = node{f: f, party: rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)}, place: placeOf(f.Subject, l)}
+		*n = node{f: f, named: f.Role == analyze.Root, party: rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)}, place: placeOf(f.Subject, l)}
 		r := g.set.Rule(f.Rule)
 		n.class, n.begins = n.party.Class(r), f.Onset
 		if !n.party.HasPast(r) {
@@ -170,6 +172,7 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 	}
 	w.roles()
 	w.group()
+	w.wait()
 	for i := range w.nodes {
 		w.nodes[i].conclude(w.nodes, direct(w.nodes, i))
 	}
@@ -225,6 +228,23 @@ func (w *linking) roles() {
 				n.f.Role = analyze.Independent
 				w.parts.join(i, roots[h][at])
 				break
+			}
+		}
+	}
+}
+
+// wait makes roots pending that links lead to, while what these lead from may not have shown yet. What was once called a root stays one.
+func (w *linking) wait() {
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		n.f.MayFollow = nil
+		if n.f.Role != analyze.Root || n.named || w.now.Sub(n.f.Onset) >= analyze.RootAfter {
+			continue
+		}
+		for _, e := range w.to[n.f.Rule] {
+			if e.Follows(&n.party) && !slices.Contains(n.f.MayFollow, e.From.Rule) {
+				n.f.Role = analyze.Pending
+				n.f.MayFollow = append(n.f.MayFollow, e.From.Rule)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package cause_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,13 +76,13 @@ func TestLink(t *testing.T) {
 			[]string{"capture-quality:independent", "pool-exhausted:root"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			g.Link(tc.fs, analyze.Local{}, nil)
+			g.Link(tc.fs, analyze.Local{}, nil, math.MaxInt64)
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 			shuffled := slices.Clone(tc.fs)
 			slices.Reverse(shuffled)
-			g.Link(shuffled, analyze.Local{}, nil)
+			g.Link(shuffled, analyze.Local{}, nil, math.MaxInt64)
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("in reverse order: got %v, want %v", got, tc.want)
 			}
@@ -149,7 +150,7 @@ func TestUnseen(t *testing.T) {
 			nil, "pool-exhausted", "size-dependent-loss", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			g.Link(tc.fs, analyze.Local{}, tc.clear)
+			g.Link(tc.fs, analyze.Local{}, tc.clear, math.MaxInt64)
 			switch l := link(tc.fs, tc.effect, tc.cause); {
 			case (l != nil) != (tc.through != nil):
 				t.Errorf("%s because of %s: %v", tc.effect, tc.cause, l)
@@ -168,12 +169,12 @@ func TestConfidence(t *testing.T) {
 	}
 	slow := finding("dns-delay", 0, resolver, detect.DNSDelay{})
 	served := finding("slow-server", time.Second, service, detect.SlowServer{Class: "served"})
-	cause.New(set).Link([]*analyze.Finding{slow, served}, analyze.Local{}, nil)
+	cause.New(set).Link([]*analyze.Finding{slow, served}, analyze.Local{}, nil, math.MaxInt64)
 	if served.Role != analyze.Consequence || served.Confidence.Level != "low" || slow.Confidence.Level != "medium" {
 		t.Errorf("the same host: %s %s of a root %s", served.Role, served.Confidence.Level, slow.Confidence.Level)
 	}
 	pool := finding("pool-exhausted", time.Second, service, detect.PoolExhausted{OutboundKind: "dns", OutboundPeer: resolver.Peer, OutboundShare: 1})
-	cause.New(set).Link([]*analyze.Finding{slow, pool}, analyze.Local{}, nil)
+	cause.New(set).Link([]*analyze.Finding{slow, pool}, analyze.Local{}, nil, math.MaxInt64)
 	if pool.Role != analyze.Consequence || pool.Confidence.Level != "high" || slow.Confidence.Level != "high" {
 		t.Errorf("with the experiment: %s %s of a root %s", pool.Role, pool.Confidence.Level, slow.Confidence.Level)
 	}
@@ -206,7 +207,7 @@ func TestSigns(t *testing.T) {
 			[]string{"close-wait:root", "dns-delay:root", "slow-server:consequence"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cause.New(set).Link(tc.fs, analyze.Local{}, nil)
+			cause.New(set).Link(tc.fs, analyze.Local{}, nil, math.MaxInt64)
 			if got := roles(tc.fs); !slices.Equal(got, tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
@@ -232,7 +233,7 @@ func TestManyEnded(t *testing.T) {
 	for _, f := range fs[earlier:] {
 		f.LastSeen = f.Onset.Add(time.Minute)
 	}
-	cause.New(set).Link(fs, analyze.Local{}, nil)
+	cause.New(set).Link(fs, analyze.Local{}, nil, math.MaxInt64)
 	if f := fs[earlier+1]; f.Role != analyze.Consequence || len(f.Because) != 1 || f.Because[0] != fs[earlier].ID {
 		t.Errorf("%s because of %v, want %s", f.Role, f.Because, fs[earlier].ID)
 	}
@@ -287,7 +288,7 @@ func BenchmarkLink(b *testing.B) {
 				}[i%6])
 			}
 			for b.Loop() {
-				g.Link(fs, analyze.Local{}, nil)
+				g.Link(fs, analyze.Local{}, nil, math.MaxInt64)
 			}
 		})
 	}
@@ -311,5 +312,39 @@ func TestOneDirectionRulesNothingOut(t *testing.T) {
 				t.Errorf("reason %q", s.Reason.En)
 			}
 		}
+	}
+}
+
+// What something else may still explain is no root until that has had the time to show: a root that is named is not replaced.
+func TestPending(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := cause.New(set)
+	served := finding("slow-server", 0, service, detect.SlowServer{Class: "served"})
+	names := finding("dns-unanswered", 0, resolver, detect.DNSUnanswered{})
+	surge := finding("surge", 0, stranger, detect.Surge{})
+	link := func(after time.Duration, fs ...*analyze.Finding) { g.Link(fs, analyze.Local{}, nil, t0.Add(after)) }
+
+	link(2*time.Second, served, surge)
+	if served.Role != analyze.Pending || !slices.Contains(served.MayFollow, names.Rule) {
+		t.Errorf("after 2 s a slow service is %s, may follow %v", served.Role, served.MayFollow)
+	}
+	if surge.Role != analyze.Root {
+		t.Errorf("what nothing leads to is %s", surge.Role)
+	}
+	link(7*time.Second, served, names)
+	if served.Role != analyze.Consequence || len(served.MayFollow) > 0 {
+		t.Errorf("once its cause has shown it is %s, may follow %v", served.Role, served.MayFollow)
+	}
+	served.Role = ""
+	link(analyze.RootAfter, served)
+	if served.Role != analyze.Root {
+		t.Errorf("if nothing has shown it is %s", served.Role)
+	}
+	link(analyze.RootAfter/2, served)
+	if served.Role != analyze.Root {
+		t.Errorf("a root that was named becomes %s", served.Role)
 	}
 }

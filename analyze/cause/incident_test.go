@@ -1,6 +1,7 @@
 package cause_test
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func TestIncidents(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for range 2 { // again, and the other way round
-				cause.New(set).Link(tc.fs, analyze.Local{}, nil)
+				cause.New(set).Link(tc.fs, analyze.Local{}, nil, math.MaxInt64)
 				names := map[int]string{}
 				for i, f := range tc.fs {
 					if f.Incident == "" || names[tc.want[i]] != "" && names[tc.want[i]] != f.Incident {
@@ -88,12 +89,12 @@ func TestHealed(t *testing.T) {
 	slow := finding("dns-delay", 0, resolver, detect.DNSDelay{Baseline: 1})
 	slow.LastSeen, slow.Detected, slow.State = t0.Add(20*time.Second), slow.Onset, analyze.Resolved
 	earlier, again := served(time.Second, 19*time.Second, analyze.Resolved), served(30*time.Second, 40*time.Second, analyze.Open)
-	cause.New(set).Link([]*analyze.Finding{slow, earlier, again}, analyze.Local{}, nil)
+	cause.New(set).Link([]*analyze.Finding{slow, earlier, again}, analyze.Local{}, nil, math.MaxInt64)
 	if earlier.Role != analyze.Consequence || again.Role != analyze.Root || earlier.Incident == again.Incident {
 		t.Errorf("%s in %s, then %s in %s", earlier.Role, earlier.Incident, again.Role, again.Incident)
 	}
 	again.Incident = ""
-	cause.New(set).Link([]*analyze.Finding{slow, again}, analyze.Local{}, nil)
+	cause.New(set).Link([]*analyze.Finding{slow, again}, analyze.Local{}, nil, math.MaxInt64)
 	if again.Role != analyze.Consequence {
 		t.Errorf("10 s after the end of a cause, and never before: %s", again.Role)
 	}
@@ -116,7 +117,7 @@ func TestIncidentKeepsItsName(t *testing.T) {
 		if i > 0 {
 			fs = append(fs, f)
 		}
-		g.Link(fs, analyze.Local{}, nil)
+		g.Link(fs, analyze.Local{}, nil, math.MaxInt64)
 		if f.Incident != analyze.IncidentID(pool) {
 			t.Errorf("with %s: %s, not %s", f.Rule, f.Incident, analyze.IncidentID(pool))
 		}

@@ -208,7 +208,7 @@ func join(ts []analyze.Text) (t analyze.Text) {
 }
 
 func summary(fs []*analyze.Finding) analyze.Text {
-	var roots []analyze.Text
+	var roots, pending []analyze.Text
 	n := 0
 	for _, f := range fs {
 		switch f.Role {
@@ -216,7 +216,13 @@ func summary(fs []*analyze.Finding) analyze.Text {
 			roots = append(roots, f.Summary)
 		case analyze.Consequence:
 			n++
+		case analyze.Pending:
+			pending = append(pending, f.Summary)
 		}
+	}
+	if len(roots) == 0 && len(pending) > 0 {
+		t := join(pending)
+		return analyze.Text{En: "Cause open: " + t.En, Ko: "원인 확인 중: " + t.Ko}
 	}
 	if len(roots) == 0 {
 		return analyze.Text{En: "Nothing wrong was found in what this input shows.", Ko: "이 입력에서 볼 수 있는 범위에서는 이상이 없습니다."}

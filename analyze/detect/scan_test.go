@@ -183,7 +183,7 @@ func (n *network) all(t *testing.T, local string) []*analyze.Finding {
 // asked is a Causes that keeps what detectors assess.
 type asked map[string]analyze.Assessed
 
-func (a asked) Link([]*analyze.Finding, analyze.Local, func(string) bool) {}
+func (a asked) Link([]*analyze.Finding, analyze.Local, func(string) bool, capture.Instant) {}
 
 func (a asked) Diagnose(_ []*analyze.Finding, assessed map[string]analyze.Assessed) *analyze.Diagnosis {
 	maps.Copy(a, assessed)

@@ -382,12 +382,16 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 		what = "UPDATE"
 	}
 	lang := report.Lang(ag.app.lang)
+	role := string(f.Role)
+	if f.Role == analyze.Pending {
+		role = "cause open"
+	}
 	at := f.Time.Time().Local().Format("15:04:05")
 	ns := ""
 	if w.ns != "" {
 		ns = " [" + w.ns + "]"
 	}
-	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, f.Role, report.Clean(lang.Text(f.Title)), report.Clean(f.Subject.String()))
+	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, role, report.Clean(lang.Text(f.Title)), report.Clean(f.Subject.String()))
 	if what == "RESOLVED" {
 		fmt.Fprintf(&b, "%18s%s\n", "", ended(lang, f))
 	}

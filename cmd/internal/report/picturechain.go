@@ -73,6 +73,8 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 			class, role = "bad", analyze.Text{En: "ROOT", Ko: "근본 원인"}
 		case analyze.Independent:
 			role = analyze.Text{En: "by itself", Ko: "독립"}
+		case analyze.Pending:
+			role = analyze.Text{En: "cause open", Ko: "원인 확인 중"}
 		}
 		p.Text("strong", "start", svg.Normal, 0, y(i)+1, labels, f.Title)
 		p.Text("muted", "start", svg.Small, 0, y(i)+15, labels, b.place(f.Subject))

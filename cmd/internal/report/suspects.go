@@ -250,6 +250,8 @@ func (r *text) role(f *analyze.Finding) string {
 		return r.pick("cause", "원인")
 	case analyze.Consequence:
 		return r.pick("consequence", "결과")
+	case analyze.Pending:
+		return r.pick("cause open", "원인 확인 중")
 	}
 	return r.pick("by itself", "독립")
 }

@@ -73,7 +73,7 @@ func comments(t *testing.T, dirs ...string) map[string]string {
 var words = map[string][]any{
 	"analyze.State":             {analyze.Open, analyze.Update, analyze.Resolved},
 	"analyze.Ended":             {analyze.EndedWell, analyze.EndedUnasked},
-	"analyze.Role":              {analyze.Root, analyze.Consequence, analyze.Independent},
+	"analyze.Role":              {analyze.Root, analyze.Consequence, analyze.Independent, analyze.Pending},
 	"analyze.Verdict":           {analyze.Confirmed, analyze.IsConsequence, analyze.Suspected, analyze.RuledOut, analyze.NotAssessable},
 	"analyze.Finding.Severity":  {"info", "warn", "error"},
 	"analyze.Incident.Severity": {"info", "warn", "error"},

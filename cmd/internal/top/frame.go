@@ -337,6 +337,9 @@ func (f *Frame) incident(s *State) (out []line) {
 	if root.Role == analyze.Root {
 		word = f.pick("CAUSE", "원인")
 	}
+	if root.Role == analyze.Pending {
+		word = f.pick("CAUSE OPEN", "원인 확인 중")
+	}
 	out = append(out, line{style, sign + word + "  " + f.text(root.Title)})
 	out = f.wrap(out, f.pick("what", "무엇이"), plain, f.text(root.Summary), 3)
 	out = f.wrap(out, f.pick("where", "어디서"), plain, f.place(root), 1)
@@ -346,6 +349,9 @@ func (f *Frame) incident(s *State) (out []line) {
 		if x.Role == analyze.Consequence {
 			after++
 		}
+	}
+	if len(root.MayFollow) > 0 {
+		out = f.wrap(out, f.pick("may be", "후보"), plain, f.pick("itself, or what follows from ", "그 자체, 또는 다음의 결과: ")+strings.Join(root.MayFollow, ", "), 2)
 	}
 	out = f.wrap(out, f.pick("effects", "결과"), plain, fmt.Sprintf(f.pick("%d findings follow from it, %d stand by themselves", "뒤따른 발견 %d건, 별도 %d건"), after, len(fs)-1-after), 1)
 	out = append(out, line{})
@@ -358,7 +364,7 @@ func (f *Frame) incident(s *State) (out []line) {
 		if i == f.Selected {
 			mark = ">"
 		}
-		role := map[analyze.Role]string{analyze.Root: f.pick("root", "원인"), analyze.Consequence: f.pick("effect", "결과")}[x.Role]
+		role := map[analyze.Role]string{analyze.Root: f.pick("root", "원인"), analyze.Consequence: f.pick("effect", "결과"), analyze.Pending: f.pick("open", "확인 중")}[x.Role]
 		out = append(out, line{style, fmt.Sprintf("%s%s %s %s %s  %s", mark, sign, fit(f.offset(x.Onset.Sub(root.Onset)), 9), fit(role, 7), fit(f.text(x.Title), 28), f.place(x))})
 	}
 	return out
