@@ -159,6 +159,18 @@ func TestAbnormalTermination(t *testing.T) {
 			n.tcp(21*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q+1, 24)
 			n.tcp(21*sec+ms, x.c, x.s, capture.RST, x.q+1, 0, 0)
 		}},
+		{name: "clients that reset once they have read an answer that took 12 s", make: func(n *network) {
+			for i := range 30 {
+				at := time.Duration(i) * 500 * ms
+				x := n.talk(at, "203.0.113.1", srv)
+				n.tcp(at+ms, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 300)
+				n.tcp(at+2*ms, x.s, x.c, capture.ACK, x.a, x.q+300, 0)
+				n.tcp(at+12*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q+300, 900)
+				n.tcp(at+12*sec+ms, x.c, x.s, capture.ACK, x.q+300, x.a+900, 0)
+				n.tcp(at+12*sec+2*ms, x.s, x.c, capture.ACK|capture.FIN, x.a+900, x.q+300, 0)
+				n.tcp(at+12*sec+3*ms, x.c, x.s, capture.RST|capture.ACK, x.q+300, x.a+901, 0)
+			}
+		}},
 		{name: "an address that moves to another host: eight of sixteen connections", want: "error service 198.51.100.2 443", onset: 20*sec + ms, make: func(n *network) {
 			for i := range 8 {
 				d := time.Duration(i) * 5 * ms

@@ -634,6 +634,9 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
 		return ResetComplete
 	case s == Client && c.reqAt != 0 && c.idleEnd == at && c.reqAt <= at.Add(-c.idleFor):
 		return ResetAbort // all this time it has waited for its answer: it gives up
+	case s == Client && c.reqLast != 0 && c.idleEnd < at && c.reqLast <= c.idleEnd.Add(-c.idleFor) && r.nextAt >= c.idleEnd &&
+		d.flags&ackKnown != 0 && !before(d.acked+1, r.next):
+		return ResetComplete // it has taken the answer, or the FIN, that ended the silence
 	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho && !t.repeating(c, s.Other(), c.idleEnd):
 		return ResetIdle
 	case c.side[0].bytes+c.side[1].bytes == 0:
