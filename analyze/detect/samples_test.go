@@ -81,6 +81,18 @@ func TestCloseWaitSockets(t *testing.T) {
 				}
 			}},
 		{name: "three for ever", make: fill(3, 500, 1)},
+		{name: "answers that the network does not take", make: func(n *network) {
+			fill(40, 500, 1)(n)
+			for i := range n.obs {
+				if t := n.obs[i].Sample.Sockets; t != nil {
+					for j := range t.Sockets {
+						if s := &t.Sockets[j]; s.State == capture.CloseWait {
+							s.SendQ = 9000
+						}
+					}
+				}
+			}
+		}},
 		{name: "short ones", make: func(n *network) {
 			every(0, 60*sec, sec, func(at time.Duration, i int) {
 				list := waits(40, server, 500, 301)

@@ -32,12 +32,14 @@ type waitingSocket struct {
 	peer  capture.Endpoint
 	inode uint32
 	recvQ uint32
+	sendQ uint32
 	table uint32 // in which it was last seen
 }
 
 // socketWaits are those of one listener, or of the calls to one server.
 type socketWaits struct {
 	list  []*waitingSocket // scratch
+	all   int              // sockets in this state, those of list included
 	ended int              // sockets that left the state
 	since capture.Instant  // there are some without a pause since
 	open  int              // sockets of the subject in the newest full table
@@ -90,7 +92,7 @@ func (d *waitingSockets) sample(at capture.Instant, t *capture.SocketTable) {
 			}
 			w.since, w.peer = at, s.Remote
 		}
-		w.inode, w.recvQ, w.table = s.Inode, s.RecvQ, d.tables
+		w.inode, w.recvQ, w.sendQ, w.table = s.Inode, s.RecvQ, s.SendQ, d.tables
 	}
 	if t.Interrupted {
 		return // those that are missing may be there
@@ -116,19 +118,23 @@ func (d *waitingSockets) speaks(now capture.Instant) bool {
 	return d.at != 0 && now.Sub(d.at) <= 3*analyze.WindowLength
 }
 
-// judge groups the sockets by subject.
+// judge groups the sockets by subject, but for those whose peer has not acknowledged all that was sent: these wait for the network, not
+// for their program.
 func (d *waitingSockets) judge() {
 	d.states.each(func(_ closeKey, st *socketWaits) bool {
-		st.list = st.list[:0]
+		st.list, st.all = st.list[:0], 0
 		return true
 	})
 	d.sockets.each(func(_ uint64, w *waitingSocket) bool {
-		w.state.list = append(w.state.list, w)
+		w.state.all++
+		if w.sendQ == 0 {
+			w.state.list = append(w.state.list, w)
+		}
 		return true
 	})
 	d.states.each(func(_ closeKey, st *socketWaits) bool {
 		if len(st.list) == 0 {
-			return false
+			return st.all > 0
 		}
 		slices.SortFunc(st.list, func(a, b *waitingSocket) int {
 			return cmp.Or(cmp.Compare(a.since, b.since), a.peer.Compare(b.peer))
