@@ -146,6 +146,9 @@ func TestUnseen(t *testing.T) {
 			nil, "pool-exhausted", "size-dependent-loss", nil},
 		{"loss on the way from an upstream is one, unseen", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, path.Peer)},
 			nil, "pool-exhausted", "size-dependent-loss", []string{"slow-server[called], not seen"}},
+		{"what stands between was seen later only", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, path.Peer),
+			finding("slow-server", 15*time.Second, upstream, detect.SlowServer{Class: "called", Baseline: 9})},
+			nil, "pool-exhausted", "size-dependent-loss", []string{"slow-server[called], not seen"}},
 		{"but not the one for which the workers wait", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, "198.51.100.99")},
 			nil, "pool-exhausted", "size-dependent-loss", nil},
 	} {

@@ -126,7 +126,8 @@ func (w *linking) isClear(rule string) bool {
 	return is
 }
 
-// seen reports whether what s picks was found at b, from where e leads to p: then it is a cause itself, or none.
+// seen reports whether what s picks was found at b, from where e leads to p, in time: then it is a cause itself, or none. What was found
+// later says nothing of the time before it, when it may have been there below its threshold.
 func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place, onset capture.Instant) bool {
 	if !w.present[s.Rule] {
 		return false
@@ -134,6 +135,9 @@ func (w *linking) seen(s rules.Selector, e *rules.Edge, b, p *place, onset captu
 	for _, list := range w.candidates(e, p, onset) {
 		for _, j := range list[:min(len(list), maxTried)] {
 			m := &w.nodes[j]
+			if m.begins > onset.Add(e.Slack) {
+				break // in the order of their beginnings
+			}
 			if e.Is(&m.party) && (b.called() == m.place.called()) && shared(e.Identity, &m.place, p) {
 				return true
 			}
