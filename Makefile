@@ -134,10 +134,11 @@ accuracy: deps build ## draw RUNS sites and faults from SEED on, run them (root)
 	$(JINDAN) drill sites --seed $(SEED) --runs $(RUNS) --jobs $(JOBS) $(if $(KEEP),--keep $(KEEP))
 
 .PHONY: bench
-bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets; BENCH_TSHARK_PACKETS=N shortens tshark
+bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets, and of several capture points; BENCH_TSHARK_PACKETS=N shortens tshark
 	$(GOBUILD) -o bin/bench ./fixtures/bench
 	bin/bench capture -o .bench/bench.pcap
 	bin/bench compare -jindan $(JINDAN) $(if $(BENCH_TSHARK_PACKETS),-tshark-packets $(BENCH_TSHARK_PACKETS)) .bench/bench.pcap && rc=0 || rc=$$?; \
+	bin/bench points -jindan $(JINDAN) .bench/bench.pcap || rc=$$?; \
 	bin/bench worst -jindan $(JINDAN) .bench/base.pcap || rc=$$?; \
 	JINDAN_BENCH_CAPTURE=$(CURDIR)/.bench/base.pcap go test -run '^$$' -bench . -benchmem $(BENCHES); exit $$rc
 
