@@ -45,6 +45,7 @@ type Segment struct {
 	Since     float64 `json:"delay_since"`
 	Doubled   int     `json:"doubled"`
 	Overtaken int     `json:"overtaken"`
+	OddIn     int     `json:"odd_in"`
 	Needless  int     `json:"needless"`
 	Copies    int     `json:"copies"`
 	Peers     int     `json:"peers"`
@@ -140,6 +141,7 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 		f.Timed, f.Median, f.P99, f.Bound, f.Usual, f.Since = t.N(), t.Median, t.P99, t.Bound, t.MedianBefore, t.MedianSince
 		f.Rose = f.Since - f.Usual
 	}
+	f.OddIn = int(e.OddIn)
 	dir := e.Way
 	to := &r.At[e.To]
 	f.Missed = to.MissedOf(dir)

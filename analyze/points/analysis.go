@@ -165,8 +165,11 @@ func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u
 		u.extra = ack // see rejected
 	}
 	u.dsack = acks && p.Opts&capture.OptSACK != 0 && int32(p.SACK[0][0]-p.Ack) < 0 // RFC 2883 §4
-	if no := a.place(c, id, dir, pt, u, at); u.kind == reset {
-		c.reset[dir] = no
+	if no := a.place(c, id, dir, pt, u, at); u.kind == reset && !slices.Contains(c.resets[dir], no) {
+		if len(c.resets[dir]) == maxResets {
+			c.resets[dir] = slices.Delete(c.resets[dir], 0, 1)
+		}
+		c.resets[dir] = append(c.resets[dir], no)
 	}
 	if acks {
 		r := 1 - dir
@@ -186,6 +189,9 @@ const (
 	// joinedOver is how much longer than a full segment one may be for want of an option: 40 bytes of them (RFC 9293 §3.1).
 	joinedOver = 40
 )
+
+// maxResets is how many RSTs of a direction of a connection are remembered.
+const maxResets = 16
 
 // answers times how long a request waits for its answer at a point.
 func (a *Analysis) answers(c *conv, dir, pt int, at capture.Instant) {

@@ -39,7 +39,7 @@ type conv struct {
 	sackAt      [2]capture.Instant // the receiver last told that something of the direction is missing
 	unit        [2]uint32          // bytes of a full segment
 	chain       [2]uint32          // the newest record
-	reset       [2]uint32          // the record of the last RST
+	resets      [2][]uint32        // the records of the last RSTs
 	dsack       [2]uint32          // acknowledgements that say that data came twice
 	twice       [2]uint32          // data that came to the last point twice
 	twins       [2]uint32          // data that only the last point shows twice
@@ -97,6 +97,9 @@ func (a *Analysis) lookup(pt int, p *capture.Packet, at capture.Instant) (c *con
 		}
 		c = a.convs[r.conv]
 	}
+	if opens { // each one that is sent again, too: the first may not have come so far as where addresses are translated
+		a.openings.put(p, r.conv, at)
+	}
 	a.cached, a.cachedKey = r, k
 	if swapped != r.flip {
 		dir = 1
@@ -126,11 +129,9 @@ func (a *Analysis) begin(k flowKey, swapped bool, p *capture.Packet, opens bool,
 	answers := p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0 && !opens ||
 		p.Flags&capture.SYN == 0 && p.Src.Port < p.Dst.Port // services have the lower ports (RFC 6335 §6)
 	r := flowRef{flip: swapped != answers}
-	var opening uint64
 	if opens {
-		opening = mix(uint64(p.Seq)<<32|uint64(p.TSVal), uint64(p.MSS)<<16|uint64(p.WScale)<<8|uint64(p.Opts)) | 1
-		if o, ok := a.openings.get(opening, at); ok {
-			if c := a.convs[o]; c != nil && c.ends[0] != p.Src || c != nil && c.ends[1] != p.Dst {
+		if o, ok := a.openings.get(p, at); ok {
+			if c := a.convs[o]; c != nil && (c.ends[0] != p.Src || c.ends[1] != p.Dst) {
 				r.conv = o
 				c.keys = append(c.keys, k)
 				c.translated = true
@@ -139,7 +140,7 @@ func (a *Analysis) begin(k flowKey, swapped bool, p *capture.Packet, opens bool,
 			}
 		}
 	}
-	if len(a.flows) >= maxConvs {
+	if len(a.convs)-len(a.free) >= maxConvs {
 		a.report.Refused++
 		return r, false
 	}
@@ -156,36 +157,40 @@ func (a *Analysis) begin(k flowKey, swapped bool, p *capture.Packet, opens bool,
 		a.convs = append(a.convs, c)
 	}
 	a.flows[k] = r
-	if opens {
-		a.openings.put(opening, r.conv, at)
-	}
 	return r, true
 }
 
-// openings remembers the SYNs of the last two spans of horizon.
+// openings remembers the SYNs of the last two spans of horizon by the sequence number that each begins with. A device that translates addresses
+// leaves it, and may change or remove options; a time stamp that is left must be the same.
 type openings struct {
-	now, old map[uint64]uint32
+	now, old map[uint32]opening
 	since    capture.Instant
+}
+
+type opening struct {
+	conv  uint32
+	stamp uint32 // 0: none
 }
 
 func (o *openings) roll(at capture.Instant) {
 	if o.now == nil || at.Sub(o.since) > horizon {
-		o.now, o.old, o.since = make(map[uint64]uint32), o.now, at
+		o.now, o.old, o.since = make(map[uint32]opening), o.now, at
 	}
 }
 
-func (o *openings) get(h uint64, at capture.Instant) (uint32, bool) {
+func (o *openings) get(p *capture.Packet, at capture.Instant) (conv uint32, ok bool) {
 	o.roll(at)
-	c, ok := o.now[h]
+	x, ok := o.now[p.Seq]
 	if !ok {
-		c, ok = o.old[h]
+		x, ok = o.old[p.Seq]
 	}
-	return c, ok
+	return x.conv, ok && (x.stamp == p.TSVal || x.stamp == 0 || p.TSVal == 0)
 }
 
-func (o *openings) put(h uint64, c uint32, at capture.Instant) {
-	o.roll(at)
-	o.now[h] = c
+func (o *openings) put(p *capture.Packet, conv uint32, at capture.Instant) {
+	if o.roll(at); len(o.now) < maxConvs {
+		o.now[p.Seq] = opening{conv, p.TSVal}
+	}
 }
 
 // rel is a sequence number of a direction counted from the beginning of the connection, or, if that was not seen, from where the first

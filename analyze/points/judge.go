@@ -55,7 +55,12 @@ func (a *Analysis) judge(c *conv, r *record) {
 	blurred := r.id == 0 && r.kind == bare || !plain
 	acked := r.kind == data && r.marks&old == 0 && c.hasAcked[r.dir] && int32(r.seq+r.n-c.acked[r.dir]) <= 0
 	reached := last
-	if last < len(way)-1 && acked && r.marks&(repeated|vague) == 0 {
+	switch {
+	case last == len(way)-1:
+		if r.marks&repeated != 0 {
+			a.spares(c, a.tail)
+		}
+	case acked && r.marks&(repeated|vague|spare) == 0:
 		reached = len(way) - 1 // the receiver has it: the captures behind missed it
 	}
 	begins := 0
@@ -99,7 +104,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	case a.rejected(c, r, way[reached], way[reached+1]):
 		e.Rejected++
 		e.series.add(r.at, 0)
-	case r.marks&repeated != 0 || acked: // what looks just like it came instead
+	case r.marks&repeated != 0 || acked && r.marks&spare == 0: // what looks just like it came instead
 		e.Lost[b]++
 		pair.Lost++
 		c.lost[r.dir]++
@@ -132,20 +137,24 @@ func (e *Edge) enter(c *conv, r *record) *Pair {
 // rejected reports whether what went on from one point and did not reach the next was answered by a reset that was made between them: it
 // was not lost, but refused by a device.
 func (a *Analysis) rejected(c *conv, r *record, from, to uint8) bool {
-	no := c.reset[1-r.dir]
-	if !a.live(no) {
-		return false
+	for _, no := range c.resets[1-r.dir] {
+		if !a.live(no) {
+			continue
+		}
+		x := a.rec(no)
+		if x.mask>>from&1 == 0 || x.mask>>to&1 != 0 {
+			continue
+		}
+		took := x.when(int(from)).Sub(r.at)
+		if r.mask>>from&1 != 0 {
+			took = x.when(int(from)).Sub(r.when(int(from)))
+		}
+		// RFC 9293 §3.10.7.1: the reset bears the number that the segment acknowledged.
+		if took >= 0 && took < rejection && (r.kind != data || r.flags&capture.ACK == 0 || x.seq == r.extra) {
+			return true
+		}
 	}
-	x := a.rec(no)
-	if x.mask>>from&1 == 0 || x.mask>>to&1 != 0 {
-		return false
-	}
-	took := x.when(int(from)).Sub(r.at)
-	if r.mask>>from&1 != 0 {
-		took = x.when(int(from)).Sub(r.when(int(from)))
-	}
-	// RFC 9293 §3.10.7.1: the reset bears the number that the segment acknowledged.
-	return took >= 0 && took < rejection && (r.kind != data || r.flags&capture.ACK == 0 || x.seq == r.extra)
+	return false
 }
 
 // passed notes that a segment went from one point of its way to the next.
@@ -167,9 +176,13 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	if (r.odd>>p^r.odd>>q)&1 != 0 {
 		e.Changed.ECN++
 	}
+	double := func(p uint8) bool { return int(r.again(int(p))) >= max(1, a.report.Points[p].Holds) }
 	switch {
-	case r.twice>>q&1 == 0:
-	case r.twice>>p&1 != 0:
+	case r.again(int(q)) == 0:
+	case a.report.Points[q].Holds > 1 && double(q) && !double(p):
+		e.Doubled++ // q shows it more often than it shows the others
+		e.odd(r.at)
+	case r.again(int(p)) != 0:
 		if r.kind == data && i+2 == len(way) {
 			c.twice[r.dir]++
 		}
@@ -182,7 +195,7 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 		doubled := false
 		for _, behind := range way[i+2:] {
 			if r.mask>>behind&1 != 0 {
-				if doubled = r.twice>>behind&1 != 0; !doubled {
+				if doubled = r.again(int(behind)) != 0; !doubled {
 					break
 				}
 			}
@@ -360,6 +373,7 @@ func (a *Analysis) twins(c *conv, way []uint8) {
 		e.Doubled += uint64(k)
 		e.Copies -= min(e.Copies, uint64(k))
 		e.odd(c.first)
+		e.odd(c.last)
 	}
 }
 
@@ -442,11 +456,12 @@ func (a *Analysis) vain(from, to uint8, v *vain, refused bool) {
 	}
 }
 
-// odd notes when the first packet was overtaken or doubled.
+// odd notes when the first packet was overtaken or doubled, and the last one.
 func (e *Edge) odd(at capture.Instant) {
 	if e.OddAt == 0 || at < e.OddAt {
 		e.OddAt = at
 	}
+	e.OddEnd = max(e.OddEnd, at)
 }
 
 // resets notes resets that were made on an edge.

@@ -15,10 +15,10 @@ type record struct {
 	seq, n       uint32 // from the beginning of the connection; SYN and FIN count
 	stamp, extra uint32
 	off          [MaxPoints]int32 // µs after at
+	copies       uint16           // how many times points show it again: two bits each
 	size         uint16           // bytes of the IP packet, 65,535 for more
 	id           uint16           // IP identification
 	mask         uint8            // points that show it
-	twice        uint8            // points that show it twice
 	late         uint8            // points that show it behind what was sent after it
 	odd          uint8            // points that show it with other flags
 	flags        uint8
@@ -44,6 +44,7 @@ const (
 	old                        // it was acknowledged before it was sent
 	vague                      // another one looks just like it
 	joined                     // a part of a packet that holds several segments
+	spare                      // what it bears came when it was sent before: that it was acknowledged says nothing of this one
 	twin                       // the point that shows it first has just shown one like it
 )
 
@@ -56,6 +57,7 @@ type unit struct {
 	kind                 kind
 	joined, dsack        bool // dsack: it says that something came twice
 	twin                 bool // the point has just shown one like it
+	vague                bool // it has shown one like it, and nothing tells which of them another point shows
 }
 
 func (a *Analysis) rec(no uint32) *record { return &a.recs[no&uint32(len(a.recs)-1)] }
@@ -129,6 +131,9 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 			if u.twin {
 				r.marks |= twin
 			}
+			if u.vague {
+				r.marks |= vague
+			}
 			r.size = uint16(min(u.size, 0xffff))
 			if no = a.append(r); r.kind == data {
 				a.sent(c, no)
@@ -156,7 +161,7 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 				r.odd |= 1 << pt
 			}
 		} else if copied {
-			r.twice |= 1 << pt
+			r.copies += min(1, mostCopies-r.again(pt)) << (2 * pt)
 			a.report.At[pt].Copies++
 		}
 		if r.kind == data && !copied {
@@ -169,7 +174,7 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 		}
 		u.seq += r.n
 		u.id++
-		u.twin = false
+		u.twin, u.vague = false, false
 		several, u.joined = true, true
 		if int32(end-u.seq) <= 0 {
 			return no
@@ -207,7 +212,7 @@ func (a *Analysis) divide(no, n uint32) {
 func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Instant) (no uint32, copied bool) {
 	none := a.tail - 1
 	best, other, past := none, none, none
-	alike := 0
+	alike, shown := 0, 0
 	for no := *a.bucket(id, dir, u); a.live(no); {
 		r := a.rec(no)
 		if r.conv == id && r.seq == u.seq && int(r.dir) == dir && r.kind == u.kind && r.stamp == u.stamp &&
@@ -215,23 +220,34 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 			same := r.id == u.id || u.joined || r.marks&joined != 0 || c.loose
 			switch {
 			case same && r.mask>>pt&1 == 0:
-				// Packets pass in order: of several that look the same the oldest that the point has not shown, unless it has shown what
-				// was sent later. Then that one is lost, and this is it sent again.
+				alike++
+				// Of several that look the same it is one of the same length, and that most other points show. Packets pass in order: of those it is the oldest that
+				// the point has not shown, unless it has shown what was sent later. Then that one is lost, and this is it sent again.
+				n := bits.OnesCount8(r.mask)
+				if r.n == u.n {
+					n += MaxPoints
+				}
+				if n != shown {
+					if n < shown {
+						break
+					}
+					shown, best, past = n, none, none
+				}
 				switch last := c.newest[dir][pt]; {
 				case !a.live(last) || int32(no-last) > 0:
 					best = no
 				case past == none:
 					past = no // the newest of those
 				}
-				alike++
-			case same && at.Sub(r.when(pt)) < copyGap && a.again(r, pt):
-				if best == none {
+			case same && at.Sub(r.when(pt)) < copyGap && a.copied(r, pt):
+				if best == none || int(r.again(pt)) < a.report.Points[pt].Holds-1 {
 					return no, true
 				}
 			case same:
 				alike++
 				if u.id == 0 || c.loose {
-					r.marks |= vague // nothing tells which of them another point shows
+					r.marks |= vague
+					u.vague = true
 				}
 				u.twin = u.twin || at.Sub(r.when(pt)) < copyGap && (u.kind != data || c.sackAt[dir] <= r.when(pt))
 			case r.mask>>pt&1 == 0:
@@ -263,11 +279,14 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 	return none, false
 }
 
-// again reports whether a point showed a packet twice because it was captured twice. An identification tells; without one it is so only at a
-// point that shows the rest twice, too, and once.
-func (a *Analysis) again(r *record, pt int) bool {
-	return r.id != 0 || a.report.Points[pt].Twice && r.twice>>pt&1 == 0
+// copied reports whether a point shows a packet again because it was captured again. An identification tells; without one it is so only at a
+// point that shows the rest as often.
+func (a *Analysis) copied(r *record, pt int) bool {
+	return r.id != 0 || int(r.again(pt)) < a.report.Points[pt].Holds-1
 }
+
+// again is how many times a point shows a record beside the first one.
+func (r *record) again(pt int) uint16 { return r.copies >> (2 * pt) & 3 }
 
 // overlaps bounds how many records are looked through for what is sent again.
 const overlaps = 512
@@ -303,6 +322,18 @@ func (a *Analysis) sent(c *conv, no uint32) {
 		}
 		if x.conv != r.conv || int32(x.older-o) >= 0 {
 			break
+		}
+		o = x.older
+	}
+}
+
+// spares marks what was sent again of a record that came: the acknowledgement is of the first one.
+func (a *Analysis) spares(c *conv, no uint32) {
+	r := a.rec(no)
+	for o, k := c.chain[r.dir], 0; a.live(o) && int32(o-no) > 0 && k < overlaps; k++ {
+		x := a.rec(o)
+		if x.kind == data && int32(x.seq-(r.seq+r.n)) < 0 && int32(r.seq-(x.seq+x.n)) < 0 {
+			x.marks |= spare
 		}
 		o = x.older
 	}

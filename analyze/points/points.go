@@ -53,8 +53,8 @@ type Point struct {
 	Shift time.Duration
 	// Joined is false where nothing tells how this point's clock stands to that of the first one.
 	Joined bool
-	// Twice: the point shows many packets twice. See Sketch.
-	Twice bool
+	// Holds is how many times the point holds each packet; 0: once. See Sketch.
+	Holds int
 	// First and Last are the times of its first and last packet, aligned.
 	First, Last capture.Instant
 }
@@ -106,9 +106,10 @@ type Edge struct {
 	Doubled         uint64 // that To and all points behind saw twice and From once
 	// Copies are packets that To saw twice and From once, where no point is behind to tell whether the capture made the second one.
 	Copies uint64
-	// Needless are those of Reordered that were sent again though they came; OddAt is the first that was overtaken or doubled.
-	Needless uint64
-	OddAt    capture.Instant
+	// Needless are those of Reordered that were sent again though they came; OddAt is the first that was overtaken or doubled,
+	// OddEnd the last one, and OddIn what passed between.
+	Needless, OddIn uint64
+	OddAt, OddEnd   capture.Instant
 	// Resets first appear at To, Foreign of them with another TTL than the other packets of their supposed sender.
 	Resets, Foreign uint64
 	ResetAt         capture.Instant // the first of them

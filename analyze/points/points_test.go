@@ -21,7 +21,8 @@ type path struct {
 	slow   func(seg int, back bool) time.Duration
 	miss   func(point int) bool
 	clock  func(point int, at capture.Instant) capture.Instant
-	nat    int // from this point on the server has another address; 0: nowhere
+	again  time.Duration // after which what was lost is sent again
+	nat    int           // from this point on the server has another address; 0: nowhere
 	v6     bool
 	at     capture.Instant
 	id     uint16
@@ -29,7 +30,7 @@ type path struct {
 }
 
 func newPath(points int) *path {
-	return &path{random: rand.New(rand.NewPCG(1, 2)), seen: make([][]capture.Observation, points), hop: 50 * time.Microsecond,
+	return &path{random: rand.New(rand.NewPCG(1, 2)), seen: make([][]capture.Observation, points), hop: 50 * time.Microsecond, again: 200 * time.Millisecond,
 		at: 1e18, lost: map[[2]int]int{}}
 }
 
@@ -97,7 +98,7 @@ func (x *path) send(p capture.Packet, back bool, at capture.Instant) (capture.In
 	return at, true
 }
 
-// talk lets connections exchange requests and answers, each segment sent again after 200 ms until it arrives.
+// talk lets connections exchange requests and answers, each segment sent again until it arrives.
 func (x *path) talk(conns, exchanges, request, answer int) {
 	for i := range conns {
 		x.connection(uint16(20000+i), exchanges, request, answer)
@@ -128,7 +129,7 @@ func (x *path) connection(port uint16, exchanges, request, answer int) {
 				}
 				return true
 			}
-			at = at.Add(200 * time.Millisecond)
+			at = at.Add(x.again)
 		}
 		return false
 	}
@@ -181,7 +182,7 @@ func together(seen [][]capture.Observation, row func(*Row)) *Report {
 	var all []from
 	for i, s := range sketches {
 		shift := capture.Instant(al.Shift[i])
-		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift, Twice: s.Twice()})
+		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift, Holds: s.Holds()})
 		for _, o := range seen[i] {
 			o.At += shift
 			all = append(all, from{i, o})
@@ -278,12 +279,77 @@ func TestCaptureLossAlone(t *testing.T) {
 	}
 }
 
-// A connection whose addresses are translated on the way is one connection, and what is lost behind is found.
+// What is sent again at once looks like what was lost before: without an IP-ID and within a tick of the time stamps nothing tells them apart.
+// All of it is counted, at the right place.
+func TestSentAgainAtOnce(t *testing.T) {
+	for seg := range 3 {
+		x := newPath(4)
+		x.v6, x.again = true, 100*time.Microsecond
+		x.lose = func(s int, b bool, _ *capture.Packet) bool { return s == seg && !b && x.random.Float64() < 0.25 }
+		x.talk(60, 3, 4000, 4000)
+		x.lose = nil
+		x.connection(30_000, 1, 100, 100) // nothing is said of what is lost last
+		r := together(x.seen, nil)
+		for _, e := range r.Edges {
+			want := 0
+			if e.From == seg && e.To == seg+1 {
+				want = x.lost[[2]int{seg, 0}]
+			}
+			if lost := int(e.Lost.All() + e.Absent.All()); lost != want {
+				t.Errorf("segment %d: %d lost from %d to %d, in truth %d", seg, lost, e.From, e.To, want)
+			}
+		}
+	}
+}
+
+// A probe that is lost while what it repeats arrives is lost, though its bytes are acknowledged.
+func TestProbeLost(t *testing.T) {
+	x := newPath(2)
+	x.talk(20, 2, 3000, 3000)
+	probes := uint64(0)
+	for i, o := range x.seen[0] {
+		if p := &o.Packet; i%7 == 0 && p.Src.Addr == clientAddr && p.Len > 0 {
+			p.IPID += 30_000
+			x.seen[0] = append(x.seen[0], capture.Observation{At: o.At.Add(20 * time.Microsecond), Packet: *p})
+			probes++
+		}
+	}
+	r := together(x.seen, nil)
+	e := r.find(0, 1)
+	if n := e.Lost.All() + e.Absent.All(); n != probes || probes == 0 || r.At[1].Missed != 0 {
+		t.Errorf("%d of %d probes lost, %d missed", n, probes, r.At[1].Missed)
+	}
+}
+
+// Packets that the network doubles are told from those that a capture holds twice, also where it is the last one and holds all twice.
+func TestDoubledAtTwice(t *testing.T) {
+	x := newPath(2)
+	x.talk(60, 3, 4000, 4000)
+	doubled := uint64(0)
+	for i, o := range x.seen[1] {
+		copies := 1
+		if p := &o.Packet; i%20 == 0 && p.Src.Addr == clientAddr {
+			copies = 3
+			doubled++
+		}
+		for k := range copies {
+			o.At = o.At.Add(time.Duration(8+k) * time.Microsecond)
+			x.seen[1] = append(x.seen[1], o)
+		}
+	}
+	r := together(x.seen, nil)
+	if n := r.find(0, 1).Doubled; n != doubled || doubled == 0 || r.find(1, 0).Doubled != 0 {
+		t.Errorf("%d doubled, in truth %d; %d the other way", n, doubled, r.find(1, 0).Doubled)
+	}
+}
+
+// A connection whose addresses are translated on the way is one connection, also if its first SYN is lost before, and what is lost behind
+// is found.
 func TestTranslated(t *testing.T) {
 	x := newPath(4)
 	x.nat = 2
 	x.lose = func(s int, b bool, p *capture.Packet) bool {
-		return s == 2 && !b && p.IPLen >= 1400 && x.random.Float64() < 0.6
+		return !b && (s == 2 && p.IPLen >= 1400 && x.random.Float64() < 0.6 || s == 1 && p.Flags&capture.SYN != 0 && x.random.Float64() < 0.3)
 	}
 	x.talk(40, 2, 4000, 4000)
 	rows := 0

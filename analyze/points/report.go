@@ -133,6 +133,9 @@ func (e *Edge) sum(c *Clock) {
 		e.Way = 1
 	}
 	e.Onset, e.Before, e.Since = e.series.change()
+	if e.OddAt != 0 {
+		e.OddIn = e.series.passed(e.OddAt, e.OddEnd)
+	}
 	e.Delays.sum(c, e.From > e.To)
 }
 
@@ -222,6 +225,16 @@ func (s *series) add(at capture.Instant, lost uint64) {
 	}
 	s.ring[k].Lost += lost
 	s.ring[k].In++
+}
+
+// passed is how many were counted from one time to another.
+func (s *series) passed(from, to capture.Instant) (n uint64) {
+	for i, x := range s.ring {
+		if at := s.base + capture.Instant(i)*s.width; at+s.width > from && at <= to {
+			n += x.In
+		}
+	}
+	return n
 }
 
 // change is when the share of what is lost changed most, by maximum likelihood, and the shares before and since.

@@ -18,16 +18,32 @@ type Sketch struct {
 	Packets     uint64
 	limit       uint64 // packets whose identity is below it are kept
 	marks       map[uint64]mark
-	twins       uint64 // packets that were shown again at once
 }
 
-// Twice reports whether the point shows many of its packets twice: an eighth and more, where networks that double packets double a few.
-func (s *Sketch) Twice() bool { return s.twins*8 > uint64(len(s.marks)) }
+// Holds is how many times the point holds each packet: once, or as often as it shows many of them at once: an eighth and more, where networks
+// that double packets double a few.
+func (s *Sketch) Holds() int {
+	var shown [mostCopies + 1]int
+	for _, m := range s.marks {
+		shown[m.copies]++
+	}
+	holds, n := 1, 0
+	for k := mostCopies; k > 0 && holds == 1; k-- {
+		if n += shown[k]; n*8 > len(s.marks) {
+			holds = 1 + k
+		}
+	}
+	return holds
+}
+
+// mostCopies is how many copies of a packet are counted.
+const mostCopies = 3
 
 type mark struct {
-	at  capture.Instant
-	ttl uint8
-	way int8 // 1: sent by whoever opened the connection; -1: to it
+	at     capture.Instant
+	ttl    uint8
+	way    int8  // 1: sent by whoever opened the connection; -1: to it
+	copies uint8 // how many times it was shown again at once
 }
 
 // Observe takes what the point saw.
@@ -59,7 +75,8 @@ func (s *Sketch) mark(h uint64, o *capture.Observation) {
 	p := &o.Packet
 	if was, ok := s.marks[h]; ok {
 		if o.At.Sub(was.at) < copyGap && p.Flags&capture.RST == 0 && (p.Len > 0 || p.Flags&(capture.SYN|capture.FIN) != 0) {
-			s.twins++
+			was.copies = min(was.copies+1, mostCopies)
+			s.marks[h] = was
 		}
 		return // sent again, or a copy: the first one counts
 	}
