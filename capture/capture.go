@@ -103,6 +103,7 @@ const (
 	OptSACK                            // Packet.SACK[:SACKs] is valid
 	OptTimestamps                      // Packet.TSVal and TSEcr are valid
 	OptMPTCP                           // an MPTCP option (kind 30, RFC 8684) is present
+	OptCut                             // not all options were captured
 )
 
 // Direction of a packet as the capture itself states it (Linux cooked headers,

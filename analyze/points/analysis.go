@@ -131,9 +131,7 @@ func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u
 	if p.Flags&capture.FIN != 0 {
 		u.n++
 	}
-	if p.Opts&capture.OptTimestamps != 0 {
-		u.stamp = p.TSVal
-	}
+	u.stamp, u.cut = p.TSVal, p.Opts&capture.OptCut != 0
 	acks := p.Flags&(capture.ACK|capture.RST) == capture.ACK
 	var ack uint32
 	if acks {
@@ -150,7 +148,7 @@ func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u
 		u.kind = bare
 		u.extra = ack*0x9e3779b1 ^ uint32(p.Window)
 		if p.Opts&capture.OptSACK != 0 {
-			u.extra ^= (p.SACK[0][1] - p.Ack) * 0x85ebca6b
+			u.stamp ^= (p.SACK[0][1] - p.Ack) * 0x85ebca6b
 		}
 	case p.Len > c.unit[dir]+joinedOver && p.IPLen > frame:
 		u.joined = true

@@ -54,8 +54,8 @@ type conv struct {
 }
 
 type synOptions struct {
-	mss          uint16
-	wscale, opts uint8
+	mss  uint16
+	opts uint8
 }
 
 type flowKey struct {
@@ -220,7 +220,7 @@ func (c *conv) opened(dir, pt int, p *capture.Packet) {
 	c.base[dir][pt] = p.Seq
 	c.hasBase[dir] |= 1 << pt
 	c.hasSyn[dir] |= 1 << pt
-	c.syn[dir][pt] = synOptions{p.MSS, p.WScale, p.Opts}
+	c.syn[dir][pt] = synOptions{p.MSS, p.Opts}
 	if s := c.syn[1-dir]; c.hasSyn[1-dir] != 0 && p.Opts&capture.OptMSS != 0 {
 		o := s[bits.TrailingZeros8(c.hasSyn[1-dir])]
 		if o.mss != 0 {

@@ -30,7 +30,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	var room [MaxPoints]uint8
 	way := room[:0]
 	for _, p := range a.way(c) {
-		if a.covers(int(p), r.at) || r.mask>>p&1 != 0 {
+		if (a.covers(int(p), r.at) && a.report.Points[p].Lacks>>r.dir&1 == 0) || r.mask>>p&1 != 0 {
 			way = append(way, p)
 		}
 	}
@@ -346,7 +346,11 @@ func (a *Analysis) conclude(c *conv) {
 	}
 	if way := a.way(c); len(way) > 1 {
 		for _, p := range way {
-			a.shared[p] |= c.pts
+			for _, pts := range c.dirPts {
+				if pts>>p&1 != 0 {
+					a.shared[p] |= pts
+				}
+			}
 		}
 		a.compareSyns(c, way)
 		a.twins(c, way)
@@ -389,6 +393,9 @@ func (a *Analysis) compareSyns(c *conv, way []uint8) {
 				continue
 			}
 			x, y := c.syn[dir][p], c.syn[dir][q]
+			if (x.opts|y.opts)&capture.OptCut != 0 {
+				continue
+			}
 			n := &a.edge(p, q).Changed
 			n.Seen++
 			if x.mss != y.mss {
@@ -413,7 +420,7 @@ func (a *Analysis) unheard() {
 			continue
 		}
 		for key, v := range k.vain {
-			way := k.way[:k.wayLen]
+			way := slices.DeleteFunc(slices.Clone(k.way[:k.wayLen]), func(p uint8) bool { return a.report.Points[p].Lacks&1 != 0 })
 			last := -1
 			for i, p := range way {
 				if key.pts>>p&1 != 0 {

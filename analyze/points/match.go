@@ -13,7 +13,8 @@ type record struct {
 	chain, older uint32          // the next of the same hash; the one before of the same direction
 	conv         uint32
 	seq, n       uint32 // from the beginning of the connection; SYN and FIN count
-	stamp, extra uint32
+	stamp        uint32 // the time stamp, and of what has no data the last edge of its SACK
+	extra        uint32
 	off          [MaxPoints]int32 // µs after at
 	copies       uint16           // how many times points show it again: two bits each
 	size         uint16           // bytes of the IP packet, 65,535 for more
@@ -45,6 +46,7 @@ const (
 	vague                      // another one looks just like it
 	joined                     // a part of a packet that holds several segments
 	spare                      // what it bears came when it was sent before: that it was acknowledged says nothing of this one
+	bald                       // only points that cut its options have shown it
 	twin                       // the point that shows it first has just shown one like it
 )
 
@@ -56,6 +58,7 @@ type unit struct {
 	flags, ttl           uint8
 	kind                 kind
 	joined, dsack        bool // dsack: it says that something came twice
+	cut                  bool // its options were not captured
 	twin                 bool // the point has just shown one like it
 	vague                bool // it has shown one like it, and nothing tells which of them another point shows
 }
@@ -134,6 +137,9 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 			if u.vague {
 				r.marks |= vague
 			}
+			if u.cut {
+				r.marks |= bald
+			}
 			r.size = uint16(min(u.size, 0xffff))
 			if no = a.append(r); r.kind == data {
 				a.sent(c, no)
@@ -146,6 +152,10 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 			}
 		}
 		r := a.rec(no)
+		if !u.cut && r.marks&bald != 0 {
+			r.stamp = u.stamp
+			r.marks &^= bald
+		}
 		if r.mask>>pt&1 == 0 {
 			if r.n > left {
 				a.divide(no, left)
@@ -215,7 +225,7 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 	alike, shown := 0, 0
 	for no := *a.bucket(id, dir, u); a.live(no); {
 		r := a.rec(no)
-		if r.conv == id && r.seq == u.seq && int(r.dir) == dir && r.kind == u.kind && r.stamp == u.stamp &&
+		if r.conv == id && r.seq == u.seq && int(r.dir) == dir && r.kind == u.kind && (r.stamp == u.stamp || u.cut || r.marks&bald != 0) &&
 			(u.kind == data || r.extra == u.extra) && (r.n == 0) == (u.n == 0) {
 			same := r.id == u.id || u.joined || r.marks&joined != 0 || c.loose
 			switch {

@@ -55,6 +55,8 @@ type Point struct {
 	Joined bool
 	// Holds is how many times the point holds each packet; 0: once. See Sketch.
 	Holds int
+	// Lacks are the directions of which the point shows nothing, a bit each. See Sketch.
+	Lacks uint8
 	// First and Last are the times of its first and last packet, aligned.
 	First, Last capture.Instant
 }

@@ -182,7 +182,7 @@ func together(seen [][]capture.Observation, row func(*Row)) *Report {
 	var all []from
 	for i, s := range sketches {
 		shift := capture.Instant(al.Shift[i])
-		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift, Holds: s.Holds()})
+		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift, Holds: s.Holds(), Lacks: s.Lacks()})
 		for _, o := range seen[i] {
 			o.At += shift
 			all = append(all, from{i, o})
@@ -419,8 +419,11 @@ func TestNothingInCommon(t *testing.T) {
 	x, y := newPath(1), newPath(1)
 	y.random = rand.New(rand.NewPCG(9, 9))
 	y.at = x.at
-	x.talk(10, 1, 3000, 3000)
-	y.talk(10, 1, 500, 9000)
+	for range 10 {
+		x.connection(uint16(20_000+x.random.IntN(9000)), 1, 3000, 3000)
+		y.connection(uint16(20_000+y.random.IntN(9000)), 1, 500, 9000)
+		x.at, y.at = x.at.Add(time.Duration(x.random.IntN(1e9))), y.at.Add(time.Duration(y.random.IntN(1e9)))
+	}
 	for i := range y.seen[0] {
 		p := &y.seen[0][i].Packet
 		p.Src.Port, p.Dst.Port = p.Src.Port+999, p.Dst.Port+999
@@ -428,6 +431,99 @@ func TestNothingInCommon(t *testing.T) {
 	r := together([][]capture.Observation{x.seen[0], y.seen[0]}, nil)
 	if len(r.Apart) != 1 || len(r.Edges) != 0 || len(r.Borders) != 0 {
 		t.Errorf("apart %v, %d edges, %d borders", r.Apart, len(r.Edges), len(r.Borders))
+	}
+}
+
+// A proxy is told by the time after which it opens its own connections. Those that begin at any time, or in the same rhythm, are not joined.
+func TestProxy(t *testing.T) {
+	random := rand.New(rand.NewPCG(4, 4))
+	for name, test := range map[string]struct {
+		gap, lag func() time.Duration
+		border   bool
+	}{
+		"proxy": {func() time.Duration { return time.Duration(random.IntN(2e8)) }, func() time.Duration { return time.Duration(300_000 + random.IntN(2e6)) }, true},
+		"clock": {func() time.Duration { return time.Duration(random.IntN(2e8)) }, func() time.Duration { return 2*time.Second + time.Duration(random.IntN(2e6)) }, true},
+		"apart": {func() time.Duration { return time.Duration(random.IntN(2e8)) }, func() time.Duration { return time.Duration(random.IntN(4e9)) }, false},
+		"beats": {func() time.Duration { return 500 * time.Millisecond }, func() time.Duration { return 200 * time.Millisecond }, false},
+	} {
+		x, y := newPath(1), newPath(1)
+		y.random = rand.New(rand.NewPCG(9, 9))
+		for i := range 200 {
+			y.at = x.at.Add(test.lag())
+			x.connection(uint16(20_000+i), 1, 400, 3000)
+			y.connection(uint16(40_000-i), 1, 700, 3300)
+			x.at = x.at.Add(test.gap())
+		}
+		for i := range y.seen[0] {
+			p := &y.seen[0][i].Packet
+			if p.Dst.Addr == serverAddr {
+				p.Dst.Addr = hiddenAddr
+			} else {
+				p.Src.Addr = hiddenAddr
+			}
+		}
+		r := together([][]capture.Observation{x.seen[0], y.seen[0]}, nil)
+		if border := len(r.Borders) == 1 && r.Borders[0].Joined > 150; border != test.border || len(r.Edges) != 0 || border == (len(r.Apart) == 1) {
+			t.Errorf("%s: borders %+v, apart %v, %d edges", name, r.Borders, r.Apart, len(r.Edges))
+		}
+	}
+}
+
+// A capture that cut off the options of TCP is compared all the same, and nothing is said of options that it does not show.
+func TestCutOptions(t *testing.T) {
+	x := newPath(3)
+	x.lose = func(s int, b bool, p *capture.Packet) bool {
+		return s == 1 && b && p.IPLen >= 1400 && x.random.Float64() < 0.3
+	}
+	x.talk(40, 3, 4000, 4000)
+	for i := range x.seen[1] {
+		p := &x.seen[1][i].Packet
+		p.Opts, p.TSVal, p.MSS = capture.OptCut, 0, 0
+	}
+	r := together(x.seen, nil)
+	for _, e := range r.Edges {
+		want := 0
+		if e.From == 2 && e.To == 1 {
+			want = x.lost[[2]int{1, 1}]
+		}
+		if lost := int(e.Lost.All() + e.Absent.All()); lost != want || e.Changed != (Changes{}) {
+			t.Errorf("%d lost from %d to %d, in truth %d; changed: %+v", lost, e.From, e.To, want, e.Changed)
+		}
+	}
+}
+
+// A capture of one direction says nothing of the other one: what is lost there is lost somewhere between its neighbours.
+func TestOneDirection(t *testing.T) {
+	x := newPath(3)
+	x.lose = func(s int, b bool, p *capture.Packet) bool {
+		return s == 1 && !b && p.IPLen >= 1400 && x.random.Float64() < 0.3
+	}
+	x.talk(40, 3, 4000, 4000)
+	x.seen[1] = slices.DeleteFunc(x.seen[1], func(o capture.Observation) bool { return o.Packet.Src.Addr == clientAddr })
+	r := together(x.seen, nil)
+	if e := r.find(0, 2); int(e.Lost.All()) != x.lost[[2]int{1, 0}] || r.find(0, 1).In.All()+r.find(1, 2).In.All() != 0 || r.At[1].Missed != 0 {
+		t.Errorf("%d of %d lost, in truth %d; %d missed in the middle", e.Lost.All(), e.In.All(), x.lost[[2]int{1, 0}], r.At[1].Missed)
+	}
+	if e := r.find(2, 1); e.In.All() == 0 || e.Lost.All()+e.Absent.All() != 0 {
+		t.Errorf("the other way %d of %d lost", e.Lost.All(), e.In.All())
+	}
+}
+
+// The same capture given twice is no path, whatever its clock was set to afterwards.
+func TestSame(t *testing.T) {
+	x := newPath(2)
+	x.talk(20, 2, 1000, 1000)
+	var sketches []*Sketch
+	for _, k := range []int{0, 0, 1} {
+		s := new(Sketch)
+		for _, o := range x.seen[k] {
+			o.At += capture.Instant(len(sketches)) * 3600e9
+			s.Observe(&o)
+		}
+		sketches = append(sketches, s)
+	}
+	if same := Align(sketches).Same; !same[0][1] || same[0][2] || same[1][2] {
+		t.Errorf("same: %v", same)
 	}
 }
 

@@ -49,8 +49,7 @@ type Border struct {
 	From, To        int
 	Front, Back     int // connections on either side
 	Joined          int
-	Delay, DelayP99 float64 // s, from the opening of one to that of the other
-	Comparable      bool    // the clocks of both sides are those of one host, or known
+	Delay, DelayP99 float64 // s, from the opening of one to that of the other, by their own clocks
 }
 
 // leg is one connection, for borders.
@@ -295,36 +294,89 @@ func (a *Analysis) apart(p, q int) {
 	slices.SortFunc(front, byTime)
 	slices.SortFunc(back, byTime)
 	b := Border{From: p, To: q, Front: len(front), Back: len(back)}
-	taken := make([]bool, len(back))
-	var delays Times
-	from := 0
-	for _, f := range front {
-		for from < len(back) && back[from].first < f.first-capture.Instant(borderEarly) {
-			from++
-		}
-		for k := from; k < len(back) && back[k].first <= f.first.Add(borderLate); k++ {
-			if !taken[k] && back[k].bytes == f.bytes {
-				taken[k] = true
-				b.Joined++
-				delays.add(f.first, back[k].first.Sub(f.first).Seconds())
-				break
-			}
+	var lags []capture.Instant
+	eachPair(front, back, -borderLate, borderLate, func(f, k int) bool {
+		lags = append(lags, back[k].first-front[f].first)
+		return len(lags) < maxPairsOfLegs
+	})
+	slices.Sort(lags)
+	from, most := densest(lags)
+	if most >= fewAnswered {
+		// A proxy opens its connections the same time after those that it is asked by. By chance as many would begin another time after them.
+		least := lags[from]
+		before, _ := slices.BinarySearch(lags, least-capture.Instant(borderWidth))
+		behind, _ := slices.BinarySearch(lags, least+2*capture.Instant(borderWidth))
+		_, second := densest(lags[:before])
+		_, third := densest(lags[behind:])
+		if most > 2*max(second, third) {
+			b.join(front, back, time.Duration(least), time.Duration(least)+borderWidth)
 		}
 	}
-	b.Delay, b.DelayP99 = delays.Quantile(0.5), delays.Quantile(0.99)
-	// By chance two connections in a hundred may be alike; a proxy makes one of each.
-	if b.Joined*2 > min(b.Front, b.Back) && b.Joined >= fewAnswered {
+	if b.Joined*2 > min(b.Front, b.Back) {
 		a.report.Borders = append(a.report.Borders, b)
 	} else {
 		a.report.Apart = append(a.report.Apart, [2]int{p, q})
 	}
 }
 
+// densest is where most of the sorted lags are within borderWidth, and how many.
+func densest(lags []capture.Instant) (from, most int) {
+	for i, n := 0, 0; i < len(lags); i++ {
+		for n < len(lags) && lags[n] <= lags[i]+capture.Instant(borderWidth) {
+			n++
+		}
+		if n-i > most {
+			from, most = i, n-i
+		}
+	}
+	return from, most
+}
+
+// join joins each connection to one that began so much later.
+func (b *Border) join(front, back []leg, least, most time.Duration) {
+	joined, taken := make([]bool, len(front)), make([]bool, len(back))
+	var delays Times
+	eachPair(front, back, least, most, func(f, k int) bool {
+		if !joined[f] && !taken[k] {
+			joined[f], taken[k] = true, true
+			b.Joined++
+			delays.add(front[f].first, back[k].first.Sub(front[f].first).Seconds())
+		}
+		return true
+	})
+	b.Delay, b.DelayP99 = delays.Quantile(0.5), delays.Quantile(0.99)
+}
+
+// eachPair calls do for connections of two points, in the order of time, that may be the two sides of one that a proxy passes on: the second
+// one begins so much later, and bears about as much. It ends where do says so.
+func eachPair(front, back []leg, least, most time.Duration, do func(f, k int) bool) {
+	begin := 0
+	for i, f := range front {
+		for begin < len(back) && back[begin].first < f.first.Add(least) {
+			begin++
+		}
+		for k := begin; k < len(back) && back[k].first <= f.first.Add(most); k++ {
+			if b := &back[k]; (b.ends[0].Addr != f.ends[0].Addr || b.ends[1] != f.ends[1]) && alike(b.bytes[0], f.bytes[0]) && alike(b.bytes[1], f.bytes[1]) &&
+				!do(i, k) {
+				return
+			}
+		}
+	}
+}
+
+// alike: a proxy adds headers and ends TLS, whose handshake with certificates takes some kilobytes.
+func alike(x, y uint64) bool {
+	x, y = min(x, y), max(x, y)
+	return y-x <= 8<<10+x/8
+}
+
 const (
-	// borderEarly is for clocks of the two sides that are not known to each other but set by NTP; borderLate is how long a proxy may
-	// wait before it asks.
-	borderEarly = 200 * time.Millisecond
-	borderLate  = 5 * time.Second
+	// borderLate is for clocks of the two sides that are not known to each other but set, and for a proxy that asks late.
+	borderLate = 5 * time.Second
+	// borderWidth is how much the time varies after which a proxy that is not overloaded opens its own connection.
+	borderWidth = 10 * time.Millisecond
+	// maxPairsOfLegs bounds the pairs of connections that are looked at.
+	maxPairsOfLegs = 1 << 20
 )
 
 // Row is one connection with what each point saw of it.

@@ -18,7 +18,22 @@ type Sketch struct {
 	Packets     uint64
 	limit       uint64 // packets whose identity is below it are kept
 	marks       map[uint64]mark
+	ways        [2]uint64 // packets of those who open connections, and to them
+	talk        [2]uint64 // of these, those that nobody sends who hears nothing of the other side: data, and what acknowledges it
 }
+
+// Lacks has a bit set for each direction of which the point shows nothing, though it shows that this direction passed.
+func (s *Sketch) Lacks() (dirs uint8) {
+	for d := range 2 {
+		if s.ways[d] == 0 && s.talk[1-d] >= fewTalk {
+			dirs |= 1 << d
+		}
+	}
+	return dirs
+}
+
+// fewTalk: so many packets of a conversation, and none of the other direction, are no accident.
+const fewTalk = 20
 
 // Holds is how many times the point holds each packet: once, or as often as it shows many of them at once: an eighth and more, where networks
 // that double packets double a few.
@@ -61,6 +76,11 @@ func (s *Sketch) Observe(o *capture.Observation) {
 	if p.Proto != capture.ProtoTCP && p.Proto != capture.ProtoUDP {
 		return
 	}
+	d := way(p)
+	s.ways[d]++
+	if p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.RST|capture.ACK) == capture.ACK {
+		s.talk[d]++
+	}
 	s.mark(identity(p), o)
 	if p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0 {
 		// A device that rewrites sequence numbers leaves ports and time stamps.
@@ -80,16 +100,7 @@ func (s *Sketch) mark(h uint64, o *capture.Observation) {
 		}
 		return // sent again, or a copy: the first one counts
 	}
-	m := mark{at: o.At, ttl: p.TTL, way: 1}
-	switch {
-	case p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0:
-		if p.Flags&capture.ACK != 0 {
-			m.way = -1
-		}
-	case p.Src.Port < p.Dst.Port: // services have the lower ports (RFC 6335 §6)
-		m.way = -1
-	}
-	s.marks[h] = m
+	s.marks[h] = mark{at: o.At, ttl: p.TTL, way: int8(1 - 2*way(p))}
 	if len(s.marks) > maxMarks {
 		s.limit /= 2
 		for h := range s.marks {
@@ -100,13 +111,25 @@ func (s *Sketch) mark(h uint64, o *capture.Observation) {
 	}
 }
 
-// identity hashes what the path leaves alone, even where it translates addresses.
+// way is 0 for what is sent by whoever opens a connection, as far as one packet tells, and 1 for the other direction.
+func way(p *capture.Packet) int {
+	answers := p.Src.Port < p.Dst.Port // services have the lower ports (RFC 6335 §6)
+	if p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0 {
+		answers = p.Flags&capture.ACK != 0
+	}
+	if answers {
+		return 1
+	}
+	return 0
+}
+
+// identity hashes what the path leaves alone, even where it translates addresses, and what all captures hold, even those that cut options.
 func identity(p *capture.Packet) uint64 {
 	if p.Proto == capture.ProtoUDP {
 		h := mix(uint64(p.Len)<<32|uint64(p.IPID), uint64(p.Src.Port)<<16|uint64(p.Dst.Port))
 		return mix(h, digest(p.Data))
 	}
-	return mix(uint64(p.Seq)<<32|uint64(p.Ack), uint64(p.TSVal)<<32|uint64(p.Len)<<8|uint64(p.Flags&^(capture.ECE|capture.CWR)))
+	return mix(uint64(p.Seq)<<32|uint64(p.Ack), uint64(p.Len)<<8|uint64(p.Flags&^(capture.ECE|capture.CWR)))
 }
 
 // digest is of the first bytes of a payload that was kept: as many as a DNS header and a short name have.
@@ -134,6 +157,8 @@ type Alignment struct {
 	Common [][]int
 	// Before is 1 where packets from those who open connections pass the first point before the second one, by TTL or time; 0: not known.
 	Before [][]int8
+	// Same is set for two points that show the same packets at the same times, in both directions: there is nothing between them.
+	Same [][]bool
 	// Joined is false for a point that shares no packet with those that the first one is joined to: how its clock stands is not known.
 	Joined []bool
 }
@@ -147,12 +172,13 @@ func Align(sketches []*Sketch) Alignment {
 	a := Alignment{Shift: make([]time.Duration, n), Joined: make([]bool, n)}
 	apart := make([][]time.Duration, n) // how much later the clock of the second point is
 	for i := range n {
-		a.Common, a.Before = append(a.Common, make([]int, n)), append(a.Before, make([]int8, n))
+		a.Common, a.Before, a.Same = append(a.Common, make([]int, n)), append(a.Before, make([]int8, n)), append(a.Same, make([]bool, n))
 		apart[i] = make([]time.Duration, n)
 	}
 	for i := range n {
 		for j := i + 1; j < n; j++ {
-			common, before, d := compare(sketches[i], sketches[j])
+			common, before, d, same := compare(sketches[i], sketches[j])
+			a.Same[i][j], a.Same[j][i] = same, same
 			a.Common[i][j], a.Common[j][i] = common, common
 			a.Before[i][j], a.Before[j][i] = before, -before
 			apart[i][j], apart[j][i] = d, -d
@@ -178,8 +204,9 @@ func Align(sketches []*Sketch) Alignment {
 	return a
 }
 
-// compare tells what two points have in common, whether the first one comes before, and how far the clock of the second one is ahead.
-func compare(x, y *Sketch) (common int, before int8, ahead time.Duration) {
+// compare tells what two points have in common, whether the first one comes before, how far the clock of the second one is ahead, and
+// whether both show the same capture.
+func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same bool) {
 	var all []time.Duration
 	var ways [2][]time.Duration
 	hops := 0
@@ -198,7 +225,7 @@ func compare(x, y *Sketch) (common int, before int8, ahead time.Duration) {
 		hops += cmp.Compare(m.ttl, k.ttl) * int(m.way)
 	}
 	if len(all) == 0 {
-		return 0, 0, 0
+		return 0, 0, 0, false
 	}
 	there, back := median(ways[0]), median(ways[1])
 	ahead = median(all)
@@ -217,7 +244,8 @@ func compare(x, y *Sketch) (common int, before int8, ahead time.Duration) {
 	case len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && there < 0 && back > 0:
 		before = -1
 	}
-	return len(all), before, ahead
+	same = hops == 0 && len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && slices.Min(all) == slices.Max(all)
+	return len(all), before, ahead, same
 }
 
 func median(d []time.Duration) time.Duration {

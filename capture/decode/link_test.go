@@ -174,7 +174,7 @@ func TestLinks(t *testing.T) {
 					end--
 				}
 				data = data[:end-16]
-				want.Opts, want.TSVal, want.TSEcr = 0, 0, 0
+				want.Opts, want.TSVal, want.TSEcr = capture.OptCut, 0, 0
 			}
 			want.Dir = w.dir
 			p := capture.Packet{Frame: 77, Data: []byte("stale"), SACKs: 3, MSS: 9}

@@ -41,6 +41,9 @@ func (d *Decoder) tcp(b []byte, n int, p *capture.Packet) capture.LossReason {
 	p.Len = uint32(n - hl)
 	if hl > tcpLen {
 		tcpOptions(b[tcpLen:min(hl, len(b))], p)
+		if hl > len(b) {
+			p.Opts |= capture.OptCut
+		}
 	}
 	if len(b) > hl && d.isDNS(sport, dport) {
 		p.Data = b[hl:len(b):len(b)]

@@ -84,6 +84,14 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 		sketches = append(sketches, s)
 	}
 	al := points.Align(sketches)
+	for i := range named {
+		for j := range i {
+			if al.Same[i][j] {
+				return nil, fmt.Errorf("--point %s and --point %s: the same capture, or two of one place: all that both show has the same time at both, so that nothing lies between",
+					named[j].name, named[i].name)
+			}
+		}
+	}
 	order, same := al.Order()
 	if !same {
 		var names []string
@@ -100,7 +108,7 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 	for i, k := range order {
 		shift := al.Shift[k]
 		s := sketches[k]
-		pts = append(pts, points.Point{Name: named[k].name, Shift: shift, First: s.First.Add(shift), Last: s.Last.Add(shift), Joined: al.Joined[k], Holds: s.Holds()})
+		pts = append(pts, points.Point{Name: named[k].name, Shift: shift, First: s.First.Add(shift), Last: s.Last.Add(shift), Joined: al.Joined[k], Holds: s.Holds(), Lacks: s.Lacks()})
 		for j, l := range order {
 			o.Before[i][j] = al.Before[k][l]
 		}

@@ -9,6 +9,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/detect"
 	"jindan/analyze/points"
+	"jindan/capture"
 	"jindan/rules"
 )
 
@@ -62,11 +63,13 @@ func (p *drawing) edge(k, l int, back bool) *points.Edge {
 	return nil
 }
 
-// far is the segment between a point and the one before it that most packets come from, or go to.
-func (p *drawing) far(i int, back bool) (most *points.Edge) {
-	for k := range i {
-		if e := p.edge(k, i, back); e != nil && (most == nil || e.In.All() > most.In.All()) {
-			most = e
+// over is the segment that leads over the one between a point and the next, by which most packets go.
+func (p *drawing) over(i int, back bool) (most *points.Edge) {
+	for k := range i + 1 {
+		for l := i + 1; l < len(p.r.Points); l++ {
+			if e := p.edge(k, l, back); e != nil && (most == nil || e.In.All() > most.In.All()) {
+				most = e
+			}
 		}
 	}
 	return most
@@ -90,8 +93,14 @@ func (p *drawing) draw() {
 			line, mark = " ··?··· ", "?"
 		case there == nil && back == nil: // packets go between them by way of other points
 			line = " ─ ─ ─ ─ "
-			mark = p.mark(p.far(i+1, false), "→") + p.mark(p.far(i+1, true), "←")
-		default:
+			mark = p.mark(p.over(i, false), "→") + p.mark(p.over(i, true), "←")
+		default: // a capture may hold one direction only
+			if there == nil {
+				there = p.over(i, false)
+			}
+			if back == nil {
+				back = p.over(i, true)
+			}
 			mark = p.mark(there, "→") + p.mark(back, "←")
 		}
 		names.WriteString(line)
@@ -187,13 +196,12 @@ func (p *drawing) segment(label string, e *points.Edge) {
 // rest says what is to be known of the points beside.
 func (p *drawing) rest(closer string) {
 	for _, b := range p.r.Borders {
-		p.entry(p.pick("Proxy", "프록시"), bold, fmt.Sprintf(p.pick("between %s and %s connections end and others begin: %s of %s joined by time and volume (inferred); the next one begins %s later (p99 %s).",
-			"%s와 %s 사이에서 연결이 끝나고 새로 시작됩니다. %[4]s개 중 %[3]s개를 시각과 크기로 이었습니다(추정). 다음 연결은 %[5]s 뒤에 시작됩니다(p99 %[6]s)."),
+		p.entry(p.pick("Proxy", "프록시"), bold, fmt.Sprintf(p.pick("between %s and %s connections end and others begin: %s of %s joined by time and volume (inferred); the next one begins %s later (p99 %s) by the clocks of both.",
+			"%s와 %s 사이에서 연결이 끝나고 새로 시작됩니다. %[4]s개 중 %[3]s개를 시각과 크기로 이었습니다(추정). 다음 연결은 양쪽 시계로 %[5]s 뒤에 시작됩니다(p99 %[6]s)."),
 			p.name(b.From), p.name(b.To), count(b.Joined), count(b.Front), p.delay(b.Delay), p.delay(b.DelayP99)), plain)
 	}
 	for _, a := range p.r.Apart {
-		p.entry(p.pick("Not compared", "비교 불가"), yellow, fmt.Sprintf(p.pick("%s and %s have no packet in common, and their connections cannot be joined: nothing is said of what lies between.",
-			"%s와 %s에는 공통 패킷이 없고 연결도 이을 수 없어, 그 사이는 판정하지 않습니다."), p.name(a[0]), p.name(a[1])), plain)
+		p.entry(p.pick("Not compared", "비교 불가"), yellow, p.apart(a[0], a[1]), plain)
 	}
 	var captures, clocks []string
 	for i := range p.r.At {
@@ -204,6 +212,12 @@ func (p *drawing) rest(closer string) {
 		}
 		if a.Copies > 0 {
 			s += fmt.Sprintf(p.pick(", %s twice", ", %s개는 두 번"), count(a.Copies))
+		}
+		switch p.r.Points[i].Lacks {
+		case 1:
+			s += p.pick(", only what servers send", ", 서버가 보낸 것만 있음")
+		case 2:
+			s += p.pick(", only what clients send", ", 클라이언트가 보낸 것만 있음")
 		}
 		if a.Answers.N() > 0 {
 			s += fmt.Sprintf(p.pick(", answers %s (p99 %s)", ", 응답 %s(p99 %s)"), p.delay(a.Answers.Quantile(0.5)), p.delay(a.Answers.Quantile(0.99)))
@@ -225,6 +239,31 @@ func (p *drawing) rest(closer string) {
 		p.entry(p.pick("Clocks", "시계"), bold, strings.Join(clocks, "; "), plain)
 	}
 	p.entry(p.pick("Below", "아래"), dim, fmt.Sprintf(p.pick("what %s shows by itself.", "%s 지점 하나만 본 진단입니다."), Clean(closer)), plain)
+}
+
+// apart says why two points could not be compared.
+func (p *drawing) apart(i, k int) string {
+	x, y := &p.r.Points[i], &p.r.Points[k]
+	if p.r.At[i].Packets == 0 {
+		return fmt.Sprintf(p.pick("%s holds no packet.", "%s에 패킷이 없습니다."), p.name(i))
+	}
+	if p.r.At[k].Packets == 0 {
+		return fmt.Sprintf(p.pick("%s holds no packet.", "%s에 패킷이 없습니다."), p.name(k))
+	}
+	why := fmt.Sprintf(p.pick("%s and %s have no packet in common, and their connections cannot be joined: nothing is said of what lies between.",
+		"%s와 %s에는 공통 패킷이 없고 연결도 이을 수 없어, 그 사이는 판정하지 않습니다."), p.name(i), p.name(k))
+	if x.Last < y.First || y.Last < x.First {
+		if y.Last < x.First {
+			i, k, x, y = k, i, y, x
+		}
+		clock := func(at capture.Instant, shift time.Duration) string {
+			return (at - capture.Instant(shift)).Time().Format("15:04:05.000")
+		}
+		why += fmt.Sprintf(p.pick(" They were not captured at the same time: %s ends at %s, %s begins at %s (UTC, by their own clocks).",
+			" 같은 시간에 캡처되지 않았습니다. %s 캡처는 %s에 끝나고 %s 캡처는 %s에 시작합니다(UTC, 각자의 시계)."), p.name(i), clock(x.Last, x.Shift),
+			p.name(k), clock(y.First, y.Shift))
+	}
+	return why
 }
 
 func (p *drawing) border(i int) *points.Border {
