@@ -21,10 +21,15 @@ type Sorter struct {
 	active bool
 	newest Instant
 	any    bool
-	held   []Observation // in order of time, from head on
-	head   int
-	batch  Batch
+	// ring holds records in the order of time, from number head to number tail; those before number due wait no longer. They are
+	// handed on from where they lie.
+	ring            []Observation
+	head, due, tail int
+	batch           Batch
 }
+
+// ringLen has room for the records that are held back and for a batch of those that are not.
+const ringLen = maxSorted + DefaultBatch
 
 // NewSorter returns a Sorter that hands on to out.
 func NewSorter(out func(*Batch) error) *Sorter { return &Sorter{out: out} }
@@ -35,7 +40,7 @@ func (s *Sorter) Observe(b *Batch) error {
 	for ; n < len(b.Obs) && !s.active; n++ {
 		at := b.Obs[n].At
 		if s.any && at < s.newest && s.newest.Sub(at) < sortSpan {
-			s.active = true
+			s.active, s.ring = true, make([]Observation, ringLen)
 			break
 		}
 		s.any, s.newest = true, at
@@ -51,71 +56,58 @@ func (s *Sorter) Observe(b *Batch) error {
 		}
 	}
 	for i := n; i < len(b.Obs); i++ {
-		if err := s.push(&b.Obs[i]); err != nil {
-			return err
+		if s.tail-s.head == ringLen {
+			if err := s.flush(); err != nil {
+				return err
+			}
 		}
+		s.push(&b.Obs[i])
 	}
 	return s.flush()
 }
 
-// push takes one observation, and hands on those that wait no longer.
-func (s *Sorter) push(o *Observation) error {
+func (s *Sorter) at(number int) *Observation { return &s.ring[number%ringLen] }
+
+// push takes one observation; there is room for it.
+func (s *Sorter) push(o *Observation) {
 	if s.newest.Sub(o.At) >= sortSpan { // the clock was set: what was before comes first
-		if err := s.drain(s.head + s.len()); err != nil {
-			return err
-		}
+		s.due = s.tail
 		s.newest = o.At
 	}
 	s.newest = max(s.newest, o.At)
-	s.held = append(s.held, *o)
-	x := &s.held[len(s.held)-1]
-	x.Packet.Data = bytes.Clone(o.Packet.Data) // lent until the batch is read again
-	for i := len(s.held) - 1; i > s.head && s.held[i].At < s.held[i-1].At; i-- {
-		s.held[i], s.held[i-1] = s.held[i-1], s.held[i]
+	x := s.at(s.tail)
+	for i := s.tail; i > s.due; i-- {
+		before := s.at(i - 1)
+		if before.At <= o.At {
+			break
+		}
+		*x, x = *before, before
 	}
-	end := s.head
-	for end < len(s.held) && (s.newest.Sub(s.held[end].At) >= sortSpan || len(s.held)-end > maxSorted) {
-		end++
+	*x = *o
+	if o.Packet.Data != nil {
+		x.Packet.Data = bytes.Clone(o.Packet.Data) // lent until the batch is read again
 	}
-	return s.drain(end)
+	for s.tail++; s.tail-s.due > maxSorted || s.due < s.tail && s.newest.Sub(s.at(s.due).At) >= sortSpan; {
+		s.due++
+	}
 }
 
-func (s *Sorter) len() int { return len(s.held) - s.head }
-
-// drain moves the observations before end to the batch, and hands that on when it is full.
-func (s *Sorter) drain(end int) error {
-	for ; s.head < end; s.head++ {
-		s.batch.Obs = append(s.batch.Obs, s.held[s.head])
-		if len(s.batch.Obs) >= DefaultBatch {
-			s.head++
-			if err := s.flush(); err != nil {
-				return err
-			}
-			s.head--
+// flush hands on what waits no longer.
+func (s *Sorter) flush() error {
+	for s.head < s.due {
+		from := s.head % ringLen
+		s.batch.Obs = s.ring[from:min(from+s.due-s.head, ringLen)]
+		s.batch.Until = s.batch.Obs[len(s.batch.Obs)-1].At
+		s.head += len(s.batch.Obs)
+		if err := s.out(&s.batch); err != nil {
+			return err
 		}
-	}
-	if s.head > maxSorted {
-		s.held = s.held[:copy(s.held, s.held[s.head:])]
-		s.head = 0
 	}
 	return nil
 }
 
-// flush hands on the batch.
-func (s *Sorter) flush() error {
-	if len(s.batch.Obs) == 0 {
-		return nil
-	}
-	s.batch.Until = s.batch.Obs[len(s.batch.Obs)-1].At
-	err := s.out(&s.batch)
-	s.batch.Obs = s.batch.Obs[:0]
-	return err
-}
-
 // Close hands on what is held back.
 func (s *Sorter) Close() error {
-	if err := s.drain(len(s.held)); err != nil {
-		return err
-	}
+	s.due = s.tail
 	return s.flush()
 }
