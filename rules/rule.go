@@ -319,7 +319,7 @@ func (d *decoder) ruleText(lang string, n *node) {
 			all = d.list(v)
 		}
 		for _, t := range all {
-			if s := d.str(t); lang == "ko" && s != "" && !hangul.MatchString(s) {
+			if s := d.str(t); lang == "ko" && s != "" && !hasKorean(s) {
 				d.fail(t.errorf("the Korean text has no Korean in it"))
 			}
 		}

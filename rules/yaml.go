@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -315,11 +314,14 @@ func (d *decoder) str(n *node) string {
 	return s
 }
 
+// lastSpace is the last character of white space in Unicode (White_Space of PropList.txt): Korean lies above it.
+const lastSpace = '\u3000'
+
 // collapse makes all white space single blanks, and none at the ends.
 func collapse(s string) string {
 	blank := true
 	for _, c := range s {
-		if unicode.IsSpace(c) && (blank || c != ' ') {
+		if (blank || c != ' ') && c <= lastSpace && unicode.IsSpace(c) {
 			return strings.Join(strings.Fields(s), " ")
 		}
 		blank = c == ' '
@@ -356,7 +358,7 @@ func (d *decoder) both(n *node) Text {
 		return Text{}
 	}
 	t := Text{En: d.str(d.owed(n, "en")), Ko: d.str(d.owed(n, "ko"))}
-	if ko := n.get("ko"); ko != nil && t.Ko != "" && !hangul.MatchString(t.Ko) {
+	if ko := n.get("ko"); ko != nil && t.Ko != "" && !hasKorean(t.Ko) {
 		d.fail(ko.errorf("the Korean text has no Korean in it"))
 	}
 	if d.own && t == (Text{}) {
@@ -365,4 +367,6 @@ func (d *decoder) both(n *node) Text {
 	return Text{En: cmp.Or(t.En, t.Ko), Ko: cmp.Or(t.Ko, t.En)}
 }
 
-var hangul = regexp.MustCompile(`\p{Hangul}`)
+func hasKorean(s string) bool {
+	return strings.ContainsFunc(s, func(c rune) bool { return unicode.Is(unicode.Hangul, c) })
+}

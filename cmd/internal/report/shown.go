@@ -127,14 +127,6 @@ func shown(in Input, d *analyze.Diagnosis, v *view.View, m func(string) string) 
 	return in, &e, &w
 }
 
-var (
-	// An address with letters or colons before it is part of a longer word; netip decides what an address is.
-	redactIPv6   = regexp.MustCompile(`[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.\d{1,3}){3})?`)
-	redactIPv4   = regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}`)
-	redactDomain = regexp.MustCompile(`(?:[\pL\pN_](?:[\pL\pN_-]*[\pL\pN])?\.)+[\pL][\pL\pN-]*[\pL\pN]`)
-	redactCode   = regexp.MustCompile("`[^`]*`")
-)
-
 // Redact replaces addresses and names by labels that stay the same within a page: host-1 is one host everywhere, and nobody can find
 // out from the label which. Ports, times, sizes and counts stay.
 func Redact(in Input, d *analyze.Diagnosis, v *view.View) (Input, *analyze.Diagnosis, *view.View) {
@@ -178,10 +170,16 @@ func Redact(in Input, d *analyze.Diagnosis, v *view.View) (Input, *analyze.Diagn
 			s, tail = s[:len(s)-1], ":"+tail
 		}
 	}
+	// Compiled here and not at each start. An address with letters or colons before it is part of a longer word; netip decides what an
+	// address is.
+	ipv6 := regexp.MustCompile(`[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.\d{1,3}){3})?`)
+	ipv4 := regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}`)
+	domain := regexp.MustCompile(`(?:[\pL\pN_](?:[\pL\pN_-]*[\pL\pN])?\.)+[\pL][\pL\pN-]*[\pL\pN]`)
+	code := regexp.MustCompile("`[^`]*`")
 	names := sortedKeys(hosts)
 	slices.SortStableFunc(names, func(a, b string) int { return len(b) - len(a) }) // a name may be part of a longer one
 	domains := func(s string) string {
-		return redactDomain.ReplaceAllStringFunc(s, func(m string) string { return label("name", strings.ToLower(m)) })
+		return domain.ReplaceAllStringFunc(s, func(m string) string { return label("name", strings.ToLower(m)) })
 	}
 	return shown(in, d, v, func(s string) string {
 		if files[s] {
@@ -192,15 +190,15 @@ func Redact(in Input, d *analyze.Diagnosis, v *view.View) (Input, *analyze.Diagn
 				s = strings.ReplaceAll(s, n, label("name", n))
 			}
 		}
-		s = redactIPv6.ReplaceAllStringFunc(s, address)
-		s = redactIPv4.ReplaceAllStringFunc(s, address)
+		s = ipv6.ReplaceAllStringFunc(s, address)
+		s = ipv4.ReplaceAllStringFunc(s, address)
 		if strings.Contains(s, " == ") || strings.Contains(s, "&&") { // a filter: its fields look like names
 			return s
 		}
 		// In a command a word with dots is seldom the name of a host.
 		var b strings.Builder
 		at := 0
-		for _, c := range redactCode.FindAllStringIndex(s, -1) {
+		for _, c := range code.FindAllStringIndex(s, -1) {
 			b.WriteString(domains(s[at:c[0]]))
 			b.WriteString(s[c[0]:c[1]])
 			at = c[1]
