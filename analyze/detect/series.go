@@ -31,7 +31,7 @@ type series struct {
 	n     int // windows stored, the newest last
 	cur   point
 	began capture.Instant
-	old   point // windows that left the ring, and what preceded the series
+	old   point // windows that left the ring, and what preceded the series; no fault that is over
 	// Once a change is found it holds until nothing goes wrong for recovered windows.
 	locked      bool
 	at          int // windows since the change, incl. the first
@@ -53,13 +53,17 @@ const (
 	maxLuck = 0.01
 )
 
+// passed is how many attempts have passed since the last failure.
+func (s *series) passed() (n uint32) {
+	for i := s.n - 1; i >= 0 && s.ring[i].bad == 0; i-- {
+		n += s.ring[i].total
+	}
+	return min(n, s.since.total)
+}
+
 // luck is the probability that all attempts since the last failure pass if the share that failed until then still did.
 func (s *series) luck() float64 {
-	passed := uint32(0)
-	for i := s.n - 1; i >= 0 && s.ring[i].bad == 0; i-- {
-		passed += s.ring[i].total
-	}
-	passed = min(passed, s.since.total)
+	passed := s.passed()
 	bad := point{bad: s.since.bad, total: s.since.total - passed}
 	return math.Pow(1-min(bad.share(), 1), float64(passed))
 }
@@ -126,9 +130,10 @@ func (s *series) roll() {
 			s.quiet++
 		}
 		if s.quiet >= recovered || s.quiet >= wellAgain && s.luck() < maxLuck {
+			// The next fault is held against what is usual: the time before this one, and what has passed since its end.
 			s.locked = false
-			s.old.bad += s.since.bad
-			s.old.total += s.since.total
+			s.old = s.before
+			s.old.total += s.passed()
 			s.n = 0
 		} else if s.at > settled {
 			s.worsen()

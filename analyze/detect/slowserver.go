@@ -281,7 +281,7 @@ func (d *slowServer) look(w *analyze.Window, st *serverState) {
 			}
 			return c != nil && !c.Closed() && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0
 		}
-		return c != nil && c.Outstanding() == o.at
+		return c != nil && !c.Closed() && c.Outstanding() == o.at // nobody waits on a connection that has ended
 	})
 	keep := st.open[:0]
 	for i := range st.open {
