@@ -31,7 +31,7 @@ func (e *Engine) Close() (*Diagnosis, error) {
 		if f.State == Open {
 			f.State = Update
 		}
-		e.write(f, e.set.Rule(f.Rule))
+		e.write(f)
 	}
 	if e.err != nil {
 		return nil, e.err

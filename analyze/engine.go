@@ -127,20 +127,15 @@ type Engine struct {
 // New returns an engine that feeds ds, whose rules must be in set, and calls emit for each
 // record. emit's first error ends the run.
 func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*Engine, error) {
-	e := &Engine{o: o, set: set, detectors: ds, emit: emit, tracked: make(map[trackKey]*tracker),
+	e := &Engine{o: o, detectors: ds, emit: emit, tracked: make(map[trackKey]*tracker),
 		refused: make(map[string]uint64)}
+	if err := e.judgeBy(set); err != nil {
+		return nil, err
+	}
 	var mask flow.Mask
 	for _, d := range ds {
 		s := d.Spec()
-		r := set.Rule(s.Rule)
-		if r == nil {
-			return nil, fmt.Errorf("detector %s has no rule in the catalogue", s.Rule)
-		}
-		e.rules = append(e.rules, r)
 		mask |= s.Events
-		if x, ok := d.(Configured); ok {
-			x.Configure(r.Params)
-		}
 		if x, ok := d.(Sampler); ok {
 			e.samplers = append(e.samplers, x)
 		}
@@ -150,16 +145,6 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 			}
 		}
 	}
-	for i, d := range ds {
-		e.judges = append(e.judges, []int{i})
-		for _, r := range set.Rules {
-			if r.Own() && r.FeaturesOf == d.Spec().Rule {
-				e.judges[i] = append(e.judges[i], len(e.rules))
-				e.rules = append(e.rules, r)
-			}
-		}
-	}
-	e.counts = make([]int, len(e.rules))
 	if o.Watch != nil {
 		e.watched = o.Watch.Events()
 		mask |= e.watched
@@ -173,6 +158,62 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	e.w.Flows = e.table
 	e.w.Ask, e.w.Points = o.Ask, o.Points
 	return e, nil
+}
+
+// judgeBy makes the rules of set those that detectors serve.
+func (e *Engine) judgeBy(set *rules.Set) error {
+	var rs []*rules.Rule
+	for _, d := range e.detectors {
+		r := set.Rule(d.Spec().Rule)
+		if r == nil {
+			return fmt.Errorf("detector %s has no rule in the catalogue", d.Spec().Rule)
+		}
+		rs = append(rs, r)
+	}
+	e.judges = e.judges[:0]
+	for i, d := range e.detectors {
+		if x, ok := d.(Configured); ok {
+			x.Configure(rs[i].Params)
+		}
+		e.judges = append(e.judges, []int{i})
+		for _, r := range set.Rules {
+			if r.Own() && r.FeaturesOf == d.Spec().Rule {
+				e.judges[i] = append(e.judges[i], len(rs))
+				rs = append(rs, r)
+			}
+		}
+	}
+	e.set, e.rules, e.counts = set, rs, make([]int, len(rs))
+	return nil
+}
+
+// Reload judges by other rules from now on; causes rank what they find. What is known stays. What is open stays as long as its rule
+// still says so; the findings of a rule that is no more are resolved, and no more is known of them.
+func (e *Engine) Reload(set *rules.Set, causes Causes) error {
+	old := e.rules
+	if err := e.judgeBy(set); err != nil {
+		return err
+	}
+	e.o.Causes, e.linked = causes, false
+	clear(e.tracked)
+	e.order = slices.DeleteFunc(e.order, func(t *tracker) bool {
+		i := slices.IndexFunc(e.rules, func(r *rules.Rule) bool { return r.ID == old[t.key.rule].ID })
+		if i < 0 {
+			if t.firing {
+				t.f.State, t.f.Ended = Resolved, EndedUnasked
+				e.write(t.f)
+				t.f.settled = true
+			}
+			return true
+		}
+		if t.key.rule = i; t.f != nil {
+			t.f.rule = e.rules[i]
+		}
+		e.tracked[t.key] = t
+		e.counts[i]++
+		return false
+	})
+	return e.err
 }
 
 // event takes an event of the flow table.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"jindan/capture"
+	"jindan/rules"
 )
 
 // Schema names of the two records that jindan writes.
@@ -197,8 +198,9 @@ type Finding struct {
 	Recording string `json:"recording,omitempty"`
 	Filter    string `json:"filter"` // Wireshark display filter that shows it
 
-	told    string // roleKey of its newest record
-	settled bool   // its incident has long been over
+	rule    *rules.Rule // that it was last judged by
+	told    string      // roleKey of its newest record
+	settled bool        // its incident has long been over
 }
 
 // FindingCoverage is the part of Coverage that a single finding carries.

@@ -160,7 +160,7 @@ func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
 	}
 	t.firing = true
 	if t.f == nil {
-		t.f = &Finding{Schema: FindingSchema, ID: FindingID(r.ID, s.Subject), Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
+		t.f = &Finding{rule: r, Schema: FindingSchema, ID: FindingID(r.ID, s.Subject), Rule: r.ID, Steps: r.Steps, Subject: s.Subject,
 			Onset: t.onset, Host: e.o.Host, Agent: e.o.Agent, Netns: e.o.Netns, Because: []string{}, Links: []Link{}}
 		e.findings = append(e.findings, t.f)
 		t.f.Detected = e.w.End
@@ -261,7 +261,7 @@ func (e *Engine) tell(f *Finding) {
 		f.State = Update
 	}
 	f.told = key
-	e.write(f, e.set.Rule(f.Rule))
+	e.write(f)
 }
 
 // bury settles the incidents that nothing new can belong to.
@@ -310,18 +310,18 @@ func roleKey(f *Finding) string {
 	return s
 }
 
-func (e *Engine) write(f *Finding, r *rules.Rule) {
+func (e *Engine) write(f *Finding) {
 	if e.err != nil {
 		return
 	}
 	e.seq++
 	f.Seq, f.Time = e.seq, e.w.End
-	e.render(f, r)
+	e.render(f)
 	e.err = e.emit(e.stated([]*Finding{f})[0])
 }
 
-func (e *Engine) render(f *Finding, r *rules.Rule) {
-	subject := SubjectFields(f.Subject)
+func (e *Engine) render(f *Finding) {
+	r, subject := f.rule, SubjectFields(f.Subject)
 	text := func(which string) Text {
 		t, err := r.Text(which, f.Features, subject)
 		if err != nil {

@@ -33,8 +33,8 @@ type agent struct {
 	watches []*watch
 	tapes   []*tape // beside watches
 	closing []func() error
-	// delivery takes the findings to the other sinks; nil: there are none.
-	delivery *sink.Delivery
+	// delivery takes the findings to the other sinks; none where there are none, and while they are changed.
+	delivery atomic.Pointer[sink.Delivery]
 	stuck    bool   // an engine did not end: what it uses stays open
 	host     string // empty: it has no name
 	// renamed tells that the files of sinks were moved away; nil: nobody does.
@@ -43,9 +43,12 @@ type agent struct {
 	stdout  *outlet
 	started atomic.Bool // watches are complete, and run
 	lives   atomic.Bool // a line on the terminal shows so
+	sinking sync.Mutex  // held while sinks are changed, and from their end on
 
 	lock   sync.Mutex                    // of what follows; nothing waits for a disk or a reader while it is held
 	direct *sink.Direct                  // to stdout; nil: nothing goes to standard output
+	held   []*analyze.Finding            // while sinks are changed: what they have yet to get
+	change bool                          // sinks are being changed
 	found  map[foundKey]*analyze.Finding // newest state
 	counts map[countKey]uint64           // findings opened
 }
@@ -62,26 +65,77 @@ func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent
 	ag := &agent{app: a, cfg: cfg, set: set, output: output, stdout: newOutlet(os.Stdout),
 		found: make(map[foundKey]*analyze.Finding), counts: make(map[countKey]uint64)}
 	ag.host, _ = os.Hostname() // without a name, records bear none
-	var err error
-	if ag.direct, err = direct(cfg, output, ag.stdout); err != nil {
-		return nil, err
+	return ag, ag.openSinks(cfg)
+}
+
+// openSinks opens standard output and the other sinks of a configuration. The lock is the caller's where others know the agent.
+func (ag *agent) openSinks(cfg *config.Config) error {
+	d, err := direct(cfg, ag.output, ag.stdout)
+	if err != nil {
+		return err
 	}
-	ag.delivery, err = deliver(cfg, ag.host, ag.unwell)
+	delivery, err := deliver(cfg, ag.host, ag.unwell)
 	if errors.As(err, new(*spoolError)) {
-		a.log.Warn().Msg(oneLine(err))
+		ag.app.log.Warn().Msg(oneLine(err))
 	} else if err != nil {
-		a.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
-		if ag.direct == nil {
-			ag.direct, err = sink.NewDirect(ag.stdout, sink.Output{Name: "stdout"})
-			return ag, err
+		ag.app.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
+		if d == nil {
+			if d, err = sink.NewDirect(ag.stdout, sink.Output{Name: "stdout"}); err != nil {
+				return err
+			}
 		}
 	}
-	if ag.delivery != nil {
-		if aside := ag.delivery.Spool().Aside; aside != "" {
-			a.log.Error().Msgf("the spool was damaged and is set aside as %s", aside)
+	if delivery != nil {
+		if aside := delivery.Spool().Aside; aside != "" {
+			ag.app.log.Error().Msgf("the spool was damaged and is set aside as %s", aside)
 		}
 	}
-	return ag, nil
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	ag.direct = d
+	ag.delivery.Store(delivery)
+	return nil
+}
+
+// reload takes over the sinks and rules of a configuration that watches the same as this one: what is known, and what is open, stays.
+func (ag *agent) reload(cfg *config.Config) error {
+	set, err := catalogue(cfg.Rules)
+	if err != nil {
+		return err
+	}
+	if _, err := direct(cfg, ag.output, ag.stdout); err != nil {
+		return err
+	}
+	ag.sinking.Lock()
+	defer ag.sinking.Unlock()
+	for _, w := range ag.watches {
+		w.next.Store(set)
+	}
+	ag.lock.Lock()
+	ag.set, ag.change = set, true
+	ag.lock.Unlock()
+	old := ag.delivery.Swap(nil) // the spool is one file, and has one owner
+	if old != nil {
+		ctx, stop := context.WithTimeout(context.Background(), deliverWithin)
+		defer stop()
+		if err := old.Close(ctx); err != nil {
+			ag.app.log.Warn().Msgf("not all findings are delivered yet, the rest is in the spool: %s", oneLine(err))
+		}
+	}
+	err = ag.openSinks(cfg)
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	d := ag.delivery.Load()
+	if d != nil && old != nil {
+		d.Continue(old)
+	}
+	for _, f := range ag.held {
+		if d != nil {
+			err = errors.Join(err, d.Finding(f))
+		}
+	}
+	ag.held, ag.change = nil, false
+	return err
 }
 
 // add begins to watch a namespace, and keeps what it sees in record unless that is empty.
@@ -107,11 +161,12 @@ func (ag *agent) add(ns, record string) error {
 const deliverWithin = 1500 * time.Millisecond
 
 func (ag *agent) close() {
-	if ag.delivery != nil {
+	ag.sinking.Lock()
+	if d := ag.delivery.Load(); d != nil {
 		// What is not sent by then stays in the spool.
 		ctx, stop := context.WithTimeout(context.Background(), deliverWithin)
 		defer stop()
-		if err := ag.delivery.Close(ctx); err != nil {
+		if err := d.Close(ctx); err != nil {
 			ag.app.log.Warn().Msgf("not all findings are delivered, the rest stays in the spool: %s", oneLine(err))
 		}
 	}
@@ -145,7 +200,7 @@ func (ag *agent) writes() []string {
 	if ag.cfg.Recorder.Enabled {
 		dirs = append(dirs, ag.cfg.Recorder.Dir)
 	}
-	if ag.delivery != nil {
+	if ag.delivery.Load() != nil {
 		dirs = append(dirs, ag.cfg.Spool.Dir)
 	}
 	for _, s := range ag.cfg.Sinks {
@@ -249,8 +304,8 @@ func (ag *agent) release(ctx context.Context, w *watch, leave context.CancelFunc
 func (ag *agent) crashed(i int, at capture.Instant, what any, stack []byte) {
 	where := ag.tapes[i].keepFailure(at, stack)
 	ag.app.log.Error().Msgf("the analysis failed and begins anew, what it knew is lost: %v (%s)%s", what, panicked(stack), where)
-	if ag.delivery != nil {
-		_ = ag.delivery.Notice("error", fmt.Sprintf("the analysis failed and began anew; findings that were open may have gone on unseen: %v%s", what, where))
+	if d := ag.delivery.Load(); d != nil {
+		_ = d.Notice("error", fmt.Sprintf("the analysis failed and began anew; findings that were open may have gone on unseen: %v%s", what, where))
 	}
 }
 
@@ -287,8 +342,8 @@ func (ag *agent) complain(ctx context.Context) {
 			ag.app.log.Error().Msgf("standard output lost %d records: %s", lost-told, why)
 			told = lost
 		}
-		if ag.delivery != nil {
-			if st := ag.delivery.Spool(); st.Resets > resets {
+		if d := ag.delivery.Load(); d != nil {
+			if st := d.Spool(); st.Resets > resets {
 				ag.app.log.Error().Msgf("the spool was damaged and is set aside as %s", st.Aside)
 				resets = st.Resets
 			}
@@ -309,10 +364,11 @@ func (ag *agent) reopen(ctx context.Context) {
 			return
 		case <-ag.renamed:
 		}
-		if ag.delivery == nil {
+		d := ag.delivery.Load()
+		if d == nil {
 			continue
 		}
-		if err := ag.delivery.Reopen(); err != nil {
+		if err := d.Reopen(); err != nil {
 			ag.app.log.Warn().Msgf("reopen files: %s", oneLine(err))
 		}
 	}
@@ -337,8 +393,10 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 	f = &keep
 	ag.found[id] = f
 	ag.bound()
-	if ag.delivery != nil {
-		if err := ag.delivery.Finding(f); err != nil {
+	if ag.change {
+		ag.held = append(ag.held, f)
+	} else if d := ag.delivery.Load(); d != nil {
+		if err := d.Finding(f); err != nil {
 			ag.app.log.Error().Msgf("deliver %s: %s", f.ID, oneLine(err))
 		}
 	}
@@ -436,9 +494,9 @@ func undelivered(sinks []sink.Status) map[string]uint64 {
 func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
-	if ag.delivery != nil {
-		d.Coverage.Undelivered = undelivered(ag.delivery.Status())
-		if err := ag.delivery.Diagnosis(d); err != nil {
+	if to := ag.delivery.Load(); to != nil {
+		d.Coverage.Undelivered = undelivered(to.Status())
+		if err := to.Diagnosis(d); err != nil {
 			ag.app.log.Error().Msgf("deliver the diagnosis: %s", oneLine(err))
 		}
 	}

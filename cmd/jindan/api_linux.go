@@ -97,7 +97,7 @@ func (ag *agent) serve(ctx context.Context) error {
 func (ag *agent) ack(id string) bool {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
-	if ag.delivery != nil && ag.delivery.Ack(id) {
+	if d := ag.delivery.Load(); d != nil && d.Ack(id) {
 		return true
 	}
 	for _, f := range ag.found {
@@ -189,7 +189,7 @@ func (ag *agent) metrics(to io.Writer) {
 			roots[countKey{f.Rule, f.Severity}]++
 		}
 	}
-	counts := maps.Clone(ag.counts)
+	counts, direct := maps.Clone(ag.counts), ag.direct != nil
 	ag.lock.Unlock()
 	var w metric.Writer
 	by := func(name string, m map[countKey]uint64) {
@@ -204,18 +204,18 @@ func (ag *agent) metrics(to io.Writer) {
 	for _, y := range ag.watches {
 		y.metrics(&w)
 	}
-	if _, lost, _ := ag.stdout.state(); ag.direct != nil {
+	if _, lost, _ := ag.stdout.state(); direct {
 		w.Set("jindan_stdout_dropped_total", float64(lost))
 	}
-	if ag.delivery != nil {
-		for _, s := range ag.delivery.Status() {
+	if d := ag.delivery.Load(); d != nil {
+		for _, s := range d.Status() {
 			w.Set("jindan_sink_sent_total", float64(s.Sent), s.Name)
 			w.Set("jindan_sink_retries_total", float64(s.Retried), s.Name)
 			w.Set("jindan_sink_rejected_total", float64(s.Rejected), s.Name)
 			w.Set("jindan_sink_dropped_total", float64(s.Dropped), s.Name)
 			w.Set("jindan_sink_lag", float64(s.Lag), s.Name)
 		}
-		st := ag.delivery.Spool()
+		st := d.Spool()
 		w.Set("jindan_spool_bytes", float64(st.Bytes))
 		w.Set("jindan_spool_resets_total", float64(st.Resets))
 		w.Set("jindan_spool_lost_total", float64(st.Damaged))

@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -111,7 +113,9 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	for {
 		again := make(chan *config.Config, 1)
 		turn, stop := context.WithCancelCause(ctx)
-		go func() {
+		var running atomic.Pointer[agent]
+		var listening sync.WaitGroup
+		listening.Go(func() {
 			for {
 				select {
 				case <-turn.Done():
@@ -119,6 +123,14 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 				case <-hangup:
 				}
 				next, err := f.configuration()
+				ag := running.Load()
+				if err == nil && ag != nil && watchesAlike(cfg, next) {
+					if err = ag.reload(next); err == nil {
+						cfg = next
+						a.log.Info().Msg("sinks and rules reloaded; what is open stays")
+						continue
+					}
+				}
 				if err != nil {
 					a.log.Error().Msg("the configuration is not reloaded, the old one stays: " + oneLine(err))
 					continue
@@ -127,20 +139,31 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 				stop(errReload)
 				return
 			}
-		}()
-		err := a.watchOnce(turn, cfg, f, moved)
+		})
+		err := a.watchOnce(turn, cfg, f, moved, &running)
 		reload := errors.Is(context.Cause(turn), errReload)
 		stop(nil)
+		listening.Wait()
 		if err != nil || !reload {
 			return err
 		}
 		cfg = <-again
-		a.log.Info().Msg("configuration reloaded")
+		a.log.Info().Msg("configuration reloaded; what is watched has changed, and the analysis begins anew")
 	}
 }
 
-// watchOnce runs the agent with one configuration; moved tells that files of sinks were moved away.
-func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, moved <-chan os.Signal) error {
+// watchesAlike tells whether two configurations watch the same in the same way, and differ in sinks and rules alone.
+func watchesAlike(a, b *config.Config) bool {
+	x, y := *a, *b
+	for _, c := range []*config.Config{&x, &y} {
+		fresh := config.Default()
+		c.Rules, c.Sinks, c.Spool, c.Heartbeat, c.Repeat, c.Read = "", nil, fresh.Spool, 0, 0, fresh.Read
+	}
+	return config.Equal(&x, &y)
+}
+
+// watchOnce runs the agent with one configuration; moved tells that files of sinks were moved away, and running is told of the agent.
+func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, moved <-chan os.Signal, running *atomic.Pointer[agent]) error {
 	set, err := catalogue(cfg.Rules)
 	if err != nil {
 		return a.failEach(err)
@@ -177,5 +200,7 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, mo
 	ag.banner()
 	notify("READY=1\nSTATUS=watching")
 	defer notify("STOPPING=1")
+	running.Store(ag)
+	defer running.Store(nil)
 	return ag.run(ctx)
 }

@@ -323,7 +323,7 @@ func TestHeartbeatAndAck(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &analyze.Finding{Schema: analyze.FindingSchema, ID: "surge-1", Rule: "surge", Severity: "error", State: analyze.Open, Seq: 1}
-	if err := ag.delivery.Finding(f); err != nil {
+	if err := ag.delivery.Load().Finding(f); err != nil {
 		t.Fatal(err)
 	}
 	count := func(what string) int { return strings.Count(strings.Join(hook.all(), ""), what) }

@@ -43,9 +43,11 @@ type watch struct {
 	blind     []string
 	noPackets string // why nothing captures packets; empty: something does
 	engine    *analyze.Engine
-	renew     func() error // makes a new engine
-	share     memory       // that it may take
-	gone      atomic.Bool  // the namespace was deleted, and let go of
+	renew     func() error              // makes a new engine
+	next      atomic.Pointer[rules.Set] // what to judge by from the next batch on; nil: no change
+	set       *rules.Set                // that the engine judges by
+	share     memory                    // that it may take
+	gone      atomic.Bool               // the namespace was deleted, and let go of
 	meta      recording.Meta
 	progress  progressMade
 	// crashed is told of a failure of the engine, which begins anew then; nil: nobody wants to know.
@@ -205,9 +207,11 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 		return err
 	}
 	o.Ask = w.ask
-	o.Causes, o.Watch = cause.New(set), w.watcher
+	o.Watch = w.watcher
+	w.set = set
 	w.renew = func() error {
-		w.engine, err = analyze.New(set, detect.All(), o, emit)
+		o.Causes = cause.New(w.set)
+		w.engine, err = analyze.New(w.set, detect.All(), o, emit)
 		return err
 	}
 	return w.renew()
@@ -268,6 +272,12 @@ func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analy
 	take := func(b *capture.Batch) error {
 		if see != nil {
 			if failed = caught(func() error { return see(b) }); failed != nil {
+				return failed
+			}
+		}
+		if set := w.next.Swap(nil); set != nil {
+			w.set = set
+			if failed = caught(func() error { return w.engine.Reload(set, cause.New(set)) }); failed != nil {
 				return failed
 			}
 		}

@@ -5,6 +5,7 @@
 package config
 
 import (
+	"reflect"
 	"time"
 )
 
@@ -27,6 +28,13 @@ type Config struct {
 	Sinks     []Sink    `yaml:"sinks"`
 	Read      Read      `yaml:"-"`
 	origin    originMap // of every value that is no default
+}
+
+// Equal tells whether a and b have the same values, wherever they are from.
+func Equal(a, b *Config) bool {
+	x, y := *a, *b
+	x.origin, y.origin = nil, nil
+	return reflect.DeepEqual(x, y)
 }
 
 // Duration is a time in Go's notation, with a unit: 500ms, 10s, 1h30m.

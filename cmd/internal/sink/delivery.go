@@ -112,6 +112,22 @@ func (d *Delivery) Finding(f *analyze.Finding) error {
 	return d.spool.Append(r)
 }
 
+// Continue takes over what old, which is closed, knew of open findings, and its counts. The spool has had their records.
+func (d *Delivery) Continue(old *Delivery) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, f := range old.open {
+		if d.open[id] == nil {
+			d.open[id] = f
+		}
+	}
+	for k, n := range old.seq {
+		d.seq[k] += n
+	}
+}
+
 // Diagnosis takes a diagnosis.
 func (d *Delivery) Diagnosis(x *analyze.Diagnosis) error {
 	r, err := DiagnosisRecord(x, d.next(KindDiagnosis), d.o.Host, d.o.Agent)
