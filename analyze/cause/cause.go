@@ -222,7 +222,7 @@ func (w *linking) roles() {
 		for _, h := range n.place.ends() {
 			at := slices.IndexFunc(roots[h], func(j int) bool {
 				r := w.nodes[j].f
-				return r.Onset <= n.f.LastSeen && n.f.Onset <= r.LastSeen.Add(analyze.Aftermath)
+				return r.Onset <= n.f.Onset.Add(together) && n.f.Onset <= r.LastSeen.Add(analyze.Aftermath)
 			})
 			if at >= 0 {
 				n.f.Role = analyze.Independent

@@ -101,6 +101,7 @@ type deadRecord struct {
 	client, server capture.Endpoint
 	healed         bool
 	until          capture.Instant // healed: since then
+	over           capture.Instant // nobody waits for it since: it came back, ended, or its sender has closed; 0: somebody does
 }
 
 // survivor is what silences connections of a caller have lived through.
@@ -116,6 +117,8 @@ const (
 	// deadLinger is how long a connection without a further repetition still counts as dead: longer than the
 	// longest pause between two (Linux TCP_RTO_MAX 120 s, include/net/tcp.h).
 	deadLinger = 125 * time.Second
+	// deadShown is how long one still shows for which nobody waits any more.
+	deadShown = 2 * time.Second
 )
 
 func newDeadConnection() analyze.Detector {
@@ -258,6 +261,9 @@ func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.Connections == 0 {
 			return false
 		}
+		if g.over(w.End) {
+			return true
+		}
 		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence})
 		return true
 	})
@@ -290,9 +296,19 @@ func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
 	if g.list.m == nil {
 		g.list = newSubjects[deadSide, deadRecord](maxDead)
 	}
-	if r := g.list.get(s); r != nil {
+	if r := g.list.get(s); r != nil && r.over == 0 {
 		*r = deadRecord{deadTry: *x, client: c.Client, server: c.Server}
 	}
+}
+
+// over reports whether nobody waits for any of the connections any more.
+func (g *deadGroup) over(now capture.Instant) bool {
+	for _, s := range g.list.keys {
+		if r := g.list.m[s]; r != nil && (r.over == 0 || now.Sub(r.over) < deadShown) {
+			return false
+		}
+	}
+	return true
 }
 
 // lookAround finds out which connections of the groups are well, and which of the dead ones have come back.
@@ -305,6 +321,9 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 			if c := w.Flows.Lookup(s.ref); !r.healed && c != nil && (c.Acked(s.silent.Other()) > r.acked ||
 				r.probes == r.repeats && c.Packets(s.silent) != r.heard && !c.Closed()) {
 				r.healed, r.until = true, c.Heard(s.silent)
+			}
+			if c := w.Flows.Lookup(s.ref); r.over == 0 && (r.healed || c == nil || c.Closed() || c.Closing(s.silent.Other())) {
+				r.over = w.End
 			}
 			if w.End.Sub(max(r.last, r.until)) > deadLinger {
 				return false

@@ -71,6 +71,7 @@ type limitState struct {
 // processFiles are the descriptors of a process, which are read when somebody asks who owns a socket.
 type processFiles struct {
 	limitState
+	first  capture.Instant // read first: what was before is not known
 	at     capture.Instant // read last
 	inodes []uint32        // of its sockets, to ask by again
 }
@@ -114,6 +115,9 @@ func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
 		for i := range s.Processes.Processes {
 			p := &s.Processes.Processes[i]
 			if x := d.processes.get(p.PID); x != nil && p.FDLimit > 0 {
+				if x.first == 0 {
+					x.first = at
+				}
 				x.set(at, uint64(p.FDs), uint64(p.FDLimit))
 				x.at, x.inodes = at, append(x.inodes[:0], p.Inodes[:min(len(p.Inodes), maxAskInodes)]...)
 				d.names[p.PID] = processName(p)
@@ -184,7 +188,7 @@ func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
 
 func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	host := w.Local.String()
-	say := func(s *limitState, f Exhaustion, subject analyze.Subject) {
+	say := func(s *limitState, from capture.Instant, f Exhaustion, subject analyze.Subject) {
 		f.Used, f.Limit, f.Share = int(s.used), int(s.limit), ratio(s.used, s.limit)
 		if f.Share > d.best.Share {
 			d.best = f
@@ -192,14 +196,14 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if s.since == 0 {
 			return
 		}
-		f.Baseline = max(s.since.Sub(w.First).Seconds(), 0)
+		f.Baseline = max(s.since.Sub(from).Seconds(), 0)
 		emit(analyze.Symptom{Subject: subject, Onset: s.since, Features: f})
 	}
 	of := func(what string) analyze.Subject {
 		return analyze.Subject{Kind: analyze.SubjectHost, Host: host, Segment: what}
 	}
-	say(&d.conntrack, Exhaustion{Class: classConntrack, Refused: int(d.host.refused - min(d.host.refused0, d.host.refused))}, of(classConntrack))
-	say(&d.descriptors, Exhaustion{Class: classDescriptors}, of(classDescriptors))
+	say(&d.conntrack, w.First, Exhaustion{Class: classConntrack, Refused: int(d.host.refused - min(d.host.refused0, d.host.refused))}, of(classConntrack))
+	say(&d.descriptors, w.First, Exhaustion{Class: classDescriptors}, of(classDescriptors))
 	var ask []uint32
 	d.processes.each(func(pid int32, s *processFiles) bool {
 		if age := w.End.Sub(s.at); s.since == 0 || age > forgotten {
@@ -208,13 +212,13 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		} else if age >= askAgain && w.End.Sub(d.asked) >= askAgain {
 			ask = append(ask, s.inodes...)
 		}
-		say(&s.limitState, Exhaustion{Class: classDescriptors, Process: d.names[pid]}, of(d.names[pid]))
+		say(&s.limitState, s.first, Exhaustion{Class: classDescriptors, Process: d.names[pid]}, of(d.names[pid]))
 		return true
 	})
 	watched := d.host.portRange > 0 && float64(d.host.timeWait) >= watchShare*float64(d.host.portRange)
 	d.ports.each(func(k portsKey, u *portsUse) bool {
 		watched = watched || u.since != 0
-		say(&u.limitState, Exhaustion{Class: classPorts, TimeWait: int(u.timeWait)}, analyze.Subject{Kind: analyze.SubjectUpstream,
+		say(&u.limitState, w.First, Exhaustion{Class: classPorts, TimeWait: int(u.timeWait)}, analyze.Subject{Kind: analyze.SubjectUpstream,
 			Host: k.local.String(), Peer: k.remote.Addr.String(), Port: k.remote.Port})
 		return true
 	})
