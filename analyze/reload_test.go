@@ -50,7 +50,7 @@ text: {en: {title: Hasty clients, summary: "{{.resets}} resets"}}
 			if err != nil {
 				t.Fatal(err)
 			}
-			at := capture.Instant(1000 * second)
+			at := 1000 * second
 			look := func(seconds int) {
 				for range seconds {
 					at += second

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -23,6 +24,8 @@ import (
 //	port p               53, PORT (port 0)
 //	pingsize peer 1400   1372, for IPv6 1352: the ping payload that makes an IP length
 //	at_most 0 100        0.026: the share that may be bad although 0 of 100 were (AtMost)
+//	name "A a.test, …"   a.test: the first name of examples, for a command; NAME if there is none that a shell takes as it is
+//	pid "nginx (pid 7)"  7, for a command; PID if there is none
 //	v6 peer              whether the address is IPv6
 var funcs = map[string]template.FuncMap{"en": funcMap(english), "ko": funcMap(korean)}
 
@@ -40,9 +43,15 @@ var (
 	english = units{" %", " bytes", " µs", " ms", " s", " min", " h", " d", " ", "%s per second", "%s per minute", "less than 0.01 %", nil}
 	korean  = units{"%", "바이트", "µs", "ms", "초", "분", "시간", "일", " ", "초당 %s", "분당 %s", "0.01% 미만", map[string]string{
 		"inbound": "수신 방향", "outbound": "송신 방향",
-		"connect": "연결", "first-byte": "첫 응답", "transfer": "전송", "dns": "이름 풀이",
+		"connect": "연결", "first-byte": "첫 응답", "transfer": "전송", "dns": "이름 해석",
 		"arriving": "요청 수신", "accept": "처리 시작 대기", "own": "자체 처리", "sending": "응답 전송", "not-reading": "클라이언트 미수신",
 	}}
+)
+
+// What examples of names and names of processes look like. A name that a shell would not take for one word is left out.
+var (
+	exampleName = regexp.MustCompile(`^[A-Z0-9]+ ([A-Za-z0-9_][A-Za-z0-9._-]*)(?:,|;| |$)`)
+	processID   = regexp.MustCompile(`\(pid ([0-9]+)\)`)
 )
 
 func funcMap(u units) template.FuncMap {
@@ -90,7 +99,19 @@ func funcMap(u units) template.FuncMap {
 			return strconv.FormatFloat(math.Round(max(v-header, 0)), 'f', 0, 64), err
 		},
 		"at_most": AtMost,
-		"v6":      func(addr string) bool { return strings.Contains(addr, ":") },
+		"name": func(examples string) string {
+			if m := exampleName.FindStringSubmatch(examples); m != nil {
+				return m[1]
+			}
+			return "NAME"
+		},
+		"pid": func(process string) string {
+			if m := processID.FindStringSubmatch(process); m != nil {
+				return m[1]
+			}
+			return "PID"
+		},
+		"v6": func(addr string) bool { return strings.Contains(addr, ":") },
 	}
 }
 

@@ -22,6 +22,7 @@ type AcceptQueue struct {
 	Silent    int     `json:"silent"`
 	Attempts  int     `json:"attempts"`
 	Unclosed  int     `json:"unclosed"`
+	Bursts    bool    `json:"bursts"`
 }
 
 // acceptQueue watches how full the accept queues of listeners are: connections whose handshake the kernel has
@@ -168,6 +169,27 @@ func (st *acceptPackets) full(since, now capture.Instant) {
 	st.since, st.last = min(st.since, since), now
 }
 
+// between finds the listening socket of k, of this host, if its queue may have overflowed between two samples: the kernel counted overflows,
+// and no queue was seen to be full. Bursts do that to a short queue.
+func (d *acceptQueue) between(w *analyze.Window, k capture.Endpoint) (q *listenQueue, overflows int) {
+	for i := range d.overflows {
+		overflows += int(d.overflows[i])
+	}
+	d.listeners.each(func(at capture.Endpoint, x *listenQueue) bool {
+		if x.fullSince != 0 {
+			overflows = 0 // it explains them
+		}
+		if at.Port == k.Port && (at.Addr == k.Addr || at.Addr.Netip().IsUnspecified()) {
+			q = x
+		}
+		return true
+	})
+	if overflows == 0 {
+		return nil, 0
+	}
+	return q, overflows
+}
+
 // judgePackets judges the listeners that no socket table has told of.
 func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.packets.each(func(k capture.Endpoint, st *acceptPackets) bool {
@@ -180,20 +202,31 @@ func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)
 			}
 		}
 		st.cur = [3]uint32{}
-		if st.last == 0 || w.End.Sub(st.last) > dropPause || w.Have.Has(analyze.Sockets) && w.Local.Is(k.Addr) {
+		if st.last == 0 || w.End.Sub(st.last) > dropPause {
 			return true
+		}
+		var q *listenQueue
+		overflows := 0
+		if w.Have.Has(analyze.Sockets) && w.Local.Is(k.Addr) {
+			if q, overflows = d.between(w, k); q == nil {
+				return true
+			}
 		}
 		f := AcceptQueue{Dropped: int(sum[0]), Silent: int(sum[1]), Attempts: int(max(sum[2], sum[1])), Unclosed: st.unclosed,
 			FullFor: st.last.Sub(st.since).Seconds(), Baseline: max(st.since.Sub(w.First).Seconds(), 0)}
+		if q != nil {
+			f.Bursts, f.Queue, f.Backlog, f.Most, f.Overflows = true, int(q.queue), int(q.backlog), int(q.most), overflows
+			f.Process = d.owners.of([]uint32{q.inode})
+		}
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}, Onset: st.since, Features: f})
 		return true
 	})
 }
 
 func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.judgePackets(w, emit)
 	copy(d.overflows[:], d.overflows[1:])
 	d.overflows[overflowSpan-1], d.cur = d.cur, 0
+	d.judgePackets(w, emit)
 	d.listeners.each(func(k capture.Endpoint, q *listenQueue) bool {
 		f := AcceptQueue{Queue: int(q.queue), Backlog: int(q.backlog), Most: int(q.most)}
 		if f.Most > d.most.Most {

@@ -25,7 +25,15 @@ type ConnectionRefused struct {
 	Class        string  `json:"class"`
 	Failed       int     `json:"failed"`
 	Worst        int     `json:"worst"`
+	Listener     string  `json:"listener"`
 }
+
+// What the sockets of this host say of a port.
+const (
+	listenerNone = "none" // no program listens
+	listenerIdle = "idle" // one does, and its accept queue is empty
+	listenerBusy = "busy" // one does, and connections wait to be accepted
+)
 
 // connectionRefused follows, per listener, the connection requests of those for whom it is the service:
 // calls of this host, and of hosts that serve others themselves, are dead-upstream's.
@@ -37,6 +45,7 @@ type connectionRefused struct {
 	scanners *scanners // whose attempts do not count; nil: nobody's
 	requests requests
 	states   services[listenerState]
+	queues   map[uint16]uint32 // connections that wait to be accepted, by port that somebody listens on; nil: not known
 	attempts int
 	refused  int
 	ignored  int
@@ -115,6 +124,38 @@ func newConnectionRefused() analyze.Detector {
 
 func (d *connectionRefused) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: requestEvents | heardEvents}
+}
+
+// Sample takes who listens.
+func (d *connectionRefused) Sample(_ capture.Instant, s *capture.Sample) {
+	if s.Sockets == nil || s.Sockets.States&capture.Listen.Mask() == 0 {
+		return
+	}
+	if d.queues == nil {
+		d.queues = make(map[uint16]uint32)
+	}
+	clear(d.queues)
+	for i := range s.Sockets.Sockets {
+		if x := &s.Sockets.Sockets[i]; x.State == capture.Listen && len(d.queues) < maxQueues {
+			d.queues[x.Local.Port] += x.RecvQ
+		}
+	}
+}
+
+// listener is what the sockets say of the port of k; empty: they are not seen, or of another host.
+func (d *connectionRefused) listener(w *analyze.Window, k capture.Endpoint) string {
+	if d.queues == nil || !w.Have.Has(analyze.Sockets) || !w.Local.Is(k.Addr) {
+		return ""
+	}
+	switch n, ok := d.queues[k.Port]; {
+	case !ok && len(d.queues) == maxQueues:
+		return ""
+	case !ok:
+		return listenerNone
+	case n > 0:
+		return listenerBusy
+	}
+	return listenerIdle
 }
 
 func (d *connectionRefused) Event(e *flow.Event) {
@@ -209,6 +250,7 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 			return w.End.Sub(st.lastAt) < idleState
 		}
 		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() {
+			f.Listener = d.listener(w, k)
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
 				Onset: s.onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.lastTry(w.End))})
 		}

@@ -38,10 +38,11 @@ type PoolExhausted struct {
 // calls in flight is flat, because each worker holds one, while requests to it pile up unanswered
 // and their clients lose patience.
 type poolExhausted struct {
-	hosts subjects[capture.Addr, poolHost]
-	ports services[servicePort] // where a listener's state is in hosts
-	socks poolSockets
-	most  PoolExhausted // the worst of each, over all services, for the assessment
+	hosts  subjects[capture.Addr, poolHost]
+	ports  services[servicePort] // where a listener's state is in hosts
+	socks  poolSockets
+	halted halted
+	most   PoolExhausted // the worst of each, over all services, for the assessment
 }
 
 type poolHost struct {
@@ -92,7 +93,10 @@ func newPoolExhausted() analyze.Detector {
 }
 
 // Sample takes the socket tables, and what threads wait for.
-func (d *poolExhausted) Sample(at capture.Instant, s *capture.Sample) { d.socks.sample(at, s) }
+func (d *poolExhausted) Sample(at capture.Instant, s *capture.Sample) {
+	d.socks.sample(at, s)
+	d.halted.sample(at, s)
+}
 
 func (d *poolExhausted) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "pool-exhausted", Features: PoolExhausted{},
@@ -334,6 +338,11 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 		}
 	}
 	f.OutboundShare = min(ratio(best, f.Level), 1)
+	if w.Local.Is(a) {
+		if _, state, _ := d.halted.of(w, port); state != "" {
+			return // a program that is stopped, not its pool: slow-server's
+		}
+	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
 	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: a.String(), Port: port},
 		Onset: max(onset, p.begins[start], w.First), Features: f})

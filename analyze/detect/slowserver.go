@@ -404,7 +404,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		st.fastCur = 0
 		s.roll()
 		st.gaveUp.roll()
-		st.calm(w)
+		st.calm(w, d.slowAfter)
 		f, onset := st.measure(w)
 		f.Stalled = stalled
 		f.FlowsTotal = f.Flows

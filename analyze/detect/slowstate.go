@@ -279,13 +279,15 @@ func length(stops []stop) (d time.Duration) {
 }
 
 // calm forgets what is over: then the time before begins anew.
-func (st *serverState) calm(w *analyze.Window) {
+func (st *serverState) calm(w *analyze.Window, slowAfter time.Duration) {
 	if st.left > 0 && w.End.Sub(st.leftTo) >= stopPause {
 		st.left, st.unclosed, st.leftAt = 0, 0, 0
 	}
 	if st.series.since.bad == 0 && len(st.recent.list) > 0 {
 		for x := range st.recent.all {
-			st.before.add(x.d)
+			if x.d < slowAfter { // what was slow is no part of what is usual
+				st.before.add(x.d)
+			}
 		}
 		st.recent = timings{}
 	}

@@ -430,6 +430,7 @@ func (ag *agent) bound() {
 // line tells a person of a finding that opened, became worse or another's consequence, or ended.
 func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 	var b bytes.Buffer
+	lang := report.Lang(ag.app.lang)
 	what := "OPEN"
 	switch {
 	case f.State == analyze.Resolved:
@@ -439,17 +440,17 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 	case f.State != analyze.Open:
 		what = "UPDATE"
 	}
-	lang := report.Lang(ag.app.lang)
-	role := string(f.Role)
-	if f.Role == analyze.Pending {
-		role = "cause open"
+	word := what
+	if lang == report.Korean {
+		word = map[string]string{"OPEN": "발생", "RESOLVED": "해소", "UPDATE": "변경"}[what]
 	}
 	at := f.Time.Time().Local().Format("15:04:05")
 	ns := ""
 	if w.ns != "" {
 		ns = " [" + w.ns + "]"
 	}
-	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, what, f.Severity, ns, role, report.Clean(lang.Text(f.Title)), report.Clean(f.Subject.String()))
+	fmt.Fprintf(&b, "%s %-8s %s%s, %s, %s: %s\n", at, word, lang.Severity(f.Severity), ns, lang.Role(f.Role), report.Clean(lang.Text(f.Title)),
+		report.Clean(f.Subject.String()))
 	if what == "RESOLVED" {
 		fmt.Fprintf(&b, "%18s%s\n", "", ended(lang, f))
 	}

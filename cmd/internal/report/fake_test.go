@@ -60,7 +60,7 @@ func outage() (Input, *analyze.Diagnosis) {
 		fakeFinding("dns-unanswered", dns, 14.04, "DNS queries without an answer", "DNS 무응답",
 			"10.77.3.2:53 leaves 161 of 190 queries of 10.77.2.2 unanswered (before: 0 of 280). The answers to the same names had 1,412 bytes.",
 			"10.77.3.2:53이 10.77.2.2의 질의 190건 중 161건에 응답하지 않습니다(이전 280건 중 0건). 같은 이름의 응답은 1,412바이트였습니다."),
-		fakeFinding("pool-exhausted", svc, 14.84, "Thread-pool exhaustion", "쓰레드풀 잠식",
+		fakeFinding("pool-exhausted", svc, 14.84, "Thread-pool exhaustion", "스레드 풀 고갈",
 			"10.77.2.2:8080 works on 16 requests at a time and no more, while 65 wait (before: 0 wait). All 16 wait for 10.77.3.2:53.",
 			"10.77.2.2:8080이 동시에 16건만 처리하고 65건이 대기 중입니다(이전 대기 0건). 16건 모두 10.77.3.2:53을 기다립니다."),
 		fakeFinding("close-wait", svc, 17.16, "CLOSE_WAIT accumulation", "CLOSE_WAIT 적체",

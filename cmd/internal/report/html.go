@@ -478,7 +478,7 @@ func (b *builder) evidence() (rows []evidenceRow) {
 			break
 		}
 		r := evidenceRow{Title: f.Title, Place: b.place(f.Subject), Filter: f.Filter, When: b.say(func(r *text) string { return r.full(f.Onset) }),
-			Role: b.say(func(r *text) string { return r.role(f) }), Summary: f.Summary}
+			Role: b.say(func(r *text) string { return r.Role(f.Role) }), Summary: f.Summary}
 		for _, e := range f.Evidence {
 			r.Lines = append(r.Lines, fmt.Sprintf("%s  %s", b.en.offset(e.At.Sub(f.Onset)), b.en.evidenceLine(e)))
 		}

@@ -110,14 +110,14 @@ func (r *text) quality() string {
 			bad = append(bad, r.plural(n, one, many, ko))
 		}
 	}
-	add(c.Copies, "copy", "copies", "복사본 %s개")
+	add(c.Copies, "copy", "copies", "중복 패킷 %s개")
 	add(c.Lost["kernel_drop"], "packet dropped by the capture", "packets dropped by the capture", "캡처 중 버려진 패킷 %s개")
 	add(c.Lost["engine_failure"], "gap: the analysis failed and began anew", "gaps: the analysis failed and began anew", "분석 오류로 다시 시작해 생긴 공백 %s회")
 	add(c.CaptureLoss, "segment not captured", "segments not captured", "캡처되지 않은 세그먼트 %s개")
 	add(c.OneWay, "connection one-way", "connections one-way", "한 방향만 보인 연결 %s개")
 	add(c.MidStream, "connection begun before", "connections begun before", "시작 전에 열린 연결 %s개")
 	if c.Captured != "" {
-		bad = append(bad, fmt.Sprintf(r.pick("captured: %s", "캡처 범위: %s"), c.Captured))
+		bad = append(bad, r.captured(c.Captured))
 	}
 	var undecoded uint64
 	var reasons []string
@@ -139,7 +139,7 @@ func (r *text) quality() string {
 		if k == "holes" && !r.o.Verbose {
 			continue // gaps of one connection that were merged: nothing is lost by it
 		}
-		bad = append(bad, fmt.Sprintf(r.pick("limit reached: %s (%s)", "한도 도달: %s(%s)"), k, count(c.Refused[k])))
+		bad = append(bad, fmt.Sprintf(r.pick("limit reached: %s (%s)", "한도 도달: %s(%s)"), r.limit(k), count(c.Refused[k])))
 	}
 	if c.Packets == 0 {
 		bad = append(bad, r.pick("no packets", "패킷 없음"))
@@ -295,4 +295,34 @@ func (r *text) finding(label, when string, f *analyze.Finding) {
 		body += r.pick(" (over by the end)", " (끝나기 전 해소)")
 	}
 	r.row(label, bold, when, whenWidth, body)
+}
+
+// captured says which part of the connections was captured; what stands in records is English.
+func (r *text) captured(what string) string {
+	var n, of int
+	if _, err := fmt.Sscanf(what, "%d of %d connections", &n, &of); err == nil && r.Lang == Korean {
+		return fmt.Sprintf("연결 %d개 중 %d개만 캡처", of, n)
+	}
+	return fmt.Sprintf(r.pick("captured: %s", "캡처 범위: %s"), what)
+}
+
+// limit names what was too much of: a key of Coverage.Refused.
+func (r *text) limit(key string) string {
+	what, rule, _ := strings.Cut(key, ":")
+	words := map[string][2]string{
+		"connections": {"connections followed", "추적하는 연결"},
+		"paths":       {"paths followed", "추적하는 경로"},
+		"holes":       {"gaps of one connection, merged", "합쳐진 누락 구간"},
+		"dns":         {"DNS queries followed", "추적하는 DNS 질의"},
+		"dns_streams": {"DNS connections followed", "추적하는 DNS 연결"},
+		"subjects":    {"subjects of", "판정 대상:"},
+		"findings":    {"findings of", "발견 사항:"},
+		"rule_error":  {"rule that cannot be computed:", "계산할 수 없는 규칙:"},
+		"text_error":  {"text that cannot be written:", "작성할 수 없는 문구:"},
+	}
+	w, ok := words[what]
+	if !ok {
+		return key
+	}
+	return strings.TrimSpace(r.pick(w[0], w[1]) + " " + rule)
 }

@@ -70,7 +70,7 @@ func (b *builder) lens(suffix string, root *analyze.Finding, after []*analyze.Fi
 		}
 		switch {
 		case k.Fills:
-			remark = analyze.Text{En: "fills a hole", Ko: "구멍을 메움"}
+			remark = analyze.Text{En: "fills a hole", Ko: "누락 구간을 메움"}
 		case k.Again:
 			remark = analyze.Text{En: "sent again", Ko: "재전송"}
 		}
@@ -252,7 +252,7 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 	switch {
 	case holes > 0:
 		return p, texts("%s → %s: %s of %s bytes acknowledged, %d holes opened, %d never filled; the longest silence lasted %s.",
-			"%s → %s: %[4]s바이트 중 %[3]s바이트가 확인됐고 구멍 %[5]d개가 생겨 %[6]d개는 메워지지 않았습니다. 가장 긴 침묵 %[7]s.",
+			"%s → %s: %[4]s바이트 중 %[3]s바이트가 확인됐고 누락 구간 %[5]d개가 생겨 %[6]d개는 메워지지 않았습니다. 가장 긴 침묵 %[7]s.",
 			g.c.Client, g.c.Server, count(uint64(max(ack, 0))), count(uint64(most)), holes, open, longest)
 	default:
 		again := 0
@@ -361,8 +361,8 @@ func (g *lens) lanes(top, bottom float64) analyze.Text {
 func (g *lens) legend() []legend {
 	return []legend{{"sent", "I", analyze.Text{En: "segment, sent for the first time", Ko: "처음 보낸 세그먼트"}},
 		{"again-head", "◆", analyze.Text{En: "sent again", Ko: "재전송"}},
-		{"hatched", "▨", analyze.Text{En: "hole: missing for this long", Ko: "구멍: 빠져 있던 기간"}},
+		{"hatched", "▨", analyze.Text{En: "hole: missing for this long", Ko: "누락 구간: 빠져 있던 기간"}},
 		{"acked", "⌐", analyze.Text{En: "acknowledged up to here", Ko: "여기까지 확인 응답"}},
-		{"sack", "|", analyze.Text{En: "SACK: held behind a hole", Ko: "SACK: 구멍 뒤에 보관"}},
+		{"sack", "|", analyze.Text{En: "SACK: held behind a hole", Ko: "SACK: 누락 구간 뒤에 보관"}},
 		{"silence", "▢", analyze.Text{En: "silence, shortened", Ko: "침묵(줄여 그림)"}}}
 }

@@ -14,7 +14,7 @@ import (
 var stageNames = map[string]analyze.Text{
 	analyze.StageArriving:   {En: "the request arrives", Ko: "요청 수신"},
 	analyze.StageAccept:     {En: "waits to be taken up", Ko: "처리 시작 대기"},
-	analyze.StageDNS:        {En: "resolves names", Ko: "이름 풀이"},
+	analyze.StageDNS:        {En: "resolves names", Ko: "이름 해석"},
 	analyze.StageConnect:    {En: "connects to", Ko: "연결"},
 	analyze.StageFirstByte:  {En: "waits for the answer of", Ko: "첫 응답 대기"},
 	analyze.StageTransfer:   {En: "receives the answer of", Ko: "응답 전송 대기"},

@@ -224,7 +224,7 @@ func (r *text) evidence(fs []*analyze.Finding) {
 	for _, f := range fs {
 		r.blank()
 		word, style := r.severity(f)
-		r.entry(r.short(f.Onset), style, fmt.Sprintf("%s (%s, %s), %s", r.Text(f.Title), word, r.role(f), r.place(f.Subject)), bold)
+		r.entry(r.short(f.Onset), style, fmt.Sprintf("%s (%s, %s), %s", r.Text(f.Title), word, r.Role(f.Role), r.place(f.Subject)), bold)
 		if !r.shown[f.ID] || f.Role != analyze.Root {
 			r.more(r.Text(f.Summary), plain)
 		}
@@ -244,18 +244,6 @@ func (r *text) evidence(fs []*analyze.Finding) {
 	}
 }
 
-func (r *text) role(f *analyze.Finding) string {
-	switch f.Role {
-	case analyze.Root:
-		return r.pick("cause", "원인")
-	case analyze.Consequence:
-		return r.pick("consequence", "결과")
-	case analyze.Pending:
-		return r.pick("cause open", "원인 확인 중")
-	}
-	return r.pick("by itself", "독립")
-}
-
 func (r *text) evidenceLine(e analyze.Evidence) string {
 	var b strings.Builder
 	if e.Flow != "" {
@@ -265,7 +253,7 @@ func (r *text) evidenceLine(e analyze.Evidence) string {
 		if b.Len() > 0 {
 			b.WriteString(": ")
 		}
-		b.WriteString(e.Note)
+		b.WriteString(r.Note(e.Note))
 	}
 	if len(e.Frames) > 0 {
 		frame := r.pick("frame", "프레임")

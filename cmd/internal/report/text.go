@@ -185,11 +185,11 @@ func (r *text) titles(fs []*analyze.Finding) string {
 func (r *text) severity(f *analyze.Finding) (word, style string) {
 	switch f.Severity {
 	case "error":
-		return r.pick("error", "오류"), red
+		return r.Severity(f.Severity), red
 	case "warn":
-		return r.pick("warning", "경고"), yellow
+		return r.Severity(f.Severity), yellow
 	}
-	return r.pick("info", "정보"), dim
+	return r.Severity(f.Severity), dim
 }
 
 // cause writes one root in full.

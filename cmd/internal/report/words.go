@@ -123,6 +123,30 @@ func (c clock) second(at capture.Instant) string {
 	return at.Time().In(c.zone).Format(time.DateTime) + " " + c.zoneAt(at)
 }
 
+// Role is the word for a role.
+func (l Lang) Role(r analyze.Role) string {
+	switch r {
+	case analyze.Root:
+		return l.pick("cause", "원인")
+	case analyze.Consequence:
+		return l.pick("consequence", "결과")
+	case analyze.Pending:
+		return l.pick("cause open", "원인 확인 중")
+	}
+	return l.pick("by itself", "독립")
+}
+
+// Severity is the word for a severity.
+func (l Lang) Severity(s string) string {
+	switch s {
+	case "error":
+		return l.pick("error", "오류")
+	case "warn":
+		return l.pick("warning", "경고")
+	}
+	return l.pick("info", "정보")
+}
+
 // Incident tells of one in a line: from when to when, and what it was.
 func (l Lang) Incident(x *analyze.Incident, zone *time.Location) string {
 	at := func(t capture.Instant) string { return t.Time().In(zone).Format("15:04:05") }

@@ -397,7 +397,7 @@ func (f *Frame) evidence(x *analyze.Finding, s *State) (out []line) {
 	out = f.wrap(out, f.pick("since", "언제부터"), plain, f.clock(x.Onset)+", "+f.age(s.At.Sub(x.Onset)), 1)
 	out = f.wrap(out, "wireshark", plain, report.Clean(x.Filter), 2)
 	for _, e := range x.Evidence {
-		out = f.wrap(out, f.offset(e.At.Sub(x.Onset)), plain, report.Clean(e.Flow+" "+e.Note), 2)
+		out = f.wrap(out, f.offset(e.At.Sub(x.Onset)), plain, report.Clean(e.Flow+" "+f.Lang.Note(e.Note)), 2)
 	}
 	for _, n := range x.Next {
 		out = f.wrap(out, f.pick("next", "조치"), plain, f.text(n), 3)
