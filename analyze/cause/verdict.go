@@ -36,7 +36,7 @@ func (g *Graph) Diagnose(fs []*analyze.Finding, assessed map[string]analyze.Asse
 	for _, s := range g.set.Steps {
 		d.Steps = append(d.Steps, g.verdict(s, byOnset, assessed, links))
 	}
-	d.Summary = summary(byOnset)
+	d.Summary = summary(byOnset, d.Steps)
 	d.Incidents = analyze.Incidents(fs)
 	return d
 }
@@ -207,7 +207,7 @@ func join(ts []analyze.Text) (t analyze.Text) {
 	return analyze.Text{En: strings.Join(en, " "), Ko: strings.Join(ko, " ")}
 }
 
-func summary(fs []*analyze.Finding) analyze.Text {
+func summary(fs []*analyze.Finding, steps []analyze.StepVerdict) analyze.Text {
 	var roots, pending []analyze.Text
 	n := 0
 	for _, f := range fs {
@@ -223,6 +223,9 @@ func summary(fs []*analyze.Finding) analyze.Text {
 	if len(roots) == 0 && len(pending) > 0 {
 		t := join(pending)
 		return analyze.Text{En: "Cause open: " + t.En, Ko: "원인 확인 중: " + t.Ko}
+	}
+	if len(roots) == 0 && !slices.ContainsFunc(steps, func(v analyze.StepVerdict) bool { return v.Verdict != analyze.NotAssessable }) {
+		return analyze.Text{En: "Nothing can be told from this input: no suspect could be judged.", Ko: "이 입력으로는 아무것도 판정할 수 없습니다."}
 	}
 	if len(roots) == 0 {
 		return analyze.Text{En: "Nothing wrong was found in what this input shows.", Ko: "이 입력에서 볼 수 있는 범위에서는 이상이 없습니다."}

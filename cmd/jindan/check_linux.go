@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,8 @@ func newCheck(a *app) *cobra.Command {
 		Use:   "check",
 		Short: "Look at this host for a while and say what is wrong",
 		Long: `Watches the packets, sockets and counters of this host for some seconds, then says in words what is wrong,
-what is ruled out and what cannot be judged. Exit status: 0 done, 1 with --fail-on reached.`,
+what is ruled out and what cannot be judged. Exit status: 0 done, 1 with --fail-on reached, 2 if an interface that
+is named cannot be captured on, or if with --fail-on an input could not be read: what was not looked at has not passed.`,
 		Example: `  sudo jindan check
   sudo jindan check --for 60s --fail-on error`,
 		Args: noArgs,
@@ -71,6 +73,9 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 		return err
 	}
 	defer w.close() //nolint:errcheck // what was seen is told; the process ends
+	if len(f.ifaces) > 0 && w.noPackets != "" {
+		return fmt.Errorf("--interface %s: %s", strings.Join(f.ifaces, ","), w.noPackets) // whoever names one wants its packets
+	}
 	if err := w.prepare(set, cfg, func(*analyze.Finding) error { return nil }); err != nil {
 		return err
 	}
@@ -101,6 +106,9 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 		if failOn != "" && slices.Index(severities, x.Severity) >= slices.Index(severities, failOn) {
 			return &status{code: exitFailOn}
 		}
+	}
+	if failOn != "" && len(in.Blind) > 0 && !f.noCapture {
+		return &status{exitUnusable, fmt.Errorf("no finding of severity %s, but not everything could be looked at: %s", failOn, strings.Join(in.Blind, "; "))}
 	}
 	return nil
 }

@@ -95,15 +95,25 @@ func past(d *analyze.Diagnosis, now bool) (*analyze.Diagnosis, []analyze.Inciden
 	return &rest, list
 }
 
-// over writes a line for each incident that is past.
+// allLines are for the list of all incidents, which tells more than any of them in full.
+const allLines = 16
+
+// over writes a line for each incident that is past, or for all where there are more than are told in full.
 func (r *text) over() {
 	if len(r.past) == 0 {
 		return
 	}
 	r.blank()
-	label := r.pick("PAST", "지난 장애")
+	label, most := r.pick("PAST", "지난 장애"), r.pastLines
+	if r.all {
+		label, most = r.pick("ALL", "전체 장애"), max(r.pastLines, allLines)
+	}
 	for i, x := range r.past {
-		if n := len(r.past) - i; i+1 >= r.pastLines && n > 1 {
+		if n := len(r.past) - i; i+1 >= most && n > 1 {
+			if r.all {
+				r.more(fmt.Sprintf(r.pick("and %d more (-v lists them)", "외 %d건(-v로 확인)"), n), plain)
+				break
+			}
 			r.more(fmt.Sprintf(r.pick("and %d more (`jindan incidents` lists them)", "외 %d건(`jindan incidents`로 확인)"), n), plain)
 			break
 		}

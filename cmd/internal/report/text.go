@@ -21,6 +21,7 @@ type text struct {
 	d     *analyze.Diagnosis
 	byID  episodes
 	past  []analyze.Incident // told in a line
+	all   bool               // past are all incidents, those that are told in full among them
 	shown map[string]bool    // findings already written
 }
 
@@ -128,7 +129,9 @@ func (r *text) causes(roots, others []*analyze.Finding) {
 			r.consequencesOf(f)
 		}
 	}
-	if len(hidden) > 0 {
+	if len(hidden) > 0 && len(r.past) == 0 && len(r.d.Incidents) > 1 {
+		r.past, r.all = r.d.Incidents, true // a line for each tells more than their titles
+	} else if len(hidden) > 0 {
 		r.blank()
 		r.entry(r.pick("And", "그 밖에"), plain, fmt.Sprintf(r.pick("%s (-v tells more): %s", "%s(-v로 확인): %s"),
 			r.plural(uint64(len(hidden)), "more cause", "more causes", "원인 %s건 더"), r.titles(hidden)), plain)

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"jindan/analyze"
+	"jindan/cmd/internal/report"
+)
+
+// A Korean reader reads no English beside a finding: every note that a detector writes has its words in Korean, too.
+func TestNotesInKorean(t *testing.T) {
+	set, err := catalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := filepath.Glob("../../fixtures/*/case.yaml")
+	if err != nil || len(dirs) < 10 {
+		t.Fatalf("%d cases, %v", len(dirs), err)
+	}
+	hangul, seen := regexp.MustCompile(`\p{Hangul}`), 0
+	check := func(f *analyze.Finding) {
+		for _, e := range f.Evidence {
+			seen++
+			if ko := report.Korean.Note(e.Note); e.Note != "" && !hangul.MatchString(ko) {
+				t.Errorf("%s: %q is %q in Korean", f.Rule, e.Note, ko)
+			}
+		}
+	}
+	for _, d := range dirs {
+		in, err := openInput([]string{filepath.Dir(d)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		diagnosis, inErr, err := diagnose(t.Context(), in, set, nil, func(f *analyze.Finding) error { check(f); return nil })
+		in.close()
+		if err != nil || inErr != nil {
+			t.Fatal(d, err, inErr)
+		}
+		for _, f := range diagnosis.Findings {
+			check(f)
+		}
+	}
+	if seen < 100 {
+		t.Errorf("%d notes", seen)
+	}
+	// Those that no case has stand as they are in the detectors' source.
+	note := regexp.MustCompile(`Note: "([a-zA-Z][^"]*)"|e\.Frame, "([^"]*)"\}|\.evidence\([^"\n]*, "([^"]+)"\)|t\.mark\(e, "([^"]*)"\)|(?:note|what) :?= "([^"]{6,})"`)
+	files, err := filepath.Glob("../../analyze/detect/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range note.FindAllStringSubmatch(string(b), -1) {
+			en := strings.Join(m[1:], "")
+			if strings.HasSuffix(en, " ") { // what follows is not known here
+				continue
+			}
+			if !hangul.MatchString(report.Korean.Note(en)) {
+				t.Errorf("%s: %q has no Korean", filepath.Base(file), en)
+			}
+		}
+	}
+}
