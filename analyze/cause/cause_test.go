@@ -201,6 +201,9 @@ func TestSigns(t *testing.T) {
 		{"alone", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "STARVED"})}, []string{"close-wait:root"}},
 		{"before a fault", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "STARVED"}),
 			finding("dns-delay", 9*time.Second, resolver, detect.DNSDelay{Baseline: 0.01})}, []string{"close-wait:independent", "dns-delay:root"}},
+		{"long before a fault", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "STARVED"}),
+			finding("exhaustion", 50*time.Second, upstream("198.51.100.2"), detect.Exhaustion{Class: "ports", Baseline: 1})},
+			[]string{"close-wait:root", "exhaustion:root"}},
 		{"on another host", []*analyze.Finding{finding("close-wait", 0, stranger, detect.CloseWait{Class: "STARVED"}),
 			finding("dns-delay", 9*time.Second, resolver, detect.DNSDelay{})}, []string{"close-wait:root", "dns-delay:root"}},
 		{"long after it", []*analyze.Finding{finding("close-wait", time.Hour, service, detect.CloseWait{Class: "STARVED"}),
@@ -349,5 +352,36 @@ func TestPending(t *testing.T) {
 	link(analyze.RootAfter/2, served)
 	if served.Role != analyze.Root {
 		t.Errorf("a root that was named becomes %s", served.Role)
+	}
+}
+
+// A limit of the host explains what it starves, also if it was read only when somebody asked why; a connection that is dead to one peer
+// explains nothing about another.
+func TestStarved(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := func(baseline float64) *analyze.Finding {
+		return finding("exhaustion", 6*time.Second, analyze.Subject{Kind: "host", Host: service.Host, Segment: "nginx (pid 7)"},
+			detect.Exhaustion{Class: "descriptors", Baseline: baseline})
+	}
+	slow := finding("slow-server", 0, service, detect.SlowServer{Class: "served"})
+	pool := finding("pool-exhausted", time.Second, service, detect.PoolExhausted{})
+	refused := finding("dead-upstream", 5*time.Second, upstream("203.0.113.5"), detect.DeadUpstream{Class: "refused", Baseline: 1})
+	for _, tc := range []struct {
+		name string
+		fs   []*analyze.Finding
+		want []string
+	}{
+		{"read late", []*analyze.Finding{limit(0), slow, pool}, []string{"exhaustion:root", "slow-server:consequence", "pool-exhausted:consequence"}},
+		{"read before, and well", []*analyze.Finding{limit(60), slow}, []string{"exhaustion:root", "slow-server:root"}},
+		{"dead to another peer", []*analyze.Finding{finding("dead-connection", 0, upstream("198.51.100.2"), detect.DeadConnection{Class: "gone"}), refused},
+			[]string{"dead-connection:root", "dead-upstream:root"}},
+	} {
+		cause.New(set).Link(tc.fs, analyze.Local{}, nil, math.MaxInt64)
+		if got := roles(tc.fs); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }

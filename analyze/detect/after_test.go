@@ -1,0 +1,102 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// The next fault is held against what is usual, not against the fault before it.
+func TestSeriesBaselineWithoutFaults(t *testing.T) {
+	var s series
+	feed(&s, 60, func(int) (uint32, uint32) { return 0, 20 })
+	feed(&s, 20, func(int) (uint32, uint32) { return 20, 20 })
+	feed(&s, 30, func(int) (uint32, uint32) { return 0, 20 })
+	feed(&s, 10, func(int) (uint32, uint32) { return 6, 20 })
+	if !s.locked || s.before.share() != 0 || s.since.share() < 0.25 {
+		t.Errorf("before %+v, since %+v", s.before, s.since)
+	}
+}
+
+// A connection is dead as long as somebody waits for it: a caller that closes it, or it comes back, and it is over.
+func TestDeadConnectionEnds(t *testing.T) {
+	const app, srv = "192.0.2.9", "198.51.100.2:443"
+	for name, end := range map[string]func(*talk){
+		"the caller closes it":   func(x *talk) { x.n.tcp(30*sec, x.c, x.s, capture.ACK|capture.FIN, x.q+200, x.a, 0) },
+		"the caller resets it":   func(x *talk) { x.n.tcp(30*sec, x.c, x.s, capture.RST, x.q+200, x.a, 0) },
+		"it comes back":          func(x *talk) { x.n.tcp(30*sec, x.s, x.c, capture.ACK, x.a, x.q+200, 0) },
+		"the caller still waits": nil,
+	} {
+		n := new(network)
+		every(0, 60*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, app, "198.51.100.3:443", 5*ms) })
+		for i := range 4 {
+			x := n.talk(time.Duration(i)*100*ms, app, srv)
+			x.turn(sec)
+			x.turn(15 * sec)
+			x.vain(20*sec, 5)
+			if end != nil {
+				end(x)
+			}
+		}
+		fs := n.findings(t, newDeadConnection(), app)
+		if len(fs) != 1 || (fs[0].State == analyze.Resolved) != (end != nil) {
+			t.Errorf("%s: %d findings, %+v", name, len(fs), features(fs))
+			continue
+		}
+		if late := fs[0].LastSeen.Sub(begin.Add(30 * sec)); end != nil && late > 5*sec {
+			t.Errorf("%s: over %v later", name, late)
+		}
+	}
+}
+
+// A short queue overflows in bursts, between the samples: the kernel counts it, and the SYNs come again.
+func TestAcceptQueueBursts(t *testing.T) {
+	const srv = "192.0.2.1:8080"
+	site := func(overflows bool, other uint32) func(*network) {
+		return func(n *network) {
+			lost := uint64(0)
+			every(0, 30*sec, sec, func(at time.Duration, _ int) {
+				n.sockets(at, gateStates, listener("0.0.0.0:8080", 0, 1), capture.Socket{State: capture.Listen, Local: host("0.0.0.0:9090"),
+					RecvQ: other, SendQ: 4, Inode: 8, Cookie: 2})
+				if at >= 10*sec && overflows {
+					lost += 3
+				}
+				n.counters(at+ms, func(h *capture.HostSample) { h.Set(capture.ListenOverflows, lost) })
+			})
+			every(0, 30*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.7", srv, 5*ms) })
+			every(10*sec, 28*sec, 500*ms, func(at time.Duration, _ int) { n.lateOpen(at, "203.0.113.7", srv, sec) })
+		}
+	}
+	play(t, newAcceptQueue, []scene{
+		{name: "overflows are counted", local: "192.0.2.1", want: "error service 192.0.2.1 8080", onset: 10 * sec, make: site(true, 0),
+			check: func(t *testing.T, features any) {
+				if f := features.(AcceptQueue); !f.Bursts || f.Backlog != 1 || f.Silent < 5 || f.Overflows < 5 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "the path loses SYNs", local: "192.0.2.1", make: site(false, 0)},
+		{name: "another queue is full", local: "192.0.2.1", want: "error service 192.0.2.1 9090", onset: 0, make: site(true, 5)},
+	})
+}
+
+// What the sockets say of a port that answers nobody: a program listens with an empty queue, or nobody does.
+func TestConnectionRefusedListener(t *testing.T) {
+	const srv = "192.0.2.1:8080"
+	for want, list := range map[string][]capture.Socket{
+		listenerIdle: {listener("0.0.0.0:8080", 0, 64)}, listenerBusy: {listener("192.0.2.1:8080", 3, 64)}, listenerNone: {listener("0.0.0.0:22", 0, 64)},
+	} {
+		n := new(network)
+		every(0, 40*sec, sec, func(at time.Duration, _ int) { n.sockets(at, gateStates, list...) })
+		every(0, 10*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.7", srv, 5*ms) })
+		every(12*sec, 35*sec, 200*ms, func(at time.Duration, _ int) { n.silent(at, "203.0.113.7", srv, 2) })
+		fs := n.findings(t, newConnectionRefused(), "192.0.2.1")
+		if len(fs) != 1 {
+			t.Fatalf("%s: %d findings", want, len(fs))
+		}
+		if f := fs[0].Features.(ConnectionRefused); f.Listener != want || f.Class != classSilent {
+			t.Errorf("%s: %+v", want, f)
+		}
+	}
+}
