@@ -88,7 +88,7 @@ func manualSections(c *cobra.Command) string {
 	section("ENVIRONMENT", "LC_ALL, LC_MESSAGES, LANG", "Language of texts, unless \\-\\-lang says otherwise.", "NO_COLOR, TERM, COLUMNS", "Colours and width of the output.")
 	switch root.Name() {
 	case "run", "record":
-		section("SIGNALS", "SIGINT, SIGTERM", "End with the diagnosis; a second one ends at once.", "SIGHUP", "Read the configuration again.",
+		section("SIGNALS", "SIGINT, SIGTERM", "End with the diagnosis; a second one ends at once.", "SIGHUP", "Read the configuration again; open findings stay unless what is watched has changed.",
 			"SIGUSR1", "Open the files of sinks again, after log rotation.")
 	case "check", "top", "analyze", "flows":
 		section("SIGNALS", "SIGINT, SIGTERM", "End; a second one ends at once.")

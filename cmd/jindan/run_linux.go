@@ -69,7 +69,8 @@ func newRun(a *app) *cobra.Command {
 		Long: `Watches the packets, sockets and counters of this host, and tells what is wrong as it begins, changes and
 ends. It reads only. Without root it says what it cannot see, and carries on with the rest.
 
-SIGHUP reads the configuration again, SIGUSR1 opens the files of sinks again (log rotation). SIGINT and SIGTERM end it with a diagnosis.`,
+SIGHUP reads the configuration again: sinks and rules are taken over, and what is open stays; if what is watched has changed, the
+analysis begins anew. SIGUSR1 opens the files of sinks again (log rotation). SIGINT and SIGTERM end it with a diagnosis.`,
 		Example: `  sudo jindan run
   sudo jindan run -i eth0 --filter 'port 443 or port 53'
   sudo jindan run -o ndjson | jq .summary.en
