@@ -169,11 +169,13 @@ func (st *acceptPackets) full(since, now capture.Instant) {
 	st.since, st.last = min(st.since, since), now
 }
 
-// between finds the listening socket of k, of this host, if its queue may have overflowed between two samples: the kernel counted overflows,
-// and no queue was seen to be full. Bursts do that to a short queue.
-func (d *acceptQueue) between(w *analyze.Window, k capture.Endpoint) (q *listenQueue, overflows int) {
-	for i := range d.overflows {
-		overflows += int(d.overflows[i])
+// between finds the listening socket of k, of this host, if its queue may have overflowed between two samples: the kernel counted overflows
+// since connection requests stayed unanswered there, and no queue was seen to be full. Bursts do that to a short queue.
+func (d *acceptQueue) between(w *analyze.Window, k capture.Endpoint, since capture.Instant) (q *listenQueue, overflows int) {
+	for i, n := range d.overflows {
+		if w.End.Add(-time.Duration(overflowSpan-1-i)*analyze.WindowLength) > since {
+			overflows += int(n)
+		}
 	}
 	d.listeners.each(func(at capture.Endpoint, x *listenQueue) bool {
 		if x.fullSince != 0 {
@@ -208,7 +210,7 @@ func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)
 		var q *listenQueue
 		overflows := 0
 		if w.Have.Has(analyze.Sockets) && w.Local.Is(k.Addr) {
-			if q, overflows = d.between(w, k); q == nil {
+			if q, overflows = d.between(w, k, st.since); q == nil {
 				return true
 			}
 		}

@@ -54,13 +54,13 @@ func TestDeadConnectionEnds(t *testing.T) {
 // A short queue overflows in bursts, between the samples: the kernel counts it, and the SYNs come again.
 func TestAcceptQueueBursts(t *testing.T) {
 	const srv = "192.0.2.1:8080"
-	site := func(overflows bool, other uint32) func(*network) {
+	site := func(from, to time.Duration, other uint32) func(*network) {
 		return func(n *network) {
 			lost := uint64(0)
 			every(0, 30*sec, sec, func(at time.Duration, _ int) {
 				n.sockets(at, gateStates, listener("0.0.0.0:8080", 0, 1), capture.Socket{State: capture.Listen, Local: host("0.0.0.0:9090"),
 					RecvQ: other, SendQ: 4, Inode: 8, Cookie: 2})
-				if at >= 10*sec && overflows {
+				if at >= from && at < to {
 					lost += 3
 				}
 				n.counters(at+ms, func(h *capture.HostSample) { h.Set(capture.ListenOverflows, lost) })
@@ -70,14 +70,15 @@ func TestAcceptQueueBursts(t *testing.T) {
 		}
 	}
 	play(t, newAcceptQueue, []scene{
-		{name: "overflows are counted", local: "192.0.2.1", want: "error service 192.0.2.1 8080", onset: 10 * sec, make: site(true, 0),
+		{name: "overflows are counted", local: "192.0.2.1", want: "error service 192.0.2.1 8080", onset: 10 * sec, make: site(10*sec, 30*sec, 0),
 			check: func(t *testing.T, features any) {
 				if f := features.(AcceptQueue); !f.Bursts || f.Backlog != 1 || f.Silent < 5 || f.Overflows < 5 {
 					t.Errorf("%+v", f)
 				}
 			}},
-		{name: "the path loses SYNs", local: "192.0.2.1", make: site(false, 0)},
-		{name: "another queue is full", local: "192.0.2.1", want: "error service 192.0.2.1 9090", onset: 0, make: site(true, 5)},
+		{name: "the path loses SYNs", local: "192.0.2.1", make: site(30*sec, 30*sec, 0)},
+		{name: "overflows were counted before", local: "192.0.2.1", make: site(sec, 8*sec, 0)},
+		{name: "another queue is full", local: "192.0.2.1", want: "error service 192.0.2.1 9090", onset: 0, make: site(10*sec, 30*sec, 5)},
 	})
 }
 
