@@ -1,11 +1,14 @@
 package detect
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/cause"
 	"jindan/capture"
+	"jindan/rules"
 )
 
 // The next fault is held against what is usual, not against the fault before it.
@@ -98,6 +101,23 @@ func TestConnectionRefusedListener(t *testing.T) {
 		}
 		if f := fs[0].Features.(ConnectionRefused); f.Listener != want || f.Class != classSilent {
 			t.Errorf("%s: %+v", want, f)
+		}
+	}
+}
+
+// The share of the busiest source is of the requests to its listener, and the text does not put it beside the total of all.
+func TestSurgeShareOfListener(t *testing.T) {
+	n := new(network)
+	every(0, 20*sec, 200*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.7", "192.0.2.1:8080", 5*ms) })
+	every(0, 20*sec, 200*ms, func(at time.Duration, _ int) { n.call(at, "192.0.2.1", "198.51.100.2:443", 5*ms) })
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.causes = cause.New(set)
+	for _, s := range n.run(t, []analyze.Detector{newSurge()}, "192.0.2.1").Steps {
+		if s.Step == "surge" && !strings.Contains(s.Reason.En, "made 100 % of the connection requests to its listener, ") {
+			t.Errorf("%s: %s", s.Verdict, s.Reason.En)
 		}
 	}
 }
