@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"maps"
 	"time"
 
 	"jindan/analyze"
@@ -90,6 +91,7 @@ type troubled struct {
 	// Segments that were sent again and not acknowledged since, of what size class at least, since when, and whether
 	// something that was sent after them was.
 	waiting   uint32
+	flying    uint32 // segments sent and not acknowledged, those that were sent again among them
 	waitClass int
 	waitSince capture.Instant
 	overtaken bool
@@ -260,7 +262,7 @@ func (st *wayState) event(e *flow.Event) {
 	case flow.Recovered:
 		t.passed = true
 		t.settled += t.waiting
-		t.waiting, t.overtaken = 0, false
+		t.waiting, t.flying, t.overtaken = 0, 0, false
 	case flow.Reordered, flow.HoleAcked:
 		t.openAt = 0
 		if !t.passed && !t.missing && t.retries == 0 {
@@ -282,6 +284,7 @@ func (t *troubled) wait(e *flow.Event) {
 		t.waiting += n
 		t.waitClass = min(t.waitClass, flow.Bin(e.IPLen))
 	}
+	t.flying = max(t.flying, e.Conn.InFlight(e.Side))
 	// Duplicate ACKs and SACK blocks: the receiver has got something that was sent later.
 	t.overtaken = t.overtaken || e.Class == flow.Fast
 }
@@ -574,21 +577,71 @@ func (st *wayState) data(span int) (p point) {
 
 // flowStats sums up the connections that suffered since onset.
 type flowStats struct {
+	suffered
+	mute      int   // connections that nothing passes any more; only those are counted above on which something had got through after a loss
+	muted     sizes // their segments, which nothing says that they depend on their size
+	muteClass int   // the smallest of them
+	muteLarge int   // connections of them on which all that is repeated is large
+	dead      suffered
+}
+
+// suffered counts connections with losses, and keeps some as evidence.
+type suffered struct {
 	flows, stalled  int
 	retries, failed uint32
-	repeat          int   // connections that lost a segment twice and more
-	passed          int   // connections on which something that had been lost arrived in the end
-	byReceiver      int   // connections that the receiver of the direction had opened; the others its sender
-	peers           int   // that suffered
-	mute            int   // connections that nothing passes any more; the others do not count them
-	muted           sizes // their segments, which nothing says that they depend on their size
-	muteClass       int   // the smallest of them
+	repeat          int // connections that lost a segment twice and more
+	passed          int // connections on which something that had been lost arrived in the end
+	byReceiver      int // connections that the receiver of the direction had opened; the others its sender
 	longest         time.Duration
+	ends            map[[2]capture.Addr]struct{} // pairs of hosts
 	evidence        []analyze.Evidence
 }
 
+func (f *suffered) add(k way, t *troubled, worst, stall time.Duration) {
+	f.flows++
+	f.retries += t.retries
+	f.failed += t.failed
+	if t.failed > 0 {
+		f.repeat++
+	}
+	if k.byReceiver(t.client) {
+		f.byReceiver++
+	}
+	if t.passed {
+		f.passed++
+	}
+	if worst >= stall || t.tries >= 3 {
+		f.stalled++
+	}
+	f.longest = max(f.longest, worst)
+	if f.ends == nil {
+		f.ends = make(map[[2]capture.Addr]struct{})
+	}
+	f.ends[t.ends] = struct{}{}
+	if len(f.evidence) < analyze.MaxEvidence {
+		f.evidence = append(f.evidence, t.note.evidence())
+	}
+}
+
+// merge adds other connections.
+func (f *suffered) merge(g *suffered) {
+	f.flows += g.flows
+	f.stalled += g.stalled
+	f.retries += g.retries
+	f.failed += g.failed
+	f.repeat += g.repeat
+	f.passed += g.passed
+	f.byReceiver += g.byReceiver
+	f.longest = max(f.longest, g.longest)
+	if f.ends == nil {
+		f.ends = g.ends
+	} else {
+		maps.Copy(f.ends, g.ends)
+	}
+	f.evidence = append(f.evidence, g.evidence[:min(len(g.evidence), analyze.MaxEvidence-len(f.evidence))]...)
+}
+
 func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Duration) (f flowStats) {
-	peers := make(map[[2]capture.Addr]struct{})
 	for _, stream := range st.conns.keys {
 		t := st.conns.m[stream]
 		if t == nil {
@@ -600,40 +653,25 @@ func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Dura
 		}
 		if t.mute() && t.waitSince >= since {
 			f.mute++
-			f.muted.sent[t.waitClass] += t.waiting
+			// After a time-out only the first of the flight is sent again: of the others nobody knows that they arrived.
+			f.muted.sent[t.waitClass] += max(t.waiting, t.flying)
 			f.muted.lost[t.waitClass] += t.waiting
+			if t.waitClass >= flow.SmallBins {
+				f.muteLarge++
+			}
 			if f.muteClass == 0 || t.waitClass < f.muteClass {
 				f.muteClass = t.waitClass
 			}
 			if t.settled == 0 {
+				f.dead.add(k, t, worst, stall)
 				continue
 			}
 		}
 		if t.at == 0 || t.at < since && (t.openAt == 0 || t.openAt < since) {
 			continue
 		}
-		f.flows++
-		f.retries += t.retries
-		f.failed += t.failed
-		if t.failed > 0 {
-			f.repeat++
-		}
-		if k.byReceiver(t.client) {
-			f.byReceiver++
-		}
-		if t.passed {
-			f.passed++
-		}
-		if worst >= stall || t.tries >= 3 {
-			f.stalled++
-		}
-		f.longest = max(f.longest, worst)
-		peers[t.ends] = struct{}{}
-		if len(f.evidence) < analyze.MaxEvidence {
-			f.evidence = append(f.evidence, t.note.evidence())
-		}
+		f.add(k, t, worst, stall)
 	}
-	f.peers = len(peers)
 	return f
 }
 

@@ -209,7 +209,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 	f := Retransmission{Class: "data", Segments: int(lost.total), Retransmitted: int(lost.bad),
 		ShareBefore: s.before.share(), Baseline: s.beforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
 		Flows: fs.flows, StalledFlows: fs.stalled, Longest: fs.longest.Seconds(), Mute: fs.mute,
-		Peers: peersSince(w, k, s.onset), PeersHit: fs.peers, Prefix: k.prefix()}
+		Peers: peersSince(w, k, s.onset), PeersHit: len(fs.ends), Prefix: k.prefix()}
 	f.Spurious = int(min(st.all.spurious, st.all.after))
 	f.CopyShare = st.all.copyShare()
 	recent, conns := st.recent()

@@ -64,6 +64,7 @@ type sizeLoss struct {
 	dns   bigAnswers
 	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
 	unanswered int
+	mute       int      // most connections of a way that nothing passes any more, and on which something large is repeated
 	best       SizeLoss // of what did not amount to a finding, the one with most large segments
 }
 
@@ -129,6 +130,7 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 		}
 	}
 	f := SizeLoss{Kind: "partial", Side: side, Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
+	d.mute = max(d.mute, fs.muteLarge)
 	cut := cliff(&s)
 	var dns bigLoss
 	if k.scope == onePair {
@@ -179,7 +181,7 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	f.StalledShare = ratio(f.StalledFlows, f.Flows)
 	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
 	f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
-	f.Peers, f.PeersHit = peersSince(w, k, onset), fs.peers
+	f.Peers, f.PeersHit = peersSince(w, k, onset), len(fs.ends)
 	f.Others, f.Part = crowd(w, k)
 	if fs.passed == 0 && f.RetryLost >= w.Params.Int("min_hole_retries") && f.BigLoss > w.Params.Float("min_hole_loss") {
 		f.Kind = "black-hole"
@@ -226,9 +228,9 @@ func (f *flowStats) aside(s *sizes, minShare float64) {
 	if f.mute == 0 {
 		return
 	}
-	for i, n := range f.muted.lost {
-		s.sent[i] -= min(n, s.sent[i])
-		s.lost[i] -= min(n, s.lost[i])
+	for i := range f.muted.sent {
+		s.sent[i] -= min(f.muted.sent[i], s.sent[i])
+		s.lost[i] -= min(f.muted.lost[i], s.lost[i])
 	}
 	big, small := s.split(f.muteClass)
 	if big.total > 0 && big.share() < minShare || small.total == small.bad {
@@ -236,8 +238,8 @@ func (f *flowStats) aside(s *sizes, minShare float64) {
 	}
 	s.sent[f.muteClass] += uint32(f.mute)
 	s.lost[f.muteClass] += uint32(f.mute)
-	f.flows += f.mute
-	f.stalled += f.mute
+	f.merge(&f.dead)
+	f.dead = suffered{}
 }
 
 // apart is the p-value of the best split of s by size; 1 if there is none.
@@ -313,7 +315,7 @@ const maxElsewhere = 256
 
 func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 	f := d.best
-	f.Unanswered = d.unanswered
+	f.Unanswered, f.Mute = d.unanswered, d.mute
 	w.Flows.Live(func(c *flow.Conn) {
 		if at := c.Outstanding(); at != 0 && w.End.Sub(c.RequestLast()) >= w.Params.Duration("stall_age") {
 			f.Unanswered++

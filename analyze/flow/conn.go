@@ -201,6 +201,15 @@ func (c *Conn) Unacked(s Side) bool {
 	return d.flags&known != 0 && r.flags&ackKnown != 0 && before(r.acked, next) && d.bytes > 0
 }
 
+// InFlight is how many segments of s the other side has not acknowledged: what was sent last, cut to the MSS and bounded by the window.
+func (c *Conn) InFlight(s Side) uint32 {
+	if !c.Unacked(s) {
+		return 0
+	}
+	mss := c.MSS(s)
+	return (c.flight(s, c.side[s].next-c.side[s.Other()].acked) + mss - 1) / mss
+}
+
 // Heard is when s last sent a packet; 0: never.
 func (c *Conn) Heard(s Side) capture.Instant { return c.side[s].lastAt }
 
