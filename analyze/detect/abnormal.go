@@ -31,6 +31,7 @@ type AbnormalTermination struct {
 	ByServer    int     `json:"by_server"`
 	Clients     int     `json:"clients"`
 	FinDelay    float64 `json:"fin_delay"`
+	Lasting     float64 `json:"lasting"`
 	IdleAge     float64 `json:"idle_age"`
 	IdleSpread  float64 `json:"idle_spread"`
 	IdleLeast   float64 `json:"idle_least"`
@@ -183,6 +184,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		var waits, idle []float64
 		var byClass [32]int
 		clients := newSubjects[capture.Addr, struct{}](maxResets)
+		var first, last capture.Instant
 		checks := st.checks()
 		var evidence []analyze.Evidence
 		for i := range st.recent {
@@ -194,7 +196,10 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 				f.Regular++
 				continue
 			}
-			f.Resets++
+			if f.Resets++; f.Resets == 1 {
+				first, last = n.at, n.at
+			}
+			first, last = min(first, n.at), max(last, n.at)
 			byClass[n.class]++
 			clients.get(n.client.Addr)
 			if n.side == flow.Client {
@@ -238,7 +243,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
 		f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
 		f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
-		f.Clients = len(clients.keys)
+		f.Clients, f.Lasting = len(clients.keys), last.Sub(first).Seconds()
 		f.FinDelay = median(waits)
 		f.IdleAge = median(idle)
 		f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)

@@ -53,13 +53,40 @@ type memberGroup struct {
 // member is one server of a group. Its series are aligned with those of the others.
 type member struct {
 	share  series // bad: connection requests to it; total: to the group
-	calls  series // bad: failed, slow or given up; total: calls with an outcome
-	spells stretch
+	failed ill    // refused, ignored or given up
+	slow   ill    // answered late: some calls are meant to take long, before and after others begin to fail
 	total  uint32
-	note   analyze.Evidence // first bad call since the calls were well
 	newest analyze.Evidence // connection
 	curReq uint32
 	curAt  capture.Instant // first request of this window
+}
+
+// ill are the calls of a member that went wrong in one way, among all with an outcome.
+type ill struct {
+	series
+	spells stretch
+	note   analyze.Evidence // first of them since the calls were well
+}
+
+func (i *ill) good() {
+	i.add(0, 1, 0)
+	i.spells.good()
+}
+
+func (i *ill) bad(at capture.Instant, note analyze.Evidence) {
+	i.add(1, 1, at)
+	i.spells.bad(at)
+	if i.note.At == 0 {
+		i.note = note
+	}
+}
+
+func (i *ill) roll() {
+	i.series.roll()
+	i.spells.roll()
+	if i.since.bad == 0 {
+		i.note = analyze.Evidence{}
+	}
 }
 
 const (
@@ -110,11 +137,17 @@ func (d *backendSkew) Event(e *flow.Event) {
 		}
 	case flow.Response:
 		if m := d.member(k); m != nil {
-			m.add(e.Dur >= slowAnswer, e, "slow answer")
+			m.failed.good()
+			if e.Dur < slowAnswer {
+				m.slow.good()
+			} else {
+				m.slow.bad(e.At.Add(-e.Dur), callEvidence(e, "slow answer"))
+			}
 		}
 	case flow.Abandoned:
 		if m := d.member(k); m != nil && (e.Dur >= flow.GiveUp || e.Flag) {
-			m.add(true, e, "given up")
+			m.slow.good()
+			m.failed.bad(e.At.Add(-e.Dur), callEvidence(e, "given up"))
 		}
 	}
 }
@@ -125,19 +158,6 @@ func callEvidence(e *flow.Event, note string) analyze.Evidence {
 		v.Frames = []uint64{e.Frame}
 	}
 	return v
-}
-
-func (m *member) add(bad bool, e *flow.Event, note string) {
-	if !bad {
-		m.calls.add(0, 1, 0)
-		m.spells.good()
-		return
-	}
-	m.calls.add(1, 1, e.At.Add(-e.Dur))
-	m.spells.bad(e.At.Add(-e.Dur))
-	if m.note.At == 0 {
-		m.note = callEvidence(e, note)
-	}
 }
 
 func (d *backendSkew) member(k callKey) *member {
@@ -160,15 +180,12 @@ func (d *backendSkew) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event
 	if m == nil {
 		return
 	}
-	m.calls.add(1, 1, a.at)
-	m.spells.bad(a.at)
-	if m.note.At == 0 {
-		frame := uint64(0)
-		if e != nil {
-			frame = e.Frame
-		}
-		m.note = a.evidence(frame, "failed")
+	frame := uint64(0)
+	if e != nil {
+		frame = e.Frame
 	}
+	m.slow.good()
+	m.failed.bad(a.at, a.evidence(frame, "failed"))
 }
 
 func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
@@ -188,11 +205,8 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			m.total += m.curReq
 			m.curReq = 0
 			m.share.roll()
-			m.calls.roll()
-			m.spells.roll()
-			if m.calls.since.bad == 0 {
-				m.note = analyze.Evidence{}
-			}
+			m.failed.roll()
+			m.slow.roll()
 		}
 		if len(g.members.keys) < 2 || g.members.refused > 0 || !d.callers.is(k.client, g.members.keys[0]) {
 			return true
@@ -213,28 +227,36 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence []analyze.Evidence) {
 	n := len(g.members.keys)
 	windows := seriesLen
-	var worst, risen *member
+	var worst *ill
+	var risen *member
+	late := false // it is slow rather than failing
 	for _, a := range g.members.keys {
 		m := g.members.m[a]
-		if m.calls.since.bad >= minBadCalls && (worst == nil || m.calls.since.bad > worst.calls.since.bad) {
-			worst = m
-			f.FailedMember = a.String()
+		for i, x := range [...]*ill{&m.failed, &m.slow} {
+			if x.since.bad >= minBadCalls && (worst == nil || x.since.bad > worst.since.bad) {
+				worst, late = x, i == 1
+				f.FailedMember = a.String()
+			}
 		}
 		if m.share.locked && (risen == nil || m.share.since.share() > risen.share.since.share()) {
 			risen = m
 		}
 	}
 	if worst != nil {
-		onset = worst.calls.onset
-		f.Failed, f.FailedShare, f.Baseline = int(worst.calls.since.bad), worst.calls.since.share(), worst.calls.beforeSpan
+		onset = worst.onset
+		f.Failed, f.FailedShare, f.Baseline = int(worst.since.bad), worst.since.share(), worst.beforeSpan
 		f.Lasting = worst.spells.longest(onset).Seconds()
 		var others point
-		windows = worst.calls.windows()
+		windows = worst.windows()
 		for _, a := range g.members.keys {
-			if m := g.members.m[a]; m != worst {
-				for i := max(m.calls.n-windows, 0); i < m.calls.n; i++ {
-					others.bad += m.calls.ring[i].bad
-					others.total += m.calls.ring[i].total
+			x := &g.members.m[a].failed
+			if late {
+				x = &g.members.m[a].slow
+			}
+			if x != worst {
+				for i := max(x.n-windows, 0); i < x.n; i++ {
+					others.bad += x.ring[i].bad
+					others.total += x.ring[i].total
 				}
 			}
 		}

@@ -22,6 +22,7 @@ type DNSErrors struct {
 	NXDomain    int     `json:"nxdomain"`
 	Names       int     `json:"names"`
 	NamesOK     int     `json:"names_ok"`
+	Half        int     `json:"half"`
 	P95         float64 `json:"p95"`
 	Examples    string  `json:"examples"`
 }
@@ -58,8 +59,9 @@ type errorAnswer struct {
 }
 
 type goodAnswer struct {
-	at   capture.Instant
-	name uint64
+	at      capture.Instant
+	name    uint64
+	address bool // an IPv4 address was given
 }
 
 // Response codes (RFC 1035 §4.1.1) that count as errors. NXDOMAIN is an answer.
@@ -69,6 +71,9 @@ const (
 	rcodeNotImp   = 4
 	rcodeRefused  = 5
 )
+
+// dnsTypeA asks for an IPv4 address (RFC 1035 §3.2.2).
+const dnsTypeA = 1
 
 func newDNSErrors() analyze.Detector {
 	return &dnsErrors{states: newResolvers[errorState]()}
@@ -106,7 +111,7 @@ func (d *dnsErrors) Event(e *flow.Event) {
 		st.notes = appendBounded(st.notes, n, maxDNSNotes)
 	}
 	if bad == 0 {
-		st.good = appendBounded(st.good, goodAnswer{q.First, q.NameHash}, maxDNSNotes)
+		st.good = appendBounded(st.good, goodAnswer{q.First, q.NameHash, q.QType == dnsTypeA && q.Records > 0}, maxDNSNotes)
 	}
 	st.series.add(bad, 1, q.First)
 }
@@ -151,7 +156,14 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f.FormErr, f.ServFail = int(st.codes[rcodeFormErr]), int(st.codes[rcodeServFail])
 		f.NotImp, f.Refused = int(st.codes[rcodeNotImp]), int(st.codes[rcodeRefused])
+		address := newSubjects[uint64, struct{}](maxDNSNotes)
+		for _, g := range st.good {
+			if g.at >= s.onset && g.address {
+				address.get(g.name)
+			}
+		}
 		names := newSubjects[uint64, struct{}](maxDNSNotes)
+		kept, half := 0, 0
 		var waits []float64
 		var asked examples
 		var evidence []analyze.Evidence
@@ -161,6 +173,9 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				continue
 			}
 			names.get(n.name)
+			if kept++; n.qtype != dnsTypeA && address.peek(n.name) != nil {
+				half++
+			}
 			asked.add(n.qtype, n.text)
 			waits = append(waits, n.wait.Seconds())
 			if len(evidence) < analyze.MaxEvidence {
@@ -174,6 +189,9 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 		}
 		f.NamesOK, f.Examples = len(fine.keys), asked.String()
+		if kept > 0 {
+			f.Half = f.Errors * half / kept // of the newest, for all
+		}
 		f.Names, f.P95 = len(names.keys), quantile(waits, 0.95)
 		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
 		return true
