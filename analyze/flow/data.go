@@ -116,6 +116,10 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 	return true
 }
 
+// maxIDStep is how far identifications of one connection may be apart to be those of one counter: more than a window of
+// repetitions, less than chance among 65,536.
+const maxIDStep = 256
+
 // shown counts a segment whose loss before the capture point would have shown.
 func (t *Table) shown(c *Conn, s Side, p *capture.Packet, at capture.Instant, ps *PathSide, header, mss uint32) {
 	d, r := &c.side[s], &c.side[s.Other()]
@@ -128,11 +132,21 @@ func (t *Table) shown(c *Conn, s Side, p *capture.Packet, at capture.Instant, ps
 	case before(d.next, p.Seq):
 		b.Shown++
 	case p.Seq == d.next && d.flags&midWrite != 0:
-		b.Shown++
 		last := d.nextAt
 		if c.trouble != 0 {
-			last = max(last, t.trouble(c).side[s].lastFill)
+			x := &t.trouble(c).side[s]
+			if step := p.IPID - d.nextID; x.lastFill > last && p.IPID != 0 && d.nextID != 0 && step != 1 && step < maxIDStep {
+				// What was missing before it has come first. By the identifications, which Linux counts by connection, the packet
+				// sent right after the one before it is missing as well, and was this, most likely; or it has arrived, and was another.
+				if x.followed != d.nextID {
+					b.Shown++
+					b.Late++
+				}
+				return
+			}
+			last = max(last, x.lastFill)
 		}
+		b.Shown++
 		if at.Sub(last) >= minRTO && r.acked == d.next && r.flags&(zeroWin|shut) == 0 {
 			b.Late++
 		}

@@ -66,6 +66,9 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		t.afterReset(c, s, p, at)
 	}
 	d.packets++
+	if c.trouble != 0 && p.IPID == d.nextID+1 {
+		t.trouble(c).side[s].followed = d.nextID
+	}
 	d.lastAt = max(d.lastAt, at)
 	c.Last = max(c.Last, at)
 	if d.ttl == 0 {
