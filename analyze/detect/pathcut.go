@@ -22,6 +22,7 @@ type PathCut struct {
 	Healed      bool    `json:"healed"`
 	Chance      float64 `json:"chance"`
 	Addresses   string  `json:"addresses"`
+	Deaf        int     `json:"deaf"`
 	Unheard     int     `json:"unheard"`
 	Older       int     `json:"older"`
 }
@@ -349,6 +350,9 @@ func (d *pathCut) alive(w *analyze.Window, host capture.Addr, g *cutGroup) (all,
 	return all, others
 }
 
+// deafAfter is how many repetitions of a SYN-ACK tell that its receiver does not get them: at 10 % of loss two more are lost once in 1,000.
+const deafAfter = 2
+
 func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
 	f := PathCut{}
 	hosts := newSubjects[capture.Addr, struct{}](maxPerDetector)
@@ -361,5 +365,12 @@ func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
 		}
 	}
 	f.Unheard = d.unheard()
+	deaf := newSubjects[capture.Addr, struct{}](maxPerDetector)
+	w.Flows.Live(func(c *flow.Conn) {
+		if c.SynAckTries() >= deafAfter && !c.IsEstablished() {
+			deaf.get(c.Client.Addr)
+		}
+	})
+	f.Deaf = len(deaf.keys)
 	return analyze.Assessment{Assessable: f.PeersTotal >= w.Params.Int("min_peers") || f.Unheard > 0, Features: f}
 }

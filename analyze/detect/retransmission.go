@@ -27,6 +27,7 @@ type Retransmission struct {
 	SeenOriginal  float64 `json:"seen_original"`
 	Unanswered    int     `json:"unanswered"`
 	Needless      bool    `json:"needless"`
+	Echoed        int     `json:"echoed"`
 	OwnListener   bool    `json:"own_listener"`
 	Longest       float64 `json:"longest"`
 	Opened        int     `json:"opened"`
@@ -256,6 +257,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 				f.Unanswered++
 			}
 			slow += count(a.slow)
+			f.Echoed += count(a.tries > 0 && a.saTries > 0)
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, a.note.evidence())
 			}
