@@ -123,6 +123,10 @@ func TestAbnormalTermination(t *testing.T) {
 			calls(n, 0, 90*sec, 200*ms)
 			every(10*sec, 30*sec, sec, func(at time.Duration, _ int) { shut(n, at, 30*sec) })
 		}, check: class("NO-ANSWER", 20)},
+		{name: "a server that restarts, and drops what it had in work", want: "info service 198.51.100.2 443", onset: 40*sec + 2*ms, make: func(n *network) {
+			calls(n, 0, 90*sec, 200*ms)
+			every(10*sec, 22*sec, sec, func(at time.Duration, _ int) { shut(n, at, 40*sec-at) })
+		}, check: class("NO-ANSWER", 12)},
 		{name: "streams that never get an answer, closed by their reader", make: func(n *network) {
 			every(0, 10*sec, 500*ms, func(at time.Duration, _ int) { shut(n, at, 60*sec) })
 		}},

@@ -61,6 +61,20 @@ func TestBackendSkew(t *testing.T) {
 				}
 			})
 		}},
+		// What takes long on purpose, and is cut by the restart, began before it.
+		{name: "a member restarts among long polls", local: lb, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
+				wait := 5 * ms
+				if i%9 < 3 {
+					wait = 3 * sec
+				}
+				if at >= 20*sec && at < 22*sec && i%3 == 1 {
+					n.refused(at, lb, members[1])
+				} else {
+					n.call(at, lb, members[i%3], wait)
+				}
+			})
+		}},
 		{name: "servers for different things: one much, one little", local: lb, make: func(n *network) {
 			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
 				k := 0

@@ -168,7 +168,25 @@ func TestDNSErrors(t *testing.T) {
 			n.query(at, app, dns, fmt.Sprintf("n%d.test", i%names), ms, rcode, 200)
 		})
 	}
+	// both asks for both types of a name; a and aaaa are the codes of their answers, with an address each if there is none.
+	both := func(n *network, a, aaaa uint16) {
+		every(0, 30*sec, 100*ms, func(at time.Duration, i int) {
+			c := n.from(app)
+			for k, x := range []struct{ qtype, rcode uint16 }{{1, a}, {28, aaaa}} {
+				at := at + time.Duration(k)*ms/4
+				q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i%5), x.qtype)
+				n.answer(at+ms, c, dns, q, 0x8180|x.rcode, 100)
+				if x.rcode == noError {
+					r := n.obs[len(n.obs)-1].Packet.Data
+					r[7] = 1
+				}
+			}
+		})
+	}
 	play(t, newDNSErrors, []scene{
+		{name: "no AAAA, but an address", want: "info resolver 192.0.2.1 198.51.100.53 53", onset: ms / 4, make: func(n *network) { both(n, noError, 5) }},
+		{name: "AAAA, but no address that every host can use", want: "error resolver 192.0.2.1 198.51.100.53 53", make: func(n *network) { both(n, servFail, noError) }},
+		{name: "neither", want: "error resolver 192.0.2.1 198.51.100.53 53", make: func(n *network) { both(n, servFail, servFail) }},
 		{name: "SERVFAIL for all", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 20700 * ms,
 			make: func(n *network) {
 				ask(n, 0, 20700*ms, noError, 5)

@@ -108,3 +108,22 @@ func TestPathCut(t *testing.T) {
 		}},
 	})
 }
+
+// A path that is cut one way only still brings SYNs: clients that ask again though they were answered do not get the answers.
+func TestPathCutOneWay(t *testing.T) {
+	const srv = "192.0.2.1:80"
+	for _, deaf := range []bool{false, true} {
+		var n network
+		every(0, 30*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "198.51.100."+itoa(1+i%5), srv, 5*ms) })
+		if deaf {
+			c, s := n.from("203.0.113.7"), host(srv)
+			for _, wait := range []time.Duration{0, sec, 3 * sec, 7 * sec} {
+				n.tcp(20*sec+wait, c, s, capture.SYN, n.seq, 0, 0)
+				n.tcp(20*sec+wait+ms/2, s, c, capture.SYN|capture.ACK, n.seq, n.seq+1, 0)
+			}
+		}
+		if got := n.cleared(t, newPathCut()); got == deaf {
+			t.Errorf("a deaf client: %v; cleared: %v", deaf, got)
+		}
+	}
+}

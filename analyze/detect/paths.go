@@ -566,6 +566,9 @@ func (st *wayState) sum(span int) (s sizes, conns int) {
 	return s, conns
 }
 
+// newest is what was sent and lost in the newest window.
+func (st *wayState) newest() *sizes { return &st.ring[max(st.n-1, 0)] }
+
 // data sums up the segments with data in the newest windows.
 func (st *wayState) data(span int) (p point) {
 	for i := st.n - min(span, st.n); i < st.n; i++ {

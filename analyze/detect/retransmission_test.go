@@ -50,7 +50,37 @@ func TestRepeatedSynAcks(t *testing.T) {
 			})
 		}
 	}
+	// deaf clients do not get the SYN-ACK, and send their SYN again; unheard of a full listener they do so, too.
+	again := func(answers bool) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, 500*ms, func(at time.Duration, i int) {
+				if at < 20*sec {
+					n.call(at, "203.0.113."+itoa(10+i), srv, 5*ms)
+					return
+				}
+				c, s := n.from("203.0.113."+itoa(10+i)), host(srv)
+				for _, wait := range []time.Duration{0, sec, 3 * sec} {
+					n.tcp(at+wait, c, s, capture.SYN, n.seq, 0, 0)
+					if answers || wait == 3*sec {
+						n.tcp(at+wait+ms/2, s, c, capture.SYN|capture.ACK, n.seq, n.seq+1, 0)
+					}
+				}
+			})
+		}
+	}
 	play(t, newRetransmission, []scene{
+		{name: "clients that do not get the answer", local: "198.51.100.2", want: "warn service 198.51.100.2 80", onset: 20 * sec, make: again(true),
+			check: func(t *testing.T, features any) {
+				if f := features.(Retransmission); f.Class != "syn-ack" {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "clients that get none at first", local: "198.51.100.2", want: "warn service 198.51.100.2 80", onset: 20 * sec, make: again(false),
+			check: func(t *testing.T, features any) {
+				if f := features.(Retransmission); f.Class != "syn" || f.Echoed != 0 {
+					t.Errorf("%+v", f)
+				}
+			}},
 		{name: "clients that say nothing", local: "198.51.100.2", make: preconnects(false)},
 		{name: "clients that wait for an answer", local: "198.51.100.2", want: "warn service 198.51.100.2 80", make: preconnects(true)},
 	})

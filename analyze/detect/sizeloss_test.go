@@ -213,3 +213,125 @@ func TestSizeLoss(t *testing.T) {
 		{name: "the only connection: dead, after segments of that size got through", make: func(n *network) { jumbo(n, 8948) }},
 	})
 }
+
+// Of a flight of which nothing arrives only the first segment is sent again: the others have not arrived either.
+func TestFlightThatNothingPasses(t *testing.T) {
+	const mss = 1460
+	srv := "192.0.2.1:80"
+	// get is an answer of full segments and an end; if only is lost, they are sent at once and the first is repeated in vain until the client leaves.
+	get := func(n *network, at time.Duration, client string, full int, lost bool) {
+		c, s := n.from(client), host(srv)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+		n.tcp(at+2*ms, s, c, capture.ACK, q, q+100, 0)
+		end := q
+		for range full {
+			n.tcp(at+3*ms, s, c, capture.ACK, end, q+100, mss)
+			end += mss
+		}
+		if !lost {
+			n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, end, q+100, 300)
+			n.tcp(at+4*ms, c, s, capture.ACK|capture.FIN, q+100, end+300, 0)
+			n.tcp(at+5*ms, s, c, capture.ACK|capture.FIN, end+300, q+101, 0)
+			n.tcp(at+6*ms, c, s, capture.ACK, q+101, end+301, 0)
+			return
+		}
+		wait := 3 * ms
+		for i := range 6 {
+			wait += 200 * ms << i
+			n.tcp(at+wait, s, c, capture.ACK, q, q+100, mss)
+		}
+	}
+	// hole is the network: full segments pass to client 203.0.113.i until 15 s, then no more.
+	hole := func(hit bool) func(*network) {
+		return func(n *network) {
+			every(0, 40*sec, 250*ms, func(at time.Duration, i int) {
+				get(n, at, "203.0.113."+itoa(1+i%4), 10, hit && at >= 15*sec)
+				get(n, at+100*ms, "203.0.113."+itoa(1+i%4), 0, false)
+				get(n, at+50*ms, "198.51.100.7", 10, false)
+			})
+		}
+	}
+	play(t, newSizeLoss, []scene{
+		{name: "answers of ten segments, of which none arrives", local: "192.0.2.1", want: "error path 192.0.2.1", onset: 15203 * ms, make: hole(true),
+			check: func(t *testing.T, features any) {
+				if f := features.(SizeLoss); f.BigLoss < 0.95 || f.SmallLost != 0 || f.PeersHit != 4 || f.Peers != 4 || f.ElsewherePassed == 0 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "all arrive", local: "192.0.2.1", make: hole(false)},
+	})
+	// Few of them are no finding; but the rule is not cleared by what passed before.
+	var few network
+	hole(false)(&few)
+	if !few.cleared(t, newSizeLoss()) {
+		t.Error("not cleared though all arrives")
+	}
+	for i := range 3 {
+		get(&few, 30*sec+time.Duration(i)*sec, "203.0.113.9", 10, true)
+	}
+	if few.cleared(t, newSizeLoss()) {
+		t.Error("cleared beside three answers of which nothing arrived")
+	}
+}
+
+// At the receiver, the end of a write that was lost comes after the full segments that were lost before it, in order, like one that was not lost.
+// By the identifications of a sender that counts them by connection it was; so loss of every size is not taken for loss of full segments.
+func TestEndsLostBesideOthers(t *testing.T) {
+	const app, peer, mss = "192.0.2.1", "198.51.100.2:8080", 1460
+	// read is an answer of 20 full segments and an end of 500 bytes. The full one of that number is lost, every second twice,
+	// and so is the end, if tail.
+	read := func(n *network, at time.Duration, full int, tail bool, id uint16) {
+		c, s := n.from(app), host(peer)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+		send := func(at time.Duration, i int) {
+			size, flags := uint32(mss), capture.ACK
+			if i == 20 {
+				size, flags = 500, capture.ACK|capture.PSH
+			}
+			n.tcp(at, s, c, flags, q+uint32(i)*mss, q+100, size)
+			n.obs[len(n.obs)-1].Packet.IPID = id
+			id++
+		}
+		for i := range 21 {
+			if i == full || i == 20 && tail {
+				id++
+				continue
+			}
+			send(at+3*ms+time.Duration(i)*10*time.Microsecond, i)
+		}
+		again := at + 5*ms
+		if full%2 == 1 { // lost again
+			again = at + 805*ms
+			id++
+		}
+		if full >= 0 {
+			send(again, full)
+		}
+		if tail {
+			send(again+50*time.Microsecond, 20)
+		}
+		n.tcp(again+ms, c, s, capture.ACK, q+100, q+20*mss+500, 0)
+	}
+	play(t, newSizeLoss, []scene{
+		{name: "a fifth of the ends, and full segments as well", local: app, make: func(n *network) {
+			every(0, 60*sec, 100*ms, func(at time.Duration, i int) {
+				if at < 20*sec {
+					read(n, at, -1, false, uint16(100*i+1))
+				} else {
+					read(n, at, i%19, i%5 == 0, uint16(100*i+1))
+				}
+			})
+		}},
+		{name: "full segments only", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20003 * ms, make: func(n *network) {
+			every(0, 60*sec, 100*ms, func(at time.Duration, i int) {
+				if at < 20*sec {
+					read(n, at, -1, false, uint16(100*i+1))
+				} else {
+					read(n, at, i%19, false, uint16(100*i+1))
+				}
+			})
+		}},
+	})
+}
