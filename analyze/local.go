@@ -1,7 +1,6 @@
 package analyze
 
 import (
-	"bytes"
 	"maps"
 	"net/netip"
 	"slices"
@@ -48,7 +47,7 @@ func (l Local) List() []string {
 	if !l.Known() {
 		return nil
 	}
-	rest := slices.SortedFunc(maps.Keys(l.addrs), compareAddr)
+	rest := slices.SortedFunc(maps.Keys(l.addrs), capture.Addr.Compare)
 	list := []string{l.Addr.String()}
 	for _, a := range rest {
 		if a != l.Addr {
@@ -90,8 +89,6 @@ func contains(list []netip.Prefix, a capture.Addr) bool {
 	ip := a.Netip()
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
-
-func compareAddr(a, b capture.Addr) int { return bytes.Compare(a[:], b[:]) }
 
 // localFinder finds the addresses of this host.
 type localFinder struct {
@@ -212,7 +209,7 @@ func (l *localFinder) learn(p *capture.Packet) {
 		d.received++
 	}
 	k := [2]capture.Addr{p.Src.Addr, p.Dst.Addr}
-	if compareAddr(k[0], k[1]) > 0 {
+	if k[0].Compare(k[1]) > 0 {
 		k[0], k[1] = k[1], k[0]
 	}
 	if _, ok := l.pairs[k]; ok || len(l.pairs) < maxLocalCandidates {
@@ -311,7 +308,7 @@ func (l *localFinder) local(set map[capture.Addr]struct{}, by LocalBy) Local {
 		if ip.IsLoopback() || ip.IsLinkLocalUnicast() {
 			n = 0 // nobody calls a host by these
 		}
-		if !x.Known() || n > most || n == most && compareAddr(a, x.Addr) < 0 {
+		if !x.Known() || n > most || n == most && a.Compare(x.Addr) < 0 {
 			x.Addr, x.By, most = a, by, n
 		}
 	}
@@ -404,7 +401,7 @@ func (l *localFinder) byCommon() map[capture.Addr]struct{} {
 	var best capture.Addr
 	var n, second uint32
 	for a, e := range l.ends {
-		if e.packets > n || e.packets == n && compareAddr(a, best) < 0 {
+		if e.packets > n || e.packets == n && a.Compare(best) < 0 {
 			best, n, second = a, e.packets, n
 		} else if e.packets > second {
 			second = e.packets
@@ -448,7 +445,7 @@ func (l *localFinder) hosts(local map[capture.Addr]struct{}) map[capture.Addr]ca
 		case e.ttl != 0 && !initialTTL(e.ttl):
 			far[e.station] = true
 		default:
-			if f, ok := first[e.station]; !ok || compareAddr(a, f) < 0 {
+			if f, ok := first[e.station]; !ok || a.Compare(f) < 0 {
 				first[e.station] = a
 			}
 		}

@@ -7,6 +7,7 @@
 package capture
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"hash/maphash"
@@ -50,6 +51,9 @@ func AddrFrom(a netip.Addr) Addr { return Addr(a.As16()) }
 
 // Netip converts a for printing and prefix tests; IPv4 comes back as IPv4.
 func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+// Compare orders addresses by their bytes.
+func (a Addr) Compare(b Addr) int { return bytes.Compare(a[:], b[:]) }
 
 // String formats a as netip does, IPv4 in dotted form.
 func (a Addr) String() string { return a.Netip().String() }

@@ -250,12 +250,28 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			d.owners.ask(w, inodes)
 		}
 		if k.Addr.Netip().IsUnspecified() {
-			k.Addr = w.Local.Addr
+			k.Addr = d.asked(w, k.Port)
 		}
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
 			Onset: q.fullSince, Features: f})
 		return true
 	})
+}
+
+// asked is the address of this host at which most handshakes with a port were begun lately: that of a listener on all of them.
+func (d *acceptQueue) asked(w *analyze.Window, port uint16) capture.Addr {
+	addr, most := w.Local.Addr, uint32(0)
+	d.packets.each(func(k capture.Endpoint, st *acceptPackets) bool {
+		sum := uint32(0)
+		for _, n := range st.attempts {
+			sum += n
+		}
+		if k.Port == port && w.Local.Is(k.Addr) && sum > most {
+			addr, most = k.Addr, sum
+		}
+		return true
+	})
+	return addr
 }
 
 func (d *acceptQueue) Assess(*analyze.Window) analyze.Assessment {

@@ -240,10 +240,16 @@ func slowClients(slow *ring[slowRequest], since capture.Instant) iter.Seq[captur
 }
 
 // whose is the host whose upstream a listener is that these clients ask: this host, or, where no address counts as this host,
-// the one host that they are, if it serves others itself.
+// the one host that they are, if it serves others itself. Of several addresses of this host that call it is the lowest.
 func (c *callers) whose(listener capture.Endpoint, clients iter.Seq[capture.Addr]) (who capture.Addr, ok bool) {
 	if c.local.By != analyze.LocalNone {
-		return c.local.Addr, !c.local.Is(listener.Addr)
+		who = c.local.Addr
+		for a := range clients {
+			if c.local.Is(a) && (!ok || a.Compare(who) < 0) {
+				who, ok = a, true
+			}
+		}
+		return who, !c.local.Is(listener.Addr)
 	}
 	for a := range clients {
 		switch {

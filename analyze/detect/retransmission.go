@@ -244,7 +244,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f.Share = ratio(f.Retransmitted, f.Segments)
 		f.Chance = atLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
 		var evidence []analyze.Evidence
-		slow := 0
+		slow, caller := 0, w.Local.Addr
 		st.again.each(func(_ uint32, a *synAgain) bool {
 			if w.End.Sub(a.at) > seriesLen*analyze.WindowLength {
 				return false
@@ -255,6 +255,9 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			f.Flows++
 			if !a.answered {
 				f.Unanswered++
+			}
+			if a := a.note.client.Addr; w.Local.Is(a) && (!w.Local.Is(caller) || f.Flows == 1 || a.Compare(caller) < 0) {
+				caller = a
 			}
 			slow += count(a.slow)
 			f.Echoed += count(a.tries > 0 && a.saTries > 0)
@@ -269,7 +272,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f.OwnListener = w.Local.Is(k.Addr)
 		f.SeenOriginal = 1
 		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
-			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: w.Local.Addr.String(), Peer: k.Addr.String(), Port: k.Port}
+			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		subject.Segment = s.segment
 		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})

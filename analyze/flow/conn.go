@@ -379,7 +379,7 @@ type trouble struct {
 	oddACK      uint32              // acknowledgement outside any window
 	repeated    [maxRepeated]uint32 // where the newest segments begin that were sent again
 	repeats     uint32              // segments that were sent again, each once
-	followed    uint16 // IP-ID of the segment that had set next when the packet that was sent right after it arrived
+	followed    uint16              // IP-ID of the segment that had set next when the packet that was sent right after it arrived
 	n           uint8
 	holes       [maxHoles]hole
 }
