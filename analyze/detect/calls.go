@@ -19,10 +19,11 @@ type callKey struct {
 type outcome uint8
 
 const (
-	accepted outcome = iota
-	refused          // RST, or ICMP unreachable
-	ignored          // no answer of any kind for ignoredAfter
-	answered         // ignored, and answered later all the same
+	accepted  outcome = iota
+	refused           // RST, or ICMP unreachable
+	ignored           // no answer of any kind for ignoredAfter
+	answered          // ignored, and answered later all the same
+	unreached         // flow.Unreached
 )
 
 // ignoredAfter is how long a SYN has no answer before it counts as ignored: by then it has been repeated
@@ -94,7 +95,7 @@ func (r *requests) event(e *flow.Event) {
 	case flow.Refused:
 		o = refused
 	case flow.ICMPError:
-		if c.SynAnswered() || c.Closed() || !unreachable(e) {
+		if c.SynAnswered() || c.Closed() || !flow.Unreachable(e.N, !c.Client.Addr.Netip().Is4()) {
 			return
 		}
 		o = refused
@@ -121,16 +122,6 @@ func (r *requests) event(e *flow.Event) {
 	}
 	r.told = attemptOf(c)
 	r.report(c, o, &r.told, e)
-}
-
-// unreachable reports an ICMP error that makes connect() fail: destination unreachable other than
-// "fragmentation needed" (RFC 1122 §4.2.3.9; RFC 4443 §3.1).
-func unreachable(e *flow.Event) bool {
-	kind, code := e.N>>8, e.N&0xff
-	if e.Conn.Client.Addr.Netip().Is4() {
-		return kind == 3 && code != 4
-	}
-	return kind == 1
 }
 
 // judge reports the requests that nothing has answered.

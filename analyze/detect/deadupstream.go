@@ -31,6 +31,7 @@ type DeadUpstream struct {
 	OthersPeers     int     `json:"others_peers"`
 	SameHostOK      int     `json:"same_host_ok"`
 	Fallback        int     `json:"fallback"`
+	Unreached       int     `json:"unreached"`
 	Small           bool    `json:"small"`
 }
 
@@ -83,12 +84,13 @@ type upstreamState struct {
 
 // failedCall is a connection request that failed.
 type failedCall struct {
-	at       capture.Instant
-	delay    time.Duration // SYN to RST
-	ok       uint32        // calls that had succeeded by then
-	refused  bool
-	fallback bool // over IPv6, and the same port was reached over IPv4 meanwhile (RFC 8305)
-	evidence analyze.Evidence
+	at        capture.Instant
+	delay     time.Duration // SYN to RST
+	ok        uint32        // calls that had succeeded by then
+	refused   bool
+	unreached bool // the SYN is known from an ICMP error only
+	fallback  bool // over IPv6, and the same port was reached over IPv4 meanwhile (RFC 8305)
+	evidence  analyze.Evidence
 }
 
 // maxAccepted bounds the calls over IPv4 that are remembered: those of the last seconds count.
@@ -125,7 +127,7 @@ func (d *deadUpstream) Configure(p rules.Params) {
 
 func (d *deadUpstream) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{},
-		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer)}
+		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer, flow.Unreached)}
 }
 
 func (d *deadUpstream) Event(e *flow.Event) {
@@ -141,6 +143,9 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	}
 	c := e.Conn
 	if c == nil {
+		if e.Kind == flow.Unreached && d.may(e.From.Addr, e.To.Addr) {
+			d.outcome(nil, unreached, &attempt{key: callKey{e.From.Addr, e.To}, at: e.At, port: e.From.Port}, e)
+		}
 		return
 	}
 	if e.Kind == flow.SynAckSent || e.Kind == flow.Response {
@@ -204,6 +209,9 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 	if f.refused {
 		f.delay = e.At.Sub(a.at)
 		f.evidence = a.evidence(e.Frame, "refused")
+	} else if o == unreached {
+		f.unreached = true
+		f.evidence = a.evidence(e.Frame, "ICMP: unreachable")
 	} else {
 		f.evidence = a.evidence(0, "no answer to the SYN")
 	}
@@ -300,6 +308,7 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 			delays = append(delays, x.delay.Seconds())
 		} else {
 			f.SynUnanswered++
+			f.Unreached += count(x.unreached)
 		}
 		if x.fallback {
 			f.Fallback++

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -21,6 +22,39 @@ func TestDeadUpstream(t *testing.T) {
 		}
 	}
 	const dead = "error upstream 192.0.2.1 198.51.100.2 8080"
+	// unsent is a call to a neighbour that does not answer: only the ICMP error in which the host quotes the packet to itself is captured, once for each try.
+	unsent := func(n *network, at time.Duration, flags, code uint8) {
+		c, s := n.from(app), host(up)
+		b := make([]byte, 40)
+		b[0], b[9] = 0x45, capture.ProtoTCP
+		copy(b[12:16], c.Addr.Netip().AsSlice())
+		copy(b[16:20], s.Addr.Netip().AsSlice())
+		binary.BigEndian.PutUint16(b[20:], c.Port)
+		binary.BigEndian.PutUint16(b[22:], s.Port)
+		binary.BigEndian.PutUint32(b[24:], n.seq)
+		b[33] = flags
+		for range 2 {
+			n.add(at, capture.Packet{Src: capture.Endpoint{Addr: c.Addr}, Dst: capture.Endpoint{Addr: c.Addr}, Proto: capture.ProtoICMP, ICMPType: 3, ICMPCode: code, Data: b, IPLen: 60})
+		}
+	}
+	asks := func(flags, code uint8) func(*network) {
+		return func(n *network) {
+			well(n, 0, 20*sec, up)
+			well(n, 50*ms, 40*sec, other)
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { unsent(n, at, flags, code) })
+		}
+	}
+	play(t, newDeadUpstream, []scene{
+		{name: "SYNs that never leave: no neighbour has the address", local: app, want: dead, onset: 20 * sec, make: asks(capture.SYN, 1),
+			check: func(t *testing.T, features any) {
+				class("silent")(t, features)
+				if f := features.(DeadUpstream); f.Unreached != 200 || f.Failed != 200 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "SYNs that are too big", local: app, make: asks(capture.SYN, 4)},
+		{name: "segments of connections that nobody has seen", local: app, make: asks(capture.ACK, 1)},
+	})
 	play(t, newDeadUpstream, []scene{
 		{name: "silent, and few calls because all workers wait", local: app, want: dead, onset: 20 * sec, check: class("silent"),
 			make: func(n *network) {

@@ -61,6 +61,9 @@ const (
 	// SynAckElsewhere: a SYN-ACK to this connection's SYN comes from another address or port, From; the caller does not know it.
 	// Conn is the connection that was asked for, Dur the time since its first SYN.
 	SynAckElsewhere
+	// Unreached: an ICMP error says that the SYN that it quotes reached nobody, and the capture does not hold it: a host sends
+	// none to a neighbour that does not answer, and tells itself so. From asked To; there is no Conn.
+	Unreached
 	// ResetIgnored: a RST of Side that its receiver has to ignore: it does not acknowledge the SYN, or lies outside the
 	// window. N counts them in this connection.
 	ResetIgnored
@@ -223,7 +226,8 @@ type Event struct {
 	N      uint32
 	Try    uint32 // Retransmit: how often these bytes were sent again so far without progress
 	Frame  uint64
-	From   capture.Endpoint // SynAckElsewhere
+	From   capture.Endpoint // SynAckElsewhere, Unreached
+	To     capture.Endpoint // Unreached
 	Conn   *Conn            // nil for DNS over UDP
 	DNS    *DNS             // DNS… events
 	Path   *Pair            // the hosts

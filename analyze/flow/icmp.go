@@ -17,6 +17,7 @@ func (t *Table) icmp(p *capture.Packet, at capture.Instant) {
 	case capture.ProtoTCP:
 		c, s := t.find(capture.FlowHash(&q.Src, &q.Dst), &q)
 		if c == nil {
+			t.unreached(p, &q, &e)
 			return
 		}
 		e.Conn, e.Side = c, s
@@ -29,8 +30,35 @@ func (t *Table) icmp(p *capture.Packet, at capture.Instant) {
 	}
 }
 
-// quoted reads addresses and ports of the packet that an ICMP error quotes: at least its IP
-// header and 8 bytes. Fragments without the ports are refused.
+// unsentSlots bounds the SYNs that unreached remembers: a host has no more than some hundred of them in work when a neighbour does not answer.
+const unsentSlots = 256
+
+// unreached tells once of a SYN that is known from the ICMP error only. A SYN that is repeated is quoted as often.
+func (t *Table) unreached(p, q *capture.Packet, e *Event) {
+	if q.Flags&(capture.SYN|capture.ACK|capture.RST) != capture.SYN || !Unreachable(e.N, q.IPv6) || !t.wants(Unreached) {
+		return
+	}
+	h := q.Src.Hash() + 31*q.Dst.Hash() + uint64(q.Seq)
+	slot := &t.unsent[h%unsentSlots]
+	if *slot == h {
+		return
+	}
+	*slot = h
+	t.ev = Event{Kind: Unreached, At: e.At, N: e.N, Frame: p.Frame, From: q.Src, To: q.Dst}
+	t.send(&t.ev)
+}
+
+// Unreachable reports whether ICMP type and code, type<<8|code, make connect() fail: destination unreachable other than
+// "fragmentation needed" (RFC 1122 §4.2.3.9; RFC 4443 §3.1).
+func Unreachable(n uint32, ipv6 bool) bool {
+	if ipv6 {
+		return n>>8 == 1
+	}
+	return n>>8 == 3 && n&0xff != 4
+}
+
+// quoted reads addresses and ports of the packet that an ICMP error quotes, at least its IP
+// header and 8 bytes, and the flags of a TCP segment if they are there. Fragments without the ports are refused.
 func quoted(b []byte, q *capture.Packet) bool {
 	if len(b) < 28 {
 		return false
@@ -73,6 +101,9 @@ func quoted(b []byte, q *capture.Packet) bool {
 	}
 	q.Src.Port = binary.BigEndian.Uint16(b[n:])
 	q.Dst.Port = binary.BigEndian.Uint16(b[n+2:])
+	if q.Proto == capture.ProtoTCP && len(b) >= n+14 {
+		q.Seq, q.Flags = binary.BigEndian.Uint32(b[n+4:]), b[n+13]
+	}
 	return true
 }
 
