@@ -19,6 +19,8 @@ type Segment struct {
 	Lost      int     `json:"lost"`
 	Share     float64 `json:"share"`
 	Before    float64 `json:"before"`
+	SinceIn   int     `json:"since_in"`
+	SinceLost int     `json:"since_lost"`
 	Absent    int     `json:"absent"`
 	Open      int     `json:"open"`
 	Cliff     int     `json:"cliff"`
@@ -95,7 +97,11 @@ func (d segments) what(e *points.Edge, f *Segment) (onset capture.Instant, note 
 	case "segment-disorder":
 		return e.OddAt, fmt.Sprintf("%d packets doubled and %d overtaken between %s and %s", f.Doubled, f.Overtaken, f.From, f.To)
 	}
-	return e.Onset, fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
+	least := 0
+	if d.rule == "segment-size-loss" {
+		least = f.Cliff / points.BinBytes
+	}
+	return e.Change(least, f.Lost > int(e.Lost.All())).At, fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
 }
 
 func (d segments) Assess(w *analyze.Window) analyze.Assessment {
@@ -146,7 +152,8 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	to := &r.At[e.To]
 	f.Missed = to.MissedOf(dir)
 	lost := e.Lost
-	if to.Missed == 0 {
+	complete := to.Missed == 0
+	if complete {
 		// Where the capture missed nothing that can be told, what is absent is lost.
 		f.Lost, f.Absent = f.Lost+f.Absent, 0
 		for i, n := range e.Absent {
@@ -155,8 +162,8 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	}
 	// Of the packets that nobody acknowledges a capture misses as many as of the others.
 	f.Open = max(0, f.Absent-int(math.Ceil(float64(e.Bare)*to.MissShare())))
-	f.Share = ratio(f.Lost, f.In)
-	f.Before = ratio(e.Before.Lost, e.Before.In)
+	change := e.Change(0, complete)
+	f.Share, f.Before = change.Since.Rate(), change.Before.Rate()
 	// What was lost behind To, and missed there, looks as if it had been lost before.
 	behind := 0
 	for _, o := range r.Edges {
@@ -173,6 +180,12 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	}
 	f.ByMiss = atLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
 	f.split(&e.In, &lost)
+	if f.Cliff > 0 && change.Since.Lost > 0 {
+		if big := e.Change(f.Cliff/points.BinBytes, complete); big.Since.Lost > 0 {
+			f.SinceIn, f.SinceLost = int(big.Since.In), int(big.Since.Lost)
+			f.BigLoss, f.SmallLoss = big.Since.Rate(), big.Smaller.Rate()
+		}
+	}
 	return f
 }
 

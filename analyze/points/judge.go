@@ -103,7 +103,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	switch {
 	case a.rejected(c, r, way[reached], way[reached+1]):
 		e.Rejected++
-		e.series.add(r.at, 0)
+		e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
 	case r.marks&repeated != 0 || acked && r.marks&spare == 0: // what looks just like it came instead
 		e.Lost[b]++
 		pair.Lost++
@@ -112,10 +112,10 @@ func (a *Analysis) judge(c *conv, r *record) {
 		if e.First == 0 || r.at < e.First {
 			e.First = r.at
 		}
-		e.series.add(r.at, 1)
+		e.series.add(r.at, b, counts{lost: 1, in: 1})
 	default:
 		e.Absent[b]++
-		e.series.add(r.at, 0)
+		e.absent(r.at, b)
 		if r.kind != data {
 			e.BareAbsent++
 		}
@@ -162,7 +162,7 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	p, q := way[i], way[i+1]
 	e := a.edge(p, q)
 	e.enter(c, r)
-	e.series.add(r.at, 0)
+	e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
 	if r.mask>>p&1 == 0 || r.mask>>q&1 == 0 {
 		return
 	}
@@ -247,12 +247,13 @@ func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
 	if last < len(way)-1 {
 		e := a.edge(way[last], way[last+1])
 		e.enter(c, r)
-		e.series.add(r.at, 0)
 		if a.rejected(c, r, way[last], way[last+1]) {
 			e.Rejected++
+			e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
 		} else {
 			e.Absent[bin(uint32(r.size))]++
 			e.BareAbsent++
+			e.absent(r.at, bin(uint32(r.size)))
 		}
 	}
 }
@@ -459,7 +460,15 @@ func (a *Analysis) vain(from, to uint8, v *vain, refused bool) {
 		e.First = v.first
 	}
 	for range min(v.requests, 1000) {
-		e.series.add(v.first, 1)
+		e.series.add(v.first, bin(uint32(v.size)), counts{lost: 1, in: 1})
+	}
+}
+
+// absent notes when a packet is absent.
+func (e *Edge) absent(at capture.Instant, bin int) {
+	e.series.add(at, bin, counts{absent: 1, in: 1})
+	if e.firstAbsent == 0 || at < e.firstAbsent {
+		e.firstAbsent = at
 	}
 }
 

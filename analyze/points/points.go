@@ -98,9 +98,6 @@ type Edge struct {
 	// answered connections to the same service passed To.
 	Requests uint64
 	First    capture.Instant // the first that was lost
-	Onset    capture.Instant // since when so many are lost
-	Before   Share           // what was lost before
-	Since    Share
 	// Elsewhere: of hosts that lost nothing, the segments that passed; Peers and PeersHit count pairs of hosts.
 	Peers, PeersHit int
 	Worst           Pair // the pair of hosts that lost most
@@ -118,6 +115,7 @@ type Edge struct {
 	Changed         Changes
 	Delays          Delays
 	series          series
+	firstAbsent     capture.Instant
 	ways            [2]uint64
 	pairs           map[[2]capture.Addr]*Pair
 }

@@ -131,7 +131,6 @@ func (e *Edge) sum(c *Clock) {
 	if e.ways[1] > e.ways[0] {
 		e.Way = 1
 	}
-	e.Onset, e.Before, e.Since = e.series.change()
 	if e.OddAt != 0 {
 		e.OddIn = e.series.passed(e.OddAt, e.OddEnd)
 	}
@@ -195,13 +194,15 @@ func (d *Delays) rise(kept []timed) {
 	}
 }
 
-// series counts what was lost, and what was not, by time.
+// series counts what was lost, and all, by time and size.
 type series struct {
 	base, width capture.Instant
-	ring        []Share
+	ring        [][Bins]counts
 }
 
-func (s *series) add(at capture.Instant, lost uint64) {
+type counts struct{ lost, absent, in uint32 }
+
+func (s *series) add(at capture.Instant, bin int, c counts) {
 	if s.width == 0 {
 		s.base, s.width = at, capture.Instant(100*time.Millisecond)
 	}
@@ -211,58 +212,108 @@ func (s *series) add(at capture.Instant, lost uint64) {
 		for i, x := range s.ring {
 			if i%2 == 0 {
 				s.ring[i/2] = x
-			} else {
-				s.ring[i/2].Lost += x.Lost
-				s.ring[i/2].In += x.In
+				continue
+			}
+			for b := range x {
+				s.ring[i/2][b].add(x[b])
 			}
 		}
 		s.ring = s.ring[:(len(s.ring)+1)/2]
 		k = int((at - s.base) / s.width)
 	}
 	for len(s.ring) <= k {
-		s.ring = append(s.ring, Share{})
+		s.ring = append(s.ring, [Bins]counts{})
 	}
-	s.ring[k].Lost += lost
-	s.ring[k].In++
+	s.ring[k][bin].add(c)
+}
+
+func (c *counts) add(d counts) {
+	c.lost += d.lost
+	c.absent += d.absent
+	c.in += d.in
 }
 
 // passed is how many were counted from one time to another.
 func (s *series) passed(from, to capture.Instant) (n uint64) {
-	for i, x := range s.ring {
+	for i := range s.ring {
 		if at := s.base + capture.Instant(i)*s.width; at+s.width > from && at <= to {
-			n += x.In
+			n += s.share(i, i+1, 0, Bins, false).In
 		}
 	}
 	return n
 }
 
-// change is when the share of what is lost changed most, by maximum likelihood, and the shares before and since.
-func (s *series) change() (at capture.Instant, before, since Share) {
-	var all Share
-	for _, x := range s.ring {
-		all.Lost += x.Lost
-		all.In += x.In
-	}
-	best := logLik(all)
-	at, since = s.base, all
-	var sum Share
-	for i, x := range s.ring {
-		if rest := (Share{all.Lost - sum.Lost, all.In - sum.In}); i > 0 && x.Lost > 0 {
-			// Three more nats: a change that chance makes seldom in so many places (log of maxBuckets is 6).
-			if l := logLik(sum) + logLik(rest) - 6; l > best && rest.rate() > sum.rate() {
-				best, at, before, since = l, s.base+capture.Instant(i)*s.width, sum, rest
+// share is of what was counted in some spans of time and bins of sizes; absent: what is absent is lost.
+func (s *series) share(from, to, least, most int, absent bool) (sum Share) {
+	for i := from; i < to; i++ {
+		for _, x := range s.ring[i][least:most] {
+			sum.Lost += uint64(x.lost)
+			if absent {
+				sum.Lost += uint64(x.absent)
 			}
+			sum.In += uint64(x.in)
 		}
-		sum.Lost += x.Lost
-		sum.In += x.In
 	}
-	return at, before, since
+	return sum
 }
 
-func (s Share) rate() float64 { return float64(s.Lost) / float64(max(1, s.In)) }
+// Change is when more was lost than before and after.
+type Change struct {
+	At            capture.Instant
+	Before, Since Share
+	Smaller       Share // at the same time, of smaller ones
+}
+
+// Change is when the share of what is lost of the sizes from a bin on changed, and maybe changed back, by maximum likelihood.
+// absent: what is absent is lost.
+func (e *Edge) Change(least int, absent bool) Change {
+	s := &e.series
+	n := len(s.ring)
+	sums := make([]Share, n+1)
+	for i := range n {
+		x := s.share(i, i+1, least, Bins, absent)
+		sums[i+1] = Share{sums[i].Lost + x.Lost, sums[i].In + x.In}
+	}
+	all := sums[n]
+	from, to, best := 0, n, logLik(all)
+	for i := range n {
+		if sums[i+1].Lost == sums[i].Lost {
+			continue
+		}
+		for k := i + 1; k <= n; k++ {
+			if k < n && sums[k].Lost == sums[k-1].Lost || k-i == n {
+				continue
+			}
+			in := Share{sums[k].Lost - sums[i].Lost, sums[k].In - sums[i].In}
+			out := Share{all.Lost - in.Lost, all.In - in.In}
+			// Six nats for each end of it that is not one of the capture: chance makes such changes seldom in so many places (log of maxBuckets).
+			l := logLik(in) + logLik(out)
+			if i > 0 {
+				l -= 6
+			}
+			if k < n {
+				l -= 6
+			}
+			if l > best && in.Rate() > out.Rate() {
+				from, to, best = i, k, l
+			}
+		}
+	}
+	c := Change{At: s.base + capture.Instant(from)*s.width, Before: sums[from], Smaller: s.share(from, to, 0, least, absent)}
+	c.Since = Share{sums[to].Lost - sums[from].Lost, sums[to].In - sums[from].In}
+	first := e.First
+	if absent && e.firstAbsent != 0 && (first == 0 || e.firstAbsent < first) {
+		first = e.firstAbsent
+	}
+	c.At = max(c.At, first) // the first one lost may be later in its span of time
+	return c
+}
+
+// Rate is the share lost.
+func (s Share) Rate() float64 { return float64(s.Lost) / float64(max(1, s.In)) }
 
 func logLik(s Share) float64 {
-	p := s.rate()
+	p := s.Rate()
 	if p <= 0 || p >= 1 {
 		return 0
 	}

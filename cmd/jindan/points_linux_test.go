@@ -167,16 +167,6 @@ func judgePoints(t *testing.T, f *lab.PointFault, dir string, truth *lab.Truth) 
 	}
 }
 
-// edgeOf finds the segment between two points by their names.
-func edgeOf(r *points.Report, from, to string) *points.Edge {
-	for _, e := range r.Edges {
-		if r.Points[e.From].Name == from && r.Points[e.To].Name == to {
-			return e
-		}
-	}
-	return nil
-}
-
 // counted holds what was found lost, or refused, against what the router or the cable counted, where all captures are complete.
 func counted(t *testing.T, f *lab.PointFault, truth *lab.Truth, e *points.Edge) {
 	if f.PerMille == 0 || f.MissAt != "" {

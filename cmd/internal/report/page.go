@@ -45,8 +45,8 @@ func (p *page) entry(label, labelStyle, text, textStyle string) {
 func (p *page) more(text, textStyle string) { p.put("", 0, p.gutter, text, textStyle) }
 
 // row writes label into the gutter, and text that hangs from a head of its own beside it.
-func (p *page) row(label, labelStyle, head string, headWidth int, text string) {
-	left := p.style(labelStyle, label) + strings.Repeat(" ", max(p.gutter-Width(label), 0)) + head
+func (p *page) row(label, labelStyle, head, headStyle string, headWidth int, text string) {
+	left := p.style(labelStyle, label) + strings.Repeat(" ", max(p.gutter-Width(label), 0)) + p.style(headStyle, head)
 	p.put(left, max(p.gutter, Width(label))+Width(head), p.gutter+headWidth, text, plain)
 }
 

@@ -294,7 +294,7 @@ func (r *text) finding(label, when string, f *analyze.Finding) {
 	if f.State == analyze.Resolved && r.words > 1 {
 		body += r.pick(" (over by the end)", " (끝나기 전 해소)")
 	}
-	r.row(label, bold, when, whenWidth, body)
+	r.row(label, bold, when, plain, whenWidth, body)
 }
 
 // captured says which part of the connections was captured; what stands in records is English.

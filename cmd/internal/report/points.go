@@ -16,9 +16,12 @@ import (
 // Points draws the way through several capture points: what each segment between two of them lost and added, by direction.
 func Points(r *points.Report, closer string, d *analyze.Diagnosis, set *rules.Set, o Options) string {
 	o = o.withDefaults()
-	p := drawing{page{width: o.Width, color: o.Color, gutter: 14}, o.Lang, r, d, set}
+	p := drawing{page{width: o.Width, color: o.Color, gutter: 12}, o.Lang, r, d, set, 0}
 	p.draw()
 	p.lines = append(p.lines, "")
+	for _, e := range r.Edges {
+		p.heads = max(p.heads, Width(p.head(e))+2)
+	}
 	for i, way := range []string{p.pick("there →", "가는 방향 →"), p.pick("back ←", "오는 방향 ←")} {
 		label := way
 		for k := range len(r.Points) {
@@ -45,7 +48,11 @@ type drawing struct {
 	r   *points.Report
 	d   *analyze.Diagnosis
 	set *rules.Set
+	// heads is how wide the names of the segments are.
+	heads int
 }
+
+func (p *drawing) head(e *points.Edge) string { return p.name(e.From) + " → " + p.name(e.To) }
 
 // edge finds the segment between two points, in the order of the path or against it.
 func (p *drawing) edge(k, l int, back bool) *points.Edge {
@@ -145,15 +152,18 @@ func (p *drawing) verdict(e *points.Edge) (analyze.Verdict, detect.Segment) {
 // segment tells what happened between two points, in one direction.
 func (p *drawing) segment(label string, e *points.Edge) {
 	verdict, f := p.verdict(e)
-	head := Clean(f.From) + " → " + Clean(f.To)
+	head := p.head(e)
 	var style string
 	var s string
 	bound := p.percent(rules.AtMost(f.Lost, f.In))
 	switch {
 	case verdict == analyze.Confirmed && f.BigLost == f.Lost && f.SmallIn > 0 && f.PValue < 1:
 		style = red
-		s = fmt.Sprintf(p.pick("LOST %s of %s of %s bytes and more; %s of %s smaller ones", "유실: %[3]s바이트 이상 %[2]s개 중 %[1]s개, 더 작은 %[5]s개 중 %[4]s개"),
-			count(f.BigLost), count(f.BigIn), count(f.Cliff), count(f.SmallLost), count(f.SmallIn))
+		s = fmt.Sprintf(p.pick("LOST %s of %s of %s bytes and more", "유실: %[3]s바이트 이상 %[2]s개 중 %[1]s개"), count(f.BigLost), count(f.BigIn), count(f.Cliff))
+		if f.SinceIn < f.BigIn {
+			s += fmt.Sprintf(p.pick(" (%s of %s since the onset)", "(시작 이후 %[2]s개 중 %[1]s개)"), count(f.SinceLost), count(f.SinceIn))
+		}
+		s += fmt.Sprintf(p.pick("; %s of %s smaller ones", ", 더 작은 %[2]s개 중 %[1]s개"), count(f.SmallLost), count(f.SmallIn))
 	case verdict == analyze.Confirmed && f.Lost > 0:
 		style = red
 		s = fmt.Sprintf(p.pick("LOST %s of %s packets", "유실: %[2]s개 중 %[1]s개"), count(f.Lost), count(f.In))
@@ -190,7 +200,7 @@ func (p *drawing) segment(label string, e *points.Edge) {
 	add(e.Changed.Stamps, "time stamps removed in %s", "타임스탬프 제거 %s건")
 	add(e.Changed.Numbers, "sequence numbers rewritten in %s", "시퀀스 번호 변경 %s건")
 	add(e.Changed.ECN, "ECN bits changed in %s", "ECN 비트 변경 %s건")
-	p.row(label, bold, p.style(style, head), 0, "  "+s)
+	p.row(label, bold, head, style, p.heads, s)
 }
 
 // rest says what is to be known of the points beside.

@@ -195,7 +195,7 @@ func (r *text) next(roots, others []*analyze.Finding) {
 					number = fmt.Sprintf("%d.%d", i+1, k+1)
 				}
 			}
-			r.row(label, bold, number, len(number)+1, s)
+			r.row(label, bold, number, plain, len(number)+1, s)
 			label = ""
 		}
 	}

@@ -195,6 +195,8 @@ func (l Lang) place(s analyze.Subject, own ...string) string {
 	switch s.Kind {
 	case analyze.SubjectCapture:
 		return l.pick("this capture", "이 캡처")
+	case analyze.SubjectSegment: // of the points, and the pair of hosts that lost most there
+		return fmt.Sprintf("%s (%s → %s)", s.Segment, s.Peer, s.Host)
 	case analyze.SubjectPath:
 		if s.Peer == "" && s.Direction != "" {
 			s.Peer = l.pick("its peers", "여러 상대")

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"jindan/analyze"
+	"jindan/analyze/points"
+	"jindan/cmd/internal/report"
+)
+
+// incidentPoints are two captures of the rebuilt incident: at the router, where it gets what the linked party sends, and at the server.
+var incidentPoints = []string{
+	"router=../../fixtures/gpki-2023-11-17/points/router.pcap.zst",
+	"server=../../fixtures/gpki-2023-11-17/points/server.pcap.zst",
+}
+
+// Two captures of the incident leave one port, in one command, and the README shows what it says.
+func TestPointsOfIncident(t *testing.T) {
+	set, err := catalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, lost := 0, uint32(0)
+	a := &app{log: newLog("text", false)}
+	cmp, err := a.comparePoints(context.Background(), incidentPoints, func(r *points.Row) {
+		rows++
+		for i := range r.Way {
+			lost += r.ClientLost[i] + r.ServerLost[i]
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := openInput(cmp.main)
+	defer in.close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.points = cmp.report
+	d, _, err := diagnose(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The port began to lose at 07:50:11.795.
+	for _, f := range d.Findings {
+		if f.Rule == "segment-size-loss" && f.Subject.Segment == "router → server" {
+			if at := f.Onset.Time().Format("15:04:05.000"); at < "07:50:11.795" || at > "07:50:12" {
+				t.Errorf("onset %s", at)
+			}
+			if f.Role != "root" {
+				t.Errorf("role %s", f.Role)
+			}
+		} else if f.Subject.Kind == analyze.SubjectSegment {
+			t.Errorf("%s at %s", f.Rule, f.Subject.Segment)
+		}
+	}
+	e := edgeOf(cmp.report, "router", "server")
+	if rows < 500 || lost == 0 || uint64(lost) > e.Lost.All() {
+		t.Errorf("%d rows, %d lost in them, %d lost in all", rows, lost, e.Lost.All())
+	}
+	text := report.Points(cmp.report, cmp.closer, d, set, report.Options{Width: 100})
+	diagram, _, _ := strings.Cut(text, "Captures")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), "```\n"+diagram+"```\n") {
+		t.Errorf("the README does not show this:\n%s", diagram)
+	}
+}
+
+// A capture that is given twice is no path.
+func TestPointTwice(t *testing.T) {
+	a := &app{log: newLog("text", false)}
+	file := incidentPoints[0][len("router="):]
+	if _, err := a.comparePoints(context.Background(), []string{"a=" + file, "b=" + file}, nil); err == nil || !strings.Contains(err.Error(), "the same capture") {
+		t.Error(err)
+	}
+}
+
+// edgeOf finds the segment between two points by their names.
+func edgeOf(r *points.Report, from, to string) *points.Edge {
+	for _, e := range r.Edges {
+		if r.Points[e.From].Name == from && r.Points[e.To].Name == to {
+			return e
+		}
+	}
+	return nil
+}
