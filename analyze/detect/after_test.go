@@ -121,3 +121,26 @@ func TestSurgeShareOfListener(t *testing.T) {
 		}
 	}
 }
+
+// A leak that stands still for longer than a series remembers is still held against the time before it.
+func TestLeakStandsStill(t *testing.T) {
+	const server = "10.0.0.1:8080"
+	n := new(network)
+	every(0, 300*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, "10.0.9.9", server, 5*ms) })
+	every(20*sec, 70*sec, sec, func(at time.Duration, _ int) {
+		x := n.talk(at, "10.0.9.9", server)
+		x.turn(at + 10*ms)
+		n.tcp(at+20*ms, x.c, x.s, capture.ACK|capture.FIN, x.q, x.a, 0)
+		n.tcp(at+21*ms, x.s, x.c, capture.ACK, x.a, x.q+1, 0)
+	})
+	fs := n.findings(t, newCloseWait(), "10.0.0.1")
+	if len(fs) != 1 {
+		t.Fatalf("%d findings", len(fs))
+	}
+	if f := fs[0].Features.(CloseWait); f.Class != classLeak || f.WaitingBefore > 1 || f.Waiting != 50 {
+		t.Errorf("%+v", f)
+	}
+	if s := fs[0].Summary.En; strings.Contains(s, "grow by") || !strings.Contains(s, "(before: 1)") {
+		t.Error(s)
+	}
+}

@@ -100,7 +100,8 @@ type closeState struct {
 	waiting   int           // entries of closeWait.waiting that refer to this
 	listener  *closeState   // of a caller: whom it calls
 	endedRing [seriesLen]uint32
-	leaks     bool // a leak was found: those that were answered are told apart from then on
+	leaks     bool   // a leak was found: those that were answered are told apart from then on
+	usual     uint32 // how many waited before what there is now
 }
 
 func newCloseWait() analyze.Detector {
@@ -272,6 +273,10 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	slices.SortStableFunc(list, func(a, b *halfClosed) int { return int(max(min(a.since-b.since, 1), -1)) })
 	f := CloseWait{Waiting: n, Connections: max(listener.open, n)}
 	usual := slices.Min(st.counts[:st.n])
+	if st.leaks {
+		usual = min(usual, st.usual) // a leak that stands still for longer than is remembered is not usual
+	}
+	st.usual = usual
 	f.WaitingBefore = int(usual)
 	first := list[min(int(usual), n-1)].since
 	f.Baseline = max(first.Sub(w.First).Seconds(), 0)

@@ -37,7 +37,7 @@ func TestIntegrationDrill(t *testing.T) {
 	selfPath = func() (string, error) { return agent, nil }
 	defer func() { selfPath = os.Executable }()
 	a := &app{log: newLog("text", false)}
-	records := a.drillMany(context.Background(), set, scenarios, drillFlags{seed: 5, runs: 1, jobs: 4, output: "text", agent: true})
+	records := a.drillMany(context.Background(), set, scenarios, drillFlags{seed: 5, runs: 1, jobs: 6, output: "text", agent: true})
 	if len(records) != len(scenarios) {
 		t.Errorf("%d of %d runs", len(records), len(scenarios))
 	}
