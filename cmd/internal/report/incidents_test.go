@@ -47,7 +47,7 @@ func TestPastIncidents(t *testing.T) {
 	d.Findings = d.Findings[:2]
 	d.Roots, d.Chain = d.Roots[:1], d.Chain[:2]
 	d.Incidents = analyze.Incidents(d.Findings)
-	if got := render(t, in, d, Options{Now: true}); strings.Contains(got, "CAUSE") || !strings.Contains(got, want[English]) || !strings.Contains(got, "Healthy") {
+	if got := render(t, in, d, Options{Now: true}); strings.Contains(got, "CAUSE") || !strings.Contains(got, want[English]) || !strings.Contains(got, "over and show") || strings.Contains(got, "no fault found") {
 		t.Errorf("got\n%s", got)
 	}
 	if got := render(t, in, d, Options{}); !strings.Contains(got, "CAUSE") || strings.Contains(got, "PAST") {

@@ -86,8 +86,12 @@ func (r *text) healthy() {
 			blind++
 		}
 	}
-	s := fmt.Sprintf(r.pick("no fault found; %d suspects ruled out, %d not assessable",
-		"장애 징후 없음. 의심 항목 %d개 배제, %d개는 이 입력으로 판정 불가"), out, blind)
+	what := r.pick("no fault found", "장애 징후 없음")
+	if n := len(r.past); n > 0 {
+		what = r.plural(uint64(n), "incident is over and shows no more", "incidents are over and show no more", "장애 %s건은 끝났고 더 나타나지 않음")
+	}
+	s := what + fmt.Sprintf(r.pick("; %d suspects ruled out, %d not assessable",
+		". 의심 항목 %d개 배제, %d개는 이 입력으로 판정 불가"), out, blind)
 	if info > 0 {
 		s += fmt.Sprintf(r.pick(", %d remarks", ", 참고 사항 %d건"), info)
 	}
