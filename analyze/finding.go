@@ -194,6 +194,7 @@ type Finding struct {
 	Title      Text            `json:"title"`
 	Summary    Text            `json:"summary"`
 	Next       []Text          `json:"next"`
+	Rivals     []Text          `json:"rivals,omitempty"` // other explanations that fit nearly as well: what speaks against each, what would tell
 	// Recording is the directory in which the agent keeps what surrounds the finding; empty: it keeps nothing.
 	Recording string `json:"recording,omitempty"`
 	Filter    string `json:"filter"` // Wireshark display filter that shows it

@@ -338,4 +338,12 @@ func (e *Engine) render(f *Finding) {
 	for _, n := range next {
 		f.Next = append(f.Next, Text(n))
 	}
+	f.Rivals = nil
+	rivals, err := r.Rivals(f.Features, subject)
+	if err != nil {
+		e.refused["text_error:"+r.ID]++
+	}
+	for _, n := range rivals {
+		f.Rivals = append(f.Rivals, Text(n))
+	}
 }

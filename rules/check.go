@@ -51,7 +51,7 @@ func (d *decoder) compile(r *Rule, features any) {
 	}
 	r.texts = make(map[string]*texts)
 	for _, lang := range Languages {
-		t := &texts{one: make(map[string]*text)}
+		t := &texts{one: make(map[string]*text), lists: make(map[string][]*text)}
 		n := r.nodes.text[lang]
 		for _, which := range textKeys {
 			names := withSubject
@@ -62,12 +62,12 @@ func (d *decoder) compile(r *Rule, features any) {
 			switch {
 			case at == nil: // a user's own rule may lack it
 				continue
-			case which != "next":
+			case !slices.Contains(listKeys, which):
 				t.one[which] = d.text(at, lang, names)
 				continue
 			}
 			for _, i := range at.items {
-				t.next = append(t.next, d.text(i, lang, names))
+				t.lists[which] = append(t.lists[which], d.text(i, lang, names))
 			}
 		}
 		r.texts[lang] = t

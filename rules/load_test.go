@@ -173,7 +173,7 @@ func TestLoadErrors(t *testing.T) {
 		{rule, "    title: Things\n", "", `thing.yaml:20:5: key "title" is missing`},
 		{rule, "title: 것들", "title: Things", "thing.yaml:29:12: the Korean text has no Korean in it"},
 		{rule, "{en: another, ko: 다른 것}", "{en: another}", `thing.yaml:17:5: key "ko" is missing`},
-		{rule, "next: [보기]", "next: [보기, 더 보기]", "thing.yaml:31:11: 2 next actions in Korean, 1 in English; they stand for each other one by one"},
+		{rule, "next: [보기]", "next: [보기, 더 보기]", "thing.yaml:31:11: 2 texts of \"next\" in Korean, 1 in English; they stand for each other one by one"},
 		{rule, "{{count .n}} of {{.host}},", "{{count .n}} of {{.hots}},", "thing.yaml:22:25: unknown name .hots; known are age, class, direction"},
 		{rule, "{{if .class}}{{percent .x}}{{end}}", "{{if .class}}{{percent .class}}{{end}}", "thing.yaml:23:"},
 		{rule, "{{if .class}}{{percent .x}}{{end}}", "{{if .class}}{{percent .x}}", "thing.yaml:23:7: unexpected EOF"},

@@ -17,7 +17,9 @@ var (
 	ownKeys = []string{"id", "features", "order", "enabled", "steps", "params", "when", "clear", "both_ways", "for", "keep_for",
 		"severity", "severity_when", "citation", "look_alikes", "text"}
 	changeable = []string{"id", "enabled", "params", "for", "keep_for", "severity", "severity_when"}
-	textKeys   = []string{"title", "summary", "next", "ruled_out", "not_assessable"}
+	textKeys   = []string{"title", "summary", "next", "rivals", "ruled_out", "not_assessable"}
+	// listKeys are those that hold a list; each text of it that a finding's features leave empty is left out.
+	listKeys = []string{"next", "rivals"}
 )
 
 var identifier = regexp.MustCompile(`^[a-z][a-z0-9]*([-_][a-z0-9]+)*$`)
@@ -307,6 +309,9 @@ func (d *decoder) ruleText(lang string, n *node) {
 		return
 	}
 	for _, k := range textKeys {
+		if k == "rivals" && n.get(k) == nil {
+			continue // not every rule has any
+		}
 		v := d.owed(n, k)
 		if v == nil {
 			if d.own && (k == "title" || k == "summary") {
@@ -315,7 +320,7 @@ func (d *decoder) ruleText(lang string, n *node) {
 			continue
 		}
 		all := []*node{v}
-		if k == "next" {
+		if slices.Contains(listKeys, k) {
 			all = d.list(v)
 		}
 		for _, t := range all {
@@ -328,10 +333,20 @@ func (d *decoder) ruleText(lang string, n *node) {
 
 func (d *decoder) sameLength(langs map[string]*node) {
 	en, ko := langs["en"], langs["ko"]
-	if en == nil || ko == nil || en.get("next") == nil || ko.get("next") == nil {
+	if en == nil || ko == nil {
 		return
 	}
-	if a, b := len(en.get("next").items), len(ko.get("next").items); a != b {
-		d.fail(ko.get("next").errorf("%d next actions in Korean, %d in English; they stand for each other one by one", b, a))
+	for _, k := range listKeys {
+		var a, b int
+		if n := en.get(k); n != nil {
+			a = len(n.items)
+		}
+		at := ko
+		if n := ko.get(k); n != nil {
+			at, b = n, len(n.items)
+		}
+		if a != b {
+			d.fail(at.errorf("%d texts of %q in Korean, %d in English; they stand for each other one by one", b, k, a))
+		}
 	}
 }

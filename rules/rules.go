@@ -55,8 +55,10 @@ func (s *Set) Compile() error {
 			for _, t := range r.texts[lang].one {
 				d.try(t)
 			}
-			for _, t := range r.texts[lang].next {
-				d.try(t)
+			for _, list := range r.texts[lang].lists {
+				for _, t := range list {
+					d.try(t)
+				}
 			}
 		}
 	}

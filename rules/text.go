@@ -18,8 +18,8 @@ import (
 
 // texts are the templates of a rule in one language.
 type texts struct {
-	one  map[string]*text
-	next []*text
+	one   map[string]*text
+	lists map[string][]*text
 }
 
 // A text is parsed when it is first needed, or when it is checked.
@@ -240,19 +240,28 @@ func (r *Rule) Text(which string, features any, subject map[string]any) (Text, e
 	return Text{en, ko}, errors.Join(err, err2)
 }
 
-// Next is what to do next. Actions that do not fit the features (empty in both
-// languages) are left out.
+// Next is what to do next.
 func (r *Rule) Next(features any, subject map[string]any) ([]Text, error) {
+	return r.list("next", features, subject)
+}
+
+// Rivals are other explanations that fit nearly as well: what speaks against each in numbers, or which measurement would tell.
+func (r *Rule) Rivals(features any, subject map[string]any) ([]Text, error) {
+	return r.list("rivals", features, subject)
+}
+
+// list is the texts of a list that fit the features: those that are empty in both languages are left out.
+func (r *Rule) list(which string, features any, subject map[string]any) ([]Text, error) {
 	v, err := r.values(features, subject)
 	if err != nil {
-		return nil, fmt.Errorf("rule %s (%s): render next: %w", r.ID, r.File, err)
+		return nil, fmt.Errorf("rule %s (%s): render %s: %w", r.ID, r.File, which, err)
 	}
 	var out []Text
-	for i := range r.texts["en"].next {
-		en, err := r.texts["en"].next[i].render(v)
-		ko, err2 := r.texts["ko"].next[i].render(v)
+	for i := range r.texts["en"].lists[which] {
+		en, err := r.texts["en"].lists[which][i].render(v)
+		ko, err2 := r.texts["ko"].lists[which][i].render(v)
 		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("rule %s (%s): render next %d: %w", r.ID, r.File, i+1, err)
+			return nil, fmt.Errorf("rule %s (%s): render %s %d: %w", r.ID, r.File, which, i+1, err)
 		}
 		if en != "" || ko != "" {
 			out = append(out, Text{en, ko})

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"jindan/analyze"
+	"jindan/cmd/internal/report"
 )
 
 // TestDocs: what the pages link to is there, and the README stays a page that a stranger finishes.
@@ -58,5 +64,45 @@ func TestDocs(t *testing.T) {
 	}
 	if n := strings.Count(read("README.md"), "\n"); n > 220 {
 		t.Errorf("README.md has %d lines, more than 220: longer texts belong to the README of the folder that they speak of", n)
+	}
+}
+
+// TestReadmeSamples: what the README shows of two captures is what is said of them today.
+func TestReadmeSamples(t *testing.T) {
+	set, err := catalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(b), "```")
+	for i, dir := range map[int]string{1: "gpki-2023-11-17", 3: "quiet-healthy"} {
+		files, err := filepath.Glob("../../fixtures/" + dir + "/packets.pcap*")
+		if err != nil || len(files) != 1 {
+			t.Fatal(files, err)
+		}
+		in, err := openInput(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, inErr, err := diagnose(t.Context(), in, set, nil, func(*analyze.Finding) error { return nil })
+		in.close()
+		if err != nil || inErr != nil {
+			t.Fatal(err, inErr)
+		}
+		var out bytes.Buffer
+		o := report.Options{Lang: report.English, Width: 100, Zone: time.UTC, Catalogue: report.Rules(set, inputsOf(d)...)}
+		if err := report.Text(&out, in.report(nil), d, o); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(out.String(), "\n")
+		for line := range strings.Lines(blocks[i]) {
+			line = strings.TrimRight(line, "\n")
+			if !slices.Contains(lines, line) && strings.TrimSpace(line) != "…" {
+				t.Errorf("README, of %s: nothing says %q today", dir, line)
+			}
+		}
 	}
 }

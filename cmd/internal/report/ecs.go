@@ -107,6 +107,7 @@ type ecsFinding struct {
 	Title      analyze.Text            `json:"title"`
 	Summary    analyze.Text            `json:"summary"`
 	Next       []analyze.Text          `json:"next"`
+	Rivals     []analyze.Text          `json:"rivals,omitempty"`
 	Filter     string                  `json:"filter"`
 }
 
@@ -126,7 +127,7 @@ func ECSFinding(f *analyze.Finding) *ECS {
 		Rule: &ecsRule{ID: f.Rule, Name: Clean(f.Title.En), Category: strings.Join(f.Steps, ","), Ruleset: "jindan"},
 		Jindan: ecsFinding{Schema: f.Schema, State: f.State, Role: f.Role, Because: f.Because, Steps: f.Steps, Subject: f.Subject,
 			Detected: timestamp(f.Detected), LastSeen: timestamp(f.LastSeen), Confidence: f.Confidence, Features: f.Features,
-			Evidence: f.Evidence, Coverage: f.Coverage, Title: f.Title, Summary: f.Summary, Next: f.Next, Filter: f.Filter},
+			Evidence: f.Evidence, Coverage: f.Coverage, Title: f.Title, Summary: f.Summary, Next: f.Next, Rivals: f.Rivals, Filter: f.Filter},
 	}
 	if f.State == analyze.Resolved {
 		e.Event.End = timestamp(f.LastSeen)

@@ -50,6 +50,7 @@ type htmlPage struct {
 	More      []analyze.Text // causes that are not drawn
 	Sections  []section      // of a healthy capture
 	Steps     []stepRow
+	Rivals    []analyze.Text
 	Next      []analyze.Text
 	NotYet    []analyze.Text
 	Evidence  []evidenceRow
@@ -221,6 +222,10 @@ func (b *builder) page() *htmlPage {
 		p.Heading, p.Boxes = p.Incidents[0].Heading, p.Incidents[0].Boxes
 	}
 	p.Steps = b.steps()
+	for _, f := range roots {
+		p.Rivals = append(p.Rivals, f.Rivals...)
+	}
+	p.Rivals = p.Rivals[:min(len(p.Rivals), maxRivals)]
 	p.Next, p.NotYet = b.next(slices.Concat(roots, others))
 	p.Evidence = b.evidence()
 	p.Made = b.made()
@@ -447,6 +452,9 @@ func (b *builder) steps() (rows []stepRow) {
 	}
 	return rows
 }
+
+// maxRivals bounds the other explanations that a page names.
+const maxRivals = 12
 
 // next is what to do, the first cause's first; what is said not to be done yet stands by itself.
 func (b *builder) next(fs []*analyze.Finding) (do, not []analyze.Text) {

@@ -91,6 +91,10 @@ func shown(in Input, d *analyze.Diagnosis, v *view.View, m func(string) string) 
 		for j := range g.Next {
 			g.Next[j] = text(g.Next[j])
 		}
+		g.Rivals = slices.Clone(f.Rivals)
+		for j := range g.Rivals {
+			g.Rivals[j] = text(g.Rivals[j])
+		}
 		g.Evidence = slices.Clone(f.Evidence)
 		for j := range g.Evidence {
 			g.Evidence[j].Flow, g.Evidence[j].Note = m(g.Evidence[j].Flow), m(g.Evidence[j].Note)

@@ -215,11 +215,14 @@ func (r *text) cause(label string, f *analyze.Finding) {
 	if why := r.tests(f.Confidence.Tests); why != "" && r.lookAlikes > 0 {
 		r.entry(r.pick("  why", "  근거"), dim, why, plain)
 	}
-	if r.o.Catalogue == nil || r.o.Summary {
+	if r.o.Summary {
 		return
 	}
-	label = r.pick("  unlike", "  유사 현상")
-	for i, t := range r.o.Catalogue.LookAlikes(f.Rule) {
+	label, others := r.pick("  rivals", "  다른 가설"), f.Rivals
+	if len(others) == 0 && r.o.Catalogue != nil {
+		label, others = r.pick("  unlike", "  유사 현상"), r.o.Catalogue.LookAlikes(f.Rule)
+	}
+	for i, t := range others {
 		if i >= r.lookAlikes {
 			break
 		}

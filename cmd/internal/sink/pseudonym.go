@@ -258,5 +258,8 @@ func (p *Pseudonym) finding(f *analyze.Finding) {
 	for i := range f.Next {
 		f.Next[i] = p.both(f.Next[i], known, false)
 	}
+	for i := range f.Rivals {
+		f.Rivals[i] = p.both(f.Rivals[i], known, false)
+	}
 	f.Filter = p.text(f.Filter, known, false)
 }
