@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"time"
+
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/capture"
@@ -197,6 +199,12 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if !st.rate.locked {
 			began = -1
 		}
+		if st.rate.seen == 0 && w.Local.Is(k.Addr) {
+			// Where the host listens at another address, nobody has asked at this one since.
+			for idle := min(d.known(w, k, st), seriesLen/2); idle > 0; idle-- {
+				st.rate.roll(0, w.End.Add(-time.Duration(idle)*analyze.WindowLength))
+			}
+		}
 		st.rate.roll(st.curSYN, w.End)
 		copy(st.failed[:], st.failed[1:])
 		st.failed[seriesLen-1] = st.curFail
@@ -238,6 +246,24 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		emit(analyze.Symptom{Subject: s, Onset: st.rate.onset, Features: f, Evidence: evidence})
 		return true
 	})
+}
+
+// known is for how many windows before this one a port of this host has been asked for at another of its addresses. Clients that move from
+// one address to another are no news: then it is 0.
+func (d *surge) known(w *analyze.Window, k capture.Endpoint, st *demandState) (windows int) {
+	for _, id := range d.states.ids {
+		o := d.states.list[id]
+		if o == nil || o.key.Port != k.Port || o.key == k || !w.Local.Is(o.key.Addr) {
+			continue
+		}
+		for _, a := range st.sources.keys {
+			if o.value.sources.peek(a) != nil {
+				return 0
+			}
+		}
+		windows = max(windows, o.value.rate.seen-1)
+	}
+	return windows
 }
 
 func (d *surge) Assess(w *analyze.Window) analyze.Assessment {

@@ -27,6 +27,15 @@ func TestSurge(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
+		{name: "one source, at an address at which nobody asked before", local: "198.51.100.0/24", want: "info source 198.51.100.9 192.0.2.66 443", onset: 30701 * ms,
+			make: func(n *network) {
+				users(n, 0, 60*sec, 50*ms, 40)
+				every(30701*ms, 60*sec, 4*ms, func(at time.Duration, _ int) { n.open(at, n.from("192.0.2.66"), host("198.51.100.9:443")) })
+			}},
+		{name: "a proxy that goes over to another address", local: "198.51.100.0/24", make: func(n *network) {
+			every(0, 30701*ms, 10*ms, func(at time.Duration, _ int) { n.call(at, "192.0.2.66", srv, 5*ms) })
+			every(30701*ms, 60*sec, 10*ms, func(at time.Duration, _ int) { n.call(at, "192.0.2.66", "198.51.100.9:443", 5*ms) })
+		}},
 		{name: "many sources, and the server cannot keep up", want: "error service 198.51.100.2 443", onset: 30700 * ms,
 			make: func(n *network) {
 				users(n, 0, 30700*ms, 50*ms, 40)
