@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -68,6 +69,28 @@ func TestNotesInKorean(t *testing.T) {
 			}
 			if !hangul.MatchString(report.Korean.Note(en)) {
 				t.Errorf("%s: %q has no Korean", filepath.Base(file), en)
+			}
+		}
+	}
+}
+
+// The pages of the rules have severities, times and the units of thresholds in Korean.
+func TestThresholdsInKorean(t *testing.T) {
+	set, err := catalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range set.Rules {
+		var b bytes.Buffer
+		if err := report.RulePage(&b, set, r, report.Options{Lang: report.Korean, Width: 400}); err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`심각도 (error|warn|info)|[0-9]m[0-9]+s 동안`).MatchString(b.String()) {
+			t.Errorf("%s: severities or times of the program", r.ID)
+		}
+		for _, x := range r.Thresholds {
+			if len(x.Unit) > 3 && x.Unit != "share" && strings.Contains(b.String(), x.Text+" "+x.Unit+". ") {
+				t.Errorf("%s: %s is in %q", r.ID, x.Name, x.Unit)
 			}
 		}
 	}

@@ -163,23 +163,39 @@ func (m *manual) decision(r *rules.Rule) {
 	}
 	held := m.pick("at once", "즉시")
 	if r.For > 0 {
-		held = fmt.Sprintf(m.pick("once it has held for %s", "%s 동안 지속되면"), r.For)
+		held = fmt.Sprintf(m.pick("once it has held for %s", "%s 동안 지속되면"), m.span(r.For))
 	}
-	held = fmt.Sprintf(m.pick("Severity %s, %s; over when it has not held for %s.", "심각도 %s, %s 발견. %s 동안 해당하지 않으면 해소."),
-		r.Severity, held, r.KeepFor)
+	held = fmt.Sprintf(m.pick("Severity %s, %s; over when it has not held for %s, and sooner where the same traffic passes again.",
+		"심각도 %s, %s 발견. %s 동안 해당하지 않으면 해소. 같은 트래픽이 다시 정상이면 그보다 먼저 해소."), m.Severity(r.Severity), held, m.span(r.KeepFor))
 	m.para(held)
 	for _, w := range r.SeverityWhen {
-		m.para(fmt.Sprintf(m.pick("Severity %s when: %s", "심각도 %s: %s"), w.Severity, w.When))
+		m.para(fmt.Sprintf(m.pick("Severity %s when: %s", "심각도 %s: %s"), m.Severity(w.Severity), w.When))
 	}
 	var list []string
 	for _, t := range r.Thresholds {
 		v := t.Text
 		if t.Unit != "" && t.Unit != "s" && t.Unit != "share" {
-			v += " " + t.Unit
+			v += " " + m.unit(t.Unit)
 		}
 		list = append(list, fmt.Sprintf("%s = %s. %s", t.Name, v, t.Source))
 	}
 	m.bullets(m.pick("THRESHOLDS", "임계값"), list)
+}
+
+// koreanUnits are the units of thresholds: a test holds them against the catalogue.
+var koreanUnits = map[string]string{
+	"connections": "연결", "times": "배", "probability": "확률", "requests": "요청", "segments": "세그먼트", "attempts": "시도", "packets": "패킷",
+	"answers": "응답", "resets": "RST", "queries": "질의", "peers": "상대", "calls": "호출", "rounds": "회차", "requests per second": "요청/초",
+	"repetitions": "재전송", "handshakes": "핸드셰이크", "sockets": "소켓", "ports": "포트", "packets per second": "패킷/초", "names": "이름",
+	"lookups": "이름 해석", "hosts": "호스트", "handshakes per second": "핸드셰이크/초", "clients": "클라이언트", "attempts per second": "시도/초",
+}
+
+// unit is a unit of thresholds in the language; a user's own unit stays as it is.
+func (m *manual) unit(u string) string {
+	if ko, ok := koreanUnits[u]; ok && m.Lang == Korean {
+		return ko
+	}
+	return u
 }
 
 // measures writes what the conditions can name beside the thresholds.
