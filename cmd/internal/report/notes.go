@@ -79,6 +79,7 @@ var notes = []string{
 	"failed", "실패",
 	"refused", "거부됨",
 	"no answer to the SYN", "SYN에 응답 없음",
+	"ICMP: unreachable", "ICMP: 도달할 수 없음",
 	"captured before", "이미 캡처된 패킷",
 	"tcp_info: segments sent again", "tcp_info: 세그먼트 재전송",
 	"sent again", "재전송",
