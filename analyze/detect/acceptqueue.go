@@ -23,6 +23,7 @@ type AcceptQueue struct {
 	Attempts  int     `json:"attempts"`
 	Unclosed  int     `json:"unclosed"`
 	Bursts    bool    `json:"bursts"`
+	Here      bool    `json:"here"`
 }
 
 // acceptQueue watches how full the accept queues of listeners are: connections whose handshake the kernel has
@@ -214,7 +215,7 @@ func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)
 				return true
 			}
 		}
-		f := AcceptQueue{Dropped: int(sum[0]), Silent: int(sum[1]), Attempts: int(max(sum[2], sum[1])), Unclosed: st.unclosed,
+		f := AcceptQueue{Dropped: int(sum[0]), Silent: int(sum[1]), Attempts: int(max(sum[2], sum[1])), Unclosed: st.unclosed, Here: w.Local.Is(k.Addr),
 			FullFor: st.last.Sub(st.since).Seconds(), Baseline: max(st.since.Sub(w.First).Seconds(), 0)}
 		if q != nil {
 			f.Bursts, f.Queue, f.Backlog, f.Most, f.Overflows = true, int(q.queue), int(q.backlog), int(q.most), overflows

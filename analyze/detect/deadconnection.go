@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"jindan/analyze"
@@ -28,6 +29,8 @@ type DeadConnection struct {
 	OtherLoss   float64 `json:"other_loss"`
 	Checked     int     `json:"checked"`
 	Unheard     int     `json:"unheard"`
+	Opened      int     `json:"opened"`
+	SynAcks     int     `json:"syn_acks"`
 }
 
 // The classes of dead-connection.
@@ -38,6 +41,7 @@ const (
 	deadVanished  = "vanished"
 	deadOutage    = "outage"
 	deadDiscarded = "discarded"
+	deadUnreached = "unreached"
 )
 
 // deadConnection looks for connections on which nothing of any size is acknowledged from a moment on, and on which
@@ -78,6 +82,7 @@ type deadTry struct {
 	begun   bool          // before the capture: it may have been repeated before
 	sent    uint32        // packets of the side that repeats itself, with the newest repetition
 	late    bool          // there had been acknowledgements of the same: later data may have come, and only this be missing
+	synAcks bool          // the listener repeats its SYN-ACK: it has not seen the handshake end
 	echoes  uint32        // repetitions that drew the acknowledgement of what came before, and nothing else
 }
 
@@ -99,6 +104,7 @@ type deadGroup struct {
 type deadRecord struct {
 	deadTry
 	client, server capture.Endpoint
+	opened         capture.Instant // its SYN
 	healed         bool
 	until          capture.Instant // healed: since then
 	over           capture.Instant // nobody waits for it since: it came back, ended, or its sender has closed; 0: somebody does
@@ -128,7 +134,7 @@ func newDeadConnection() analyze.Detector {
 
 func (d *deadConnection) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-connection", Features: DeadConnection{},
-		Events: flow.Of(flow.Retransmit, flow.Probe, flow.SynAckSent, flow.Response, flow.Closed)}
+		Events: flow.Of(flow.Retransmit, flow.Recovered, flow.Probe, flow.SynAckSent, flow.SynAckRepeat, flow.Response, flow.Closed)}
 }
 
 func (d *deadConnection) Event(e *flow.Event) {
@@ -139,6 +145,11 @@ func (d *deadConnection) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.SynAckSent:
 		d.callers.serving(c.Server.Addr)
+	case flow.SynAckRepeat: // the server has not seen what ends the handshake, and says nothing new
+		if x := d.trying.peek(deadSide{c.Ref(), flow.Server}); x != nil && x.early && c.Packets(flow.Server) == x.heard+1 {
+			x.heard++
+			x.synAcks = true
+		}
 	case flow.Response:
 		d.callers.serving(c.Server.Addr)
 		if end, idle := c.Idle(); end != 0 && end == e.Since {
@@ -152,6 +163,13 @@ func (d *deadConnection) Event(e *flow.Event) {
 		}
 	case flow.Retransmit:
 		d.repeated(c, e)
+	case flow.Recovered:
+		s := deadSide{c.Ref(), e.Side.Other()}
+		if g := d.groups.peek(d.key(c, s.silent)); g != nil {
+			if r := g.list.peek(s); r != nil && !r.healed {
+				r.healed, r.until = true, e.At
+			}
+		}
 	case flow.Probe:
 		if o := e.Side.Other(); !c.Closed() && !c.Closing(o) {
 			d.inVain(c, e, o, e.At, false, false)
@@ -283,13 +301,18 @@ func heardElse(w *analyze.Window, c *flow.Conn, s flow.Side, since capture.Insta
 	return p.Heard[i] > since
 }
 
-// bury tells the group of c that c is dead, or still is.
-func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
-	k := deadKey{server: c.Server, silent: s.silent}
-	if s.silent == flow.Server && d.callers.is(c.Client.Addr, c.Server.Addr) {
+// key is the group of c whose side s is silent.
+func (d *deadConnection) key(c *flow.Conn, s flow.Side) deadKey {
+	k := deadKey{server: c.Server, silent: s}
+	if s == flow.Server && d.callers.is(c.Client.Addr, c.Server.Addr) {
 		k.client = c.Client.Addr
 	}
-	g := d.groups.get(k)
+	return k
+}
+
+// bury tells the group of c that c is dead, or still is.
+func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
+	g := d.groups.get(d.key(c, s.silent))
 	if g == nil {
 		return
 	}
@@ -297,7 +320,7 @@ func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
 		g.list = newSubjects[deadSide, deadRecord](maxDead)
 	}
 	if r := g.list.get(s); r != nil && r.over == 0 {
-		*r = deadRecord{deadTry: *x, client: c.Client, server: c.Server}
+		*r = deadRecord{deadTry: *x, client: c.Client, server: c.Server, opened: c.SynAt()}
 	}
 }
 
@@ -342,6 +365,9 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 			if a == nil || c.OneWay() || c.Heard(k.silent) <= a.onset.Add(heardSlack) || a.list.peek(deadSide{c.Ref(), k.silent}) != nil {
 				continue
 			}
+			if c.Acked(k.silent.Other())+c.Bytes(k.silent) == 0 {
+				continue // that something answers a SYN does not tell that the rest gets through
+			}
 			a.alive++
 			// Of the same client: that others get through says nothing about it.
 			if c.SynAt() > a.onset && c.SynAnswered() && a.clients.peek(c.Client.Addr) != nil {
@@ -374,6 +400,11 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		}
 	}
 	clients := newSubjects[capture.Addr, struct{}](maxDead)
+	first := capture.Instant(math.MaxInt64)
+	for _, ref := range g.list.keys {
+		first = min(first, g.list.m[ref].since)
+	}
+	unreached := 0
 	var repeats map[way]uint32
 	g.list.each(func(_ deadSide, r *deadRecord) bool {
 		if early && r.early || r.healed && dead > 0 {
@@ -386,6 +417,10 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 			f.Healed++
 		}
 		f.Discarded += count(r.discarded())
+		f.SynAcks += count(r.synAcks)
+		if unreached += count(r.early && !r.healed); r.early && r.opened > first {
+			f.Opened++
+		}
 		if idle := r.idle.Seconds(); f.Connections == 0 || idle < f.Idle {
 			f.Idle = idle
 		}
@@ -435,6 +470,8 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		f.Class = deadDiscarded
 	case k.silent == flow.Client:
 		f.Class = deadVanished
+	case f.Alive == 0 && 2*unreached > f.Connections && f.Opened+f.SynAcks > 0:
+		f.Class = deadUnreached
 	case f.Alive == 0:
 		f.Class = deadGone
 	case f.Idle >= minIdle && f.Survived < f.Idle: // the others live on, or are fresh

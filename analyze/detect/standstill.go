@@ -72,7 +72,7 @@ func (d *standstill) Configure(p rules.Params) {
 
 func (d *standstill) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "standstill", Features: Standstill{},
-		Events: requestEvents | flow.Of(flow.Retransmit, flow.ZeroWindow, flow.ZeroWindowEnd)}
+		Events: requestEvents | flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd)}
 }
 
 func (d *standstill) Event(e *flow.Event) {
@@ -96,6 +96,11 @@ func (d *standstill) Event(e *flow.Event) {
 		case acked > x.acked: // the one before was told at the end of the last window, or was short
 			d.stood(x, c.Heard(e.Side.Other()))
 			*x = stillData{since: max(e.Since, c.Heard(e.Side.Other())), acked: acked, frame: e.Frame, name: x.name}
+		}
+	case flow.Recovered:
+		if x := d.still.peek(k); x != nil && x.since != 0 {
+			d.stood(x, e.At)
+			*x = stillData{}
 		}
 	case flow.ZeroWindow:
 		if x := d.shut.get(k); x != nil {

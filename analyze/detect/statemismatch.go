@@ -38,7 +38,9 @@ type stateMismatch struct {
 }
 
 type mismatchState struct {
-	requests series // bad: those that failed; total: connection requests
+	requests series                         // bad: those that failed; total: connection requests
+	made     subjects[capture.Addr, uint32] // by client, since a time at which none had failed for long
+	madeFrom capture.Instant
 	astray   subjects[flow.Ref, strayRequest]
 	loops    subjects[flow.Ref, resetLoop]
 	lastAt   capture.Instant
@@ -58,6 +60,7 @@ type strayRequest struct {
 
 type resetLoop struct {
 	since, last    capture.Instant
+	vain           capture.Instant // since when nothing of the side that is reset was taken any more
 	rounds         uint32
 	client, server capture.Endpoint
 	frame          uint64
@@ -85,6 +88,12 @@ func (d *stateMismatch) Event(e *flow.Event) {
 		if st := d.states.get(c); st != nil {
 			st.requests.add(0, 1, 0)
 			st.lastAt = e.At
+			if st.made.m == nil {
+				st.made, st.madeFrom = newSubjects[capture.Addr, uint32](maxStray), e.At
+			}
+			if n := st.made.get(c.Client.Addr); n != nil {
+				*n++
+			}
 		}
 		return
 	case flow.SynAckSent, flow.Refused:
@@ -106,7 +115,10 @@ func (d *stateMismatch) Event(e *flow.Event) {
 	}
 	if e.Kind == flow.ResetLoop {
 		if l := st.loops.get(c.Ref()); l != nil {
-			*l = resetLoop{since: e.Since, last: e.At, rounds: e.N, client: c.Client, server: c.Server, frame: e.Frame}
+			*l = resetLoop{since: e.Since, vain: e.Since, last: e.At, rounds: e.N, client: c.Client, server: c.Server, frame: e.Frame}
+			if o := e.Side.Other(); c.Unacked(o) {
+				l.vain = min(l.vain, c.LastData(o)) // its peer had lost the connection by then
+			}
 		}
 		return
 	}
@@ -138,6 +150,9 @@ func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return w.End.Sub(x.last) < seriesLen*analyze.WindowLength
 		})
 		st.requests.roll()
+		if st.requests.since.bad == 0 && len(st.astray.keys) == 0 && w.End.Sub(st.madeFrom) >= loopLinger {
+			st.made = subjects[capture.Addr, uint32]{}
+		}
 		if f, onset, evidence := st.measure(w); f.Class != "" {
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
 				Onset: onset, Features: f, Evidence: evidence})
@@ -157,8 +172,8 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		}
 		f.Class = mismatchLoop
 		f.Failed++
-		if f.Rounds = max(f.Rounds, int(l.rounds)); onset == 0 || l.since < onset {
-			onset = l.since
+		if f.Rounds = max(f.Rounds, int(l.rounds)); onset == 0 || l.vain < onset {
+			onset = l.vain
 		}
 		f.Lasting = max(f.Lasting, l.last.Sub(l.since).Seconds())
 		if len(evidence) < analyze.MaxEvidence {
@@ -202,7 +217,13 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 	if f.Failed == 0 {
 		return f, 0, nil
 	}
-	f.Class, f.Clients, f.Attempts = mismatchOld, len(clients.keys), max(int(s.since.total), f.Failed)
+	f.Class, f.Clients = mismatchOld, len(clients.keys)
+	for _, a := range clients.keys { // what others ask for says nothing about the ports of these
+		if n := st.made.peek(a); n != nil {
+			f.Attempts += int(*n)
+		}
+	}
+	f.Attempts = max(f.Attempts, f.Failed)
 	if 2*elsewhere > f.Failed {
 		f.Class = mismatchElsewhere
 	}

@@ -36,7 +36,7 @@ func TestStateMismatch(t *testing.T) {
 		}
 	}
 	play(t, newStateMismatch, []scene{
-		{name: "ports used again too early", want: "warn service 198.51.100.2 443", onset: 10 * sec, check: class(mismatchOld, 10), make: func(n *network) {
+		{name: "ports used again too early", want: "error service 198.51.100.2 443", onset: 10 * sec, check: class(mismatchOld, 10), make: func(n *network) {
 			well(n, 40*sec)
 			every(10*sec, 20*sec, sec, func(at time.Duration, _ int) { n.met(at, "203.0.113.77", srv, 3, false) })
 		}},
