@@ -42,11 +42,15 @@ type SlowServer struct {
 	Greeting        bool    `json:"greeting"`
 	Greetings       int     `json:"greetings"`
 	LateGreetings   int     `json:"late_greetings"`
+	GreetWait       float64 `json:"greet_wait"`
 	Clients         int     `json:"clients"`
 	BrokenOff       int     `json:"broken_off"`
 	Process         string  `json:"process"`
 	State           string  `json:"state"`
 	Threads         int     `json:"threads"`
+	Held            int     `json:"held"`
+	Limit           float64 `json:"limit"`
+	Limited         int     `json:"limited"`
 	Class           string  `json:"class"`
 }
 
@@ -200,6 +204,9 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 		st.time(since, wait, false)
 		return
 	}
+	if size&greetingKind == 0 {
+		st.waits.add(wait)
+	}
 	unusual := false
 	if o != nil {
 		unusual = o.usual
@@ -239,7 +246,11 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 			st.half = append(st.half, leftBehind{c.Ref(), e.At})
 		}
 	}
-	k := st.kinds.of(request(c, c.Outstanding()))
+	size := request(c, c.Outstanding())
+	if o := st.overdue.peek(c.Ref()); o != nil && o.at == c.Outstanding() {
+		size = o.size // it has sent more since, and waits all the same
+	}
+	k := st.kinds.of(size)
 	if !k.usual || st.before.n == 0 || e.Dur.Seconds() <= max(d.factor*st.before.quantile(0.95), st.before.quantile(0.99)) {
 		return
 	}
@@ -408,7 +419,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f, onset := st.measure(w)
 		f.Stalled = stalled
 		f.FlowsTotal = f.Flows
-		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n {
+		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n || f.Held >= n {
 			f.FlowsTotal = served(w, k)
 		}
 		if s.since.bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
@@ -416,7 +427,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			d.where.calm(k)
 			return true
 		}
-		if st.fares(w) {
+		if f.Held == 0 && st.fares(w) {
 			if n := len(st.stops); n > 0 {
 				st.fared = st.stops[n-1].to
 			}
@@ -432,7 +443,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			f.Process, f.State, f.Threads = d.halted.of(w, k.Port)
 		}
 		x := analyze.Symptom{Subject: subject, Onset: onset, LastTry: st.lastTry(w.End)}
-		if f.Class == "served" {
+		if f.Class == "served" && (f.LateGreetings == 0 || f.Slow > 0) { // a greeting is no request
 			x.Stages = d.where.table(k, onset)
 			f.stage(x.Stages)
 			if top, _ := x.Stages.Top(); top != nil && d.where.isHere(k, top) {

@@ -37,6 +37,7 @@ type serverState struct {
 	unclosed uint32          // of these, connections that the server did not close either
 	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
 	greets   [2]greetings    // in time, and late
+	waits    lateWaits       // of the newest slow answers
 	greeted  bool            // the newest slow request was a client that waits for a greeting
 }
 
@@ -52,6 +53,44 @@ func (g *greetings) add(e *flow.Event) {
 		g.first, g.least = e.At.Add(-e.Dur), e.Dur
 	}
 	g.last, g.least, g.most = e.At, min(g.least, e.Dur), max(g.most, e.Dur)
+}
+
+// lateWaits are how long the newest slow answers took.
+type lateWaits struct {
+	list [16]time.Duration
+	n    int
+}
+
+func (x *lateWaits) add(d time.Duration) {
+	x.list[x.n%len(x.list)] = d
+	x.n++
+}
+
+const (
+	// A time limit is set in whole seconds; leastLimit is the shortest that is told from a delay that happens to be even. It is kept to within
+	// limitSlack, the time for the answer that says so, and a few such answers are no chance.
+	leastLimit = 3 * time.Second
+	limitSlack = 100 * time.Millisecond
+	fewLimited = 3
+)
+
+// limit is the whole number of seconds after which most of them came, and how many did; 0: there is none.
+func (x *lateWaits) limit() (limit time.Duration, n int) {
+	list := slices.Clone(x.list[:min(x.n, len(x.list))])
+	if len(list) < fewLimited {
+		return 0, 0
+	}
+	slices.Sort(list)
+	limit = list[len(list)/2].Truncate(time.Second)
+	for _, d := range list {
+		if d >= limit && d-limit <= limitSlack {
+			n++
+		}
+	}
+	if limit < leastLimit || n < fewLimited || 4*n < 3*len(list) {
+		return 0, 0
+	}
+	return limit, n
 }
 
 // openRequest is a request whose answer has not been waited for in vain yet.
@@ -222,7 +261,7 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	}
 	// Nobody waits on purpose before he says who he is; a time that is the same each time is a time-out.
 	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < stopPause {
-		f.LateGreetings, f.Greetings = late.n, late.n+st.greets[0].n
+		f.LateGreetings, f.Greetings, f.GreetWait = late.n, late.n+st.greets[0].n, late.least.Seconds()
 		if onset == 0 {
 			onset, f.Greeting = late.first, true
 		}
@@ -235,7 +274,9 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		if o == nil || !o.usual || o.gaveUp {
 			continue
 		}
-		f.Unanswered++
+		if f.Unanswered++; w.End.Sub(o.at) >= w.Params.Duration("hung_after") {
+			f.Held++
+		}
 		recent = append(recent, w.End.Sub(o.at).Seconds())
 		stages[1] += w.End.Sub(o.at) // an unfinished request counts in the stage in which it stands
 		oldest = min(oldest, o.at)
@@ -251,6 +292,8 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	f.Flows, f.Clients = st.slowSince(onset)
 	f.Requests = max(f.Requests, f.Unanswered)
 	f.Answered = max(f.Requests-f.Unanswered, 0)
+	limit, n := st.waits.limit()
+	f.Limit, f.Limited = limit.Seconds(), n
 	f.UnansweredShare = ratio(f.Unanswered, f.Requests)
 	if s.beforeSpan > 0 {
 		f.FastRateBefore = float64(s.before.total-s.before.bad) / s.beforeSpan
