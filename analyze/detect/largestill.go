@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"math"
 	"time"
 
 	"jindan/analyze"
@@ -105,12 +106,20 @@ func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
 	if !w.Final || w.Flows.Stats.Conns > uint64(w.Params.Int("few")) {
 		return found
 	}
+	waiting := make(map[way]uint32) // full segments that nobody has acknowledged
+	for _, ref := range l.sides.keys {
+		if x, c := l.sides.m[ref], w.Flows.Lookup(ref.ref); x != nil && c != nil && x.since != 0 {
+			waiting[x.k] += open(c, ref.side)
+		}
+	}
 	for _, ref := range l.sides.keys {
 		x := l.sides.m[ref]
 		c := w.Flows.Lookup(ref.ref)
 		if x == nil || c == nil || x.since == 0 {
 			continue
 		}
+		// However much had arrived in small segments: none of that size had.
+		x.first = x.first || !x.hole && large(w.Flows.Path(c), x) <= waiting[x.k]
 		still := x.lasting(c, ref.side)
 		if still < w.Params.Duration("stall_age") || !x.beside && x.passed < uint32(w.Params.Int("min_small")) {
 			continue
@@ -136,6 +145,18 @@ func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
 		}
 	}
 	return found
+}
+
+// large counts the segments of that size and more that were sent the same way.
+func large(p *flow.Path, x *largeData) (n uint32) {
+	if p == nil {
+		return math.MaxUint32
+	}
+	ps, _ := p.From(x.k.from)
+	for _, b := range ps.Bin[flow.Bin(x.size):] {
+		n += b.Seen
+	}
+	return n
 }
 
 // lasting is for how long x has stood still; 0 if it does not, or if something as large had arrived before.

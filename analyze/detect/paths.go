@@ -84,6 +84,7 @@ type troubled struct {
 	openAt  capture.Instant // a hole is open since
 	note    lossNote
 	full    bool // lost segments of nearly MSS
+	again   repeats
 	client  capture.Addr
 	ends    [2]capture.Addr // sender and receiver
 	passed  bool            // something that was repeated, or missing, arrived in the end
@@ -96,6 +97,45 @@ type troubled struct {
 	waitSince capture.Instant
 	overtaken bool
 	settled   uint32 // segments that were lost and whose fate is known
+}
+
+// repeats are repetitions of full segments one at a time, and of several coalesced into one packet (TSO, GSO, GRO).
+type repeats struct {
+	single, singleLost, coalesced, coalescedLost uint32
+	lastCoalesced                                bool
+}
+
+// add takes a repetition; again: the one before it has been lost.
+func (r *repeats) add(coalesced, again bool) {
+	switch {
+	case !again:
+	case r.lastCoalesced:
+		r.coalescedLost++
+	default:
+		r.singleLost++
+	}
+	if r.lastCoalesced = coalesced; coalesced {
+		r.coalesced++
+	} else {
+		r.single++
+	}
+}
+
+// merge adds those of a connection, or of several.
+func (r *repeats) merge(o *repeats) {
+	r.single += o.single
+	r.singleLost += o.singleLost
+	r.coalesced += o.coalesced
+	r.coalescedLost += o.coalescedLost
+}
+
+// onlyCoalesced is how many repetitions were lost that were coalesced, if those of full segments one at a time are not: 1 in 20 at most, of at least
+// twice enough, and of the others half and more.
+func (r *repeats) onlyCoalesced(enough uint32) int {
+	if r.single < 2*enough || r.coalescedLost < enough || 20*r.singleLost > r.single || 2*r.coalescedLost < r.coalesced {
+		return 0
+	}
+	return int(r.coalescedLost)
 }
 
 // mute reports whether nothing at all has got through on the connection since it last lost something. Then the
@@ -214,7 +254,10 @@ func (st *wayState) event(e *flow.Event) {
 		}
 		t.mark(e, "sent again")
 		t.tries = max(t.tries, e.Try)
-		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
+		if full := e.Len*10 >= e.Conn.MSS(e.Side)*9; full {
+			t.full = true
+			t.again.add(e.Len > e.Conn.MSS(e.Side), e.Try > 1)
+		}
 		t.retries++
 		if !e.Flag || e.Try > 1 {
 			t.failed++
@@ -592,6 +635,7 @@ type flowStats struct {
 type suffered struct {
 	flows, stalled  int
 	retries, failed uint32
+	again           repeats
 	repeat          int // connections that lost a segment twice and more
 	passed          int // connections on which something that had been lost arrived in the end
 	byReceiver      int // connections that the receiver of the direction had opened; the others its sender
@@ -604,6 +648,7 @@ func (f *suffered) add(k way, t *troubled, worst, stall time.Duration) {
 	f.flows++
 	f.retries += t.retries
 	f.failed += t.failed
+	f.again.merge(&t.again)
 	if t.failed > 0 {
 		f.repeat++
 	}
@@ -632,6 +677,7 @@ func (f *suffered) merge(g *suffered) {
 	f.stalled += g.stalled
 	f.retries += g.retries
 	f.failed += g.failed
+	f.again.merge(&g.again)
 	f.repeat += g.repeat
 	f.passed += g.passed
 	f.byReceiver += g.byReceiver

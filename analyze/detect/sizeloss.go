@@ -50,6 +50,8 @@ type SizeLoss struct {
 	Still            float64 `json:"still"`
 	Beside           bool    `json:"beside"`
 	Passed           int     `json:"passed"`
+	Coalesced        int     `json:"coalesced"`
+	Singles          int     `json:"singles"`
 }
 
 // sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
@@ -181,6 +183,9 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	f.StalledShare = ratio(f.StalledFlows, f.Flows)
 	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
 	f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
+	if f.Coalesced = fs.again.onlyCoalesced(uint32(w.Params.Int("min_coalesced"))); f.Coalesced > 0 {
+		f.Singles = int(fs.again.single)
+	}
 	f.Peers, f.PeersHit = peersSince(w, k, onset), len(fs.ends)
 	f.Others, f.Part = crowd(w, k)
 	if fs.passed == 0 && f.RetryLost >= w.Params.Int("min_hole_retries") && f.BigLoss > w.Params.Float("min_hole_loss") {
