@@ -33,6 +33,8 @@ type DeadUpstream struct {
 	Fallback        int     `json:"fallback"`
 	Unreached       int     `json:"unreached"`
 	Small           bool    `json:"small"`
+	Looped          int     `json:"looped"`
+	Expired         int     `json:"expired"`
 }
 
 // The classes of dead-upstream.
@@ -78,6 +80,8 @@ type upstreamState struct {
 	hung     hungCalls
 	lastAt   capture.Instant
 	all      point         // calls that failed, of all
+	looped   int           // packets that came by again and again, with a falling TTL
+	expired  int           // ICMP said that the TTL was used up
 	repeats  int           // of the SYNs that nothing has answered since the onset
 	wait     time.Duration // the longest wait of these
 }
@@ -127,7 +131,7 @@ func (d *deadUpstream) Configure(p rules.Params) {
 
 func (d *deadUpstream) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{},
-		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer, flow.Unreached)}
+		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer, flow.Unreached, flow.Copy)}
 }
 
 func (d *deadUpstream) Event(e *flow.Event) {
@@ -158,6 +162,12 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	if !d.may(c.Client.Addr, c.Server.Addr) {
 		return
 	}
+	if loops, expired := e.Kind == flow.Copy && e.N >= loopHops, e.Kind == flow.ICMPError && timeExceeded(e); loops || expired {
+		if st := d.states.get(callKey{c.Client.Addr, c.Server}); st != nil {
+			st.looped += count(loops)
+			st.expired += count(expired)
+		}
+	}
 	d.requests.event(e)
 	if fromServer(e) {
 		if st := d.states.peek(callKey{c.Client.Addr, c.Server}); st != nil {
@@ -176,6 +186,18 @@ func (d *deadUpstream) Event(e *flow.Event) {
 			}
 		}
 	}
+}
+
+// loopHops is by how much the TTL of a packet has to fall between two times that it is captured to say that it goes round in a circle: no
+// host that captures on several interfaces passes it on so often.
+const loopHops = 16
+
+// timeExceeded reports that the TTL was used up on the way (RFC 792 type 11, RFC 4443 §3.3 type 3; code 0).
+func timeExceeded(e *flow.Event) bool {
+	if e.Conn.Client.Addr.Netip().Is4() {
+		return e.N == 11<<8
+	}
+	return e.N == 3<<8
 }
 
 func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
@@ -270,7 +292,7 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			f.Silence = w.End.Sub(st.lastOK).Seconds()
 		}
 		d.others(w, k, onset, &f)
-		f.Small = small
+		f.Small, f.Looped, f.Expired = small, st.looped, st.expired
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(),
 			Peer: k.server.Addr.String(), Port: k.server.Port}, Onset: onset, Features: f, Evidence: evidence})
 		return true

@@ -134,7 +134,7 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 		if st.asking == 0 {
 			st.asking = e.At
 		}
-	case flow.DNSStray:
+	case flow.DNSStray, flow.ICMPError: // the capture shows what the asker receives
 		d.answered.get(e.DNS.Client.Addr)
 	case flow.DNSAnswer, flow.DNSLate:
 		if !st.answered {

@@ -106,7 +106,7 @@ const (
 	// ZeroWindow: Side announces a receive window of 0. ZeroWindowEnd: it opens again after Dur.
 	ZeroWindow
 	ZeroWindowEnd
-	// Copy: the same packet captured twice.
+	// Copy: the same packet captured twice. N is by how much its TTL is below that of the first packet of Side.
 	Copy
 	// Probe: Side asks whether the other side is still there: a keep-alive or a probe of a closed window (RFC 9293 §3.8.4,
 	// §3.8.6.1), at most one byte just below what is next. A peer that is there acknowledges it at once.

@@ -266,6 +266,9 @@ func seqLen(p *capture.Packet) uint32 {
 	return n
 }
 
+// fallen is by how much a TTL is below another.
+func fallen(from, to uint8) uint8 { return from - min(from, to) }
+
 func (t *Table) copied(c *Conn, s Side, p *capture.Packet, at capture.Instant, path *Path) {
 	t.Stats.Copies++
 	t.trouble(c).side[s].Copies++
@@ -273,7 +276,7 @@ func (t *Table) copied(c *Conn, s Side, p *capture.Packet, at capture.Instant, p
 		path.Side[c.dir(s)].Copies++
 	}
 	if t.wants(Copy) {
-		t.ev = Event{Kind: Copy, Conn: c, Side: s, At: at, Len: p.Len, N: 1, Frame: p.Frame}
+		t.ev = Event{Kind: Copy, Conn: c, Side: s, At: at, Len: p.Len, N: uint32(fallen(c.side[s].ttl, p.TTL)), Frame: p.Frame}
 		t.send(&t.ev)
 	}
 }
