@@ -23,6 +23,11 @@ type SlowReceiver struct {
 	ShareBefore float64 `json:"share_before"`
 	Baseline    float64 `json:"baseline"`
 	Small       bool    `json:"small"`
+	Squeezed    int     `json:"squeezed"`
+	Narrow      int     `json:"narrow"`
+	Widest      int     `json:"widest"`
+	NarrowFor   float64 `json:"narrow_for"`
+	Unscaled    bool    `json:"unscaled"`
 }
 
 // slowReceiver measures, per program that receives, how long its connections stand with a closed
@@ -51,7 +56,39 @@ type receiverState struct {
 	lastBad capture.Instant
 	lastAt  capture.Instant
 	began   capture.Instant
+	narrow  narrowWindow
 	total   int // connections of the program since the onset: open then, and new since
+}
+
+// narrowWindow is what was sent into windows that have room for less than a segment.
+type narrowWindow struct {
+	conns       subjects[flow.Ref, int]
+	segments    int
+	widest      uint32
+	unscaled    bool
+	first, last capture.Instant
+	evidence    []analyze.Evidence
+}
+
+func (n *narrowWindow) add(e *flow.Event) {
+	if n.first == 0 || e.At.Sub(n.last) >= stallPause {
+		*n = narrowWindow{first: e.At, conns: newSubjects[flow.Ref, int](maxReceiverConns)}
+	}
+	n.last = e.At
+	c := n.conns.get(e.Conn.Ref())
+	if c == nil {
+		return
+	}
+	if *c++; *c == 1 {
+		return // one answer may be just as long as the window
+	}
+	if *c == 2 && len(n.evidence) < analyze.MaxEvidence {
+		n.evidence = append(n.evidence, analyze.Evidence{At: e.At, Flow: e.Conn.String(), Frames: []uint64{e.Frame},
+			Note: "cut to fit a window smaller than a segment"})
+	}
+	n.segments++
+	n.widest = max(n.widest, e.Len)
+	n.unscaled = e.Conn.Unscaled()
 }
 
 type stallTime struct{ closed, life time.Duration }
@@ -87,7 +124,7 @@ func newSlowReceiver() analyze.Detector {
 
 func (d *slowReceiver) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "slow-receiver", Features: SlowReceiver{},
-		Events: flow.Of(flow.ConnNew, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Closed)}
+		Events: flow.Of(flow.ConnNew, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Closed, flow.Squeezed)}
 }
 
 func (d *slowReceiver) Event(e *flow.Event) {
@@ -107,6 +144,11 @@ func (d *slowReceiver) Event(e *flow.Event) {
 					x.over = true
 				}
 			}
+		}
+	case flow.Squeezed:
+		if st := d.states.get(receiverOf(c, e.Side.Other())); st != nil {
+			st.narrow.add(e)
+			st.lastAt = e.At
 		}
 	case flow.ZeroWindow:
 		st := d.states.get(receiverOf(c, e.Side))
@@ -173,18 +215,33 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	d.count(w)
 	d.states.each(func(k receiverKey, st *receiverState) bool {
-		if st.onset == 0 || w.End.Sub(st.lastBad) >= stallPause {
+		closes := st.onset != 0 && w.End.Sub(st.lastBad) < stallPause
+		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < stallPause
+		if !closes {
 			st.calm(w)
+		}
+		if !closes && !narrow {
 			return w.End.Sub(st.lastAt) < idleState
 		}
 		f, evidence := st.measure(w, k, d.long)
+		onset, filter := st.onset, "tcp.window_size == 0 && "
+		if narrow {
+			f.Squeezed, f.Widest = st.narrow.segments, int(st.narrow.widest)
+			for _, ref := range st.narrow.conns.keys {
+				f.Narrow += count(*st.narrow.conns.m[ref] > 1)
+			}
+			f.NarrowFor, f.Unscaled = st.narrow.last.Sub(st.narrow.first).Seconds(), st.narrow.unscaled
+			if !closes {
+				onset, evidence, filter = st.narrow.first, st.narrow.evidence, ""
+			}
+		}
 		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
 		if k.client != (capture.Addr{}) {
 			s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
 		}
-		emit(analyze.Symptom{Subject: s, Onset: st.onset, Features: f, Evidence: evidence,
-			Filter: "tcp.window_size == 0 && " + serviceFilter(k.server)})
+		emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: evidence,
+			Filter: filter + serviceFilter(k.server)})
 		st.forget()
 		return true
 	})

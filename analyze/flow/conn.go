@@ -310,16 +310,35 @@ func (c *Conn) MSS(s Side) uint32 {
 	return max(m, minMSS)
 }
 
+// room is the window that the other side announces to s; 0 if it is closed, or if its scale is not known.
+func (c *Conn) room(s Side) uint32 {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if d.flags&(synSeen|saSeen) == 0 || r.flags&(synSeen|saSeen) == 0 || r.flags&ackKnown == 0 {
+		return 0
+	}
+	return uint32(r.window) << c.shift(s)
+}
+
+// Unscaled reports whether both SYNs were seen, and no scale of windows was agreed upon.
+func (c *Conn) Unscaled() bool {
+	d, r := &c.side[0], &c.side[1]
+	return d.flags&(synSeen|saSeen) != 0 && r.flags&(synSeen|saSeen) != 0 && (d.wscale == 0 || r.wscale == 0)
+}
+
+// shift is the scale of the windows that are announced to s, as far as it is known.
+func (c *Conn) shift(s Side) uint8 {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if d.wscale != 0 && r.wscale != 0 {
+		return r.wscale - 1
+	}
+	return 0
+}
+
 // reach is how far s can be ahead of what it was last known to have sent, or behind it: no more than the largest window that the
 // other side has announced (RFC 9293 §3.4). Where their scale is not known, it is taken for 1: what lies beyond needs a second
 // witness, no more.
 func (c *Conn) reach(s Side) uint32 {
-	d, r := &c.side[s], &c.side[s.Other()]
-	shift := uint8(0)
-	if d.wscale != 0 && r.wscale != 0 {
-		shift = r.wscale - 1
-	}
-	return max(uint32(r.widest)<<shift, leastReach)
+	return max(uint32(c.side[s.Other()].widest)<<c.shift(s), leastReach)
 }
 
 // flight is how many of n missing bytes of s can have been on their way at a time: estimates of segments that nobody has seen are

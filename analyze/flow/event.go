@@ -106,6 +106,8 @@ const (
 	// ZeroWindow: Side announces a receive window of 0. ZeroWindowEnd: it opens again after Dur.
 	ZeroWindow
 	ZeroWindowEnd
+	// Squeezed: Side cuts what it sends to fit a window that has room for less than a segment. Len is the window.
+	Squeezed
 	// Copy: the same packet captured twice. N is by how much its TTL is below that of the first packet of Side.
 	Copy
 	// Probe: Side asks whether the other side is still there: a keep-alive or a probe of a closed window (RFC 9293 §3.8.4,
