@@ -21,6 +21,12 @@ type Standstill struct {
 	LongLate    float64 `json:"long_late"`
 	Shut        int     `json:"shut"`
 	LongShut    float64 `json:"long_shut"`
+	Owed        int     `json:"owed"`
+	LongOwed    float64 `json:"long_owed"`
+	Broken      int     `json:"broken"`
+	LongBroken  float64 `json:"long_broken"`
+	HalfOpen    int     `json:"half_open"`
+	Small       bool    `json:"small"`
 }
 
 // standstill notes connections that fared ill one by one, whatever the other rules make of them: that stood still with data
@@ -31,6 +37,8 @@ type standstill struct {
 	requests requests
 	still    subjects[stillSide, stillData]
 	shut     subjects[stillSide, shutWindow]
+	turns    subjects[flow.Ref, turns]
+	halfOpen subjects[flow.Ref, struct{}]
 	sum      Standstill
 	some     bool // onset and newest are valid
 	onset    capture.Instant
@@ -39,6 +47,27 @@ type standstill struct {
 
 	minStill, minShut time.Duration
 }
+
+// turns are the answers on one connection.
+type turns struct {
+	name    string
+	most    time.Duration   // that a request waited
+	sent    uint32          // segments of the client, when the newest answer began
+	since   capture.Instant // the request that is owed an answer, or the newest data of the answer that stopped
+	last    capture.Instant // newest data of the server before its FIN, as of the last window, and how much it was in all
+	bytes   uint64
+	told    bool
+	stopped bool
+}
+
+const (
+	// usualTurns is how many answers tell how long a connection's requests wait as a rule, and unusualTurn how many times as long is unusual.
+	usualTurns, unusualTurn = 20, 20
+	// moreTurns is how many segments its client must have sent in vain, the first included: who asks once may wait on purpose.
+	moreTurns = 3
+	// longAnswer is from how many segments on an answer is long. One that ends with a full segment is seldom complete then.
+	longAnswer = 10
+)
 
 // stillSide is who sends the data that stands still, or who has closed its window.
 type stillSide struct {
@@ -61,7 +90,7 @@ type shutWindow struct {
 }
 
 func newStandstill() analyze.Detector {
-	d := &standstill{still: newSubjects[stillSide, stillData](maxTrying), shut: newSubjects[stillSide, shutWindow](maxTrying)}
+	d := &standstill{turns: newSubjects[flow.Ref, turns](maxTrying), halfOpen: newSubjects[flow.Ref, struct{}](maxTrying), still: newSubjects[stillSide, stillData](maxTrying), shut: newSubjects[stillSide, shutWindow](maxTrying)}
 	d.requests = newRequests(d.outcome)
 	return d
 }
@@ -72,7 +101,8 @@ func (d *standstill) Configure(p rules.Params) {
 
 func (d *standstill) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "standstill", Features: Standstill{},
-		Events: requestEvents | flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd)}
+		Events: requestEvents | flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Response, flow.Closed,
+			flow.SynAckRepeat)}
 }
 
 func (d *standstill) Event(e *flow.Event) {
@@ -83,6 +113,30 @@ func (d *standstill) Event(e *flow.Event) {
 	d.requests.event(e)
 	k := stillSide{c.Ref(), e.Side}
 	switch e.Kind {
+	case flow.Response:
+		if x := d.turns.get(c.Ref()); x != nil {
+			d.owed(x, e.Since, e.At)
+			*x = turns{name: x.name, most: max(x.most, e.Dur), sent: c.Segments(flow.Client)}
+			if x.name == "" {
+				x.name = c.String()
+			}
+		}
+	case flow.Closed:
+		if x := d.turns.peek(c.Ref()); x != nil {
+			if c.Outstanding() != 0 {
+				d.owed(x, x.since, e.At)
+			} else if e.Side == flow.Client {
+				d.stops(c, x, e.At)
+			}
+			d.turns.drop(c.Ref())
+		}
+	case flow.SynAckRepeat:
+		// Its client asks again: it has not got the answer, or not been heard.
+		if e.Dur >= ignoredAfter && c.SynTries() > 0 && !c.IsEstablished() && d.halfOpen.peek(c.Ref()) == nil && d.halfOpen.get(c.Ref()) != nil {
+			d.sum.HalfOpen++
+			d.touch(e.At)
+			d.note(e.At.Add(-e.Dur), c.String(), e.Frame, "a handshake that is never completed: SYN and SYN-ACK come again")
+		}
 	case flow.Retransmit:
 		if e.Class == flow.Spurious || e.Class == flow.ClosedWindow || e.Len == 0 || c.Closed() || c.OneWay() {
 			return
@@ -126,6 +180,43 @@ func (d *standstill) stood(x *stillData, at capture.Instant) {
 		x.told = true
 		d.sum.Still++
 		d.note(x.since, x.name, x.frame, "stands still: data outstanding, nothing of it is acknowledged")
+	}
+}
+
+// owed notes that a request waits, or has waited, from since to at, if its connection's requests are answered far sooner as a rule.
+func (d *standstill) owed(x *turns, since, at capture.Instant) {
+	dur := at.Sub(since)
+	if since == 0 || x.since != since || x.stopped {
+		return
+	}
+	d.sum.LongOwed = max(d.sum.LongOwed, dur.Seconds())
+	d.touch(at)
+	if !x.told {
+		x.told = true
+		d.sum.Owed++
+		d.note(since, x.name, 0, "requests get no answer, though their like were answered at once")
+	}
+}
+
+// stops notes that an answer of c, all of which was acknowledged, has not gone on for long although its newest segment was a full one.
+func (d *standstill) stops(c *flow.Conn, x *turns, at capture.Instant) {
+	last := x.last
+	if fin := c.FinAt(flow.Client); fin != 0 {
+		at = fin
+	}
+	if last == 0 || x.bytes != c.Bytes(flow.Server) || at.Sub(last) < d.minShut || c.Outstanding() != 0 || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
+		return
+	}
+	if n, mss := c.AnswerBytes(), c.MSS(flow.Server); n < longAnswer*mss || n%mss != 0 {
+		return
+	}
+	x.since, x.stopped = last, true
+	d.sum.LongBroken = max(d.sum.LongBroken, at.Sub(last).Seconds())
+	d.touch(at)
+	if !x.told {
+		x.told = true
+		d.sum.Broken++
+		d.note(last, x.name, 0, "an answer stops after a full segment, though all of it was acknowledged")
 	}
 }
 
@@ -208,8 +299,30 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.closed(x, w.End)
 		return true
 	})
+	d.turns.each(func(r flow.Ref, x *turns) bool {
+		c := w.Flows.Lookup(r)
+		if c == nil || c.Closed() {
+			return false
+		}
+		if !c.Closing(flow.Server) {
+			x.last, x.bytes = c.LastData(flow.Server), c.Bytes(flow.Server)
+		}
+		if at := c.Outstanding(); at != 0 && at > w.Flows.Restated() && c.Answers() >= usualTurns && c.Segments(flow.Client)-x.sent >= moreTurns &&
+			w.End.Sub(at) >= max(d.minStill, unusualTurn*x.most) && !c.Unacked(flow.Client) && !c.Unheard(flow.Server) {
+			x.since = at
+			d.owed(x, at, w.End)
+		} else if w.Final && !c.Closing(flow.Server) {
+			d.stops(c, x, w.End)
+		}
+		return true
+	})
+	d.halfOpen.each(func(r flow.Ref, _ *struct{}) bool {
+		c := w.Flows.Lookup(r)
+		return c != nil && !c.Closed()
+	})
 	if w.Final {
 		d.unrepeated(w)
+		d.sum.Small = w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
 	if !d.some {
