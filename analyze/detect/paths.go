@@ -102,29 +102,31 @@ type troubled struct {
 // repeats are repetitions of full segments one at a time, and of several coalesced into one packet (TSO, GSO, GRO).
 type repeats struct {
 	single, singleLost, coalesced, coalescedLost uint32
+	pending                                      uint32 // single ones that wait for their acknowledgement, the newest since at
+	at                                           capture.Instant
 	lastCoalesced                                bool
 }
 
-// add takes a repetition; again: the one before it has been lost.
-func (r *repeats) add(coalesced, again bool) {
-	switch {
-	case !again:
-	case r.lastCoalesced:
-		r.coalescedLost++
-	default:
-		r.singleLost++
-	}
+// add takes a repetition; again: the one before it was of the same bytes, and has been lost.
+func (r *repeats) add(at capture.Instant, coalesced, again bool) {
+	r.coalescedLost += uint32(count(again && r.lastCoalesced))
 	if r.lastCoalesced = coalesced; coalesced {
 		r.coalesced++
-	} else {
-		r.single++
+		return
 	}
+	if r.pending > 0 && at.Sub(r.at) >= shortestTimeout {
+		r.singleLost += r.pending
+		r.pending = 0
+	}
+	r.single++
+	r.pending++
+	r.at = at
 }
 
 // merge adds those of a connection, or of several.
 func (r *repeats) merge(o *repeats) {
 	r.single += o.single
-	r.singleLost += o.singleLost
+	r.singleLost += o.singleLost + o.pending // of what still waits nobody knows that it has arrived
 	r.coalesced += o.coalesced
 	r.coalescedLost += o.coalescedLost
 }
@@ -256,7 +258,7 @@ func (st *wayState) event(e *flow.Event) {
 		t.tries = max(t.tries, e.Try)
 		if full := e.Len*10 >= e.Conn.MSS(e.Side)*9; full {
 			t.full = true
-			t.again.add(e.Len > e.Conn.MSS(e.Side), e.Try > 1)
+			t.again.add(e.At, e.Len > e.Conn.MSS(e.Side), e.Try > 1)
 		}
 		t.retries++
 		if !e.Flag || e.Try > 1 {
@@ -304,6 +306,7 @@ func (st *wayState) event(e *flow.Event) {
 		t.missing = true
 	case flow.Recovered:
 		t.passed = true
+		t.again.pending = 0
 		t.settled += t.waiting
 		t.waiting, t.flying, t.overtaken = 0, 0, false
 	case flow.Reordered, flow.HoleAcked:
