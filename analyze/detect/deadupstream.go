@@ -25,6 +25,7 @@ type DeadUpstream struct {
 	Wait            float64 `json:"wait"`
 	RefuseDelay     float64 `json:"refuse_delay"`
 	Lasting         float64 `json:"lasting"`
+	Spread          float64 `json:"spread"`
 	SucceededBefore int     `json:"succeeded_before"`
 	Silence         float64 `json:"silence"`
 	OthersOK        int     `json:"others_ok"`
@@ -355,6 +356,9 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 	f.Share = ratio(f.Failed, f.Attempts)
 	f.RefuseDelay = median(delays)
 	f.Lasting = st.stretch.longest(onset).Seconds()
+	for i := range st.fails {
+		f.Spread = max(f.Spread, st.fails[i].at.Sub(onset).Seconds())
+	}
 	f.Class = classRefused
 	if f.SynUnanswered > f.Refused {
 		switch f.Class = classSilent; {
