@@ -2,7 +2,6 @@ package detect
 
 import (
 	"encoding/binary"
-	"strings"
 	"testing"
 	"time"
 
@@ -351,30 +350,4 @@ func TestRefusedNowAndThen(t *testing.T) {
 		{name: "a restart, during which some are let in", local: app, want: "info upstream 192.0.2.1 198.51.100.2 8080",
 			onset: 20 * sec, make: func(n *network) { now(n, 25*sec) }},
 	})
-}
-
-// SYN and SYN-ACK that come again at the listener's host: nothing is unanswered, so that the answers are lost, or what the clients reply.
-func TestAnsweredSYNs(t *testing.T) {
-	const own, srv = "198.51.100.2", "198.51.100.2:443"
-	n := new(network)
-	every(0, 40*sec, 500*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.1", srv, 5*ms) })
-	every(0, 30*sec, 2*sec, func(at time.Duration, _ int) {
-		c, s := n.from("203.0.113.9"), host(srv)
-		for _, d := range []time.Duration{0, sec, 3 * sec} {
-			n.tcp(at+d, c, s, capture.SYN, n.seq, 0, 0)
-			n.tcp(at+d+ms/2, s, c, capture.SYN|capture.ACK, 77, n.seq+1, 0)
-		}
-	})
-	found := false
-	for _, f := range n.findings(t, newRetransmission(), own) {
-		if x := f.Features.(Retransmission); x.Class == "syn" {
-			found = true
-			if x.Unanswered != 0 || strings.Contains(f.Summary.En, "nothing was lost") {
-				t.Errorf("%+v %s", x, f.Summary.En)
-			}
-		}
-	}
-	if !found {
-		t.Error("SYNs that come again are not found")
-	}
 }
