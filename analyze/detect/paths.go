@@ -45,7 +45,7 @@ func (s *sizes) received() {
 // and which connections suffered.
 type wayState struct {
 	series          series
-	ring            [seriesLen]sizes
+	ring            ring[sizes]      // by window
 	points          [seriesLen]point // of ring, the segments with data
 	n               int
 	conns           subjects[uint32, troubled] // by stream
@@ -508,12 +508,12 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 		st.firstMark = 0
 	}
 	if st.n == seriesLen {
-		copy(st.ring[:], st.ring[1:])
 		copy(st.points[:], st.points[1:])
 		copy(st.newConns[:], st.newConns[1:])
 		st.n--
 	}
-	st.ring[st.n], st.points[st.n], st.newConns[st.n] = cur.sizes, now, cur.conns
+	st.ring.add(cur.sizes, seriesLen)
+	st.points[st.n], st.newConns[st.n] = now, cur.conns
 	if first {
 		st.newConns[st.n] = max(cur.conns, 1)
 	}
@@ -542,7 +542,7 @@ func (st *wayState) borrow() (data uint32) {
 			data += need
 		}
 		for j := st.n - 1; j >= 0 && need > 0; j-- {
-			r := &st.ring[j]
+			r := st.ring.nth(j)
 			k := min(need, r.sent[i]-min(r.lost[i], r.sent[i]))
 			r.sent[i] -= k
 			if i > flow.Bare {
@@ -606,14 +606,19 @@ func (st *wayState) sinceOnset(now capture.Instant) int {
 // sum adds up the newest windows.
 func (st *wayState) sum(span int) (s sizes, conns int) {
 	for i := st.n - min(span, st.n); i < st.n; i++ {
-		s.add(&st.ring[i])
+		s.add(st.ring.nth(i))
 		conns += int(st.newConns[i])
 	}
 	return s, conns
 }
 
 // newest is what was sent and lost in the newest window.
-func (st *wayState) newest() *sizes { return &st.ring[max(st.n-1, 0)] }
+func (st *wayState) newest() *sizes {
+	if st.n == 0 {
+		return new(sizes)
+	}
+	return st.ring.nth(st.n - 1)
+}
 
 // data sums up the segments with data in the newest windows.
 func (st *wayState) data(span int) (p point) {

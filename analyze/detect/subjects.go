@@ -170,6 +170,9 @@ func (r *ring[T]) add(v T, n int) {
 	r.at = (r.at + 1) % n
 }
 
+// nth is the value that n older ones stand before.
+func (r *ring[T]) nth(n int) *T { return &r.list[(r.at+n)%len(r.list)] }
+
 // all yields the values, oldest first.
 func (r *ring[T]) all(yield func(*T) bool) {
 	for i := range r.list {

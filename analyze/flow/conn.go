@@ -25,7 +25,7 @@ const (
 	finAcked                    // the other side acknowledged the FIN
 	tsSeen                      // its SYN offered timestamps, or a segment carried them
 	unseen                      // the newest that it sent was acknowledged and is not in the capture: it may have been its FIN
-	zeroWin                     // it announces a window of 0 since zeroAt
+	zeroWin                     // it announces a window of 0 since trouble.zeroAt
 	probed                      // next was advanced by a one-byte window probe
 	shut                        // it announced a window of 0, and has not taken all that was sent until then
 	midWrite                    // its last data was a full segment without PSH: there is more to come
@@ -41,17 +41,14 @@ type side struct {
 	next    uint32 // highest sequence number seen, plus one
 	acked   uint32 // highest acknowledgement that this side sent
 	isn     uint32
-	nextTS  uint32 // TSval of the segment that set next
+	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
 	nextAt  capture.Instant
 	lastAt  capture.Instant
 	finAt   capture.Instant
-	zeroAt  capture.Instant
 	bytes   uint64 // payload, first transmissions only
 	packets uint32
 	dataPk  uint32 // segments with new data, super-packets counted as what they stand for
 	finSeq  uint32 // sequence number after the FIN
-	shutSeq uint32 // what the other side had sent when this one shut its window
-	stallPk uint32 // dataPk when the last stall ended, plus one; 0: there was none
 	maxLen  uint16 // largest payload of one packet that fits a frame
 	flags   uint16
 	window  uint16
@@ -77,7 +74,7 @@ const (
 	closedOn             // by the server, who closed
 )
 
-// Conn is one TCP connection. It is pointer-free and fills six cache lines; at most MaxConns are
+// Conn is one TCP connection. It is pointer-free, of 352 bytes; at most MaxConns are
 // kept. All fields but the exported ones belong to the tracker.
 type Conn struct {
 	Client, Server capture.Endpoint
@@ -386,6 +383,8 @@ type trouble struct {
 	Ignored     uint32 // resets that the other side has to ignore
 	DSACKs      uint32
 	ZeroWindows uint32
+	zeroAt      capture.Instant
+	shutSeq     uint32 // what the other side had sent when this one shut its window
 	againSeq    uint32 // newest retransmission, and how often it was repeated
 	again       uint32
 	againAt     capture.Instant

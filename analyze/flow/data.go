@@ -106,7 +106,7 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 				}
 			}
 		}
-		d.next, d.nextAt, d.nextTS, d.nextID = end, at, p.TSVal, p.IPID
+		d.next, d.nextAt, d.nextID = end, at, p.IPID
 		d.flags &^= midWrite
 		d.hidden = 0
 		if p.Len >= mss && p.Flags&(capture.PSH|capture.FIN) == 0 {
@@ -315,7 +315,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	switch {
 	case r.flags&ackKnown != 0 && !before(r.acked, end):
 		class = Spurious
-	case r.flags&shut != 0 && before(p.Seq, r.shutSeq):
+	case r.flags&shut != 0 && before(p.Seq, t.trouble(c).side[s.Other()].shutSeq):
 		class = ClosedWindow
 	case p.Seq == r.acked && r.dup >= 2 || r.flags&sackSeen != 0:
 		class = Fast

@@ -89,7 +89,7 @@ func (t *Table) believe(c *Conn, s Side, x *trouble) {
 		d.dataPk += segments(n, c.MSS(s))
 		d.bytes += uint64(n)
 	}
-	d.next, d.nextAt, d.nextTS, d.nextID = h.to, h.at, h.ts, h.id
+	d.next, d.nextAt, d.nextID = h.to, h.at, h.id
 }
 
 func (t *Table) count(x *trouble) {

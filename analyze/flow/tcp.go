@@ -304,8 +304,7 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		d.flags |= synSeen | known
 		d.synData = uint16(min(p.Len, 0xffff))
 		d.isn = p.Seq
-		d.next = p.Seq + 1
-		d.nextAt, d.nextTS, d.nextID = at, p.TSVal, p.IPID
+		d.next, d.nextAt, d.nextID = p.Seq+1, at, p.IPID
 		if p.Opts&capture.OptMSS != 0 {
 			d.mss = p.MSS
 		}
@@ -399,7 +398,7 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		d.acked = p.Ack
 		d.flags |= ackKnown
 		d.flags &^= sackSeen
-		if d.flags&shut != 0 && p.Window != 0 && !before(p.Ack, d.shutSeq) {
+		if d.flags&shut != 0 && p.Window != 0 && !before(p.Ack, t.trouble(c).side[s].shutSeq) {
 			d.flags &^= shut
 		}
 		d.dup = 0
@@ -494,9 +493,9 @@ func (t *Table) window(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	switch {
 	case p.Window == 0 && d.flags&zeroWin == 0 && p.Flags&capture.FIN == 0:
 		d.flags |= zeroWin | shut
-		d.shutSeq = c.side[s.Other()].next
-		d.zeroAt = at
-		t.trouble(c).side[s].ZeroWindows++
+		x := &t.trouble(c).side[s]
+		x.ZeroWindows++
+		x.shutSeq, x.zeroAt = c.side[s.Other()].next, at
 		t.event(ZeroWindow, c, s, at)
 	case p.Window != 0 && d.flags&zeroWin != 0:
 		t.zeroWindowEnd(c, s, at)
@@ -510,7 +509,8 @@ func (t *Table) zeroWindowEnd(c *Conn, s Side, at capture.Instant) {
 	}
 	d.flags &^= zeroWin
 	if t.wants(ZeroWindowEnd) {
-		t.ev = Event{Kind: ZeroWindowEnd, Conn: c, Side: s, At: at, Since: d.zeroAt, Dur: at.Sub(d.zeroAt)}
+		since := t.trouble(c).side[s].zeroAt
+		t.ev = Event{Kind: ZeroWindowEnd, Conn: c, Side: s, At: at, Since: since, Dur: at.Sub(since)}
 		t.send(&t.ev)
 	}
 }
