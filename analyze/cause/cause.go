@@ -129,6 +129,8 @@ type linking struct {
 	explains []int
 	round    int
 	parts    parts
+	chain    [maxUnseen]step               // of the effect that is being explained
+	lists    [][]int                       // what candidates returned last
 	ended    map[string][]*analyze.Finding // by id: earlier times that what comes back was there
 }
 
@@ -281,10 +283,11 @@ func (w *linking) index(i int) {
 	}
 }
 
-// candidates are the findings that may cause an effect at f, affected from onset on, by way of e, each list in the order of their onsets.
+// candidates are the findings that may cause an effect at f, affected from onset on, by way of e, each list in the order of their
+// onsets. The next call takes the lists away.
 func (w *linking) candidates(e *rules.Edge, f *place, onset capture.Instant) [][]int {
 	k := at{rule: e.From.Rule, host: f.host}
-	var lists [][]int
+	lists := w.lists[:0]
 	add := func(k at) {
 		if len(e.From.Classes) == 0 {
 			lists = append(lists, w.concern[k].since(onset))
@@ -316,6 +319,7 @@ func (w *linking) candidates(e *rules.Edge, f *place, onset capture.Instant) [][
 			add(k)
 		}
 	}
+	w.lists = lists
 	return lists
 }
 

@@ -26,7 +26,7 @@ type step struct {
 func (w *linking) explain(i int) {
 	n := &w.nodes[i]
 	w.round++
-	w.back(i, &n.place, func(e *rules.Edge) bool { return e.Follows(&n.party) }, n.f.Rule, nil)
+	w.back(i, &n.place, func(e *rules.Edge) bool { return e.Follows(&n.party) }, n.f.Rule, w.chain[:0])
 	// What is still there explains it; what was over before need not, too.
 	if slices.ContainsFunc(n.parents, func(p parent) bool { return !w.over(p.from, n.f) }) {
 		n.parents = slices.DeleteFunc(n.parents, func(p parent) bool { return w.over(p.from, n.f) })
@@ -86,7 +86,7 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 				}
 				for _, class := range classes {
 					w.back(i, &b, func(up *rules.Edge) bool { return picks(up.To, class) },
-						u.Rule, append(slices.Clone(chain), step{e, b, class}))
+						u.Rule, append(chain, step{e, b, class})) // its place is free again when that is done
 				}
 			}
 		}
