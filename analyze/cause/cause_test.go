@@ -109,6 +109,7 @@ func TestUnseen(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := cause.New(set)
+	outbound := analyze.Subject{Kind: "path", Host: "192.0.2.9", Direction: "outbound"}
 	upstream := analyze.Subject{Kind: "upstream", Host: "192.0.2.9", Peer: "198.51.100.2", Port: 443}
 	dead := func() *analyze.Finding {
 		return finding("dead-upstream", 0, upstream, detect.DeadUpstream{Class: "silent"})
@@ -149,6 +150,12 @@ func TestUnseen(t *testing.T) {
 		{"what stands between was seen later only", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, path.Peer),
 			finding("slow-server", 15*time.Second, upstream, detect.SlowServer{Class: "called", Baseline: 9})},
 			nil, "pool-exhausted", "size-dependent-loss", []string{"slow-server[called], not seen"}},
+		{"answers wait in the send buffer behind what is lost", []*analyze.Finding{finding("size-dependent-loss", 0, outbound, detect.SizeLoss{Cliff: 1400, Flows: 5}),
+			finding("slow-server", 0, service, detect.SlowServer{Class: "served", Flows: 1, Baseline: 9})}, nil, "slow-server", "size-dependent-loss", []string{}},
+		{"more connections are late than lose", []*analyze.Finding{finding("size-dependent-loss", 0, outbound, detect.SizeLoss{Cliff: 1400, Flows: 5}),
+			finding("slow-server", 0, service, detect.SlowServer{Class: "served", Flows: 40, Baseline: 9})}, nil, "slow-server", "size-dependent-loss", nil},
+		{"they wait for a call", []*analyze.Finding{finding("size-dependent-loss", 0, outbound, detect.SizeLoss{Cliff: 1400, Flows: 5}),
+			finding("slow-server", 0, service, detect.SlowServer{Class: "served", Flows: 1, StagePeer: "198.51.100.9", Baseline: 9})}, nil, "slow-server", "size-dependent-loss", nil},
 		{"but not the one for which the workers wait", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, "198.51.100.99")},
 			nil, "pool-exhausted", "size-dependent-loss", nil},
 	} {
