@@ -612,12 +612,16 @@ func (st *wayState) sum(span int) (s sizes, conns int) {
 	return s, conns
 }
 
-// newest is what was sent and lost in the newest window.
-func (st *wayState) newest() *sizes {
+// unsure is what was sent and lost in the newest window, and in the oldest of so many: in that lies the onset.
+func (st *wayState) unsure(span int) (s sizes) {
 	if st.n == 0 {
-		return new(sizes)
+		return s
 	}
-	return st.ring.nth(st.n - 1)
+	s = *st.ring.nth(st.n - 1)
+	if span > 1 && span <= st.n {
+		s.add(st.ring.nth(st.n - span))
+	}
+	return s
 }
 
 // data sums up the segments with data in the newest windows.

@@ -120,14 +120,14 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	s, conns := st.sum(span)
 	x.without(&s, span)
 	s.seenFrom(side)
-	fs.aside(&s, st.newest(), w.Params.Float("min_mute_share"))
+	fs.aside(&s, st.unsure(span), w.Params.Float("min_mute_share"))
 	if !bothSizes(&s, w.Params.Int("min_small")) {
 		// What went well before the first sign gives more to compare with, or drowns what little was lost since.
 		span := st.sinceOnset(w.End)
 		y, n := st.sum(span)
 		x.without(&y, span)
 		y.seenFrom(side)
-		if fs.aside(&y, st.newest(), w.Params.Float("min_mute_share")); apart(&y) < apart(&s) {
+		if fs.aside(&y, st.unsure(span), w.Params.Float("min_mute_share")); apart(&y) < apart(&s) {
 			s, conns = y, n
 		}
 	}
@@ -228,8 +228,9 @@ func (s *sizes) seenFrom(side string) {
 // aside takes the segments out of s of connections that nothing passes any more: whether they were lost for their size they do not
 // say, for nothing smaller was sent after them there. Two things do: that of the other connections' segments of that size
 // as large a share as minShare is lost; or that none of that size gets through at all, while smaller ones do. Then each of these connections
-// counts as one loss. Of what was sent in the newest window nobody knows yet whether it arrived.
-func (f *flowStats) aside(s, newest *sizes, minShare float64) {
+// counts as one loss. Of unsure nobody knows whether it was sent before
+// the onset, or has arrived.
+func (f *flowStats) aside(s *sizes, unsure sizes, minShare float64) {
 	if f.mute == 0 {
 		return
 	}
@@ -238,7 +239,7 @@ func (f *flowStats) aside(s, newest *sizes, minShare float64) {
 		s.lost[i] -= min(f.muted.lost[i], s.lost[i])
 	}
 	for i := f.muteClass; i < flow.Bins; i++ {
-		s.sent[i] -= min(newest.sent[i]-min(newest.lost[i], newest.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
+		s.sent[i] -= min(unsure.sent[i]-min(unsure.lost[i], unsure.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
 	}
 	big, small := s.split(f.muteClass)
 	if big.total > 0 && big.share() < minShare || small.total == small.bad {

@@ -246,14 +246,14 @@ func TestFlightThatNothingPasses(t *testing.T) {
 	hole := func(hit bool) func(*network) {
 		return func(n *network) {
 			every(0, 40*sec, 250*ms, func(at time.Duration, i int) {
-				get(n, at, "203.0.113."+itoa(1+i%4), 10, hit && at >= 15*sec)
+				get(n, at, "203.0.113."+itoa(1+i%4), 10, hit && at >= 15600*ms)
 				get(n, at+100*ms, "203.0.113."+itoa(1+i%4), 0, false)
 				get(n, at+50*ms, "198.51.100.7", 10, false)
 			})
 		}
 	}
 	play(t, newSizeLoss, []scene{
-		{name: "answers of ten segments, of which none arrives", local: "192.0.2.1", want: "error path 192.0.2.1", onset: 15203 * ms, make: hole(true),
+		{name: "answers of ten segments, of which none arrives", local: "192.0.2.1", want: "error path 192.0.2.1", onset: 15953 * ms, make: hole(true),
 			check: func(t *testing.T, features any) {
 				if f := features.(SizeLoss); f.BigLoss < 0.95 || f.SmallLost != 0 || f.PeersHit != 4 || f.Peers != 4 || f.ElsewherePassed == 0 {
 					t.Errorf("%+v", f)
