@@ -28,6 +28,8 @@ func TestCauses(t *testing.T) {
 		"connection-refused":  {"dead-upstream"},
 		"surge":               {"pool-exhausted", "close-wait", "abnormal-termination", "retransmission", "slow-server"},
 		"path-cut":            {"dns-unanswered", "dead-upstream", "pool-exhausted", "close-wait", "retransmission"},
+		"segment-delay":       {"slow-server", "dns-delay"},
+		"segment-disorder":    {"retransmission"},
 		"capture-quality":     {},
 	} {
 		got := from(s, root)
@@ -40,8 +42,8 @@ func TestCauses(t *testing.T) {
 			t.Errorf("%s leads to %v", root, got)
 		}
 	}
-	// 40 of what one capture point shows, and one of several points.
-	if n := s.Links(); n > 41 {
+	// 40 of what one capture point shows, and three of several points.
+	if n := s.Links(); n > 43 {
 		t.Errorf("%d links; direct mechanisms only, the engine composes the chains", n)
 	}
 	for _, e := range s.Edges {

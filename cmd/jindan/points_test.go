@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"jindan/analyze"
 	"jindan/analyze/points"
+	"jindan/capture/recording"
 	"jindan/cmd/internal/report"
 )
 
@@ -78,6 +81,35 @@ func TestPointTwice(t *testing.T) {
 	file := incidentPoints[0][len("router="):]
 	if _, err := a.comparePoints(context.Background(), []string{"a=" + file, "b=" + file}, nil); err == nil || !strings.Contains(err.Error(), "the same capture") {
 		t.Error(err)
+	}
+}
+
+// What an agent recorded is a point like any other.
+func TestPointRecorded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "server")
+	in, err := openInput([]string{incidentPoints[1][len("server="):]})
+	defer in.close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := recording.Create(dir, recording.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(in.read(context.Background(), w.Write), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{log: newLog("text", false)}
+	var edges [2]*points.Edge
+	for i, server := range []string{incidentPoints[1], "server=" + dir} {
+		cmp, err := a.comparePoints(context.Background(), []string{incidentPoints[0], server}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		edges[i] = edgeOf(cmp.report, "router", "server")
+	}
+	if x, y := edges[0], edges[1]; x.In != y.In || x.Lost != y.Lost || x.Absent != y.Absent || x.Lost.All() == 0 {
+		t.Errorf("captured: %d of %d lost; recorded: %d of %d", x.Lost.All(), x.In.All(), y.Lost.All(), y.In.All())
 	}
 }
 
