@@ -164,15 +164,9 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	f.Open = max(0, f.Absent-int(math.Ceil(float64(e.Bare)*to.MissShare())))
 	change := e.Change(0, complete)
 	f.Share, f.Before = change.Since.Rate(), change.Before.Rate()
-	// What was lost behind To, and missed there, looks as if it had been lost before.
-	behind := 0
-	for _, o := range r.Edges {
-		if o.From == e.To && o.To != e.From {
-			behind += int(o.Lost.All())
-		}
-	}
-	f.Chance = atLeast(f.Lost, f.Lost+behind, min(to.MissShare(), 1))
-	if behind == 0 && f.Lost > 0 {
+	// What reached To, was missed there and sent again for another reason looks as if it had been lost before.
+	f.Chance = atLeast(f.Lost, f.Lost+int(e.Again), min(to.MissShare(), 1))
+	if e.Again == 0 && f.Lost > 0 {
 		f.Chance = 0
 	}
 	for i := range r.At {

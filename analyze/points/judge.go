@@ -163,6 +163,9 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	e := a.edge(p, q)
 	e.enter(c, r)
 	e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
+	if r.mask>>q&1 != 0 && r.marks&repeated != 0 {
+		e.Again++
+	}
 	if r.mask>>p&1 == 0 || r.mask>>q&1 == 0 {
 		return
 	}

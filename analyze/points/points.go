@@ -92,6 +92,8 @@ type Edge struct {
 	In, Lost, Absent Sizes
 	// Rejected are those of In that a device between the points answered with a reset: neither lost nor passed.
 	Rejected uint64
+	// Again are those of In that To shows and that were sent again all the same: lost behind, or not acknowledged in time.
+	Again uint64
 	// Bare are the packets without data among In, which nobody acknowledges, and BareAbsent those among Absent.
 	Bare, BareAbsent uint64
 	// Requests are the SYNs among In of which neither To nor anybody behind saw one of the whole connection; they count as lost where all
