@@ -51,6 +51,14 @@ func TestAbnormalTermination(t *testing.T) {
 		}
 		n.tcp(at+5*sec+after+ms, s, c, capture.RST, q+1001, 0, 0)
 	}
+	// unread is a connection whose client sends size bytes and closes, and whose server closes without reading them.
+	unread := func(n *network, at time.Duration, size uint32) {
+		x := n.talk(at, "203.0.113."+itoa(1+int(at/ms)%50), srv)
+		x.turn(at + ms)
+		n.tcp(at+5*sec, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, size)
+		n.tcp(at+5*sec+ms/10, x.c, x.s, capture.ACK|capture.FIN, x.q+size, x.a, 0)
+		n.tcp(at+5*sec+ms, x.s, x.c, capture.RST|capture.ACK, x.a, x.q+size+1, 0)
+	}
 	// shut is a connection whose server closes at wait after its only request, without an answer.
 	shut := func(n *network, at, wait time.Duration) {
 		c, s := n.from("203.0.113."+itoa(1+int(at/ms)%50)), host(srv)
@@ -116,6 +124,12 @@ func TestAbnormalTermination(t *testing.T) {
 				}
 			}
 		}},
+		{name: "servers that close with the client's close alert unread", make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { unread(n, at, 24) })
+		}},
+		{name: "servers that close with a request unread", want: "error service 198.51.100.2 443", onset: 5*sec + ms, make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { unread(n, at, 400) })
+		}, check: class("ABORT", 60)},
 		{name: "a server that closes as soon as it is told something", want: "error service 198.51.100.2 443", onset: 3 * ms, make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { shut(n, at, ms) })
 		}, check: class("NO-ANSWER", 60)},

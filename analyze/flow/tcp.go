@@ -656,6 +656,8 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
 	case r.flags&ackKnown != 0 && d.flags&known != 0 && before(r.acked, d.next) && at.Sub(max(r.lastAt, d.nextAt)) >= minRTO*3:
 		// Own data unacknowledged for more than two time-outs; what was sent just now had no time to be.
 		return ResetTimeout
+	case s == Server && r.flags&finSent != 0 && c.mayBeFarewell() && r.finAt.Sub(c.reqLast) < time.Millisecond:
+		return ResetComplete // it closes, the client's farewell unread: a RST in place of its FIN (RFC 2525 §2.17)
 	case c.reqAt != 0:
 		return ResetAbort
 	case r.flags&known != 0 && d.flags&ackKnown != 0 && before(d.acked, r.next) && r.flags&finSent == 0:
