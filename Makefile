@@ -130,8 +130,8 @@ healthy: deps build ## healthy load of real programs, 60 s each, live and from t
 	$(JINDAN) drill $(HEALTHY) --agent --jobs $(JOBS)
 
 .PHONY: accuracy
-accuracy: deps build ## draw RUNS sites and faults from SEED on, run them (root), and say how often the diagnosis is right; KEEP=DIR keeps them
-	$(JINDAN) drill sites --seed $(SEED) --runs $(RUNS) --jobs $(JOBS) $(if $(KEEP),--keep $(KEEP))
+accuracy: deps build ## draw RUNS sites and faults from SEED on, run them (root), and say how often the diagnosis is right; AGENT=1 runs the agent, too; KEEP=DIR keeps them
+	$(JINDAN) drill sites --seed $(SEED) --runs $(RUNS) --jobs $(JOBS) $(if $(AGENT),--agent) $(if $(KEEP),--keep $(KEEP))
 
 .PHONY: bench
 bench: build ## speed beside tshark, tcpdump, capinfos and tcptrace on a capture of 5 million packets, and of several capture points; BENCH_TSHARK_PACKETS=N shortens tshark
