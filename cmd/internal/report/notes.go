@@ -53,6 +53,7 @@ var notes = []string{
 	"FIN acknowledged, not answered by a FIN", "FIN에 확인응답만 하고 FIN은 보내지 않음",
 	"window closed", "수신 윈도 닫힘",
 	"a receive window stays closed", "수신 윈도가 닫힌 채로 있음",
+	"cut to fit a window smaller than a segment", "세그먼트보다 작은 수신 윈도에 맞춰 잘림",
 	"stands still: data outstanding, nothing of it is acknowledged", "멈춤: 보낸 데이터가 전혀 확인응답되지 않음",
 	"a SYN without an answer", "응답 없는 SYN",
 	"the SYN was answered after * s", "SYN에 ${1}초 뒤 응답",
