@@ -286,6 +286,19 @@ func TestStandstillOwed(t *testing.T) {
 		x.q += 200
 		n.tcp(at+ms, x.s, x.c, capture.ACK, x.a, x.q, 0)
 	}
+	// askers are k connections with one request each, which wait to the end, 50 s on; of one the request is answered.
+	askers := func(n *network, k int, answer bool) {
+		for i := range k {
+			x := n.talk(time.Duration(i)*ms, "203.0.113."+itoa(1+i), srv)
+			ask(n, x, 10*ms)
+			if i == 0 && answer {
+				n.tcp(30*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 800)
+				n.tcp(30*sec+ms, x.c, x.s, capture.ACK, x.q, x.a+800, 0)
+			}
+		}
+		other := n.talk(0, app, "198.51.100.3:80")
+		every(sec, 50*sec, sec, func(at time.Duration, _ int) { other.turn(at) })
+	}
 	long := func(n *network, size uint32) {
 		x := n.talk(0, app, srv)
 		ask(n, x, 10*ms)
@@ -313,6 +326,13 @@ func TestStandstillOwed(t *testing.T) {
 			n.tcp(60*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 800)
 			n.tcp(60*sec+ms, x.c, x.s, capture.ACK, x.q, x.a+800, 0)
 		}},
+		{name: "a listener that takes requests and answers nobody", want: "info capture ", onset: 10 * ms, check: func(t *testing.T, features any) {
+			if f := features.(Standstill); f.Mute != 5 || f.LongMute < 49 {
+				t.Errorf("%+v", f)
+			}
+		}, make: func(n *network) { askers(n, 5, false) }},
+		{name: "long polls, of which one is answered", make: func(n *network) { askers(n, 5, true) }},
+		{name: "two that wait", make: func(n *network) { askers(n, 2, false) }},
 		{name: "who asks once may wait on purpose", make: func(n *network) {
 			x := used(n)
 			ask(n, x, 6*sec)

@@ -1,7 +1,9 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -26,6 +28,8 @@ type Standstill struct {
 	Broken      int     `json:"broken"`
 	LongBroken  float64 `json:"long_broken"`
 	HalfOpen    int     `json:"half_open"`
+	Mute        int     `json:"mute"`
+	LongMute    float64 `json:"long_mute"`
 	Small       bool    `json:"small"`
 }
 
@@ -254,6 +258,49 @@ func (d *standstill) note(at capture.Instant, name string, frame uint64, what st
 	}
 }
 
+// mute notes listeners that took requests and have answered nobody on any connection that is remembered, though some wait for long.
+func (d *standstill) mute(w *analyze.Window) {
+	type waiting struct {
+		n       int
+		since   capture.Instant
+		name    string // of the connection that waits longest
+		answers bool
+	}
+	of := make(map[capture.Endpoint]*waiting)
+	w.Flows.Live(func(c *flow.Conn) {
+		at := c.Outstanding()
+		said := c.Bytes(flow.Server) > 0
+		if !said && at == 0 {
+			return
+		}
+		x := of[c.Server]
+		if x == nil {
+			x = new(waiting)
+			of[c.Server] = x
+		}
+		x.answers = x.answers || said
+		if at == 0 || c.Closed() || w.End.Sub(at) < d.minShut || at <= w.Flows.Restated() || c.Unacked(flow.Client) || c.Unheard(flow.Server) || c.OneWay() {
+			return
+		}
+		if x.n++; x.since == 0 || at < x.since {
+			x.since, x.name = at, c.String()
+		}
+	})
+	var mute []*waiting
+	for _, x := range of {
+		if !x.answers && x.n >= w.Params.Int("few") {
+			mute = append(mute, x)
+		}
+	}
+	slices.SortFunc(mute, func(a, b *waiting) int { return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.name, b.name)) })
+	for _, x := range mute {
+		d.sum.Mute += x.n
+		d.sum.LongMute = max(d.sum.LongMute, w.End.Sub(x.since).Seconds())
+		d.touch(w.End)
+		d.note(x.since, x.name, 0, "requests are taken, and nobody is answered")
+	}
+}
+
 func (d *standstill) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
 	if d.scanners.is(a.key.client) {
 		return
@@ -322,6 +369,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	})
 	if w.Final {
 		d.unrepeated(w)
+		d.mute(w)
 		d.sum.Small = w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
