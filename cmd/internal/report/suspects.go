@@ -160,11 +160,11 @@ func (r *text) list(head string, names []string) string {
 func (r *text) next(roots, others []*analyze.Finding) {
 	shown, hidden := r.foremost(roots)
 	fs := slices.Concat(shown, hidden, others)
-	todo, all := make([][]string, len(fs)), map[string]bool{}
+	actions, all := make([][]string, len(fs)), map[string]bool{}
 	for i, f := range fs {
 		for _, t := range f.Next {
 			if s := r.Text(t); s != "" && !all[s] {
-				todo[i], all[s] = append(todo[i], s), true
+				actions[i], all[s] = append(actions[i], s), true
 			}
 		}
 	}
@@ -173,8 +173,8 @@ func (r *text) next(roots, others []*analyze.Finding) {
 	}
 	left, taken := min(len(all), r.detail.next), make([]int, len(fs))
 	for left > 0 {
-		for i := range todo {
-			for left > 0 && taken[i] < len(todo[i]) {
+		for i := range actions {
+			for left > 0 && taken[i] < len(actions[i]) {
 				taken[i]++
 				left--
 				if len(shown) > 1 {
@@ -185,8 +185,8 @@ func (r *text) next(roots, others []*analyze.Finding) {
 	}
 	r.blank()
 	label, n := r.pick("DO NEXT", "다음 조치"), 0
-	for i := range todo {
-		for k, s := range todo[i][:taken[i]] {
+	for i := range actions {
+		for k, s := range actions[i][:taken[i]] {
 			n++
 			number := fmt.Sprintf("%d.", n)
 			if len(shown) > 1 {
