@@ -266,7 +266,7 @@ func (d *standstill) mute(w *analyze.Window) {
 		name    string // of the connection that waits longest
 		answers bool
 	}
-	of := make(map[capture.Endpoint]*waiting)
+	of, least := make(map[capture.Endpoint]*waiting), w.Params.Duration("min_mute")
 	w.Flows.Live(func(c *flow.Conn) {
 		at := c.Outstanding()
 		said := c.Bytes(flow.Server) > 0
@@ -279,7 +279,7 @@ func (d *standstill) mute(w *analyze.Window) {
 			of[c.Server] = x
 		}
 		x.answers = x.answers || said
-		if at == 0 || c.Closed() || w.End.Sub(at) < d.minShut || at <= w.Flows.Restated() || c.Unacked(flow.Client) || c.Unheard(flow.Server) || c.OneWay() {
+		if at == 0 || c.Closed() || w.End.Sub(at) < least || at <= w.Flows.Restated() || c.Unacked(flow.Client) || c.Unheard(flow.Server) || c.OneWay() {
 			return
 		}
 		if x.n++; x.since == 0 || at < x.since {
