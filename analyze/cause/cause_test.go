@@ -50,6 +50,12 @@ func TestLink(t *testing.T) {
 	pool := func(at time.Duration, s analyze.Subject) *analyze.Finding {
 		return finding("pool-exhausted", at, s, detect.PoolExhausted{OutboundPeer: path.Peer})
 	}
+	out, gone := path, path
+	out.Direction, gone.Kind, gone.Port = "outbound", "upstream", 443
+	large := finding("size-dependent-loss", 0, out, detect.SizeLoss{Cliff: 1400})
+	dead := func(smallest int) *analyze.Finding {
+		return finding("dead-connection", time.Second, gone, detect.DeadConnection{Class: "some", Smallest: smallest})
+	}
 	leak := finding("close-wait", time.Minute, service, detect.CloseWait{Class: "LEAK"})
 	starved := finding("close-wait", 4*time.Second, service, detect.CloseWait{Class: "STARVED", Waiting: 20, NeverAnswered: 20})
 	info := finding("capture-quality", 0, analyze.Subject{Kind: "capture"}, detect.CaptureQuality{})
@@ -64,6 +70,11 @@ func TestLink(t *testing.T) {
 			[]string{"close-wait:consequence", "pool-exhausted:consequence", "dns-unanswered:consequence", "size-dependent-loss:root"}},
 		{"what comes later is no cause", []*analyze.Finding{loss(30 * time.Second), pool(time.Second, service), starved},
 			[]string{"size-dependent-loss:root", "pool-exhausted:root", "close-wait:consequence"}},
+		{"connections that died of large segments alone follow from their loss", []*analyze.Finding{large, dead(1500)},
+			[]string{"size-dependent-loss:root", "dead-connection:consequence"}},
+		{"where small ones went unanswered, too, they do not", []*analyze.Finding{large, dead(80)},
+			[]string{"size-dependent-loss:root", "dead-connection:root"}},
+		{"nor where probes did", []*analyze.Finding{large, dead(0)}, []string{"size-dependent-loss:root", "dead-connection:root"}},
 		{"another host is no consequence", []*analyze.Finding{loss(0), pool(time.Second, stranger)},
 			[]string{"size-dependent-loss:root", "pool-exhausted:root"}},
 		{"a leak is its own cause", []*analyze.Finding{loss(0), leak},

@@ -21,6 +21,7 @@ type DeadConnection struct {
 	To          string  `json:"to"`
 	Repeats     int     `json:"repeats"`
 	Probes      int     `json:"probes"`
+	Smallest    int     `json:"smallest"`
 	Silent      float64 `json:"silent"`
 	Idle        float64 `json:"idle"`
 	Survived    float64 `json:"survived"`
@@ -44,7 +45,7 @@ const (
 	deadUnreached = "unreached"
 )
 
-// deadConnection looks for connections on which nothing of any size is acknowledged from a moment on, and on which
+// deadConnection looks for connections on which nothing is acknowledged from a moment on, and on which
 // nothing else comes from the silent side.
 //
 // Repetitions of one segment are one event, however many there are: what counts are connections. A side that says
@@ -82,6 +83,7 @@ type deadTry struct {
 	begun   bool          // before the capture: it may have been repeated before
 	sent    uint32        // packets of the side that repeats itself, with the newest repetition
 	late    bool          // there had been acknowledgements of the same: later data may have come, and only this be missing
+	size    int           // IP length of the smallest segment repeated since; 0: none, only probes
 	synAcks bool          // the listener repeats its SYN-ACK: it has not seen the handshake end
 	echoes  uint32        // repetitions that drew the acknowledgement of what came before, and nothing else
 }
@@ -225,8 +227,11 @@ func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first 
 		}
 	}
 	x.repeats++
-	if e.Kind == flow.Probe {
+	switch {
+	case e.Kind == flow.Probe:
 		x.probes++
+	case x.size == 0 || int(e.IPLen) < x.size:
+		x.size = int(e.IPLen)
 	}
 	x.sent = c.Packets(e.Side)
 	x.pause = max(x.pause, e.At.Sub(x.last))
@@ -404,7 +409,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	for _, ref := range g.list.keys {
 		first = min(first, g.list.m[ref].since)
 	}
-	unreached := 0
+	unreached, small := 0, false
 	var repeats map[way]uint32
 	g.list.each(func(_ deadSide, r *deadRecord) bool {
 		if early && r.early || r.healed && dead > 0 {
@@ -427,6 +432,11 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		f.Connections++
 		f.Repeats += int(r.repeats)
 		f.Probes += int(r.probes)
+		if r.probes > 0 {
+			small = true // a probe is as small as a segment can be
+		} else if f.Smallest == 0 || r.size < f.Smallest {
+			f.Smallest = r.size
+		}
 		f.Silent = max(f.Silent, until.Sub(r.since).Seconds())
 		clients.get(r.client.Addr)
 		if s := d.survived.peek(callKey{r.client.Addr, r.server}); s != nil {
@@ -452,6 +462,9 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	})
 	if f.Connections == 0 {
 		return f, 0, nil
+	}
+	if small {
+		f.Smallest = 0
 	}
 	f.Clients = len(clients.keys)
 	if k.silent == flow.Client {

@@ -110,7 +110,11 @@ func TestDeadConnection(t *testing.T) {
 			n.tcp(10*sec+4*sec+ms, t.s, t.c, capture.ACK, t.a, t.q+800, 0)
 		}},
 		{name: "the server is gone, and is taken to be this host", want: "error service 198.51.100.2 443", onset: 10 * sec,
-			check: want(deadGone, 4, 0), make: func(n *network) {
+			check: func(t *testing.T, features any) {
+				if f := features.(DeadConnection); f.Class != deadGone || f.Connections != 4 || f.Alive != 0 || f.Smallest != 240 {
+					t.Errorf("%+v", f)
+				}
+			}, make: func(n *network) {
 				for i, c := range clients {
 					x := n.talk(time.Duration(i)*10*ms, c, srv)
 					every(sec, 10*sec, sec, func(at time.Duration, _ int) { x.turn(at + time.Duration(i)*ms) })
