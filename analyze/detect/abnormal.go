@@ -27,6 +27,8 @@ type AbnormalTermination struct {
 	Timeout     int     `json:"timeout"`
 	LateRequest int     `json:"late_request"`
 	NoAnswer    int     `json:"no_answer"`
+	CutShort    int     `json:"cut_short"`
+	Abrupt      int     `json:"abrupt"`
 	ByClient    int     `json:"by_client"`
 	ByServer    int     `json:"by_server"`
 	Clients     int     `json:"clients"`
@@ -59,6 +61,7 @@ type abnormalTermination struct {
 	resetting int
 	closed    uint64
 	givenUp   int
+	abrupt    int           // see resetState
 	patience  time.Duration // less is no giving up; known from the first window on
 }
 
@@ -68,11 +71,16 @@ type resetState struct {
 	// answers: a connection of it was answered. survived: the longest silence after which one was.
 	answers  bool
 	survived time.Duration
+	// clean are the answered connections that ended with a FIN before the first that the server reset right after its answer: whether
+	// that is its way of closing, or a process that dies in the middle, what it did before tells.
+	clean  uint32
+	abrupt bool
 }
 
 type resetNote struct {
 	at      capture.Instant
-	wait    time.Duration // class-specific: silence, or request to FIN
+	ended   capture.Instant // when the side that resets had closed, or at
+	wait    time.Duration   // class-specific: silence, or request to FIN
 	frame   uint64
 	client  capture.Endpoint
 	class   flow.Class
@@ -122,20 +130,37 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		if st := d.services.get(e.Conn); st != nil {
 			st.series.add(0, 1, 0)
 			st.answers = st.answers || e.Conn.Answers() > 0
+			if !st.abrupt && e.Class == flow.ClassNone && e.Conn.Answers() > 0 {
+				st.clean++
+			}
 		}
-		return
-	}
-	switch e.Class {
-	case flow.ResetComplete, flow.ResetRefused, flow.ClassNone:
 		return
 	}
 	st := d.services.get(e.Conn)
 	if st == nil || e.Class == flow.ClosedUnanswered && !answering(st, e) {
 		return
 	}
-	d.resets++
+	switch e.Class {
+	case flow.ResetComplete:
+		if !abrupt(e) {
+			return
+		}
+		d.abrupt++
+		if st.abrupt = true; st.clean < minClean {
+			return
+		}
+	case flow.ResetRefused, flow.ClassNone:
+		return
+	}
+	if e.Class != flow.ResetComplete {
+		d.resets++
+	}
 	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Flag, wait: e.Dur, frame: e.Frame}
 	onset := e.At
+	n.ended = e.At
+	if e.Class == flow.ResetLateRequest {
+		n.ended = e.Conn.FinAt(e.Side)
+	}
 	end, _ := e.Conn.Idle()
 	n.rejects = e.Class == flow.ResetIdle && end < e.At
 	if e.Class == flow.ResetLateAnswer {
@@ -153,6 +178,18 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		st.recent = st.recent[:maxResets-1]
 	}
 	st.recent = append(st.recent, n)
+}
+
+// minClean is how many connections without one tell that a server does not end its connections by a reset as a rule: one that does so in
+// a fifth of them spares so many once in 1,000.
+const minClean = 30
+
+// abrupt reports whether the server resets right after its own data, all of which was acknowledged, where a FIN was due: it closes
+// so on purpose (SO_LINGER 0), or its process has died in the middle of the answer.
+func abrupt(e *flow.Event) bool {
+	c := e.Conn
+	return e.Side == flow.Server && c.Answers() > 0 && !c.Closing(flow.Client) && !c.Closing(flow.Server) &&
+		e.At.Sub(c.LastData(flow.Server)) < time.Second
 }
 
 // briefly is how long a connection lasts at most whose server rejects the first thing that it is told: longer, and it is a
@@ -184,22 +221,22 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		var waits, idle []float64
 		var byClass [32]int
 		clients := newSubjects[capture.Addr, struct{}](maxResets)
-		var first, last capture.Instant
+		var ends []capture.Instant
 		checks := st.checks()
+		cuts := float64(st.cuts()) >= w.Params.Float("much_share")*float64(s.since.total)
 		var evidence []analyze.Evidence
 		for i := range st.recent {
 			n := &st.recent[i]
-			if n.at < s.onset {
+			if n.at < s.onset || n.class == flow.ResetComplete && !cuts {
 				continue
 			}
 			if n.aborts() && checks.peek(n.client.Addr) != nil {
 				f.Regular++
 				continue
 			}
-			if f.Resets++; f.Resets == 1 {
-				first, last = n.at, n.at
-			}
-			first, last = min(first, n.at), max(last, n.at)
+			f.Resets++
+			f.CutShort += count(n.class == flow.ResetComplete)
+			ends = append(ends, n.ended)
 			byClass[n.class]++
 			clients.get(n.client.Addr)
 			if n.side == flow.Client {
@@ -243,7 +280,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
 		f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
 		f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
-		f.Clients, f.Lasting = len(clients.keys), last.Sub(first).Seconds()
+		f.Clients, f.Lasting = len(clients.keys), lasting(ends, w.Params.Duration("restart")).Seconds()
 		f.FinDelay = median(waits)
 		f.IdleAge = median(idle)
 		f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)
@@ -256,7 +293,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 			n    int
 			name string
 		}{{f.LateAnswer, "LATE-ANSWER"}, {f.Abort, "ABORT"}, {f.Idle, "LB-IDLE"}, {f.Overflow, "OVERFLOW"}, {f.Timeout, "TIMEOUT"},
-			{f.LateRequest, "LATE-REQUEST"}, {f.NoAnswer, "NO-ANSWER"}} {
+			{f.LateRequest, "LATE-REQUEST"}, {f.NoAnswer, "NO-ANSWER"}, {f.CutShort, "CUT-SHORT"}} {
 			if c.n > most {
 				most, f.Class = c.n, c.name
 			}
@@ -272,6 +309,40 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})
+}
+
+const (
+	// atOnce is how far apart the ends of connections lie at most that a program closes together, and severalAtOnce how many they are at
+	// least, on average, where it does: as it stops.
+	atOnce        = time.Second
+	severalAtOnce = 3
+)
+
+// lasting is how long connections went on to end so: the longest stretch without a pause, where they end several at once, as with each
+// restart of a program; what its callers send on them later, one after the other, lasts no longer for that.
+func lasting(ends []capture.Instant, pause time.Duration) (longest time.Duration) {
+	slices.Sort(ends)
+	bursts, begin := 1, ends[0]
+	for i := 1; i < len(ends); i++ {
+		gap := ends[i].Sub(ends[i-1])
+		bursts += count(gap > atOnce)
+		if gap > pause {
+			begin = ends[i]
+		}
+		longest = max(longest, ends[i].Sub(begin))
+	}
+	if len(ends) < severalAtOnce*bursts {
+		return ends[len(ends)-1].Sub(ends[0])
+	}
+	return longest
+}
+
+// cuts counts the resets right after an answer, since the onset.
+func (st *resetState) cuts() (n int) {
+	for i := range st.recent {
+		n += count(st.recent[i].class == flow.ResetComplete && st.recent[i].at >= st.series.onset)
+	}
+	return n
 }
 
 // aborts reports whether the client cut off an exchange by itself.
@@ -317,15 +388,18 @@ func (st *resetState) checks() subjects[capture.Addr, []float64] {
 }
 
 func endedBy(c flow.Class) string {
-	if c == flow.ClosedUnanswered {
+	switch c {
+	case flow.ClosedUnanswered:
 		return "FIN: " + c.String()
+	case flow.ResetComplete:
+		return "RST: right after an answer, by a server that used to close"
 	}
 	return "RST: " + c.String()
 }
 
 func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {
 	f := AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: ratio(d.resets, int(d.closed)), GivenUp: d.givenUp,
-		More: d.resetting == maxResetting}
+		Abrupt: d.abrupt, More: d.resetting == maxResetting}
 	// The listener that fares worst: among those that are well its resets would not be seen.
 	d.services.each(func(_ capture.Endpoint, st *resetState) bool {
 		if n := len(st.recent); n > 0 {

@@ -79,7 +79,59 @@ func TestAbnormalTermination(t *testing.T) {
 		n.tcp(at+5*ms, s, c, capture.ACK, q+1460, q+22, 1460)
 		n.tcp(at+5*ms+ms/2, c, s, rstAck, q+22, q+1460, 0)
 	}
+	// ended is a call whose server ends the connection with flags right after an answer of size bytes.
+	ended := func(n *network, at time.Duration, size uint32, flags uint8) {
+		x := n.talk(at, "203.0.113."+itoa(1+int(at/ms)%50), srv)
+		n.tcp(at+2*ms, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 300)
+		n.tcp(at+3*ms, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q+300, size)
+		n.tcp(at+4*ms, x.c, x.s, capture.ACK, x.q+300, x.a+size, 0)
+		n.tcp(at+5*ms, x.s, x.c, flags, x.a+size, x.q+300, 0)
+		if flags&capture.FIN != 0 {
+			n.tcp(at+6*ms, x.c, x.s, capture.ACK|capture.FIN, x.q+300, x.a+size+1, 0)
+			n.tcp(at+7*ms, x.s, x.c, capture.ACK, x.a+size+1, x.q+301, 0)
+		}
+	}
+	// stops are 40 connections that a server closes at once at at, after one request each; their clients send another at times between 2 and 12 s later.
+	stops := func(n *network, begin, at time.Duration) {
+		for i := range 40 {
+			d := time.Duration(i) * 10 * ms
+			x := n.talk(begin+d, "203.0.113."+itoa(1+i), srv)
+			x.turn(begin + d + ms)
+			n.tcp(at+d/10, x.s, x.c, capture.ACK|capture.FIN, x.a, x.q, 0)
+			n.tcp(at+d/10+ms, x.c, x.s, capture.ACK, x.q, x.a+1, 0)
+			later := at + 2*sec + 25*d
+			n.tcp(later, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a+1, 200)
+			n.tcp(later+ms, x.s, x.c, capture.RST, x.a+1, 0, 0)
+		}
+	}
 	play(t, newAbnormalTermination, []scene{
+		{name: "a server whose process dies in the middle of one answer in two", want: "warn service 198.51.100.2 443", onset: 10*sec + 5*ms, make: func(n *network) {
+			every(0, 10*sec, 100*ms, func(at time.Duration, _ int) { ended(n, at, 1400, capture.ACK|capture.FIN) })
+			every(10*sec, 30*sec, 200*ms, func(at time.Duration, _ int) {
+				ended(n, at, 900, rstAck)
+				ended(n, at+50*ms, 1400, capture.ACK|capture.FIN)
+				ended(n, at+100*ms, 1400, capture.ACK|capture.FIN)
+			})
+		}, check: class("CUT-SHORT", 100)},
+		{name: "a server that closes by reset on purpose", make: func(n *network) {
+			every(0, 30*sec, 100*ms, func(at time.Duration, _ int) { ended(n, at, 1400, rstAck) })
+		}},
+		{name: "a server that closes one connection in ten by reset", make: func(n *network) {
+			every(0, 30*sec, 100*ms, func(at time.Duration, i int) {
+				ended(n, at, 1400, [...]uint8{capture.ACK | capture.FIN, rstAck}[count(i > 40 && i%10 == 0)])
+			})
+		}},
+		{name: "a server that is restarted twice; its clients send on what it has closed", want: "info service 198.51.100.2 443", onset: 12 * sec, make: func(n *network) {
+			stops(n, 0, 10*sec)
+			stops(n, 24*sec, 30*sec)
+		}, check: class("LATE-REQUEST", 80)},
+		{name: "clients whose pauses are as long as the server's: a few at once, every 3 s", want: "error service 198.51.100.2 443", onset: 5 * sec, make: func(n *network) {
+			every(0, 30*sec, 3*sec, func(at time.Duration, _ int) {
+				for i := range 4 {
+					late(n, at+time.Duration(i)*ms, -ms/2, 400, false)
+				}
+			})
+		}, check: class("LATE-REQUEST", 40)},
 		{name: "clients that leave after 0.3 s by RST", want: "error service 198.51.100.2 443", onset: 10*sec + 302*ms, make: func(n *network) {
 			calls(n, 0, 10*sec, 100*ms)
 			every(10*sec, 30*sec, 100*ms, func(at time.Duration, _ int) { ends(n, at, false, 300*ms, rstAck, 64) })
