@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The same source gives the same bytes, wherever it is built.
-GOBUILD  := go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+GOBUILD  := go build -trimpath -buildvcs=false -ldflags '-s -w -X jindan/cmd/internal/cli.Version=$(VERSION)'
 JINDAN   := bin/jindan
 LINTER   := bin/golangci-lint
 TESTSUM  := bin/gotestsum

@@ -17,7 +17,9 @@ import (
 
 	"jindan/analyze"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/cmd/internal/sink"
 	"jindan/rules"
@@ -40,7 +42,7 @@ type agent struct {
 	// renamed tells that the files of sinks were moved away; nil: nobody does.
 	renamed <-chan os.Signal
 	share   memory // of each namespace
-	stdout  *outlet
+	stdout  *cli.Outlet
 	started atomic.Bool // watches are complete, and run
 	lives   atomic.Bool // a line on the terminal shows so
 	sinking sync.Mutex  // held while sinks are changed, and from their end on
@@ -62,7 +64,7 @@ type foundKey struct {
 }
 
 func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent, error) {
-	ag := &agent{app: a, cfg: cfg, set: set, output: output, stdout: newOutlet(os.Stdout),
+	ag := &agent{app: a, cfg: cfg, set: set, output: output, stdout: cli.NewOutlet(os.Stdout),
 		found: make(map[foundKey]*analyze.Finding), counts: make(map[countKey]uint64)}
 	ag.host, _ = os.Hostname() // without a name, records bear none
 	return ag, ag.openSinks(cfg)
@@ -76,9 +78,9 @@ func (ag *agent) openSinks(cfg *config.Config) error {
 	}
 	delivery, err := deliver(cfg, ag.host, ag.unwell)
 	if errors.As(err, new(*spoolError)) {
-		ag.app.log.Warn().Msg(oneLine(err))
+		ag.app.Log.Warn().Msg(cli.OneLine(err))
 	} else if err != nil {
-		ag.app.log.Error().Msgf("findings go to standard output only: %s", oneLine(err))
+		ag.app.Log.Error().Msgf("findings go to standard output only: %s", cli.OneLine(err))
 		if d == nil {
 			if d, err = sink.NewDirect(ag.stdout, sink.Output{Name: "stdout"}); err != nil {
 				return err
@@ -87,7 +89,7 @@ func (ag *agent) openSinks(cfg *config.Config) error {
 	}
 	if delivery != nil {
 		if aside := delivery.Spool().Aside; aside != "" {
-			ag.app.log.Error().Msgf("the spool was damaged and is set aside as %s", aside)
+			ag.app.Log.Error().Msgf("the spool was damaged and is set aside as %s", aside)
 		}
 	}
 	ag.lock.Lock()
@@ -99,7 +101,7 @@ func (ag *agent) openSinks(cfg *config.Config) error {
 
 // reload takes over the sinks and rules of a configuration that watches the same as this one: what is known, and what is open, stays.
 func (ag *agent) reload(cfg *config.Config) error {
-	set, err := catalogue(cfg.Rules)
+	set, err := diagnose.Catalogue(cfg.Rules)
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (ag *agent) reload(cfg *config.Config) error {
 		ctx, stop := context.WithTimeout(context.Background(), deliverWithin)
 		defer stop()
 		if err := old.Close(ctx); err != nil {
-			ag.app.log.Warn().Msgf("not all findings are delivered yet, the rest is in the spool: %s", oneLine(err))
+			ag.app.Log.Warn().Msgf("not all findings are delivered yet, the rest is in the spool: %s", cli.OneLine(err))
 		}
 	}
 	err = ag.openSinks(cfg)
@@ -167,12 +169,12 @@ func (ag *agent) close() {
 		ctx, stop := context.WithTimeout(context.Background(), deliverWithin)
 		defer stop()
 		if err := d.Close(ctx); err != nil {
-			ag.app.log.Warn().Msgf("not all findings are delivered, the rest stays in the spool: %s", oneLine(err))
+			ag.app.Log.Warn().Msgf("not all findings are delivered, the rest stays in the spool: %s", cli.OneLine(err))
 		}
 	}
 	for _, c := range ag.closing {
 		if err := c(); err != nil {
-			ag.app.log.Warn().Msg(oneLine(err))
+			ag.app.Log.Warn().Msg(cli.OneLine(err))
 		}
 	}
 	if !ag.stuck {
@@ -181,13 +183,13 @@ func (ag *agent) close() {
 				continue
 			}
 			if err := errors.Join(ag.tapes[i].close(), w.close()); err != nil {
-				ag.app.log.Warn().Msg(oneLine(err))
+				ag.app.Log.Warn().Msg(cli.OneLine(err))
 			}
 		}
 	}
-	if !ag.stdout.flush(flushWithin) {
-		n, _, _ := ag.stdout.state()
-		ag.app.log.Warn().Msgf("standard output is not read: %d records are left", n)
+	if !ag.stdout.Flush(flushWithin) {
+		n, _, _ := ag.stdout.Pending()
+		ag.app.Log.Warn().Msgf("standard output is not read: %d records are left", n)
 	}
 }
 
@@ -218,9 +220,9 @@ func (ag *agent) banner() {
 		if w.ns != "" {
 			where = "network namespace " + w.ns
 		}
-		ag.app.log.Info().Msgf("watching %s: %s; Ctrl-C ends with the diagnosis", where, strings.Join(w.names(), ", "))
+		ag.app.Log.Info().Msgf("watching %s: %s; Ctrl-C ends with the diagnosis", where, strings.Join(w.names(), ", "))
 		for _, b := range w.blind {
-			ag.app.log.Warn().Msgf("cannot see %s; the steps that need it stay \"not assessable\"", b)
+			ag.app.Log.Warn().Msgf("cannot see %s; the steps that need it stay \"not assessable\"", b)
 		}
 	}
 }
@@ -255,7 +257,7 @@ func (ag *agent) run(ctx context.Context) error {
 			}
 			if err == nil && ctx.Err() == nil { // the namespace was deleted: the others go on
 				err = errors.Join(ag.tapes[i].close(), w.close())
-				ag.app.log.Warn().Msgf("network namespace %s is deleted and not watched any more", w.ns)
+				ag.app.Log.Warn().Msgf("network namespace %s is deleted and not watched any more", w.ns)
 				<-ctx.Done()
 			}
 			errs[i] = err
@@ -303,7 +305,7 @@ func (ag *agent) release(ctx context.Context, w *watch, leave context.CancelFunc
 // crashed tells of a failure of an engine, and keeps what led to it: headers, as every recording.
 func (ag *agent) crashed(i int, at capture.Instant, what any, stack []byte) {
 	where := ag.tapes[i].keepFailure(at, stack)
-	ag.app.log.Error().Msgf("the analysis failed and begins anew, what it knew is lost: %v (%s)%s", what, panicked(stack), where)
+	ag.app.Log.Error().Msgf("the analysis failed and begins anew, what it knew is lost: %v (%s)%s", what, panicked(stack), where)
 	if d := ag.delivery.Load(); d != nil {
 		_ = d.Notice("error", fmt.Sprintf("the analysis failed and began anew; findings that were open may have gone on unseen: %v%s", what, where))
 	}
@@ -334,23 +336,23 @@ func (ag *agent) complain(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if _, lost, err := ag.stdout.state(); lost > told {
+		if _, lost, err := ag.stdout.Pending(); lost > told {
 			why := "it is not read"
 			if err != nil {
-				why = oneLine(err)
+				why = cli.OneLine(err)
 			}
-			ag.app.log.Error().Msgf("standard output lost %d records: %s", lost-told, why)
+			ag.app.Log.Error().Msgf("standard output lost %d records: %s", lost-told, why)
 			told = lost
 		}
 		if d := ag.delivery.Load(); d != nil {
 			if st := d.Spool(); st.Resets > resets {
-				ag.app.log.Error().Msgf("the spool was damaged and is set aside as %s", st.Aside)
+				ag.app.Log.Error().Msgf("the spool was damaged and is set aside as %s", st.Aside)
 				resets = st.Resets
 			}
 		}
 		for _, w := range ag.watches {
 			if errs := w.host.Untold(); len(errs) > 0 {
-				ag.app.log.Warn().Msgf("%s goes on without what it cannot read: %s", w.host.Name(), oneLine(errors.Join(errs...)))
+				ag.app.Log.Warn().Msgf("%s goes on without what it cannot read: %s", w.host.Name(), cli.OneLine(errors.Join(errs...)))
 			}
 		}
 	}
@@ -369,7 +371,7 @@ func (ag *agent) reopen(ctx context.Context) {
 			continue
 		}
 		if err := d.Reopen(); err != nil {
-			ag.app.log.Warn().Msgf("reopen files: %s", oneLine(err))
+			ag.app.Log.Warn().Msgf("reopen files: %s", cli.OneLine(err))
 		}
 	}
 }
@@ -397,7 +399,7 @@ func (ag *agent) finding(w *watch, f *analyze.Finding) error {
 		ag.held = append(ag.held, f)
 	} else if d := ag.delivery.Load(); d != nil {
 		if err := d.Finding(f); err != nil {
-			ag.app.log.Error().Msgf("deliver %s: %s", f.ID, oneLine(err))
+			ag.app.Log.Error().Msgf("deliver %s: %s", f.ID, cli.OneLine(err))
 		}
 	}
 	switch {
@@ -430,7 +432,7 @@ func (ag *agent) bound() {
 // line tells a person of a finding that opened, became worse or another's consequence, or ended.
 func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 	var b bytes.Buffer
-	lang := report.Lang(ag.app.lang)
+	lang := report.Lang(ag.app.Lang)
 	what := "OPEN"
 	switch {
 	case f.State == analyze.Resolved:
@@ -455,7 +457,7 @@ func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
 		fmt.Fprintf(&b, "%18s%s\n", "", ended(lang, f))
 	}
 	if what == "OPEN" {
-		for _, l := range report.Wrap(lang.Text(f.Summary), cmp.Or(columns(os.Stdout), report.DefaultWidth)-18) {
+		for _, l := range report.Wrap(lang.Text(f.Summary), cmp.Or(cli.Columns(os.Stdout), report.DefaultWidth)-18) {
 			fmt.Fprintf(&b, "%18s%s\n", "", l)
 		}
 	}
@@ -498,19 +500,19 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 	if to := ag.delivery.Load(); to != nil {
 		d.Coverage.Undelivered = undelivered(to.Status())
 		if err := to.Diagnosis(d); err != nil {
-			ag.app.log.Error().Msgf("deliver the diagnosis: %s", oneLine(err))
+			ag.app.Log.Error().Msgf("deliver the diagnosis: %s", cli.OneLine(err))
 		}
 	}
 	if ag.direct == nil {
 		return nil
 	}
 	if ag.output != "text" {
-		return ag.direct.Diagnosis(d, ag.host, "jindan/"+version)
+		return ag.direct.Diagnosis(d, ag.host, "jindan/"+cli.Version)
 	}
 	b := bytes.NewBufferString("\n")
 	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
-	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.lang), Width: columns(os.Stdout), Zone: time.Local,
-		Color: ag.app.wantColor(os.Stdout), Now: true, Catalogue: report.Rules(ag.set, w.inputs()...)})
+	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.Lang), Width: cli.Columns(os.Stdout), Zone: time.Local,
+		Color: ag.app.WantColor(os.Stdout), Now: true, Catalogue: report.Rules(ag.set, w.inputs()...)})
 	ag.tell(b.Bytes())
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -26,7 +28,7 @@ type analyzeFlags struct {
 	report  string
 	redact  bool
 	points  []string
-	narrow
+	diagnose.Narrow
 }
 
 func newAnalyze(a *app) *cobra.Command {
@@ -74,7 +76,7 @@ to there). A file that merely ends in its last packet is no error.`,
 	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own (see 'jindan rules check --help')")
 	_ = c.MarkFlagDirname("rules")
 	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of the times in the text: UTC, local, +09:00 or Asia/Seoul")
-	f.narrow.flags(c)
+	narrowFlags(c, &f.Narrow)
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "text: add evidence with frame numbers and Wireshark filters, remarks, all steps")
 	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
 	c.Flags().StringVar(&f.report, "report", "", "also write a page with pictures to this `file`; - for standard output")
@@ -85,6 +87,17 @@ to there). A file that merely ends in its last packet is no error.`,
 	return c
 }
 
+// errNarrowPoints: what is left out at one point would be taken for lost there.
+var errNarrowPoints = errors.New("--since, --until and --filter do not go with --point: what is left out at one point would count as lost; " +
+	"cut the captures beforehand, all in the same way")
+
+// narrowFlags are the flags that leave out a part of the input.
+func narrowFlags(c *cobra.Command, n *diagnose.Narrow) {
+	c.Flags().StringVar(&n.Since, "since", "", "leave out what is before this `time`: 30s into the input, 15:04:05 on its first day, or RFC 3339")
+	c.Flags().StringVar(&n.Until, "until", "", "leave out what is at or after this `time`, written likewise")
+	c.Flags().StringVar(&n.Filter, "filter", "", "look only at packets that match `filter` in tcpdump's syntax")
+}
+
 // fixed offers the values of a flag to the shell's completion.
 func fixed(c *cobra.Command, flag string, values ...string) {
 	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -93,63 +106,66 @@ func fixed(c *cobra.Command, flag string, values ...string) {
 // severities in rising order.
 var severities = []string{"info", "warn", "error"}
 
+// offlineMemory is where reading captures begins to collect garbage sooner: the flow table alone may take 305 MB.
+const offlineMemory = 768 << 20
+
 func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error {
 	if f.output == "" {
 		f.output = "ndjson"
-		if isTerminal(os.Stdout) {
+		if cli.IsTerminal(os.Stdout) {
 			f.output = "text"
 		}
 	}
-	if err := oneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
+	if err := cli.OneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
 		return err
 	}
 	if f.failOn != "" {
-		if err := oneOf("--fail-on", f.failOn, severities...); err != nil {
+		if err := cli.OneOf("--fail-on", f.failOn, severities...); err != nil {
 			return err
 		}
 	}
 	if f.redact && f.report == "" {
 		return errors.New("--redact is about the page that --report writes")
 	}
-	local, err := hosts(f.local)
+	local, err := diagnose.Hosts(f.local)
 	if err != nil {
 		return err
 	}
-	tz, err := zone(f.zone)
+	tz, err := cli.Zone(f.zone)
 	if err != nil {
 		return err
 	}
-	set, err := catalogue(f.rules)
+	set, err := diagnose.Catalogue(f.rules)
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
-	if err := f.compile(tz); err != nil {
+	if err := f.Compile(tz); err != nil {
 		return err
 	}
-	limitHeap(offlineMemory)
+	cli.LimitHeap(offlineMemory)
 	var cmp *compared
 	if len(f.points) > 0 {
-		if f.set() {
+		if f.Set() {
 			return errNarrowPoints
 		}
 		if cmp, err = a.comparePoints(ctx, f.points, nil); err != nil {
-			return a.failEach(err)
+			return a.FailEach(err)
 		}
 		args = cmp.main
 	}
-	in, err := openInput(args)
-	defer in.close()
+	in, err := diagnose.Open(args)
+	defer in.Close()
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
-	in.given, in.only = slices.Clone(local), &f.narrow
+	in.Given, in.Only = slices.Clone(local), &f.Narrow
 	page, err := openPage(f.report)
 	if err != nil {
 		return err
 	}
 	defer page.discard()
 	if cmp != nil {
-		in.points = cmp.report
+		in.Points = cmp.report
 	}
 
 	out := bufio.NewWriter(os.Stdout)
@@ -157,7 +173,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	reached := false
 	p := startProgress(in)
 	defer p.stop()
-	d, inErr, err := diagnoseWatched(ctx, in, set, local, page.watch(), func(x *analyze.Finding) error {
+	d, inErr, err := diagnose.Watched(ctx, in, set, local, page.watch(), func(x *analyze.Finding) error {
 		reached = reached || f.failOn != "" && slices.Index(severities, x.Severity) >= slices.Index(severities, f.failOn)
 		if f.output == "text" || f.summary || f.report == "-" {
 			return nil
@@ -171,19 +187,19 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if err != nil {
 		return err
 	}
-	got := in.report(inErr)
-	got.Part = f.note(report.Lang(a.lang))
-	if err := page.write(ctx, args, got, d, report.Options{Lang: report.Lang(a.lang), Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}, f.redact); err != nil {
+	got := in.Report(inErr)
+	got.Part = f.Note(report.Lang(a.Lang))
+	if err := page.write(ctx, args, got, d, report.Options{Lang: report.Lang(a.Lang), Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}, f.redact); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	if f.report == "-" {
 		// The page is what was asked for.
 	} else if f.output == "text" {
 		if cmp != nil {
-			_, err = out.WriteString(report.Points(cmp.report, cmp.closer, d, set, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Color: a.wantColor(os.Stdout)}))
+			_, err = out.WriteString(report.Points(cmp.report, cmp.closer, d, set, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Color: a.WantColor(os.Stdout)}))
 		}
-		err = errors.Join(err, report.Text(out, got, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout),
-			Color: a.wantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}))
+		err = errors.Join(err, report.Text(out, got, d, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout),
+			Color: a.WantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}))
 	} else {
 		err = records.Diagnosis(d)
 	}
@@ -191,30 +207,21 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return fmt.Errorf("write the result: %w", err)
 	}
 	code := a.complain(in, got, inErr)
-	if code == exitDone && reached {
-		code = exitFailOn
+	if code == cli.ExitDone && reached {
+		code = cli.ExitFailOn
 	}
-	if code != exitDone {
-		return &status{code: code}
+	if code != cli.ExitDone {
+		return cli.Exit(code, nil)
 	}
 	return nil
 }
 
-// failEach tells each of several joined errors on a line of its own.
-func (a *app) failEach(err error) error {
-	es := splitErrors(err)
-	for _, e := range es[:len(es)-1] {
-		a.log.Error().Msg(oneLine(e))
-	}
-	return es[len(es)-1]
-}
-
 // complain tells what was wrong with the input, and returns the exit code for it.
-func (a *app) complain(in *input, got report.Input, inErr error) int {
-	code := exitDone
-	for _, err := range in.unusable {
-		a.log.Error().Msg(oneLine(err))
-		code = exitUnusable
+func (a *app) complain(in *diagnose.Input, got report.Input, inErr error) int {
+	code := cli.ExitDone
+	for _, err := range in.Unusable {
+		a.Log.Error().Msg(cli.OneLine(err))
+		code = cli.ExitUnusable
 	}
 	for _, f := range got.Files {
 		switch {
@@ -223,25 +230,25 @@ func (a *app) complain(in *input, got report.Input, inErr error) int {
 			if f.Resumed {
 				what = "what stands before and behind that was read"
 			}
-			a.log.Error().Msgf("%s: %s; %s", f.Name, f.Damage, what)
-			code = exitUnusable
+			a.Log.Error().Msgf("%s: %s; %s", f.Name, f.Damage, what)
+			code = cli.ExitUnusable
 		case f.LinkType != "":
-			a.log.Error().Msgf("%s: none of its %d packets can be decoded: they are of link type %s, which is not known here", f.Name, f.Packets, f.LinkType)
-			code = exitUnusable
+			a.Log.Error().Msgf("%s: none of its %d packets can be decoded: they are of link type %s, which is not known here", f.Name, f.Packets, f.LinkType)
+			code = cli.ExitUnusable
 		case f.Cut:
-			a.log.Warn().Msgf("%s: is cut short in its last packet, at byte %d; what stands before that was read", f.Name, f.CutOffset)
+			a.Log.Warn().Msgf("%s: is cut short in its last packet, at byte %d; what stands before that was read", f.Name, f.CutOffset)
 		}
 	}
 	for _, l := range got.Strangers {
-		a.log.Warn().Msgf("--local %s: no packet of the input comes from it or goes to it; what was judged is seen from a host that was not there", l)
+		a.Log.Warn().Msgf("--local %s: no packet of the input comes from it or goes to it; what was judged is seen from a host that was not there", l)
 	}
 	if got.Interrupted {
-		a.log.Warn().Msg("interrupted: the result is about what was read so far")
-		return int(a.interrupted.Load())
+		a.Log.Warn().Msg("interrupted: the result is about what was read so far")
+		return int(a.Interrupted.Load())
 	}
-	if inErr != nil && code == exitDone { // nothing of the above
-		a.log.Error().Msg(oneLine(inErr))
-		code = exitUnusable
+	if inErr != nil && code == cli.ExitDone { // nothing of the above
+		a.Log.Error().Msg(cli.OneLine(inErr))
+		code = cli.ExitUnusable
 	}
 	return code
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/metric"
 	"jindan/cmd/internal/report"
@@ -79,7 +80,7 @@ func (ag *agent) serve(ctx context.Context) error {
 	l = netutil.LimitListener(l, maxClients)
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			ag.app.log.Warn().Msgf("metrics and findings are not served any more: %s", oneLine(err))
+			ag.app.Log.Warn().Msgf("metrics and findings are not served any more: %s", cli.OneLine(err))
 		}
 	}()
 	ag.closing = append(ag.closing, func() error {
@@ -197,14 +198,14 @@ func (ag *agent) metrics(to io.Writer) {
 			w.Set(name, float64(m[k]), k.rule, k.severity)
 		}
 	}
-	w.Set("jindan_info", 1, version, runtime.Version())
+	w.Set("jindan_info", 1, cli.Version, runtime.Version())
 	by("jindan_roots_open", roots)
 	by("jindan_findings_open", open)
 	by("jindan_findings_total", counts)
 	for _, y := range ag.watches {
 		y.metrics(&w)
 	}
-	if _, lost, _ := ag.stdout.state(); direct {
+	if _, lost, _ := ag.stdout.Pending(); direct {
 		w.Set("jindan_stdout_dropped_total", float64(lost))
 	}
 	if d := ag.delivery.Load(); d != nil {

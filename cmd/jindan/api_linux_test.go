@@ -16,15 +16,17 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 )
 
 func TestMetrics(t *testing.T) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag, err := newAgent(&app{log: newLog("text", false)}, config.Default(), set, "ndjson")
+	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false)}}, config.Default(), set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}

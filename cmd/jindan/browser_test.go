@@ -8,6 +8,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/detect"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/rules"
 )
@@ -40,16 +41,16 @@ func TestBrowser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := openInput([]string{file})
+		in, err := diagnose.Open([]string{file})
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, _, err := diagnoseWatched(t.Context(), in, set, nil, page.watch(), func(*analyze.Finding) error { return nil })
-		in.close()
+		d, _, err := diagnose.Watched(t.Context(), in, set, nil, page.watch(), func(*analyze.Finding) error { return nil })
+		in.Close()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := page.write(t.Context(), []string{file}, in.report(nil), d, report.Options{Catalogue: report.Rules(set)}, false); err != nil {
+		if err := page.write(t.Context(), []string{file}, in.Report(nil), d, report.Options{Catalogue: report.Rules(set)}, false); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, page.name)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"jindan/capture/live/filter"
+	"jindan/cmd/internal/cli"
 )
 
 const (
@@ -92,14 +93,14 @@ func (ag *agent) sample(n int, load float64) {
 			err = w.live.SetFilter(program, what)
 		}
 		if err != nil {
-			ag.app.log.Warn().Msgf("capture less: %s", oneLine(err))
+			ag.app.Log.Warn().Msgf("capture less: %s", cli.OneLine(err))
 			return
 		}
 	}
 	if what == "" {
 		what = "all connections again"
 	}
-	ag.app.log.Warn().Msgf("the agent takes %.0f %% of a core, of %s allowed: it captures %s", load*100, ag.cfg.Budget.CPU, what)
+	ag.app.Log.Warn().Msgf("the agent takes %.0f %% of a core, of %s allowed: it captures %s", load*100, ag.cfg.Budget.CPU, what)
 }
 
 // dropped is how many packets the kernel has dropped because rings were full.

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -42,7 +44,7 @@ is named cannot be captured on, or if with --fail-on an input could not be read:
 
 func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn string, verbose bool) error {
 	if failOn != "" {
-		if err := oneOf("--fail-on", failOn, severities...); err != nil {
+		if err := cli.OneOf("--fail-on", failOn, severities...); err != nil {
 			return err
 		}
 	}
@@ -53,9 +55,9 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	if err != nil {
 		return err
 	}
-	set, err := catalogue(cfg.Rules)
+	set, err := diagnose.Catalogue(cfg.Rules)
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
 	ns := ""
 	switch len(cfg.Netns) {
@@ -67,7 +69,7 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	}
 	cfg.Recorder.Enabled = false
 	share := divide(cfg, 1)
-	limitHeap(share.heap)
+	cli.LimitHeap(share.heap)
 	w, err := openWatch(cfg, ns, share)
 	if err != nil {
 		return err
@@ -80,12 +82,12 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 		return err
 	}
 	for _, b := range w.blind {
-		a.log.Warn().Msgf("cannot see %s", b)
+		a.Log.Warn().Msgf("cannot see %s", b)
 	}
 	if err := dropPrivileges(needed(ns != "", false)); err != nil {
-		a.log.Warn().Msgf("the agent keeps more rights than it needs: %s", oneLine(err))
+		a.Log.Warn().Msgf("the agent keeps more rights than it needs: %s", cli.OneLine(err))
 	}
-	defer a.endWithin(ctx)()
+	defer a.EndWithin(ctx)()
 	looking, stop := context.WithTimeout(ctx, span)
 	defer stop()
 	d, err := w.run(looking, nil)
@@ -94,8 +96,8 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	}
 	out := bufio.NewWriter(os.Stdout)
 	in := report.Input{Files: []report.File{{Name: w.describe(), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
-	err = report.Text(out, in, d, report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Zone: time.Local, Verbose: verbose,
-		Color: a.wantColor(os.Stdout), Catalogue: report.Rules(set, w.inputs()...)})
+	err = report.Text(out, in, d, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Zone: time.Local, Verbose: verbose,
+		Color: a.WantColor(os.Stdout), Catalogue: report.Rules(set, w.inputs()...)})
 	if err != nil {
 		return err
 	}
@@ -104,11 +106,11 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	}
 	for _, x := range d.Findings {
 		if failOn != "" && slices.Index(severities, x.Severity) >= slices.Index(severities, failOn) {
-			return &status{code: exitFailOn}
+			return cli.Exit(cli.ExitFailOn, nil)
 		}
 	}
 	if failOn != "" && len(in.Blind) > 0 && !f.noCapture {
-		return &status{exitUnusable, fmt.Errorf("no finding of severity %s, but not everything could be looked at: %s", failOn, strings.Join(in.Blind, "; "))}
+		return cli.Exit(cli.ExitUnusable, fmt.Errorf("no finding of severity %s, but not everything could be looked at: %s", failOn, strings.Join(in.Blind, "; ")))
 	}
 	return nil
 }
@@ -122,14 +124,14 @@ func (w *watch) unseenInputs() []string {
 	if w.sockets == nil {
 		list = append(list, "sockets")
 	} else if n, err := w.sockets.Failures(); n > 0 {
-		list = append(list, "sockets: "+oneLine(err))
+		list = append(list, "sockets: "+cli.OneLine(err))
 	}
 	if errs := w.host.Untold(); len(errs) > 0 {
 		more := ""
 		if len(errs) > 1 {
 			more = fmt.Sprintf(" (and %d more)", len(errs)-1)
 		}
-		list = append(list, "counters: "+oneLine(errs[0])+more)
+		list = append(list, "counters: "+cli.OneLine(errs[0])+more)
 	}
 	return list
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/capture/live/filter"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 )
 
 func newConfig() *cobra.Command {
@@ -110,7 +112,7 @@ func loadConfig(file string, strict bool) (*config.Config, error) {
 
 // loadConfigWith lets flags have the last word.
 func loadConfigWith(file string, strict bool, flags func(*config.Options)) (*config.Config, error) {
-	builtIn, err := catalogue("")
+	builtIn, err := diagnose.Catalogue("")
 	if err != nil {
 		return nil, err
 	}
@@ -121,19 +123,19 @@ func loadConfigWith(file string, strict bool, flags func(*config.Options)) (*con
 	}
 	cfg, err := config.Load(o)
 	if err == nil && cfg.Rules != "" {
-		_, err = catalogue(cfg.Rules)
+		_, err = diagnose.Catalogue(cfg.Rules)
 	}
 	if err == nil {
 		return cfg, nil
 	}
-	mistakes := splitErrors(err)
+	mistakes := cli.SplitErrors(err)
 	for _, e := range mistakes {
-		fmt.Fprintln(os.Stderr, oneLine(e))
+		fmt.Fprintln(os.Stderr, cli.OneLine(e))
 	}
 	if len(mistakes) == 1 {
-		return nil, &status{exitUnusable, errors.New("the configuration has a mistake")}
+		return nil, cli.Exit(cli.ExitUnusable, errors.New("the configuration has a mistake"))
 	}
-	return nil, &status{exitUnusable, fmt.Errorf("the configuration has %d mistakes", len(mistakes))}
+	return nil, cli.Exit(cli.ExitUnusable, fmt.Errorf("the configuration has %d mistakes", len(mistakes)))
 }
 
 // checkFilter says where a capture filter cannot be read.

@@ -12,6 +12,7 @@ import (
 	"jindan/capture"
 	"jindan/capture/recording"
 	"jindan/capture/sockets"
+	"jindan/cmd/internal/diagnose"
 )
 
 // dayGrowth is what the memory of the engine and the flight recorder may gain from the sixth hour to the twenty-fourth, in %:
@@ -24,11 +25,11 @@ func TestDay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: a simulated day, under the race detector some minutes, and no goroutine is at work")
 	}
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := engineOptions(recording.Meta{Local: "10.0.0.1", Sources: []string{"any", "sockets", "host"}})
+	o, err := diagnose.EngineOptions(recording.Meta{Local: "10.0.0.1", Sources: []string{"any", "sockets", "host"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -69,7 +70,7 @@ func TestDocs(t *testing.T) {
 
 // TestReadmeSamples: what the README shows of two captures is what is said of them today.
 func TestReadmeSamples(t *testing.T) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,18 +84,18 @@ func TestReadmeSamples(t *testing.T) {
 		if err != nil || len(files) != 1 {
 			t.Fatal(files, err)
 		}
-		in, err := openInput(files)
+		in, err := diagnose.Open(files)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, inErr, err := diagnose(t.Context(), in, set, nil, func(*analyze.Finding) error { return nil })
-		in.close()
+		d, inErr, err := diagnose.Run(t.Context(), in, set, nil, func(*analyze.Finding) error { return nil })
+		in.Close()
 		if err != nil || inErr != nil {
 			t.Fatal(err, inErr)
 		}
 		var out bytes.Buffer
 		o := report.Options{Lang: report.English, Width: 100, Zone: time.UTC, Catalogue: report.Rules(set, inputsOf(d)...)}
-		if err := report.Text(&out, in.report(nil), d, o); err != nil {
+		if err := report.Text(&out, in.Report(nil), d, o); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(out.String(), "\n")

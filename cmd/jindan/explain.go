@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/rules"
 )
@@ -30,18 +32,18 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 			return nil
 		},
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			set, err := catalogue(dir)
+			set, err := diagnose.Catalogue(dir)
 			if err != nil || len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
 			return pageNames(set), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			set, err := catalogue(dir)
+			set, err := diagnose.Catalogue(dir)
 			if err != nil {
-				return a.failEach(err)
+				return a.FailEach(err)
 			}
-			o := report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Color: a.wantColor(os.Stdout)}
+			o := report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Color: a.WantColor(os.Stdout)}
 			switch r, s := report.FindPage(set, args[0]); {
 			case r != nil:
 				return report.RulePage(os.Stdout, set, r, o)

@@ -17,6 +17,8 @@ import (
 	"jindan/analyze/flow"
 	"jindan/analyze/points"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -29,7 +31,7 @@ type flowsFlags struct {
 	sort    string
 	top     int
 	zone    string
-	narrow
+	diagnose.Narrow
 }
 
 func newFlows(a *app) *cobra.Command {
@@ -78,7 +80,7 @@ joined by commas.`,
 	c.Flags().StringVar(&f.sort, "sort", "", "order by `column`, see above (default the order in which they began)")
 	c.Flags().IntVar(&f.top, "top", 0, "only the first `n` rows of that order (without --sort: of bytes, or latency)")
 	c.Flags().StringVar(&f.zone, "tz", "UTC", "`zone` of clock times in --since and --until: UTC, local, +09:00 or Asia/Seoul")
-	f.narrow.flags(c)
+	narrowFlags(c, &f.Narrow)
 	fixed(c, "output", "ndjson", "csv", "text")
 	fixed(c, "sort", slices.Concat(sortColumns(false), sortColumns(true))...)
 	return c
@@ -87,11 +89,11 @@ joined by commas.`,
 func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if f.output == "" {
 		f.output = "ndjson"
-		if isTerminal(os.Stdout) {
+		if cli.IsTerminal(os.Stdout) {
 			f.output = "text"
 		}
 	}
-	if err := oneOf("--output", f.output, "ndjson", "csv", "text"); err != nil {
+	if err := cli.OneOf("--output", f.output, "ndjson", "csv", "text"); err != nil {
 		return err
 	}
 	if f.explain != "" && (f.dns || f.output == "csv") {
@@ -101,41 +103,41 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err != nil {
 		return err
 	}
-	local, err := hosts(f.local)
+	local, err := diagnose.Hosts(f.local)
 	if err != nil {
 		return err
 	}
-	tz, err := zone(f.zone)
+	tz, err := cli.Zone(f.zone)
 	if err != nil {
 		return err
 	}
-	if err := f.compile(tz); err != nil {
+	if err := f.Compile(tz); err != nil {
 		return err
 	}
-	limitHeap(offlineMemory)
+	cli.LimitHeap(offlineMemory)
 	if len(f.points) > 0 {
-		if f.set() {
+		if f.Set() {
 			return errNarrowPoints
 		}
 		return a.flowsOfPoints(ctx, f)
 	}
-	in, err := openInput(args)
-	defer in.close()
+	in, err := diagnose.Open(args)
+	defer in.Close()
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
-	in.given, in.only = slices.Clone(local), &f.narrow
+	in.Given, in.Only = slices.Clone(local), &f.Narrow
 	p := startProgress(in)
 	defer p.stop()
 
 	width := 0 // of a file or pipe there is none
-	if isTerminal(os.Stdout) {
-		width = columns(os.Stdout)
+	if cli.IsTerminal(os.Stdout) {
+		width = cli.Columns(os.Stdout)
 	}
 	out := bufio.NewWriterSize(os.Stdout, 64<<10)
 	var w *rows
 	if f.explain != "" {
-		w = newStories(out, f.output, report.Lang(a.lang))
+		w = newStories(out, f.output, report.Lang(a.Lang))
 	} else {
 		w = newRows(out, f.output, f.dns, width)
 	}
@@ -144,20 +146,20 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 		return err
 	}
 	t := newTracker(w, f, local, wanted)
-	inErr := in.read(ctx, t.observe)
+	inErr := in.Read(ctx, t.observe)
 	if w.err == nil {
 		t.table.Close()
 		sorted.flush()
 	}
 	p.stop()
-	if note := f.note(report.Lang(a.lang)); note != "" {
-		a.log.Info().Msg(note)
+	if note := f.Note(report.Lang(a.Lang)); note != "" {
+		a.Log.Info().Msg(note)
 	}
 	if err := errors.Join(w.err, out.Flush()); err != nil {
 		return fmt.Errorf("write the rows: %w", err)
 	}
-	if code := a.complain(in, in.report(inErr), inErr); code != exitDone {
-		return &status{code: code}
+	if code := a.complain(in, in.Report(inErr), inErr); code != cli.ExitDone {
+		return cli.Exit(code, nil)
 	}
 	return nil
 }
@@ -195,7 +197,7 @@ func (a *app) flowsOfPoints(ctx context.Context, f flowsFlags) error {
 		_, failed = fmt.Fprintf(out, "%-15s  %-5s  %-21s  %-21s  %s\n", hour(r.First), r.Proto, r.Client, r.Server, report.Clean(strings.Join(at, " | ")))
 	})
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
 	if err := errors.Join(failed, out.Flush()); err != nil {
 		return fmt.Errorf("write the rows: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/cmd/internal/diagnose"
 )
 
 // No capture is called healthy without a remark in which a connection stood still for more than 5 s with data outstanding, was never
@@ -38,7 +39,7 @@ func TestHealthyMeansNobodyFaredIll(t *testing.T) {
 	if os.Getenv("JINDAN_CORPUS") == "" {
 		t.Log("JINDAN_CORPUS is not set (directories with captures): fixtures only")
 	}
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,12 +50,12 @@ func TestHealthyMeansNobodyFaredIll(t *testing.T) {
 			continue
 		}
 		ill++
-		in, err := openInput([]string{name})
+		in, err := diagnose.Open([]string{name})
 		if err != nil {
 			continue
 		}
-		d, _, err := diagnose(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
-		in.close()
+		d, _, err := diagnose.Run(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
+		in.Close()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,11 +75,11 @@ func TestHealthyMeansNobodyFaredIll(t *testing.T) {
 
 // faredIll returns the connection of a capture that fared worst, nil if none fared ill.
 func faredIll(t *testing.T, name string) (who string, worst *flow.Chapter) {
-	in, err := openInput([]string{name})
+	in, err := diagnose.Open([]string{name})
 	if err != nil {
 		return "", nil
 	}
-	defer in.close()
+	defer in.Close()
 	var tr *tracker
 	o := flow.Options{Story: true, KeepClosed: true, Row: func(c *flow.Conn, _ *flow.Trouble, _ *flow.WiresharkCounts) {
 		st := tr.table.Story(c)
@@ -88,7 +89,7 @@ func faredIll(t *testing.T, name string) (who string, worst *flow.Chapter) {
 		}
 	}}
 	tr = &tracker{table: flow.New(o), rows: &rows{}}
-	_ = in.read(context.Background(), tr.observe) // a damaged file is read as far as it goes
+	_ = in.Read(context.Background(), tr.observe) // a damaged file is read as far as it goes
 	tr.table.Close()
 	return who, worst
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/report"
 )
 
@@ -26,7 +27,7 @@ func newIncidents(a *app) *cobra.Command {
 findings of an incident carry its id.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := oneOf("--output", output, "text", "ndjson"); err != nil {
+			if err := cli.OneOf("--output", output, "text", "ndjson"); err != nil {
 				return err
 			}
 			cfg, err := loadConfig(file, false)
@@ -55,7 +56,7 @@ func (a *app) incidents(ctx context.Context, where, output string) error {
 		_, err := io.Copy(os.Stdout, resp.Body)
 		return err
 	}
-	lang := report.Lang(a.lang)
+	lang := report.Lang(a.Lang)
 	out := bufio.NewWriter(os.Stdout)
 	n := 0
 	for d := json.NewDecoder(resp.Body); ; n++ {

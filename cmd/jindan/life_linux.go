@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/report"
 	"jindan/cmd/internal/top"
 )
@@ -25,11 +26,11 @@ func (ag *agent) tell(text []byte) {
 
 // showLife shows on a terminal that the agent lives: one line that is written anew each second.
 func (ag *agent) showLife(ctx context.Context) {
-	if ag.output != "text" || ag.direct == nil || !isTerminal(os.Stdout) || os.Getenv("TERM") == "dumb" {
+	if ag.output != "text" || ag.direct == nil || !cli.IsTerminal(os.Stdout) || os.Getenv("TERM") == "dumb" {
 		return
 	}
 	ag.lives.Store(true)
-	ag.app.overLine.Store(isTerminal(os.Stderr))
+	ag.app.OverLine.Store(cli.IsTerminal(os.Stderr))
 	tick := time.NewTicker(top.Every)
 	defer tick.Stop()
 	for {
@@ -37,7 +38,7 @@ func (ag *agent) showLife(ctx context.Context) {
 		case <-ctx.Done():
 			_, _ = ag.stdout.Write([]byte(clearLine))
 			ag.lives.Store(false)
-			ag.app.overLine.Store(false)
+			ag.app.OverLine.Store(false)
 			return
 		case <-tick.C:
 		}
@@ -55,12 +56,12 @@ func (ag *agent) showLife(ctx context.Context) {
 			}
 		}
 		ag.lock.Unlock()
-		line := lifeLine(s, open, report.Lang(ag.app.lang))
+		line := lifeLine(s, open, report.Lang(ag.app.Lang))
 		if n := len(ag.watches); n > 1 {
 			line += fmt.Sprintf(" (%s + %d netns)", w.describe(), n-1)
 		}
 		// The terminal echoes Ctrl-C behind it, which must not begin another line.
-		_, _ = ag.stdout.Write([]byte(clearLine + cutLine(line, columns(os.Stdout)-len("^C")-1)))
+		_, _ = ag.stdout.Write([]byte(clearLine + cutLine(line, cli.Columns(os.Stdout)-len("^C")-1)))
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
 )
 
 // TestIntegrationSourcesLost takes the agent's interface away, gives it back, takes it away again, and then removes its network
@@ -129,7 +130,7 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	}
 	begun := time.Now()
 	_ = agent.Wait()
-	if code := agent.ProcessState.ExitCode(); code != 0 && code != exitTerminate || time.Since(begun) > 5*time.Second {
+	if code := agent.ProcessState.ExitCode(); code != 0 && code != cli.ExitTerminate || time.Since(begun) > 5*time.Second {
 		t.Errorf("exit code %d after %v: %s", code, time.Since(begun), messages.String())
 	}
 	live := verdicts(out.Bytes())

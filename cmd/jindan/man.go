@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"jindan/cmd/internal/cli"
 )
 
 // newMan writes the manual pages; packages run it at build time.
@@ -46,7 +48,7 @@ func manuals(c *cobra.Command, dir string) error {
 	}
 	name := strings.ReplaceAll(c.CommandPath(), " ", "-")
 	var page bytes.Buffer
-	if err := doc.GenMan(c, &doc.GenManHeader{Title: strings.ToUpper(name), Section: "1", Source: "jindan " + version, Manual: "jindan"}, &page); err != nil {
+	if err := doc.GenMan(c, &doc.GenManHeader{Title: strings.ToUpper(name), Section: "1", Source: "jindan " + cli.Version, Manual: "jindan"}, &page); err != nil {
 		return err
 	}
 	text := page.String()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"runtime/debug"
 	"unsafe"
 
 	"jindan/capture"
@@ -20,8 +19,6 @@ const (
 	// leastConns, leastPaths and leastSockets are what a small budget still buys; leastRecorder is of the flight recorder.
 	leastConns, leastPaths, leastSockets = 4096, 1024, 1000
 	leastRecorder                        = 1 << 20
-	// offlineMemory is where reading captures begins to collect garbage sooner: the flow table alone may take 305 MB.
-	offlineMemory = 768 << 20
 )
 
 // memory divides budget.memory among what grows with the traffic.
@@ -55,13 +52,5 @@ func divide(cfg *config.Config, namespaces int) memory {
 		sockets:  int(sockets),
 		recorder: int(recorder),
 		heap:     max(all-rings, baseMemory),
-	}
-}
-
-// limitHeap makes the runtime collect garbage sooner when the heap comes near to n bytes, unless the environment (GOMEMLIMIT)
-// allows it less.
-func limitHeap(n int64) {
-	if debug.SetMemoryLimit(-1) > n {
-		debug.SetMemoryLimit(n)
 	}
 }

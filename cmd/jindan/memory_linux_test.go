@@ -14,6 +14,7 @@ import (
 	"jindan/capture"
 	"jindan/capture/recording"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 )
 
 func TestDivide(t *testing.T) {
@@ -113,11 +114,11 @@ func TestMemoryBudget(t *testing.T) {
 			m := divide(cfg, 1)
 			defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 			defer debug.SetMemoryLimit(debug.SetMemoryLimit(m.heap))
-			set, err := catalogue("")
+			set, err := diagnose.Catalogue("")
 			if err != nil {
 				t.Fatal(err)
 			}
-			o, err := engineOptions(recording.Meta{MaxConns: m.conns, MaxPaths: m.paths})
+			o, err := diagnose.EngineOptions(recording.Meta{MaxConns: m.conns, MaxPaths: m.paths})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
 // A Korean reader reads no English beside a finding: every note that a detector writes has its words in Korean, too.
 func TestNotesInKorean(t *testing.T) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +33,12 @@ func TestNotesInKorean(t *testing.T) {
 		}
 	}
 	for _, d := range dirs {
-		in, err := openInput([]string{filepath.Dir(d)})
+		in, err := diagnose.Open([]string{filepath.Dir(d)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		diagnosis, inErr, err := diagnose(t.Context(), in, set, nil, func(f *analyze.Finding) error { check(f); return nil })
-		in.close()
+		diagnosis, inErr, err := diagnose.Run(t.Context(), in, set, nil, func(f *analyze.Finding) error { check(f); return nil })
+		in.Close()
 		if err != nil || inErr != nil {
 			t.Fatal(d, err, inErr)
 		}
@@ -76,7 +77,7 @@ func TestNotesInKorean(t *testing.T) {
 
 // The pages of the rules have severities, times and the units of thresholds in Korean.
 func TestThresholdsInKorean(t *testing.T) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}

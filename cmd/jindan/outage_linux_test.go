@@ -20,6 +20,7 @@ import (
 	"jindan/analyze"
 	"jindan/capture"
 	"jindan/capture/recording"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/sink"
 	"jindan/cmd/internal/sink/sinktest"
 )
@@ -146,7 +147,7 @@ sinks:
 		t.Fatal(err)
 	}
 	_ = agent.Wait()
-	if code := agent.ProcessState.ExitCode(); code != 0 && code != exitTerminate {
+	if code := agent.ProcessState.ExitCode(); code != 0 && code != cli.ExitTerminate {
 		t.Errorf("exit code %d: %s", code, messages.String())
 	}
 

@@ -11,6 +11,7 @@ import (
 
 	"jindan/capture"
 	"jindan/capture/live"
+	"jindan/cmd/internal/cli"
 )
 
 // packets is a capture that tells the engine, in the stream, when it cannot see packets any more, and when it can again.
@@ -34,9 +35,9 @@ func (p *packets) Read(ctx context.Context, b *capture.Batch) error {
 	case err != nil && (ctx.Err() != nil || errors.Is(err, os.ErrClosed)):
 		return err
 	case err != nil:
-		why = oneLine(err)
+		why = cli.OneLine(err)
 	case len(st.Missing) == p.interfaces && st.LastError != nil:
-		why = oneLine(st.LastError)
+		why = cli.OneLine(st.LastError)
 	case len(st.Missing) == p.interfaces:
 		why = fmt.Sprintf("capture on %s: the interface is gone", strings.Join(st.Missing, ", "))
 	}

@@ -12,6 +12,7 @@ import (
 	"jindan/capture"
 	"jindan/capture/decode"
 	"jindan/capture/pcapfile"
+	"jindan/cmd/internal/diagnose"
 )
 
 // needsPackets are the steps that only packets can rule out.
@@ -19,7 +20,7 @@ const needsPackets = "retransmission-by-point abnormal-termination dns-delay sta
 
 // TestPacketsUnseen shows the engine a healthy network, then takes its packets away and gives them back.
 func TestPacketsUnseen(t *testing.T) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/detect"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/rules"
 )
@@ -29,19 +30,19 @@ func TestPageOfCases(t *testing.T) {
 		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
 			t.Parallel()
 			run := func(page *pageFile) (*analyze.Diagnosis, string) {
-				in, err := openInput([]string{file})
+				in, err := diagnose.Open([]string{file})
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer in.close()
+				defer in.Close()
 				var records bytes.Buffer
 				enc := json.NewEncoder(&records)
-				d, inErr, err := diagnoseWatched(t.Context(), in, set, nil, page.watch(), func(f *analyze.Finding) error { return enc.Encode(f) })
+				d, inErr, err := diagnose.Watched(t.Context(), in, set, nil, page.watch(), func(f *analyze.Finding) error { return enc.Encode(f) })
 				if inErr != nil || err != nil {
 					t.Fatal(inErr, err)
 				}
 				o := report.Options{Catalogue: report.Rules(set)}
-				if err := page.write(t.Context(), []string{file}, in.report(nil), d, o, false); err != nil {
+				if err := page.write(t.Context(), []string{file}, in.Report(nil), d, o, false); err != nil {
 					t.Fatal(err)
 				}
 				return d, records.String()

@@ -14,6 +14,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/view"
 	"jindan/capture"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -103,13 +104,13 @@ func trace(ctx context.Context, args []string, v *view.View) error {
 	if t.Done(0) {
 		return nil
 	}
-	in, err := openInput(args)
-	defer in.close()
+	in, err := diagnose.Open(args)
+	defer in.Close()
 	if err != nil {
 		return nil
 	}
 	enough := errors.New("enough")
-	err = in.read(ctx, func(b *capture.Batch) error {
+	err = in.Read(ctx, func(b *capture.Batch) error {
 		for i := range b.Obs {
 			if o := &b.Obs[i]; o.Kind == capture.KindPacket {
 				t.Packet(o.At, &o.Packet)

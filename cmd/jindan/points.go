@@ -9,6 +9,8 @@ import (
 
 	"jindan/analyze/points"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 )
 
 // pointFiles are the captures of one point.
@@ -98,7 +100,7 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 		for _, i := range order {
 			names = append(names, named[i].name)
 		}
-		a.log.Warn().Msgf("packets pass the points in another order than the given one: %s", strings.Join(names, ", "))
+		a.Log.Warn().Msgf("packets pass the points in another order than the given one: %s", strings.Join(names, ", "))
 	}
 	// From here on points are in the order of the path.
 	var pts []points.Point
@@ -112,12 +114,12 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 		for j, l := range order {
 			o.Before[i][j] = al.Before[k][l]
 		}
-		in, err := openInput(named[k].files)
-		defer in.close()
+		in, err := diagnose.Open(named[k].files)
+		defer in.Close()
 		if err != nil {
 			return nil, err
 		}
-		for _, src := range in.sources {
+		for _, src := range in.Sources {
 			sources = append(sources, shifted{src, capture.Instant(shift)})
 			owner = append(owner, i)
 		}
@@ -150,15 +152,15 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 
 // readPoint reads the captures of one point as one.
 func (a *app) readPoint(ctx context.Context, p pointFiles, take func(*capture.Batch)) error {
-	in, err := openInput(p.files)
-	defer in.close()
+	in, err := diagnose.Open(p.files)
+	defer in.Close()
 	if err != nil {
 		return err
 	}
-	if len(in.unusable) > 0 {
-		return errors.Join(in.unusable...)
+	if len(in.Unusable) > 0 {
+		return errors.Join(in.Unusable...)
 	}
-	return fatal(in.read(ctx, func(b *capture.Batch) error { take(b); return nil }))
+	return fatal(in.Read(ctx, func(b *capture.Batch) error { take(b); return nil }))
 }
 
 // fatal leaves out what is wrong inside of files: what stands before it counts.
@@ -166,7 +168,7 @@ func fatal(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	for _, e := range splitErrors(err) {
+	for _, e := range cli.SplitErrors(err) {
 		var s *capture.SourceError
 		if e != nil && !errors.As(e, &s) {
 			return e

@@ -14,6 +14,8 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/detect"
 	"jindan/analyze/points"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/fixtures/lab"
 	"jindan/fixtures/lab/testbed"
 )
@@ -114,7 +116,7 @@ func pointRule(f *lab.PointFault) string {
 // judgePoints compares what is found with what was broken: the right rule at the right segment and in the right direction, nothing
 // elsewhere, and as much lost as was counted.
 func judgePoints(t *testing.T, f *lab.PointFault, dir string, truth *lab.Truth) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,18 +124,18 @@ func judgePoints(t *testing.T, f *lab.PointFault, dir string, truth *lab.Truth) 
 	for _, p := range lab.PointShapes[f.Shape] {
 		args = append(args, p+"="+filepath.Join(dir, p+".pcap"))
 	}
-	a := &app{log: newLog("text", false)}
+	a := &app{cli.App{Log: cli.NewLog("text", false)}}
 	cmp, err := a.comparePoints(context.Background(), args, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := openInput(cmp.main)
-	defer in.close()
+	in, err := diagnose.Open(cmp.main)
+	defer in.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.points = cmp.report
-	d, _, err := diagnose(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
+	in.Points = cmp.report
+	d, _, err := diagnose.Run(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

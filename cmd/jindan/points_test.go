@@ -11,6 +11,8 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/points"
 	"jindan/capture/recording"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -22,12 +24,12 @@ var incidentPoints = []string{
 
 // Two captures of the incident leave one port, in one command, and the README shows what it says.
 func TestPointsOfIncident(t *testing.T) {
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	rows, lost := 0, uint32(0)
-	a := &app{log: newLog("text", false)}
+	a := &app{cli.App{Log: cli.NewLog("text", false)}}
 	cmp, err := a.comparePoints(context.Background(), incidentPoints, func(r *points.Row) {
 		rows++
 		for i := range r.Way {
@@ -37,13 +39,13 @@ func TestPointsOfIncident(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := openInput(cmp.main)
-	defer in.close()
+	in, err := diagnose.Open(cmp.main)
+	defer in.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.points = cmp.report
-	d, _, err := diagnose(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
+	in.Points = cmp.report
+	d, _, err := diagnose.Run(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func TestPointsOfIncident(t *testing.T) {
 
 // A capture that is given twice is no path.
 func TestPointTwice(t *testing.T) {
-	a := &app{log: newLog("text", false)}
+	a := &app{cli.App{Log: cli.NewLog("text", false)}}
 	file := incidentPoints[0][len("router="):]
 	if _, err := a.comparePoints(context.Background(), []string{"a=" + file, "b=" + file}, nil); err == nil || !strings.Contains(err.Error(), "the same capture") {
 		t.Error(err)
@@ -87,8 +89,8 @@ func TestPointTwice(t *testing.T) {
 // What an agent recorded is a point like any other.
 func TestPointRecorded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "server")
-	in, err := openInput([]string{incidentPoints[1][len("server="):]})
-	defer in.close()
+	in, err := diagnose.Open([]string{incidentPoints[1][len("server="):]})
+	defer in.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +98,10 @@ func TestPointRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(in.read(context.Background(), w.Write), w.Close()); err != nil {
+	if err := errors.Join(in.Read(context.Background(), w.Write), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	a := &app{log: newLog("text", false)}
+	a := &app{cli.App{Log: cli.NewLog("text", false)}}
 	var edges [2]*points.Edge
 	for i, server := range []string{incidentPoints[1], "server=" + dir} {
 		cmp, err := a.comparePoints(context.Background(), []string{incidentPoints[0], server}, nil)

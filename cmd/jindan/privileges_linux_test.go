@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"jindan/cmd/internal/cli"
 )
 
 // TestIntegrationPrivileges: an agent that root started holds what it needs and nothing else, in every thread, and cannot get more.
@@ -62,7 +64,7 @@ func TestIntegrationPrivileges(t *testing.T) {
 	if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Wait(); err != nil && agent.ProcessState.ExitCode() != exitTerminate {
+	if err := agent.Wait(); err != nil && agent.ProcessState.ExitCode() != cli.ExitTerminate {
 		t.Errorf("%v: %s", err, messages.String())
 	}
 }

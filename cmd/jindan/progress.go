@@ -5,20 +5,23 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 )
 
 // progress shows on standard error, if that is a terminal, how far the reading is, once it has
 // taken a second.
 type progress struct {
-	in   *input
+	in   *diagnose.Input
 	end  chan struct{}
 	wait sync.WaitGroup
 	once sync.Once
 }
 
-func startProgress(in *input) *progress {
+func startProgress(in *diagnose.Input) *progress {
 	p := &progress{in: in, end: make(chan struct{})}
-	if isTerminal(os.Stderr) {
+	if cli.IsTerminal(os.Stderr) {
 		p.wait.Go(p.run)
 	}
 	return p
@@ -50,7 +53,7 @@ func (p *progress) run() {
 func (p *progress) line(took time.Duration) string {
 	var read, size int64
 	known := true
-	for _, f := range p.in.files {
+	for _, f := range p.in.Files {
 		r, s := f.Progress()
 		read, size = read+r, size+s
 		known = known && s > 0

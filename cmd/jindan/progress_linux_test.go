@@ -20,7 +20,9 @@ import (
 	"jindan/analyze/flow"
 	"jindan/capture"
 	"jindan/capture/host"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -58,16 +60,16 @@ func (d faulty) Judge(_ *analyze.Window, _ func(analyze.Symptom)) { *d.n++; d.do
 // faultyAgent is an agent with one watch, whose detectors are those of the catalogue and one that misbehaves.
 func faultyAgent(t *testing.T, cfg *config.Config, out io.Writer, do func(n int)) *agent {
 	t.Helper()
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.HTTP.Listen = ""
-	ag, err := newAgent(&app{log: newLog("text", false), lang: "en"}, cfg, set, "ndjson")
+	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false), Lang: "en"}}, cfg, set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag.stdout = newOutlet(out)
+	ag.stdout = cli.NewOutlet(out)
 	if ag.direct, err = direct(cfg, "ndjson", ag.stdout); err != nil {
 		t.Fatal(err)
 	}
@@ -201,20 +203,6 @@ func TestStdoutUnread(t *testing.T) {
 	case <-done:
 	case <-time.After(20 * time.Second):
 		t.Fatal("the engine waits for the reader of standard output")
-	}
-}
-
-func TestOutlet(t *testing.T) {
-	var b bytes.Buffer
-	o := newOutlet(&b)
-	for range 1000 {
-		_, _ = o.Write([]byte("a line\n"))
-	}
-	if !o.flush(5*time.Second) || b.String() != strings.Repeat("a line\n", 1000) {
-		t.Errorf("%d bytes", b.Len())
-	}
-	if n, lost, err := o.state(); n != 0 || lost != 0 || err != nil {
-		t.Error(n, lost, err)
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 )
 
 // SIGHUP takes over sinks and rules, and keeps what is open: a new sink is told what comes, and an old finding may still be acknowledged.
@@ -17,11 +19,11 @@ func TestReload(t *testing.T) {
 	text := fmt.Sprintf("spool: {dir: %s/spool}\nrecorder: {enabled: false}\nhttp: {listen: ''}\nsinks:\n- {name: a, type: file, path: %s/a.ndjson}\n", dir, dir)
 	cfg := configure(t, text)
 	next := configure(t, text+fmt.Sprintf("- {name: b, type: file, path: %s/b.ndjson}\n", dir))
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag, err := newAgent(&app{log: newLog("text", false)}, cfg, set, "ndjson")
+	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false)}}, cfg, set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}

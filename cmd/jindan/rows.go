@@ -14,6 +14,7 @@ import (
 
 	"jindan/analyze/flow"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/report"
 )
 
@@ -282,7 +283,7 @@ func sortRows(w *rows, f *flowsFlags) (*sortedRows, error) {
 	case by == "":
 		by = "bytes"
 	}
-	if err := oneOf("--sort", by, sortColumns(f.dns)...); err != nil {
+	if err := cli.OneOf("--sort", by, sortColumns(f.dns)...); err != nil {
 		return nil, err
 	}
 	s.key = order[by]

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
 
@@ -29,9 +31,9 @@ func newRulesList(a *app) *cobra.Command {
 		Short: "List the rules with their severity, steps and titles",
 		Args:  noArgs,
 		RunE: func(_ *cobra.Command, _ []string) error {
-			set, err := catalogue(dir)
+			set, err := diagnose.Catalogue(dir)
 			if err != nil {
-				return a.failEach(err)
+				return a.FailEach(err)
 			}
 			table := [][]string{{"RULE", "SEVERITY", "STEPS", "TITLE"}}
 			for _, r := range set.Rules {
@@ -42,7 +44,7 @@ func newRulesList(a *app) *cobra.Command {
 				if !r.Enabled {
 					severity = "off"
 				}
-				table = append(table, []string{r.ID, severity, strings.Join(r.Steps, ","), r.Name(a.lang)})
+				table = append(table, []string{r.ID, severity, strings.Join(r.Steps, ","), r.Name(a.Lang)})
 			}
 			out := bufio.NewWriter(os.Stdout)
 			report.Table(out, table)
@@ -93,16 +95,16 @@ causes.yaml adds links between rules.`,
 			if len(args) == 1 {
 				dir = args[0]
 			}
-			set, err := catalogue(dir)
+			set, err := diagnose.Catalogue(dir)
 			if err == nil {
 				err = set.Compile()
 			}
 			if err != nil {
-				n := len(splitErrors(err))
-				for _, e := range splitErrors(err) {
-					fmt.Fprintln(os.Stderr, oneLine(e)) // as compilers do: editors jump there
+				n := len(cli.SplitErrors(err))
+				for _, e := range cli.SplitErrors(err) {
+					fmt.Fprintln(os.Stderr, cli.OneLine(e)) // as compilers do: editors jump there
 				}
-				return &status{exitUnusable, fmt.Errorf("%d mistakes; nothing was loaded", n)}
+				return cli.Exit(cli.ExitUnusable, fmt.Errorf("%d mistakes; nothing was loaded", n))
 			}
 			_, err = fmt.Printf("%d rules, %d steps and %d causal links are in order\n", len(set.Rules), len(set.Steps), set.Links())
 			return err

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/rules"
 )
 
@@ -40,13 +42,13 @@ each key of expect being optional. --update writes want.ndjson anew. Exit status
 fails, 2 if one cannot be run.`,
 		Args: someArgs("directories with cases"),
 		RunE: func(c *cobra.Command, args []string) error {
-			set, err := catalogue(dir)
+			set, err := diagnose.Catalogue(dir)
 			if err != nil {
-				return a.failEach(err)
+				return a.FailEach(err)
 			}
 			cases, err := findCases(args)
 			if err != nil {
-				return a.failEach(err)
+				return a.FailEach(err)
 			}
 			return a.testCases(c.Context(), set, cases, update)
 		},
@@ -65,10 +67,10 @@ func (a *app) testCases(ctx context.Context, set *rules.Set, cases []testCase, u
 		begin := time.Now()
 		d, err := c.run(ctx, set)
 		if ctx.Err() != nil {
-			return &status{int(a.interrupted.Load()), fmt.Errorf("interrupted after %d of %d cases", i, len(cases))}
+			return cli.Exit(int(a.Interrupted.Load()), fmt.Errorf("interrupted after %d of %d cases", i, len(cases)))
 		}
 		if err != nil {
-			a.log.Error().Msg(oneLine(err))
+			a.Log.Error().Msg(cli.OneLine(err))
 			broken++
 			continue
 		}
@@ -96,9 +98,9 @@ func (a *app) testCases(ctx context.Context, set *rules.Set, cases []testCase, u
 	}
 	switch {
 	case broken > 0:
-		return &status{exitUnusable, fmt.Errorf("%d of %d cases could not be run", broken, len(cases))}
+		return cli.Exit(cli.ExitUnusable, fmt.Errorf("%d of %d cases could not be run", broken, len(cases)))
 	case failed > 0:
-		return &status{exitFailOn, fmt.Errorf("%d of %d cases failed", failed, len(cases))}
+		return cli.Exit(cli.ExitFailOn, fmt.Errorf("%d of %d cases failed", failed, len(cases)))
 	}
 	return nil
 }
@@ -109,16 +111,16 @@ func (c *testCase) run(ctx context.Context, set *rules.Set) (*analyze.Diagnosis,
 	if err != nil || len(files) != 1 {
 		return nil, fmt.Errorf("%s: the case needs one capture, packets.pcapng or packets.pcap, plain or with .gz or .zst; it has %d", c.dir, len(files))
 	}
-	local, err := hosts(words(c.Local))
+	local, err := diagnose.Hosts(diagnose.Words(c.Local))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(c.dir, caseFile), err)
 	}
-	in, err := openInput(files)
-	defer in.close()
+	in, err := diagnose.Open(files)
+	defer in.Close()
 	if err != nil {
 		return nil, err
 	}
-	d, inErr, err := diagnose(ctx, in, set, local, func(*analyze.Finding) error { return nil })
+	d, inErr, err := diagnose.Run(ctx, in, set, local, func(*analyze.Finding) error { return nil })
 	if err == nil {
 		err = inErr
 	}

@@ -14,7 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 )
 
 type runFlags struct {
@@ -91,11 +93,11 @@ var errReload = errors.New("reload")
 
 func (a *app) run(ctx context.Context, f *runFlags) error {
 	debug.SetGCPercent(gcPercent)
-	if f.output == "" && isTerminal(os.Stdout) {
+	if f.output == "" && cli.IsTerminal(os.Stdout) {
 		f.output = "text"
 	}
 	if f.output != "" { // else as the sink says
-		if err := oneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
+		if err := cli.OneOf("--output", f.output, "text", "ndjson", "ecs"); err != nil {
 			return err
 		}
 	}
@@ -103,8 +105,8 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if err != nil {
 		return err
 	}
-	defer a.logAside()()
-	defer a.endWithin(ctx)()
+	defer a.LogAside()()
+	defer a.EndWithin(ctx)()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -128,12 +130,12 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 				if err == nil && ag != nil && watchesAlike(cfg, next) {
 					if err = ag.reload(next); err == nil {
 						cfg = next
-						a.log.Info().Msg("sinks and rules reloaded; what is open stays")
+						a.Log.Info().Msg("sinks and rules reloaded; what is open stays")
 						continue
 					}
 				}
 				if err != nil {
-					a.log.Error().Msg("the configuration is not reloaded, the old one stays: " + oneLine(err))
+					a.Log.Error().Msg("the configuration is not reloaded, the old one stays: " + cli.OneLine(err))
 					continue
 				}
 				again <- next
@@ -149,7 +151,7 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 			return err
 		}
 		cfg = <-again
-		a.log.Info().Msg("configuration reloaded; what is watched has changed, and the analysis begins anew")
+		a.Log.Info().Msg("configuration reloaded; what is watched has changed, and the analysis begins anew")
 	}
 }
 
@@ -165,9 +167,9 @@ func watchesAlike(a, b *config.Config) bool {
 
 // watchOnce runs the agent with one configuration; moved tells that files of sinks were moved away, and running is told of the agent.
 func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, moved <-chan os.Signal, running *atomic.Pointer[agent]) error {
-	set, err := catalogue(cfg.Rules)
+	set, err := diagnose.Catalogue(cfg.Rules)
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
 	spaces, err := namespaces(cfg)
 	if err != nil {
@@ -179,24 +181,24 @@ func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, mo
 	}
 	ag.renamed = moved
 	ag.share = divide(cfg, len(spaces))
-	limitHeap(ag.share.heap)
+	cli.LimitHeap(ag.share.heap)
 	defer ag.close()
 	for _, ns := range spaces {
 		if err := ag.add(ns, f.record); err != nil {
 			if len(spaces) == 1 {
 				return err
 			}
-			a.log.Warn().Msg(oneLine(err))
+			a.Log.Warn().Msg(cli.OneLine(err))
 		}
 	}
 	if len(ag.watches) == 0 {
 		return fmt.Errorf("there is nothing to watch")
 	}
 	if err := ag.serve(ctx); err != nil {
-		a.log.Warn().Msg(oneLine(err))
+		a.Log.Warn().Msg(cli.OneLine(err))
 	}
 	if err := dropPrivileges(needed(len(cfg.Netns) > 0, foreign(ag.writes()...))); err != nil {
-		a.log.Warn().Msgf("the agent keeps more rights than it needs: %s", oneLine(err))
+		a.Log.Warn().Msgf("the agent keeps more rights than it needs: %s", cli.OneLine(err))
 	}
 	ag.banner()
 	notify("READY=1\nSTATUS=watching")

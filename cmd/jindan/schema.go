@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/sink"
 )
 
@@ -27,7 +28,7 @@ meaning within v1.`,
 				return fmt.Errorf("give one kind of record (see '%s --help')", c.CommandPath())
 			}
 			if len(args) == 1 {
-				return oneOf("kind of record", args[0], names...)
+				return cli.OneOf("kind of record", args[0], names...)
 			}
 			return nil
 		},

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/sink"
 	"jindan/cmd/internal/sink/kafka"
@@ -39,7 +40,7 @@ func deliver(cfg *config.Config, host string, unwell func() string) (*sink.Deliv
 	}
 	options := sink.Options{
 		Spool:   sink.SpoolOptions{Path: filepath.Join(cfg.Spool.Dir, "spool.db"), MaxBytes: int64(cfg.Spool.MaxBytes)},
-		Outputs: outputs, Host: host, Agent: "jindan/" + version, Heartbeat: cfg.Heartbeat, Repeat: cfg.Repeat, Unwell: unwell,
+		Outputs: outputs, Host: host, Agent: "jindan/" + cli.Version, Heartbeat: cfg.Heartbeat, Repeat: cfg.Repeat, Unwell: unwell,
 	}
 	err := os.MkdirAll(cfg.Spool.Dir, 0o700)
 	var d *sink.Delivery

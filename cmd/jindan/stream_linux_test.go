@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/sink/sinktest"
 )
 
@@ -109,7 +111,7 @@ ruleset(name="jindan") {
 // outage replays the recording of 17 November in the order of events, and a quarter of an hour of quiet behind it.
 func outage(t *testing.T, emit func(*analyze.Finding) error) *analyze.Diagnosis {
 	t.Helper()
-	return sinktest.Replay(t, sinktest.Incident(t), 15*time.Minute, "gpki01", "jindan/"+version, emit)
+	return sinktest.Replay(t, sinktest.Incident(t), 15*time.Minute, "gpki01", "jindan/"+cli.Version, emit)
 }
 
 // TestStream: the findings of 17 November reach receivers by a configuration as a user writes it: each record, in order,
@@ -310,11 +312,11 @@ func TestHeartbeatAndAck(t *testing.T) {
 	cfg := configure(t, fmt.Sprintf("spool: {dir: %s/spool}\nhttp: {listen: %s/sock}\nsinks: [{type: webhook, url: '%s', format: ndjson}]\n", dir, dir, url))
 	// Less than a configuration may say: a test does not wait for minutes.
 	cfg.Heartbeat, cfg.Repeat = 50*time.Millisecond, 100*time.Millisecond
-	set, err := catalogue("")
+	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag, err := newAgent(&app{log: newLog("text", false)}, cfg, set, "ndjson")
+	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false)}}, cfg, set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}

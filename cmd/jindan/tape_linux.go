@@ -12,6 +12,7 @@ import (
 	"jindan/analyze"
 	"jindan/capture"
 	"jindan/capture/recording"
+	"jindan/cmd/internal/cli"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +54,7 @@ func newTape(ag *agent, w *watch, dir string) (*tape, error) {
 	}
 	if cfg.Recorder.Enabled {
 		if err := os.MkdirAll(cfg.Recorder.Dir, 0o700); err != nil {
-			ag.app.log.Warn().Msgf("what surrounds a finding is not kept (recorder.dir): %s", oneLine(err))
+			ag.app.Log.Warn().Msgf("what surrounds a finding is not kept (recorder.dir): %s", cli.OneLine(err))
 		} else {
 			t.ring = recording.NewRing(recording.RingOptions{Keep: cfg.Recorder.Keep + cfg.Recorder.After, MaxBytes: w.share.recorder})
 		}
@@ -66,7 +67,7 @@ func (t *tape) see(b *capture.Batch) error {
 	if t.writer != nil && !t.broken {
 		if err := t.writer.Write(b); err != nil {
 			t.broken = true
-			t.ag.app.log.Error().Msgf("recording ends here: %s", oneLine(err))
+			t.ag.app.Log.Error().Msgf("recording ends here: %s", cli.OneLine(err))
 		}
 	}
 	if t.ring == nil {
@@ -107,10 +108,10 @@ func (t *tape) dump(dir string) {
 		}
 	}
 	if err != nil {
-		t.ag.app.log.Error().Msgf("what surrounds a finding is not kept: %s", oneLine(err))
+		t.ag.app.Log.Error().Msgf("what surrounds a finding is not kept: %s", cli.OneLine(err))
 		return
 	}
-	t.ag.app.log.Info().Msgf("what surrounds the finding is kept in %s; 'jindan analyze' reads it", dir)
+	t.ag.app.Log.Info().Msgf("what surrounds the finding is kept in %s; 'jindan analyze' reads it", dir)
 }
 
 // spread is how many bytes on disk one of the ring may become: measured 1.84 for packets that only JSON can
@@ -171,7 +172,7 @@ func (t *tape) close() error {
 		return nil
 	}
 	if st := t.writer.Stats(); st.Stopped != "" {
-		t.ag.app.log.Warn().Msgf("the recording ended early: %s", st.Stopped)
+		t.ag.app.Log.Warn().Msgf("the recording ended early: %s", st.Stopped)
 	}
 	return t.writer.Close()
 }

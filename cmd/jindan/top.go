@@ -21,6 +21,8 @@ import (
 	"jindan/analyze/detect"
 	"jindan/analyze/view"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/cmd/internal/top"
 	"jindan/rules"
@@ -110,21 +112,21 @@ func (t *topFeed) write() string {
 	name := "jindan-" + d.Coverage.Last.Time().Format("20060102-150405") + ".html"
 	page, err := openPage(name)
 	if err != nil {
-		return oneLine(err)
+		return cli.OneLine(err)
 	}
 	page.view = t.view
 	in := report.Input{Files: []report.File{{Name: t.source, Packets: d.Coverage.Packets}}, Blind: t.blind}
-	o := report.Options{Lang: report.Lang(t.app.lang), Zone: time.UTC, Catalogue: report.Rules(t.set, inputsOf(d)...)}
+	o := report.Options{Lang: report.Lang(t.app.Lang), Zone: time.UTC, Catalogue: report.Rules(t.set, inputsOf(d)...)}
 	// "-" stands for what cannot be read twice.
 	if err := page.write(context.Background(), []string{"-"}, in, d, o, false); err != nil {
 		page.discard()
-		return oneLine(err)
+		return cli.OneLine(err)
 	}
 	return name
 }
 
 func (a *app) top(ctx context.Context, f *topFlags) error {
-	tz, err := zone(f.zone)
+	tz, err := cli.Zone(f.zone)
 	if err != nil {
 		return err
 	}
@@ -134,15 +136,15 @@ func (a *app) top(ctx context.Context, f *topFlags) error {
 	if f.speed < 0 {
 		return fmt.Errorf("--speed %g: cannot go back in time", f.speed)
 	}
-	if !f.once && !isTerminal(os.Stdout) {
+	if !f.once && !cli.IsTerminal(os.Stdout) {
 		return errors.New("standard output is no terminal; --once writes one frame to it")
 	}
-	set, err := catalogue(f.agent.rulesDir())
+	set, err := diagnose.Catalogue(f.agent.rulesDir())
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
-	frame := top.Frame{Width: f.width, Height: f.height, Screen: f.screen, Lang: report.Lang(a.lang), UTF8: !f.ascii && utf8Locale(os.Getenv), Zone: tz,
-		Color: !f.once && a.wantColor(os.Stdout), Source: f.replay, Title: report.Rules(set).StepTitle}
+	frame := top.Frame{Width: f.width, Height: f.height, Screen: f.screen, Lang: report.Lang(a.Lang), UTF8: !f.ascii && utf8Locale(os.Getenv), Zone: tz,
+		Color: !f.once && a.WantColor(os.Stdout), Source: f.replay, Title: report.Rules(set).StepTitle}
 	if frame.Source == "" {
 		if frame.Source, err = os.Hostname(); err != nil {
 			frame.Source = "this host"
@@ -188,13 +190,13 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 	m := top.NewModel(frame, top.Actions{
 		Ack: func(id string) string {
 			if err := a.ackTop(ctx, f, id); err != nil {
-				return oneLine(err)
+				return cli.OneLine(err)
 			}
 			return "ack " + id
 		},
 		Explain: func(name string) string {
 			var b bytes.Buffer
-			o := report.Options{Lang: report.Lang(a.lang)}
+			o := report.Options{Lang: report.Lang(a.Lang)}
 			if _, s := report.FindPage(t.set, name); s != nil {
 				_ = report.StepPage(&b, t.set, s, o)
 			} else if r, _ := report.FindPage(t.set, name); r != nil {
@@ -225,7 +227,7 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 		if ctx.Err() == nil {
 			why := "end of the input; q quits"
 			if err != nil {
-				why = oneLine(err)
+				why = cli.OneLine(err)
 			}
 			p.Send(top.Over{Why: why})
 		}
@@ -252,15 +254,15 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 
 // replayTop shows what was recorded at a multiple of its own speed.
 func (a *app) replayTop(ctx context.Context, f *topFlags, t *topFeed) error {
-	limitHeap(offlineMemory)
-	in, err := openInput([]string{f.replay})
-	defer in.close()
+	cli.LimitHeap(offlineMemory)
+	in, err := diagnose.Open([]string{f.replay})
+	defer in.Close()
 	if err != nil {
 		return err
 	}
-	o := analyze.Options{Sources: in.names, Agent: "jindan/" + version}
-	if m, ok := in.meta(); ok {
-		if o, err = engineOptions(m); err != nil {
+	o := analyze.Options{Sources: in.Names, Agent: "jindan/" + cli.Version}
+	if m, ok := in.Meta(); ok {
+		if o, err = diagnose.EngineOptions(m); err != nil {
 			return err
 		}
 	}
@@ -273,7 +275,7 @@ func (a *app) replayTop(ctx context.Context, f *topFlags, t *topFeed) error {
 	var first capture.Instant
 	began := time.Now()
 	var failed error
-	err = in.read(ctx, func(b *capture.Batch) error {
+	err = in.Read(ctx, func(b *capture.Batch) error {
 		if len(b.Obs) > 0 {
 			at := b.Obs[0].At
 			if first == 0 {

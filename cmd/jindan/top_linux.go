@@ -14,6 +14,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/capture"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/top"
 )
 
@@ -80,7 +81,7 @@ func (a *app) agentTop(ctx context.Context, f *topFlags, t *topFeed) (bool, erro
 			if u := new(url.Error); errors.As(err, &u) {
 				err = u.Err // the address of the request is ours
 			}
-			t.gone(top.Gone{Since: time.Since(news), Why: oneLine(err)})
+			t.gone(top.Gone{Since: time.Since(news), Why: cli.OneLine(err)})
 		}
 	}
 	return true, nil
@@ -108,7 +109,7 @@ func (a *app) watchTop(ctx context.Context, f *topFlags, t *topFeed) error {
 		ns = cfg.Netns[0]
 	}
 	share := divide(cfg, 1)
-	limitHeap(share.heap)
+	cli.LimitHeap(share.heap)
 	w, err := openWatch(cfg, ns, share)
 	if err != nil {
 		return err

@@ -6,10 +6,9 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set by the build: -ldflags "-X main.version=1.2.3".
-var version = "dev"
+	"jindan/cmd/internal/cli"
+)
 
 func newVersion() *cobra.Command {
 	return &cobra.Command{
@@ -24,7 +23,7 @@ func newVersion() *cobra.Command {
 }
 
 func versionLine() string {
-	return fmt.Sprintf("jindan %s%s %s %s/%s", version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("jindan %s%s %s %s/%s", cli.Version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // revision is the commit that the binary was built from, if the build recorded it.

@@ -23,7 +23,9 @@ import (
 	"jindan/capture/live/filter"
 	"jindan/capture/recording"
 	"jindan/capture/sockets"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/diagnose"
 	"jindan/rules"
 
 	"github.com/vishvananda/netns"
@@ -153,7 +155,7 @@ func advice(err error, capability string) string {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Sprintf("not permitted: run as root, or with %s", capability)
 	}
-	return oneLine(err)
+	return cli.OneLine(err)
 }
 
 func (w *watch) openLive(cfg *config.Config) error {
@@ -199,10 +201,10 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 	if err != nil {
 		hostname = ""
 	}
-	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + version, Sources: w.names(), Netns: w.ns,
+	w.meta = recording.Meta{Host: hostname, Agent: "jindan/" + cli.Version, Sources: w.names(), Netns: w.ns,
 		MaxConns: w.share.conns, MaxPaths: w.share.paths,
 		Local: cfg.Local}
-	o, err := engineOptions(w.meta)
+	o, err := diagnose.EngineOptions(w.meta)
 	if err != nil {
 		return err
 	}

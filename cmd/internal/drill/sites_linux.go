@@ -1,4 +1,4 @@
-package main
+package drill
 
 import (
 	"bufio"
@@ -15,66 +15,36 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/spf13/cobra"
-
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/fixtures/lab"
 	"jindan/fixtures/mutilate"
 	"jindan/rules"
 )
 
-type sitesFlags struct {
-	drillFlags
-	set    []string
-	damage bool
+// SiteOptions are the flags of drawn sites.
+type SiteOptions struct {
+	Options
+	Set    []string // what is not left to chance, as key:value
+	Damage bool     // diagnose kept sites again from damaged captures
 }
 
-func newDrillSites(a *app) *cobra.Command {
-	var f sitesFlags
-	c := &cobra.Command{
-		Use:   "sites [DIR…]",
-		Short: "Draw sites and faults from a seed, run them, and say how often the diagnosis is right",
-		Long: `Draws sites that the scenarios do not look like: addresses, programs, protocols, what stands before
-and behind the service, how it is captured, what goes wrong and what else happens. Runs each in
-network namespaces, with real programs, and holds the diagnosis against the truth. Prints a table
-of faults and verdicts, false alarms, true causes that were ruled out, and the share that is right
-by shape. With directories, diagnoses the sites again that were kept there, without root.
-
-Exit status: 1 if a diagnosis is wrong, 2 if a site could not be run.`,
-		Example: `  sudo jindan drill sites --runs 200 --seed 100000 --jobs 4
-  sudo jindan drill sites --runs 20 --set fault:slow-dns --keep DIR
-  jindan drill sites DIR/*`,
-		RunE: func(c *cobra.Command, args []string) error { return a.sites(c.Context(), args, f) },
-	}
-	c.Flags().StringVar(&f.keep, "keep", "", "`directory` in which captures and truth are kept, in SEED-shape-fault")
-	_ = c.MarkFlagDirname("keep")
-	c.Flags().Uint64Var(&f.seed, "seed", 1, "first `number` from which a site is drawn")
-	c.Flags().IntVar(&f.runs, "runs", 1, "draw `N` sites")
-	c.Flags().BoolVar(&f.agent, "agent", false, "run the agent on the server too, and judge every root that it names")
-	c.Flags().IntVar(&f.jobs, "jobs", 1, "run `N` at a time")
-	c.Flags().StringVarP(&f.output, "output", "o", "text", "`format`: text, markdown (the tables) or ndjson (a record a site)")
-	c.Flags().StringVar(&f.rules, "rules", "", "`directory` with rules of your own")
-	c.Flags().StringArrayVar(&f.set, "set", nil, "leave something not to chance: `key:value`, as fault:slow-dns or engine:nginx")
-	c.Flags().BoolVar(&f.damage, "damage", false, "diagnose the kept sites again from damaged captures: does a right root become a wrong one?")
-	fixed(c, "output", "text", "markdown", "ndjson")
-	return c
-}
-
-// sites draws sites, or judges kept ones again, and sums up.
-func (a *app) sites(ctx context.Context, dirs []string, f sitesFlags) error {
-	if err := oneOf("--output", f.output, "text", "markdown", "ndjson"); err != nil {
+// Sites draws sites, or judges kept ones again, and sums up.
+func (a Command) Sites(ctx context.Context, dirs []string, f SiteOptions) error {
+	if err := cli.OneOf("--output", f.Output, "text", "markdown", "ndjson"); err != nil {
 		return err
 	}
-	set, err := catalogue(f.rules)
+	set, err := diagnose.Catalogue(f.Rules)
 	if err != nil {
-		return a.failEach(err)
+		return a.FailEach(err)
 	}
-	if f.damage {
-		return a.damage(ctx, set, dirs, f.output)
+	if f.Damage {
+		return a.damage(ctx, set, dirs, f.Output)
 	}
 	if len(dirs) == 0 {
-		if _, err := lab.NewDraw(f.seed, f.set...); err != nil {
+		if _, err := lab.NewDraw(f.Seed, f.Set...); err != nil {
 			return err
 		}
 		if err := lab.MissingForSites(); err != nil {
@@ -88,12 +58,12 @@ func (a *app) sites(ctx context.Context, dirs []string, f sitesFlags) error {
 	jobs := make(chan job)
 	var mu sync.Mutex
 	var records []lab.SiteRecord
-	of := f.runs
+	of := f.Runs
 	if len(dirs) > 0 {
 		of = len(dirs)
 	}
 	var wait sync.WaitGroup
-	for range f.jobs {
+	for range f.Jobs {
 		wait.Go(func() {
 			for j := range jobs {
 				var r lab.SiteRecord
@@ -107,14 +77,14 @@ func (a *app) sites(ctx context.Context, dirs []string, f sitesFlags) error {
 				}
 				mu.Lock()
 				records = append(records, r)
-				a.tellSite(r, f.output, len(records), of)
+				a.tellSite(r, f.Output, len(records), of)
 				mu.Unlock()
 			}
 		})
 	}
 feed:
 	for i := range of {
-		j := job{seed: f.seed + uint64(i)}
+		j := job{seed: f.Seed + uint64(i)}
 		if len(dirs) > 0 {
 			j.dir = dirs[i]
 		}
@@ -127,11 +97,11 @@ feed:
 	close(jobs)
 	wait.Wait()
 	if ctx.Err() != nil {
-		return &status{int(a.interrupted.Load()), fmt.Errorf("interrupted after %d of %d sites", len(records), of)}
+		return cli.Exit(int(a.Interrupted.Load()), fmt.Errorf("interrupted after %d of %d sites", len(records), of))
 	}
-	if f.output != "ndjson" {
+	if f.Output != "ndjson" {
 		out := bufio.NewWriter(os.Stdout)
-		writeAccuracy(out, f.output == "markdown", lab.SumUp(records))
+		writeAccuracy(out, f.Output == "markdown", lab.SumUp(records))
 		if err := out.Flush(); err != nil {
 			return err
 		}
@@ -152,21 +122,21 @@ func sitesOutcome(records []lab.SiteRecord) error {
 	}
 	switch {
 	case failed > 0:
-		return &status{exitUnusable, fmt.Errorf("%d of %d sites could not be run", failed, len(records))}
+		return cli.Exit(cli.ExitUnusable, fmt.Errorf("%d of %d sites could not be run", failed, len(records)))
 	case wrong > 0:
-		return &status{exitFailOn, fmt.Errorf("%d of %d diagnoses are wrong", wrong, len(records))}
+		return cli.Exit(cli.ExitFailOn, fmt.Errorf("%d of %d diagnoses are wrong", wrong, len(records)))
 	}
 	return nil
 }
 
 // site runs a site and judges its diagnosis.
-func (a *app) site(ctx context.Context, set *rules.Set, seed uint64, f sitesFlags) lab.SiteRecord {
-	d, err := lab.NewDraw(seed, f.set...)
+func (a Command) site(ctx context.Context, set *rules.Set, seed uint64, f SiteOptions) lab.SiteRecord {
+	d, err := lab.NewDraw(seed, f.Set...)
 	if err != nil {
-		return lab.SiteRecord{Seed: seed, Error: oneLine(err)}
+		return lab.SiteRecord{Seed: seed, Error: cli.OneLine(err)}
 	}
-	dir := filepath.Join(f.keep, d.Name())
-	if f.keep == "" {
+	dir := filepath.Join(f.Keep, d.Name())
+	if f.Keep == "" {
 		temporary, err := os.MkdirTemp("", "jindan-site-")
 		if err != nil {
 			return lab.NewSiteRecord(d, err)
@@ -174,23 +144,17 @@ func (a *app) site(ctx context.Context, set *rules.Set, seed uint64, f sitesFlag
 		defer func() { _ = os.RemoveAll(temporary) }()
 		dir = temporary
 	}
-	agent := ""
-	if f.agent {
-		if agent, err = selfPath(); err != nil {
-			return lab.NewSiteRecord(d, err)
-		}
-	}
 	for again := 0; ; again++ {
-		truth, err := lab.Run(ctx, d.Scenario(), lab.Options{Keep: dir, Seed: seed, Agent: agent,
-			Log: func(format string, args ...any) { a.log.Debug().Msgf(format, args...) }})
+		truth, err := lab.Run(ctx, d.Scenario(), lab.Options{Keep: dir, Seed: seed, Agent: f.Agent,
+			Log: func(format string, args ...any) { a.Log.Debug().Msgf(format, args...) }})
 		if err == nil && truth.Disturbed != "" {
 			err = fmt.Errorf("it proves nothing: %s", truth.Disturbed)
 		}
 		if err == nil {
 			r := judgeSite(ctx, set, d, truth, dir, nil)
-			if f.agent && r.Error == "" {
+			if f.Agent != "" && r.Error == "" {
 				if err := r.JudgeLive(truth, filepath.Join(dir, lab.AgentFile)); err != nil {
-					r.Error = oneLine(err)
+					r.Error = cli.OneLine(err)
 				}
 			}
 			return r
@@ -199,22 +163,22 @@ func (a *app) site(ctx context.Context, set *rules.Set, seed uint64, f sitesFlag
 		if ctx.Err() != nil || again > 0 {
 			return lab.NewSiteRecord(d, err)
 		}
-		if d, err = lab.NewDraw(seed, f.set...); err != nil {
+		if d, err = lab.NewDraw(seed, f.Set...); err != nil {
 			return lab.NewSiteRecord(d, err)
 		}
 	}
 }
 
 // siteAgain judges a kept site once more, as its fault is judged today.
-func (a *app) siteAgain(ctx context.Context, set *rules.Set, dir string) lab.SiteRecord {
+func (a Command) siteAgain(ctx context.Context, set *rules.Set, dir string) lab.SiteRecord {
 	d, truth, err := keptSite(dir)
 	if err != nil {
-		return lab.SiteRecord{Name: filepath.Base(dir), Error: oneLine(err)}
+		return lab.SiteRecord{Name: filepath.Base(dir), Error: cli.OneLine(err)}
 	}
 	r := judgeSite(ctx, set, d, truth, dir, nil)
 	if _, err := os.Stat(filepath.Join(dir, lab.RecordingName)); err == nil && r.Error == "" {
 		if err := judgeLiveAgain(ctx, set, &r, truth, dir); err != nil {
-			r.Error = oneLine(err)
+			r.Error = cli.OneLine(err)
 		}
 	}
 	return r
@@ -248,7 +212,7 @@ func keptSite(dir string) (*lab.Draw, *lab.Truth, error) {
 }
 
 // damage judges kept sites from damaged captures: those that are right from the whole one.
-func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string, output string) error {
+func (a Command) damage(ctx context.Context, set *rules.Set, dirs []string, output string) error {
 	type count struct{ runs, right, less, wrong, out int }
 	counts := map[string]*count{}
 	wrong, out := 0, 0
@@ -279,7 +243,7 @@ func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string, output 
 				out++
 			}
 			if r.WrongRoot || len(r.RuledOut) > 0 {
-				a.log.Warn().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
+				a.Log.Warn().Msgf("%s, %s: WRONG: %s", r.Name, way.Name, strings.Join(r.Wrong, "; "))
 			}
 			switch {
 			case r.WrongRoot:
@@ -306,22 +270,22 @@ func (a *app) damage(ctx context.Context, set *rules.Set, dirs []string, output 
 		}
 	}
 	if wrong > 0 || out > 0 {
-		return &status{exitFailOn, fmt.Errorf("%d right roots became wrong ones, %d true causes were ruled out", wrong, out)}
+		return cli.Exit(cli.ExitFailOn, fmt.Errorf("%d right roots became wrong ones, %d true causes were ruled out", wrong, out))
 	}
 	return nil
 }
 
 // judgeSite judges the diagnosis of a site's capture, damaged in a way unless that is nil.
 func judgeSite(ctx context.Context, set *rules.Set, d *lab.Draw, truth *lab.Truth, dir string, way *mutilate.Way) lab.SiteRecord {
-	in, err := openInput([]string{filepath.Join(dir, truth.Point)})
-	defer in.close()
+	in, err := diagnose.Open([]string{filepath.Join(dir, truth.Point)})
+	defer in.Close()
 	if err == nil && way != nil {
-		in.sources[0], err = way.Source(ctx, in.sources[0], d.Seed)
+		in.Sources[0], err = way.Source(ctx, in.Sources[0], d.Seed)
 	}
 	if err != nil {
 		return lab.NewSiteRecord(d, err)
 	}
-	diagnosis, inErr, err := diagnose(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
+	diagnosis, inErr, err := diagnose.Run(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
 	if err = errors.Join(err, inErr); err != nil {
 		return lab.NewSiteRecord(d, err)
 	}
@@ -338,7 +302,7 @@ func judgeSite(ctx context.Context, set *rules.Set, d *lab.Draw, truth *lab.Trut
 }
 
 // tellSite writes how a site went.
-func (a *app) tellSite(r lab.SiteRecord, output string, n, of int) {
+func (a Command) tellSite(r lab.SiteRecord, output string, n, of int) {
 	if output == "ndjson" {
 		_ = json.NewEncoder(os.Stdout).Encode(r)
 		return
@@ -350,9 +314,9 @@ func (a *app) tellSite(r lab.SiteRecord, output string, n, of int) {
 	case !r.Right():
 		msg = "WRONG: " + strings.Join(r.Wrong, "; ")
 	}
-	a.log.Info().Msgf("%d of %d: %s: %s", n, of, r.Name, msg)
+	a.Log.Info().Msgf("%d of %d: %s: %s", n, of, r.Name, msg)
 	if l := r.Live; l != nil && (!l.First || len(l.Wrong) > 0) {
-		a.log.Warn().Msgf("%s, live: named %s; %s", r.Name, cmp.Or(strings.Join(l.Named, "; then "), "nothing"), strings.Join(l.Wrong, "; "))
+		a.Log.Warn().Msgf("%s, live: named %s; %s", r.Name, cmp.Or(strings.Join(l.Named, "; then "), "nothing"), strings.Join(l.Wrong, "; "))
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package diagnose
 
 import (
 	"net/netip"
@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"jindan/analyze/flow"
 	"jindan/capture"
 )
 
@@ -44,18 +43,18 @@ func TestNarrow(t *testing.T) {
 		packet(3*time.Second, capture.ProtoTCP, "[2001:db8::1]:1002", "[2001:db8::2]:443", capture.ACK),
 	}}
 	for _, c := range []struct {
-		n    narrow
+		n    Narrow
 		want []int // whole seconds
 	}{
-		{narrow{}, []int{0, 1, 2, 3}},
-		{narrow{since: "1s", until: "3s"}, []int{1, 2}},
-		{narrow{filter: "port 53"}, []int{2}},
-		{narrow{filter: "tcp and not port 80"}, []int{3}},
-		{narrow{filter: "src host 10.0.0.2"}, []int{1}},
-		{narrow{filter: "net 2001:db8::/32"}, []int{3}},
-		{narrow{filter: "tcp[tcpflags] & tcp-syn != 0", since: "1s"}, []int{1}},
+		{Narrow{}, []int{0, 1, 2, 3}},
+		{Narrow{Since: "1s", Until: "3s"}, []int{1, 2}},
+		{Narrow{Filter: "port 53"}, []int{2}},
+		{Narrow{Filter: "tcp and not port 80"}, []int{3}},
+		{Narrow{Filter: "src host 10.0.0.2"}, []int{1}},
+		{Narrow{Filter: "net 2001:db8::/32"}, []int{3}},
+		{Narrow{Filter: "tcp[tcpflags] & tcp-syn != 0", Since: "1s"}, []int{1}},
 	} {
-		if err := c.n.compile(time.UTC); err != nil {
+		if err := c.n.Compile(time.UTC); err != nil {
 			t.Fatal(err)
 		}
 		part, err := c.n.part(b)
@@ -70,8 +69,8 @@ func TestNarrow(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", c.n, got, c.want)
 		}
 	}
-	n := narrow{until: "1s"}
-	if err := n.compile(time.UTC); err != nil {
+	n := Narrow{Until: "1s"}
+	if err := n.Compile(time.UTC); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.part(&capture.Batch{Until: 0, Obs: b.Obs[:1]}); err != nil {
@@ -80,8 +79,8 @@ func TestNarrow(t *testing.T) {
 	if _, err := n.part(&capture.Batch{Until: b.Until, Obs: b.Obs[2:]}); err != errBehind {
 		t.Errorf("%v: what is behind --until is read on", err)
 	}
-	bad := narrow{filter: "port"}
-	if bad.compile(time.UTC) == nil {
+	bad := Narrow{Filter: "port"}
+	if bad.Compile(time.UTC) == nil {
 		t.Error("a filter that ends in the middle is taken")
 	}
 }
@@ -92,43 +91,3 @@ func endpointOf(s string) capture.Endpoint {
 }
 
 // TestSortRows: the largest first, of equals the earlier; --top keeps that many.
-func TestSortRows(t *testing.T) {
-	var got []uint32
-	w := &rows{write: func(row any) { got = append(got, row.(*flow.Row).RetransmitClient) }}
-	s, err := sortRows(w, &flowsFlags{sort: "resent", top: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	row := flow.Row{}
-	for i := range uint32(5000) {
-		row.RetransmitClient, row.Start = i*7919%5000, capture.Instant(i)
-		w.write(&row)
-	}
-	s.flush()
-	if !slices.Equal(got, []uint32{4999, 4998, 4997}) {
-		t.Error(got)
-	}
-	for _, f := range []flowsFlags{{sort: "colour"}, {top: -1}, {sort: "latency"}, {sort: "bytes", explain: "ill"}} {
-		if _, err := sortRows(w, &f); err == nil {
-			t.Errorf("%+v is taken", f)
-		}
-	}
-}
-
-// TestFitting: a narrow terminal loses columns, not the ends of a connection.
-func TestFitting(t *testing.T) {
-	for _, width := range []int{80, 100, 140, 0} {
-		cs, need := fitting(tcpColumns, width), lastColumn
-		for _, c := range cs[:len(cs)-1] {
-			need += max(c.width, -c.width) + 2
-		}
-		if width > 0 && need > width || width == 0 && len(cs) != len(tcpColumns) {
-			t.Errorf("%d columns need %d characters of %d", len(cs), need, width)
-		}
-		for _, head := range []string{"CLIENT", "SERVER", "TROUBLE (client/server)"} {
-			if !slices.ContainsFunc(cs, func(c column) bool { return c.head == head }) {
-				t.Errorf("%d characters: no %s", width, head)
-			}
-		}
-	}
-}

@@ -1,4 +1,4 @@
-package main
+package drill
 
 import (
 	"bytes"
@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/fixtures/lab"
 	"jindan/rules"
 )
 
-// drillRun is one run with what was seen at each capture point that something is expected of.
-type drillRun struct {
+// run is one run with what was seen at each capture point that something is expected of.
+type run struct {
 	truth   *lab.Truth
 	seen    []seenAt     // the main point first
 	agent   *lab.Verdict // of the live agent; nil: none ran
@@ -36,17 +37,10 @@ type seenAt struct {
 // maxAgain is how often a run is repeated that something else than the scenario disturbed.
 const maxAgain = 3
 
-// runDrill plays a scenario and diagnoses its captures.
-func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed uint64, f drillFlags, phase func(string, time.Duration)) (*drillRun, error) {
-	dir := filepath.Join(f.keep, fmt.Sprintf("%s-%d", s.ID, seed))
-	agent := ""
-	if f.agent {
-		var err error
-		if agent, err = selfPath(); err != nil {
-			return nil, err
-		}
-	}
-	if f.keep == "" {
+// play plays a scenario and diagnoses its captures.
+func (a Command) play(ctx context.Context, set *rules.Set, s lab.Scenario, seed uint64, f Options, phase func(string, time.Duration)) (*run, error) {
+	dir := filepath.Join(f.Keep, fmt.Sprintf("%s-%d", s.ID, seed))
+	if f.Keep == "" {
 		var err error
 		if dir, err = os.MkdirTemp("", "jindan-drill-"); err != nil {
 			return nil, err
@@ -56,8 +50,8 @@ func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed
 	var truth *lab.Truth
 	for again := 0; ; again++ {
 		var err error
-		truth, err = lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Agent: agent, Phase: phase,
-			Log: func(format string, args ...any) { a.log.Info().Msgf(format, args...) }})
+		truth, err = lab.Run(ctx, s, lab.Options{Keep: dir, Seed: seed, Agent: f.Agent, Phase: phase,
+			Log: func(format string, args ...any) { a.Log.Info().Msgf(format, args...) }})
 		if err != nil {
 			return nil, err
 		}
@@ -67,22 +61,22 @@ func (a *app) runDrill(ctx context.Context, set *rules.Set, s lab.Scenario, seed
 		if again == maxAgain {
 			return nil, fmt.Errorf("%s, in each of %d runs; try fewer --jobs", truth.Disturbed, again+1)
 		}
-		a.log.Warn().Msgf("%s, seed %d, is run again: %s", s.ID, seed, truth.Disturbed)
+		a.Log.Warn().Msgf("%s, seed %d, is run again: %s", s.ID, seed, truth.Disturbed)
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
 	}
 	phase("diagnosing", 0)
-	r, err := diagnoseDrill(ctx, set, truth, dir)
+	r, err := diagnoseRun(ctx, set, truth, dir)
 	if err == nil {
 		err = r.judgeAgents(ctx, set, truth, dir)
 	}
 	return r, err
 }
 
-// diagnoseDrill diagnoses the captures of a run that something is expected of.
-func diagnoseDrill(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) (*drillRun, error) {
-	r := &drillRun{truth: truth}
+// diagnoseRun diagnoses the captures of a run that something is expected of.
+func diagnoseRun(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) (*run, error) {
+	r := &run{truth: truth}
 	points := []string{truth.Point}
 	for p := range truth.Elsewhere {
 		points = append(points, p)
@@ -100,17 +94,17 @@ func diagnoseDrill(ctx context.Context, set *rules.Set, truth *lab.Truth, dir st
 
 // diagnoseKept diagnoses a capture or recording.
 func diagnoseKept(ctx context.Context, set *rules.Set, name string) (*analyze.Diagnosis, report.Input, error) {
-	in, err := openInput([]string{name})
-	defer in.close()
+	in, err := diagnose.Open([]string{name})
+	defer in.Close()
 	if err != nil {
 		return nil, report.Input{}, err
 	}
-	d, inErr, err := diagnose(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
-	return d, in.report(inErr), errors.Join(err, inErr)
+	d, inErr, err := diagnose.Run(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
+	return d, in.Report(inErr), errors.Join(err, inErr)
 }
 
 // judgeRecordings replaces what the agents found by what set finds in their recordings, as far as there are any.
-func (r *drillRun) judgeRecordings(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
+func (r *run) judgeRecordings(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
 	for _, kept := range []struct {
 		name    string
 		verdict **lab.Verdict
@@ -135,7 +129,7 @@ func (r *drillRun) judgeRecordings(ctx context.Context, set *rules.Set, truth *l
 
 // judgeAgents holds what the agents found, if there were any, against what is expected, and what one of them found
 // against the replay of its recording with set, unless that is nil.
-func (r *drillRun) judgeAgents(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
+func (r *run) judgeAgents(ctx context.Context, set *rules.Set, truth *lab.Truth, dir string) error {
 	file := filepath.Join(dir, lab.SocketsFile)
 	if _, err := os.Stat(file); err != nil {
 		return nil // no agent ran
@@ -180,14 +174,14 @@ func replays(ctx context.Context, set *rules.Set, dir, file string) (bool, error
 
 // replay is what an agent writes, from its recording.
 func replay(ctx context.Context, set *rules.Set, dir string) ([]byte, error) {
-	in, err := openInput([]string{dir})
-	defer in.close()
+	in, err := diagnose.Open([]string{dir})
+	defer in.Close()
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
 	records := report.NewRecords(&out, false)
-	d, inErr, err := diagnose(ctx, in, set, nil, records.Finding)
+	d, inErr, err := diagnose.Run(ctx, in, set, nil, records.Finding)
 	if err = errors.Join(err, inErr); err != nil {
 		return nil, err
 	}
@@ -195,8 +189,8 @@ func replay(ctx context.Context, set *rules.Set, dir string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// drillRecord is the outcome of one run, the record of -o ndjson.
-type drillRecord struct {
+// record is the outcome of one run, the record of -o ndjson.
+type record struct {
 	Schema       string   `json:"schema"` // jindan.drill/v1
 	Scenario     string   `json:"scenario"`
 	Title        string   `json:"title"`
@@ -218,9 +212,9 @@ type drillRecord struct {
 }
 
 // record sums up a run; what is wrong at a further point counts as well.
-func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
+func (r *run) record(s lab.Scenario, seed uint64) record {
 	v := r.seen[0].verdict
-	rec := drillRecord{Roots: v.Roots, Consequences: v.Consequences, Wrong: v.Wrong, False: v.False,
+	rec := record{Roots: v.Roots, Consequences: v.Consequences, Wrong: v.Wrong, False: v.False,
 		First: v.First.Seconds(), Root: v.Root.Seconds()}
 	for _, x := range r.seen[1:] {
 		for _, w := range x.verdict.Wrong {
@@ -254,7 +248,7 @@ func (r *drillRun) record(s lab.Scenario, seed uint64) drillRecord {
 	return rec
 }
 
-func (r *drillRecord) name(s lab.Scenario, seed uint64) {
+func (r *record) name(s lab.Scenario, seed uint64) {
 	r.Schema, r.Scenario, r.Title, r.Seed, r.Expected = "jindan.drill/v1", s.ID, s.Title, seed, s.Expect.Root
 	for _, list := range []*[]string{&r.Roots, &r.Consequences, &r.Wrong} {
 		if *list == nil {

@@ -1,4 +1,4 @@
-package main
+package diagnose
 
 import (
 	"encoding/binary"
@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/net/bpf"
 
 	"jindan/capture"
@@ -15,9 +14,9 @@ import (
 	"jindan/cmd/internal/report"
 )
 
-// narrow is which part of an input is looked at: a span of time, and packets that a filter accepts.
-type narrow struct {
-	since, until, filter string
+// Narrow is which part of an input is looked at: a span of time, and packets that a filter accepts.
+type Narrow struct {
+	Since, Until, Filter string
 
 	zone     *time.Location
 	vm       *bpf.VM
@@ -27,31 +26,21 @@ type narrow struct {
 	kept     []capture.Observation
 }
 
-func (n *narrow) flags(c *cobra.Command) {
-	c.Flags().StringVar(&n.since, "since", "", "leave out what is before this `time`: 30s into the input, 15:04:05 on its first day, or RFC 3339")
-	c.Flags().StringVar(&n.until, "until", "", "leave out what is at or after this `time`, written likewise")
-	c.Flags().StringVar(&n.filter, "filter", "", "look only at packets that match `filter` in tcpdump's syntax")
-}
-
-// set reports whether anything is to be left out.
-func (n *narrow) set() bool { return n.since != "" || n.until != "" || n.filter != "" }
-
-// errNarrowPoints: what is left out at one point would be taken for lost there.
-var errNarrowPoints = errors.New("--since, --until and --filter do not go with --point: what is left out at one point would count as lost; " +
-	"cut the captures beforehand, all in the same way")
+// Set reports whether anything is to be left out.
+func (n *Narrow) Set() bool { return n.Since != "" || n.Until != "" || n.Filter != "" }
 
 // errBehind ends the reading behind --until.
 var errBehind = errors.New("behind --until")
 
-// compile prepares n; zone is that of clock times.
-func (n *narrow) compile(zone *time.Location) error {
+// Compile prepares n; zone is that of clock times.
+func (n *Narrow) Compile(zone *time.Location) error {
 	n.zone = zone
-	for _, x := range []struct{ flag, value string }{{"--since", n.since}, {"--until", n.until}} {
+	for _, x := range []struct{ flag, value string }{{"--since", n.Since}, {"--until", n.Until}} {
 		if _, err := instant(x.value, 0, zone); err != nil {
 			return fmt.Errorf("%s: %w", x.flag, err)
 		}
 	}
-	e, err := filter.Parse(n.filter)
+	e, err := filter.Parse(n.Filter)
 	if err != nil {
 		return fmt.Errorf("--filter: %w", err)
 	}
@@ -94,17 +83,17 @@ func instant(s string, first capture.Instant, zone *time.Location) (capture.Inst
 }
 
 // all reports whether nothing is left out.
-func (n *narrow) all() bool { return n == nil || n.since == "" && n.until == "" && n.vm == nil }
+func (n *Narrow) all() bool { return n == nil || n.Since == "" && n.Until == "" && n.vm == nil }
 
 // part is what of b is looked at; errBehind: b and all that follows is not.
-func (n *narrow) part(b *capture.Batch) (*capture.Batch, error) {
+func (n *Narrow) part(b *capture.Batch) (*capture.Batch, error) {
 	if n.all() {
 		return b, nil
 	}
 	if !n.began && len(b.Obs) > 0 {
 		n.began = true
-		n.from, _ = instant(n.since, b.Obs[0].At, n.zone) // compile has tried them
-		n.to, _ = instant(n.until, b.Obs[0].At, n.zone)
+		n.from, _ = instant(n.Since, b.Obs[0].At, n.zone) // compile has tried them
+		n.to, _ = instant(n.Until, b.Obs[0].At, n.zone)
 	}
 	n.kept = n.kept[:0]
 	for i := range b.Obs {
@@ -124,7 +113,7 @@ func (n *narrow) part(b *capture.Batch) (*capture.Batch, error) {
 }
 
 // accepts runs the filter over headers that say of a packet what the decoder has read: of a tunnel's packet the inner ones.
-func (n *narrow) accepts(p *capture.Packet) bool {
+func (n *Narrow) accepts(p *capture.Packet) bool {
 	if n.vm == nil {
 		return true
 	}
@@ -160,8 +149,8 @@ func (n *narrow) accepts(p *capture.Packet) bool {
 	return err == nil && got > 0
 }
 
-// note says what was left out; empty: nothing was.
-func (n *narrow) note(lang report.Lang) string {
+// Note says what was left out; empty: nothing was.
+func (n *Narrow) Note(lang report.Lang) string {
 	if n.all() {
 		return ""
 	}
@@ -175,9 +164,9 @@ func (n *narrow) note(lang report.Lang) string {
 			parts = append(parts, fmt.Sprintf(en, value))
 		}
 	}
-	add(n.since, "since %s", "%s부터")
-	add(n.until, "until %s", "%s까지")
-	add(n.filter, "matching %q", "%q에 맞는 것")
+	add(n.Since, "since %s", "%s부터")
+	add(n.Until, "until %s", "%s까지")
+	add(n.Filter, "matching %q", "%q에 맞는 것")
 	if lang == report.Korean {
 		return "입력의 일부만 보았습니다: " + strings.Join(parts, ", ")
 	}

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"golang.org/x/term"
 )
 
-// langFromEnv is the language that the locale asks for (POSIX.1-2017 §8.2).
-func langFromEnv(getenv func(string) string) string {
+// LangFromEnv is the language that the locale asks for (POSIX.1-2017 §8.2).
+func LangFromEnv(getenv func(string) string) string {
 	for _, k := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
 		if v := getenv(k); v != "" {
 			if strings.HasPrefix(strings.ToLower(v), "ko") {
@@ -23,21 +23,21 @@ func langFromEnv(getenv func(string) string) string {
 	return "en"
 }
 
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+func IsTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// wantColor says whether to colour what goes to f (https://no-color.org).
-func (a *app) wantColor(f *os.File) bool {
-	switch a.color {
+// WantColor says whether to colour what goes to f (https://no-color.org).
+func (a *App) WantColor(f *os.File) bool {
+	switch a.Color {
 	case "always":
 		return true
 	case "never":
 		return false
 	}
-	return isTerminal(f) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return IsTerminal(f) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// columns is the width of the terminal behind f; 0 if there is none.
-func columns(f *os.File) int {
+// Columns is the width of the terminal behind f; 0 if there is none.
+func Columns(f *os.File) int {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
 		return n
 	}
@@ -47,8 +47,8 @@ func columns(f *os.File) int {
 	return 0
 }
 
-// zone reads the value of --tz: UTC, local, an offset such as +09:00, or a name such as Asia/Seoul.
-func zone(s string) (*time.Location, error) {
+// Zone reads the value of --tz: UTC, local, an offset such as +09:00, or a name such as Asia/Seoul.
+func Zone(s string) (*time.Location, error) {
 	switch strings.ToLower(s) {
 	case "", "utc", "z":
 		return time.UTC, nil

@@ -1,4 +1,4 @@
-package main
+package drill
 
 import (
 	"bufio"
@@ -11,8 +11,8 @@ import (
 	"jindan/fixtures/lab"
 )
 
-// writeDrillTable sums up the runs of each scenario in a row.
-func writeDrillTable(markdown bool, scenarios []lab.Scenario, records []drillRecord) error {
+// writeTable sums up the runs of each scenario in a row.
+func writeTable(markdown bool, scenarios []lab.Scenario, records []record) error {
 	rows := [][]string{{"Scenario", "What happens", "Expected", "Found", "As expected", "First finding", "Right root", "Live: right at once", "False"}}
 	for _, s := range scenarios {
 		var roots []string

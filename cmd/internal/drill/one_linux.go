@@ -1,4 +1,4 @@
-package main
+package drill
 
 import (
 	"bufio"
@@ -13,25 +13,26 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/report"
 	"jindan/fixtures/lab"
 	"jindan/rules"
 )
 
-// drillOne runs a scenario and shows everything about it.
-func (a *app) drillOne(ctx context.Context, set *rules.Set, s lab.Scenario, f drillFlags) error {
-	show := &phases{out: os.Stderr, live: isTerminal(os.Stderr), name: s.ID}
-	r, err := a.runDrill(ctx, set, s, f.seed, f, show.next)
+// one runs a scenario and shows everything about it.
+func (a Command) one(ctx context.Context, set *rules.Set, s lab.Scenario, f Options) error {
+	show := &phases{out: os.Stderr, live: cli.IsTerminal(os.Stderr), name: s.ID}
+	r, err := a.play(ctx, set, s, f.Seed, f, show.next)
 	show.next("", 0)
 	if ctx.Err() != nil {
-		return &status{int(a.interrupted.Load()), fmt.Errorf("interrupted; the namespaces of the drill are taken down")}
+		return cli.Exit(int(a.Interrupted.Load()), fmt.Errorf("interrupted; the namespaces of the drill are taken down"))
 	}
 	if err != nil {
 		return err
 	}
 	out := bufio.NewWriter(os.Stdout)
-	o := report.Options{Lang: report.Lang(a.lang), Width: columns(os.Stdout), Color: a.wantColor(os.Stdout), Catalogue: report.Rules(set)}
-	fmt.Fprintf(out, "Drill       %s: %s (seed %d)\n", s.ID, s.Title, f.seed)
+	o := report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Color: a.WantColor(os.Stdout), Catalogue: report.Rules(set)}
+	fmt.Fprintf(out, "Drill       %s: %s (seed %d)\n", s.ID, s.Title, f.Seed)
 	fmt.Fprintf(out, "  stands    for “%s” (%s)\n", s.Sentence, s.Source)
 	for _, x := range r.seen {
 		fmt.Fprintln(out)
@@ -59,13 +60,13 @@ func (a *app) drillOne(ctx context.Context, set *rules.Set, s lab.Scenario, f dr
 			fmt.Fprintf(out, "            NOT AS EXPECTED: %s\n", w)
 		}
 	}
-	if f.keep != "" {
-		fmt.Fprintf(out, "\nKept        %s\n", filepath.Join(f.keep, fmt.Sprintf("%s-%d", s.ID, f.seed)))
+	if f.Keep != "" {
+		fmt.Fprintf(out, "\nKept        %s\n", filepath.Join(f.Keep, fmt.Sprintf("%s-%d", s.ID, f.Seed)))
 	}
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	return outcome([]drillRecord{r.record(s, f.seed)})
+	return outcome([]record{r.record(s, f.Seed)})
 }
 
 // firstRoot says how many wrong roots came before the right one.
@@ -80,7 +81,7 @@ func firstRoot(wrong int) string {
 }
 
 // timeLine writes what happened when, from the fault on.
-func (r *drillRun) timeLine(w io.Writer, x seenAt) {
+func (r *run) timeLine(w io.Writer, x seenAt) {
 	type moment struct {
 		at   time.Time
 		what string
@@ -122,7 +123,7 @@ func (r *drillRun) timeLine(w io.Writer, x seenAt) {
 }
 
 // compare writes the expected and the found diagnosis side by side.
-func (r *drillRun) compare(w io.Writer, x seenAt) {
+func (r *run) compare(w io.Writer, x seenAt) {
 	want, ok := r.truth.Elsewhere[x.point]
 	if !ok {
 		want = r.truth.Expected

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"io"
@@ -10,10 +10,10 @@ import (
 // outletBytes is what an outlet holds for a reader that is behind: 1,500 findings of 2.5 kB.
 const outletBytes = 4 << 20
 
-// outlet is a writer that never waits: it holds what it is given and hands it on in a goroutine of its own. A pipe that
+// Outlet is a writer that never waits: it holds what it is given and hands it on in a goroutine of its own. A pipe that
 // nobody reads, a terminal that was stopped and a disk that is full hold up nobody. What does not fit is left out, whole
 // writes only, and counted. It may be used by several goroutines.
-type outlet struct {
+type Outlet struct {
 	w io.Writer
 
 	mu      sync.Mutex
@@ -25,14 +25,14 @@ type outlet struct {
 	changed chan struct{}
 }
 
-func newOutlet(w io.Writer) *outlet {
-	o := &outlet{w: w, changed: make(chan struct{}, 1)}
+func NewOutlet(w io.Writer) *Outlet {
+	o := &Outlet{w: w, changed: make(chan struct{}, 1)}
 	go o.run()
 	return o
 }
 
 // Write takes p as one piece. It returns no error: lost tells.
-func (o *outlet) Write(p []byte) (int, error) {
+func (o *Outlet) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.bytes+len(p) > outletBytes {
@@ -49,7 +49,7 @@ func (o *outlet) Write(p []byte) (int, error) {
 }
 
 // run hands on what is pending, for as long as the process lives: a write that never returns cannot be ended.
-func (o *outlet) run() {
+func (o *Outlet) run() {
 	for range o.changed {
 		for p := o.next(); p != nil; p = o.next() {
 			_, err := o.w.Write(p)
@@ -64,7 +64,7 @@ func (o *outlet) run() {
 	}
 }
 
-func (o *outlet) next() []byte {
+func (o *Outlet) next() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.pending) == 0 {
@@ -77,8 +77,8 @@ func (o *outlet) next() []byte {
 	return p
 }
 
-// state tells how many pieces wait, how many were lost, and what the last write failed with.
-func (o *outlet) state() (waiting int, lost uint64, err error) {
+// Pending tells how many pieces wait, how many were lost, and what the last write failed with.
+func (o *Outlet) Pending() (waiting int, lost uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	waiting = len(o.pending)
@@ -88,10 +88,10 @@ func (o *outlet) state() (waiting int, lost uint64, err error) {
 	return waiting, o.lost, o.err
 }
 
-// flush waits until all is written, at most for d, and reports whether it is.
-func (o *outlet) flush(d time.Duration) bool {
+// Flush waits until all is written, at most for d, and reports whether it is.
+func (o *Outlet) Flush(d time.Duration) bool {
 	for end := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
-		if n, _, _ := o.state(); n == 0 {
+		if n, _, _ := o.Pending(); n == 0 {
 			return true
 		}
 		if time.Now().After(end) {

@@ -1,4 +1,4 @@
-package main
+package diagnose
 
 import (
 	"context"
@@ -16,24 +16,25 @@ import (
 	"jindan/capture/decode"
 	"jindan/capture/pcapfile"
 	"jindan/capture/recording"
+	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/report"
 )
 
-// input is a set of capture files that are read as one.
-type input struct {
-	files []captureFile
+// Input is a set of capture files that are read as one.
+type Input struct {
+	Files []captureFile
 	// recordings are directories that the agent wrote; their packet files are in files as well.
 	recordings []*recording.Recording
-	sources    []capture.Source
-	names      []string
-	// unusable are the arguments and files that could not be opened, with the reason.
-	unusable []error
+	Sources    []capture.Source
+	Names      []string
+	// Unusable are the arguments and files that could not be opened, with the reason.
+	Unusable []error
 	refused  []report.File
-	// points is what the comparison of several points found, of which this is one.
-	points *points.Report
-	// given are addresses that are said to be this host's and that no packet has had so far.
-	given []netip.Prefix
-	only  *narrow // the part that is looked at; nil: all of it
+	// Points is what the comparison of several points found, of which this is one.
+	Points *points.Report
+	// Given are addresses that are said to be this host's and that no packet has had so far.
+	Given []netip.Prefix
+	Only  *Narrow // the part that is looked at; nil: all of it
 }
 
 // captureFile is a file of packets.
@@ -54,10 +55,10 @@ func openFile(name string, n int) (captureFile, error) {
 	return pcapfile.OpenLater(name, func() pcapfile.Decoder { return decode.New() })
 }
 
-// openInput opens what args name. What cannot be opened is noted, not fatal, as long as
+// Open opens what args name. What cannot be opened is noted, not fatal, as long as
 // something can.
-func openInput(args []string) (*input, error) {
-	in := &input{}
+func Open(args []string) (*Input, error) {
+	in := &Input{}
 	var plain []string
 	for _, a := range args {
 		if !recording.IsRecording(a) {
@@ -65,7 +66,7 @@ func openInput(args []string) (*input, error) {
 			continue
 		}
 		if err := in.openRecording(a); err != nil {
-			in.unusable = append(in.unusable, err)
+			in.Unusable = append(in.Unusable, err)
 			in.refused = append(in.refused, report.File{Name: a, Unread: true})
 		}
 	}
@@ -73,27 +74,27 @@ func openInput(args []string) (*input, error) {
 	if len(plain) > 0 || len(args) == 0 {
 		var err error
 		names, err = pcapfile.Expand(plain)
-		in.unusable = append(in.unusable, splitErrors(err)...)
+		in.Unusable = append(in.Unusable, cli.SplitErrors(err)...)
 	}
 	for _, name := range names {
 		f, err := openFile(name, len(names))
 		if err != nil {
-			in.unusable = append(in.unusable, err)
+			in.Unusable = append(in.Unusable, err)
 			in.refused = append(in.refused, report.File{Name: name, Unread: true})
 			continue
 		}
-		in.files = append(in.files, f)
-		in.sources = append(in.sources, f)
-		in.names = append(in.names, f.Name())
+		in.Files = append(in.Files, f)
+		in.Sources = append(in.Sources, f)
+		in.Names = append(in.Names, f.Name())
 	}
-	if len(in.sources) == 0 {
-		return in, errors.Join(in.unusable...)
+	if len(in.Sources) == 0 {
+		return in, errors.Join(in.Unusable...)
 	}
 	return in, nil
 }
 
 // openRecording opens what the agent has kept.
-func (in *input) openRecording(dir string) error {
+func (in *Input) openRecording(dir string) error {
 	var packets *pcapfile.File
 	r, err := recording.Open(dir, func(name string) (capture.Source, error) {
 		f, err := pcapfile.Open(name, decode.New())
@@ -104,51 +105,39 @@ func (in *input) openRecording(dir string) error {
 		return err
 	}
 	if packets != nil { // a recording of samples alone has none
-		in.files = append(in.files, packets)
+		in.Files = append(in.Files, packets)
 	}
 	in.recordings = append(in.recordings, r)
-	in.sources = append(in.sources, r)
-	in.names = append(in.names, r.Name())
+	in.Sources = append(in.Sources, r)
+	in.Names = append(in.Names, r.Name())
 	return nil
 }
 
-// meta is what the agent said of itself, if the input is one recording and nothing else.
-func (in *input) meta() (recording.Meta, bool) {
-	if len(in.recordings) != 1 || len(in.sources) != 1 {
+// Meta is what the agent said of itself, if the input is one recording and nothing else.
+func (in *Input) Meta() (recording.Meta, bool) {
+	if len(in.recordings) != 1 || len(in.Sources) != 1 {
 		return recording.Meta{}, false
 	}
 	return in.recordings[0].Meta(), true
 }
 
-// splitErrors undoes errors.Join.
-func splitErrors(err error) []error {
-	if err == nil {
-		return nil
-	}
-	var j interface{ Unwrap() []error }
-	if errors.As(err, &j) {
-		return j.Unwrap()
-	}
-	return []error{err}
-}
-
-func (in *input) close() {
-	for _, s := range in.sources {
+func (in *Input) Close() {
+	for _, s := range in.Sources {
 		s.Close()
 	}
 }
 
-// read gives everything to out in the order of time. Files that break off do not end
+// Read gives everything to out in the order of time. Files that break off do not end
 // it; their errors come back joined.
-func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error {
-	err := capture.Merge(ctx, in.sources, 0, func(b *capture.Batch) error {
-		b, err := in.only.part(b)
+func (in *Input) Read(ctx context.Context, out func(*capture.Batch) error) error {
+	err := capture.Merge(ctx, in.Sources, 0, func(b *capture.Batch) error {
+		b, err := in.Only.part(b)
 		if err != nil {
 			return err
 		}
-		for i := 0; len(in.given) > 0 && i < len(b.Obs); i++ {
+		for i := 0; len(in.Given) > 0 && i < len(b.Obs); i++ {
 			if o := &b.Obs[i]; o.Kind == capture.KindPacket {
-				in.given = slices.DeleteFunc(in.given, func(g netip.Prefix) bool {
+				in.Given = slices.DeleteFunc(in.Given, func(g netip.Prefix) bool {
 					return g.Contains(o.Packet.Src.Addr.Netip()) || g.Contains(o.Packet.Dst.Addr.Netip())
 				})
 			}
@@ -161,10 +150,10 @@ func (in *input) read(ctx context.Context, out func(*capture.Batch) error) error
 	return err
 }
 
-// report says what was read. err is what read returned.
-func (in *input) report(err error) report.Input {
+// Report says what was read. err is what read returned.
+func (in *Input) Report(err error) report.Input {
 	damage, resumed := map[string]string{}, map[string]bool{}
-	for _, e := range splitErrors(err) {
+	for _, e := range cli.SplitErrors(err) {
 		var s *capture.SourceError
 		if errors.As(e, &s) {
 			damage[s.Name] = broken(s.Err)
@@ -173,14 +162,14 @@ func (in *input) report(err error) report.Input {
 		}
 	}
 	r := report.Input{Interrupted: errors.Is(err, context.Canceled)}
-	for _, g := range in.given {
+	for _, g := range in.Given {
 		if g.IsSingleIP() {
 			r.Strangers = append(r.Strangers, g.Addr().String())
 		} else {
 			r.Strangers = append(r.Strangers, g.String())
 		}
 	}
-	for _, f := range in.files {
+	for _, f := range in.Files {
 		s := f.Stats()
 		r.Files = append(r.Files, report.File{Name: f.Name(), Packets: s.Packets, Cut: s.Cut, CutOffset: s.CutOffset,
 			Damage: damage[f.Name()], Resumed: resumed[f.Name()], NoTime: s.NoTime, LinkType: unreadable(&s)})
@@ -222,8 +211,8 @@ func broken(err error) string {
 	return err.Error()
 }
 
-// hosts reads what --local was told: addresses and prefixes of this host.
-func hosts(list []string) (all []netip.Prefix, err error) {
+// Hosts reads what --local was told: addresses and prefixes of this host.
+func Hosts(list []string) (all []netip.Prefix, err error) {
 	for _, s := range list {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -241,7 +230,7 @@ func hosts(list []string) (all []netip.Prefix, err error) {
 	return all, nil
 }
 
-// words splits a text at its commas; an empty one has none.
-func words(s string) []string {
+// Words splits a text at its commas; an empty one has none.
+func Words(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }

@@ -1,4 +1,5 @@
-package main
+// Package diagnose is what every command that diagnoses needs: the catalogue, the options of an engine, and captures as one input.
+package diagnose
 
 import (
 	"context"
@@ -15,11 +16,12 @@ import (
 	"jindan/analyze/flow"
 	"jindan/capture"
 	"jindan/capture/recording"
+	"jindan/cmd/internal/cli"
 	"jindan/rules"
 )
 
-// catalogue loads the rules, with a user's own directory over them if there is one.
-func catalogue(dir string) (*rules.Set, error) {
+// Catalogue loads the rules, with a user's own directory over them if there is one.
+func Catalogue(dir string) (*rules.Set, error) {
 	var over []rules.Override
 	if dir != "" {
 		if st, err := os.Stat(dir); err != nil {
@@ -32,23 +34,23 @@ func catalogue(dir string) (*rules.Set, error) {
 	return rules.Load(detect.Features(), over...)
 }
 
-// diagnose is diagnoseWatched without anybody who looks on.
-func diagnose(ctx context.Context, in *input, set *rules.Set, local []netip.Prefix, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
-	return diagnoseWatched(ctx, in, set, local, nil, emit)
+// Run is Watched without anybody who looks on.
+func Run(ctx context.Context, in *Input, set *rules.Set, local []netip.Prefix, emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
+	return Watched(ctx, in, set, local, nil, emit)
 }
 
-// diagnoseWatched reads in to its end, or to the end of ctx, and diagnoses what it got. The findings go
+// Watched reads in to its end, or to the end of ctx, and diagnoses what it got. The findings go
 // to emit as they come; watch, if there is one, looks on. The second error is what was wrong with the input: the diagnosis is there in
 // spite of it.
-func diagnoseWatched(ctx context.Context, in *input, set *rules.Set, local []netip.Prefix, watch analyze.Watcher,
+func Watched(ctx context.Context, in *Input, set *rules.Set, local []netip.Prefix, watch analyze.Watcher,
 	emit func(*analyze.Finding) error) (d *analyze.Diagnosis, inErr, err error) {
-	o := analyze.Options{Sources: in.names, Agent: "jindan/" + version}
-	if m, ok := in.meta(); ok {
-		if o, err = engineOptions(m); err != nil {
+	o := analyze.Options{Sources: in.Names, Agent: "jindan/" + cli.Version}
+	if m, ok := in.Meta(); ok {
+		if o, err = EngineOptions(m); err != nil {
 			return nil, nil, err
 		}
 	}
-	o.Points = in.points
+	o.Points = in.Points
 	if local != nil {
 		o.Local = local
 	}
@@ -65,11 +67,11 @@ func diagnoseWatched(ctx context.Context, in *input, set *rules.Set, local []net
 		failed = e.Observe(b)
 		return failed
 	}
-	if _, ok := in.meta(); ok { // a recording is replayed as it was seen
-		inErr = in.read(ctx, observe)
+	if _, ok := in.Meta(); ok { // a recording is replayed as it was seen
+		inErr = in.Read(ctx, observe)
 	} else {
 		s := capture.NewSorter(observe)
-		if inErr = in.read(ctx, s.Observe); failed == nil {
+		if inErr = in.Read(ctx, s.Observe); failed == nil {
 			_ = s.Close() // observe keeps its error
 		}
 	}
@@ -83,9 +85,9 @@ func diagnoseWatched(ctx context.Context, in *input, set *rules.Set, local []net
 // retain is how long the agent remembers a finding that is over: an outage is looked into on the next day.
 const retain = 24 * time.Hour
 
-// engineOptions are those of the agent that made a recording: with them its replay gives the same records.
-func engineOptions(m recording.Meta) (analyze.Options, error) {
-	local, err := hosts(words(m.Local))
+// EngineOptions are those of the agent that made a recording: with them its replay gives the same records.
+func EngineOptions(m recording.Meta) (analyze.Options, error) {
+	local, err := Hosts(Words(m.Local))
 	if err != nil {
 		return analyze.Options{}, err
 	}
