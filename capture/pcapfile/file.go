@@ -79,6 +79,11 @@ type DamageError struct {
 	What   string // one sentence for the user, without the file's name
 	// Skipped is how many bytes were skipped, there and later, to go on reading; 0: nothing behind Offset could be read.
 	Skipped int64
+	// Gaps tells how often something was skipped, and From and To the times of the packets around the first and the last gap; they
+	// are 0 unless Timed: a packet with a time was read before the first, and one behind the last.
+	Gaps     int
+	From, To capture.Instant
+	Timed    bool
 }
 
 // Error returns What; whoever prints it puts the name of the file before it.
@@ -102,6 +107,7 @@ type File struct {
 	until  capture.Instant // latest time delivered
 	losses []loss          // still to be delivered before err
 	damage *DamageError    // the first, if reading went on behind it
+	behind bool            // the next packet is the first behind a gap
 	err    error           // why there are no more records
 	stats  Stats
 	arenas capture.Arenas
@@ -308,6 +314,10 @@ func (f *File) count() {
 		s.First = min(s.First, r.at)
 	case r.at > s.Last:
 		s.Last = r.at
+	}
+	if f.behind && !r.untimed {
+		f.behind = false
+		f.damage.To, f.damage.Timed = r.at, f.damage.From != unknownTime
 	}
 	f.last = r.at
 	s.Packets++

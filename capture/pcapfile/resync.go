@@ -3,7 +3,10 @@ package pcapfile
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strings"
+
+	"jindan/capture"
 )
 
 const (
@@ -15,6 +18,12 @@ const (
 	// damagedOn ends the message of damage behind which nothing was found.
 	damagedOn = ": the file is damaged from there on"
 )
+
+// unknownTime is the time of no packet.
+const unknownTime = capture.Instant(math.MinInt64)
+
+// clockTime is a time as messages name it.
+func clockTime(t capture.Instant) string { return t.Time().UTC().Format("2006-01-02T15:04:05.000000Z") }
 
 // resync skips to the next record that is plausible, as pcapfix does, and reports whether there is one.
 func (f *File) resync(damage *DamageError) bool {
@@ -31,8 +40,13 @@ func (f *File) resync(damage *DamageError) bool {
 		if r.plausible(w, n, f.last.Time().Unix(), f.stats.Packets > 0) {
 			if f.damage == nil {
 				f.damage = damage
+				if damage.From = unknownTime; f.stats.Packets > f.stats.NoTime {
+					damage.From = f.last
+				}
 			}
+			f.damage.Gaps++
 			f.damage.Skipped += int64(n)
+			f.damage.Timed, f.behind = false, true
 			w.skip(n)
 			return true
 		}
@@ -44,7 +58,14 @@ func (f *File) resync(damage *DamageError) bool {
 func (f *File) resumed() *DamageError {
 	d := f.damage
 	if d != nil {
-		d.What = fmt.Sprintf("%s; %d bytes were skipped", strings.TrimSuffix(d.What, damagedOn), d.Skipped)
+		places := ""
+		if d.Gaps > 1 {
+			places = fmt.Sprintf(" in %d places", d.Gaps)
+		}
+		d.What = fmt.Sprintf("%s; %d bytes were skipped%s", strings.TrimSuffix(d.What, damagedOn), d.Skipped, places)
+		if d.Timed {
+			d.What += fmt.Sprintf(", between %s and %s", clockTime(d.From), clockTime(d.To))
+		}
 	}
 	return d
 }
