@@ -358,6 +358,22 @@ func (s *Spool) Append(r Record) error {
 	return nil
 }
 
+// unsent is how many records are in memory alone and not passed by every sink. The caller holds mu.
+func (s *Spool) unsent() (n int) {
+	least := s.last
+	for _, c := range s.cursors {
+		least = min(least, c.passed)
+	}
+	for _, class := range s.pending {
+		for _, e := range class {
+			if e.pos > least {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // lose counts a record that leaves unread. The caller holds mu.
 func (s *Spool) lose(pos uint64) {
 	for _, c := range s.cursors {
@@ -404,6 +420,9 @@ func (s *Spool) Close() error {
 	defer s.dbmu.Unlock()
 	s.mu.Lock()
 	failed := s.failed
+	if n := s.unsent(); failed != nil && n > 0 {
+		failed = fmt.Errorf("%w; %d records that a receiver has yet to get are lost", failed, n)
+	}
 	s.mu.Unlock()
 	return errors.Join(failed, s.db.Close())
 }
