@@ -109,6 +109,11 @@ fuzz-smoke: go
 	@# A number of inputs, not a time: on a busy machine the end of a short time is at times taken for a failure.
 	.tools/fuzz 10000x
 
+.PHONY: nightly
+nightly: go ## what takes too long for every change: 10,000 hostile captures through the whole engine, some of a day; then make fuzz. SEED=1 is the first
+	JINDAN_HOSTILE=10000 JINDAN_HOSTILE_SEED=$(SEED) go test ./fixtures -run '^TestHostileCaptures$$' -v -timeout 2h
+	$(MAKE) --no-print-directory fuzz
+
 # Packages with benchmarks.
 BENCHES = $(shell grep -rlE '^func Benchmark' --include='*_test.go' . | xargs -r -n1 dirname | sort -u)
 
