@@ -60,6 +60,8 @@ type Collector struct {
 	flows     []*direction
 	byFlow    map[[2]capture.Addr]*direction
 	changes   []Change
+	sampled   []sampled
+	latest    map[sampleKind]capture.Instant
 	examples  examples
 	left      map[string]uint64
 }
@@ -67,7 +69,7 @@ type Collector struct {
 // New returns an empty Collector.
 func New() *Collector {
 	return &Collector{byPair: map[[2]capture.Addr]*resolver{}, listeners: map[uint16]*Listener{}, byFlow: map[[2]capture.Addr]*direction{},
-		left: map[string]uint64{}, examples: newExamples()}
+		left: map[string]uint64{}, examples: newExamples(), latest: map[sampleKind]capture.Instant{}}
 }
 
 // Events implements analyze.Watcher.
@@ -242,6 +244,9 @@ func (c *Collector) dns(e *flow.Event) {
 // Sample implements analyze.Watcher.
 func (c *Collector) Sample(at capture.Instant, s *capture.Sample) {
 	i := c.at(at)
+	if s.Change == nil {
+		c.remember(at, s)
+	}
 	switch {
 	case s.Sockets != nil:
 		c.sockets(i, s.Sockets)
@@ -362,7 +367,7 @@ func classOf(bin int) int {
 // Record is the view of what was seen so far, for a diagnosis of the same engine.
 func (c *Collector) Record(d *analyze.Diagnosis) *View {
 	v := &View{Schema: Schema, Start: c.start, Width: int64(max(c.width, 1)), First: d.Coverage.First, Last: d.Coverage.Last, Host: c.host,
-		Changes: c.changes, Left: c.left}
+		Changes: c.changes, Sampled: c.since(d.Findings), Left: c.left}
 	if !c.began {
 		v.Start = v.First
 		return v

@@ -27,6 +27,8 @@ type marks struct {
 	base  [2]uint32 // sequence number of the first byte
 	known [2]bool
 	next  [2]int64
+	syn   [2]bool   // its SYN was seen
+	shift [2]uint8  // window scale that its SYN offered, plus 1; 0: none
 	near  []Segment // before the trouble: the newest
 }
 
@@ -80,7 +82,7 @@ func (t *Tracer) segment(m *marks, at capture.Instant, p *capture.Packet, server
 	if !m.known[s] || p.Flags&capture.SYN != 0 && m.next[s] == 0 {
 		m.known[s], m.base[s] = true, first
 	}
-	g := Segment{At: at, Frame: p.Frame, Server: server, Flags: p.Flags, Len: p.Len, Ack: -1, Window: uint32(p.Window)}
+	g := Segment{At: at, Frame: p.Frame, Server: server, Flags: p.Flags, Len: p.Len, Ack: -1, Window: m.window(s, p)}
 	g.Seq = int64(int32(first - m.base[s]))
 	end := g.Seq + int64(p.Len)
 	if p.Len > 0 {
@@ -97,6 +99,23 @@ func (t *Tracer) segment(m *marks, at capture.Instant, p *capture.Packet, server
 		}
 	}
 	return g
+}
+
+// window is what the sender of a segment takes, in bytes. Windows are scaled if both sides have offered it, those of SYNs never are
+// (RFC 7323 §2.2).
+func (m *marks) window(s int, p *capture.Packet) int64 {
+	switch {
+	case p.Flags&capture.SYN != 0:
+		m.syn[s], m.shift[s] = true, 0
+		if p.Opts&capture.OptWScale != 0 {
+			m.shift[s] = min(p.WScale, 14) + 1
+		}
+	case !m.syn[0] || !m.syn[1]:
+		return -1
+	case m.shift[0] > 0 && m.shift[1] > 0:
+		return int64(p.Window) << (m.shift[s] - 1)
+	}
+	return int64(p.Window)
 }
 
 // keep keeps the beginning, what is near the trouble, and what follows it.

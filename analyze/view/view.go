@@ -29,6 +29,9 @@ type View struct {
 	Changes   []Change    `json:"changes"`
 	// Connections are examples, one for each finding that has one. Their segments come from a second reading (Tracer).
 	Connections []Connection `json:"connections"`
+	// Sampled is, by the id of a finding whose first affected event is a sample, the time of the last sample before it, which did not
+	// show it yet: it began somewhere between the two.
+	Sampled map[string]capture.Instant `json:"sampled,omitempty"`
 	// Left counts what the caps turned away, by the cap's name.
 	Left map[string]uint64 `json:"left,omitempty"`
 }
@@ -142,8 +145,8 @@ type Segment struct {
 	Flags  uint8           `json:"flags"`
 	Seq    int64           `json:"seq"` // of the first byte, 0 being the first byte of the stream that was seen
 	Len    uint32          `json:"len"`
-	Ack    int64           `json:"ack"` // acknowledged bytes of the other side; -1: none
-	Window uint32          `json:"window"`
+	Ack    int64           `json:"ack"`    // acknowledged bytes of the other side; -1: none
+	Window int64           `json:"window"` // bytes that its sender takes beyond Ack; -1: not known, as the handshake was not seen
 	SACK   [][2]int64      `json:"sack,omitempty"`
 	// Again: all of it was seen before. Fills: it brings what was missing behind a gap.
 	Again bool `json:"again,omitempty"`

@@ -252,3 +252,25 @@ func TestLatencyStep(t *testing.T) {
 		t.Error("what is outside does not go to the ends")
 	}
 }
+
+// A window is what its sender takes in bytes: scaled if both sides have offered it, and unknown without the handshake.
+func TestWindow(t *testing.T) {
+	for name, c := range map[string]struct {
+		client, server int // shift offered; -1: none; -2: no SYN seen
+		want           int64
+	}{"both": {7, 3, 1000 << 7}, "one": {7, -1, 1000}, "too large": {20, 0, 1000 << 14}, "mid-stream": {7, -2, -1}} {
+		var m marks
+		for s, shift := range []int{c.client, c.server} {
+			p := &capture.Packet{Flags: capture.SYN, Window: 500}
+			if shift >= 0 {
+				p.Opts, p.WScale = capture.OptWScale, uint8(shift)
+			}
+			if shift >= -1 && m.window(s, p) != 500 {
+				t.Errorf("%s: the window of a SYN is scaled", name)
+			}
+		}
+		if got := m.window(0, &capture.Packet{Flags: capture.ACK, Window: 1000}); got != c.want {
+			t.Errorf("%s: %d bytes, want %d", name, got, c.want)
+		}
+	}
+}

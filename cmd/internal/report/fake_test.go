@@ -87,6 +87,7 @@ func outage() (Input, *analyze.Diagnosis) {
 		d.Chain = append(d.Chain, f.ID)
 		if i > 0 {
 			f.Role, f.Because = analyze.Consequence, []string{chain[i-1].ID}
+			f.Links = []analyze.Link{{ID: chain[i-1].ID, Tests: []analyze.Tried{{Test: "order", Result: "proven"}, {Test: "identity", Result: "not_observable"}}}}
 			f.Confidence.Level = "high"
 		}
 	}

@@ -51,6 +51,7 @@ type htmlPage struct {
 	Sections  []section      // of a healthy capture
 	Steps     []stepRow
 	Rivals    []analyze.Text
+	First     analyze.Text // what to do first
 	Next      []analyze.Text
 	NotYet    []analyze.Text
 	Evidence  []evidenceRow
@@ -227,6 +228,9 @@ func (b *builder) page() *htmlPage {
 	}
 	p.Rivals = p.Rivals[:min(len(p.Rivals), maxRivals)]
 	p.Next, p.NotYet = b.next(slices.Concat(roots, others))
+	if len(p.Next) > 0 {
+		p.First = p.Next[0]
+	}
 	p.Evidence = b.evidence()
 	p.Made = b.made()
 	if n := left(b.v); n != "" {

@@ -95,6 +95,9 @@ func outageView() *view.View {
 	seg(15.1, true, capture.ACK, 0, 1448, 101)
 	c.Segments[9].Again = true
 	v.Connections = []view.Connection{c}
+	// The pool was seen to be full in a sample, as the one before was none.
+	pool := analyze.FindingID("pool-exhausted", analyze.Subject{Kind: analyze.SubjectService, Host: server, Port: 8080})
+	v.Sampled = map[string]capture.Instant{pool: after(13.9)}
 	return v
 }
 
@@ -272,6 +275,77 @@ func TestPageNumbers(t *testing.T) {
 		"10.77.2.2:8080: 20 answers a second before the onset, 0 since", "2,896 of 13,032 bytes acknowledged, 2 holes opened, 2 never filled; the longest silence lasted 31.1 s"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+// A chain: each effect has a line from its cause, wherever that stands; what a sample showed has a whisker; and where nobody can tell the
+// order, the picture does not claim one.
+func TestChainPicture(t *testing.T) {
+	in, d := outage()
+	v := outageView()
+	for _, f := range d.Findings {
+		if f.Rule == "dns-unanswered" {
+			f.Onset = d.Findings[0].Onset // and its cause is named below it
+			f.Links = []analyze.Link{{ID: d.Findings[2].ID, Tests: []analyze.Tried{{Test: "order", Result: "not_observable"}}},
+				{ID: d.Findings[3].ID, Tests: []analyze.Tried{{Test: "order", Result: "proven"}}}}
+		}
+	}
+	s := pageSections(in, d, v)[0]
+	n := map[string]int{}
+	texts := map[string]int{}
+	for _, m := range s.Picture.Marks {
+		n[m.Class]++
+		texts[m.Text.En]++
+	}
+	if effects := len(d.Findings) - 1; n["elbow"] != effects || n["elbow-head"] != effects {
+		t.Errorf("%d lines and %d heads lead to %d effects", n["elbow"], n["elbow-head"], effects)
+	}
+	if n["whisker"] != 2 {
+		t.Errorf("%d marks of a whisker, want a line and its end", n["whisker"])
+	}
+	// The pool may have been full since before the DNS server fell silent, and that fell silent with the loss.
+	if got := texts["unordered, 1 of 1 tests"] + texts["unordered, 1 of 2 tests"]; got != 2 {
+		t.Errorf("%d rows are unordered, want 2: %v", got, texts)
+	}
+	for _, row := range s.Table.Rows {
+		if sampled := strings.HasPrefix(row[0].En, "Thread-pool"); (row[2] != row[3]) != sampled {
+			t.Errorf("%s: not before %s, first %s", row[0].En, row[2].En, row[3].En)
+		}
+	}
+	v.Sampled = nil
+	for _, m := range pageSections(in, d, v)[0].Picture.Marks {
+		if m.Class == "whisker" {
+			t.Error("a whisker without samples")
+		}
+	}
+}
+
+// The receiver's window is drawn where it ends within what was sent, and the page says why where it is not.
+func TestLensWindow(t *testing.T) {
+	for want, windows := range map[string][2]int64{"": {500, 500}, "at all times it left room": {1 << 20, 1 << 20}, "without the handshake": {-1, -1}} {
+		in, d := outage()
+		v := outageView()
+		for i := range v.Connections[0].Segments {
+			v.Connections[0].Segments[i].Window = windows[i%2]
+		}
+		for _, s := range pageSections(in, d, v) {
+			if s.Picture == nil || !strings.HasPrefix(s.ID, "lens") {
+				continue
+			}
+			drawn := 0
+			for _, m := range s.Picture.Marks {
+				if m.Class == "window" {
+					drawn++
+				}
+			}
+			var notes string
+			for _, n := range s.Notes {
+				notes += n.En
+			}
+			if (drawn > 0) != (want == "") || !strings.Contains(notes, want) {
+				t.Errorf("windows of %d: drawn %d times, %q", windows, drawn, notes)
+			}
 		}
 	}
 }
@@ -493,7 +567,7 @@ func FuzzPage(f *testing.F) {
 		at := c.First
 		for range r.Intn(view.MaxSegments + 1) {
 			at = at.Add(time.Duration(n()))
-			c.Segments = append(c.Segments, view.Segment{At: at, Server: r.Intn(2) == 0, Flags: uint8(n()), Seq: int64(int32(r.Uint32())), Len: n() % 70000,
+			c.Segments = append(c.Segments, view.Segment{At: at, Server: r.Intn(2) == 0, Flags: uint8(n()), Seq: int64(int32(r.Uint32())), Len: n() % 70000, Window: int64(n()) - 1,
 				Ack: int64(int32(r.Uint32())), Again: r.Intn(4) == 0, SACK: [][2]int64{{int64(n()), int64(n())}}})
 		}
 		for _, x := range d.Findings {

@@ -2,10 +2,12 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"jindan/analyze"
 	"jindan/cmd/internal/report/svg"
+	"jindan/rules"
 )
 
 // Sizes that all pictures share: they are drawn for a column of this width and scroll in their own box where there is less.
@@ -44,7 +46,14 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 	const left, right, top, labels = 300.0, 820.0, 44.0, 286.0
 	h := top + float64(len(rows))*rowHeight + 34
 	p := &svg.Picture{ID: s.ID, W: picWidth, H: svg.Num(h)}
-	lead := max(last*0.1, 0.2)
+	// What began with a sample began at any time since the sample before it.
+	earliest, doubt := 0.0, false
+	for _, f := range rows {
+		if at, ok := b.v.Sampled[f.ID]; ok {
+			earliest, doubt = min(earliest, seconds(at, root.Onset)), true
+		}
+	}
+	lead := max(last*0.1, 0.2, min(-earliest*1.1, last+10))
 	x := svg.Scale{V0: -lead, V1: max(last*1.2, 2), X0: left, X1: right}
 	for _, t := range svg.Ticks(x.V0, x.V1, 8) {
 		p.Line("grid", x.At(t), top-8, x.At(t), h-30)
@@ -61,12 +70,15 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 			p.Poly("flag", true, x.At(t), top-10, x.At(t), top-2, x.At(t)+8, top-6)
 		}
 	}
-	at := map[string]int{}
-	y := func(i int) float64 { return top + float64(i)*rowHeight + 12 }
-	s.Table.Head = []analyze.Text{{En: "finding", Ko: "발견"}, {En: "where", Ko: "위치"}, {En: "first affected event", Ko: "첫 영향 시각"},
-		{En: "last seen", Ko: "마지막 관측"}, {En: "role", Ko: "역할"}, {En: "tests", Ko: "검증"}}
+	at := map[string]int{} // a cause may have its row below that of its effect: it began in the same moment
 	for i, f := range rows {
 		at[f.ID] = i
+	}
+	y := func(i int) float64 { return top + float64(i)*rowHeight + 12 }
+	tied := false
+	s.Table.Head = []analyze.Text{{En: "finding", Ko: "발견"}, {En: "where", Ko: "위치"}, {En: "not before", Ko: "이보다 앞서지 않음"}, {En: "first affected event", Ko: "첫 영향 시각"},
+		{En: "last seen", Ko: "마지막 관측"}, {En: "role", Ko: "역할"}, {En: "tests", Ko: "검증"}}
+	for i, f := range rows {
 		class, role := "effect", analyze.Text{En: "consequence", Ko: "결과"}
 		switch f.Role {
 		case analyze.Root:
@@ -87,23 +99,26 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 		if end > x.V1 {
 			p.Arrow(class, right+6, y(i), 1)
 		}
-		for _, cause := range f.Because {
-			j, ok := at[cause]
-			if !ok || j == i {
-				continue
-			}
+		link, tests := surest(f)
+		if j, ok := at[link]; ok && j != i {
 			from := x.At(seconds(rows[j].Onset, root.Onset))
 			to := x.At(t)
 			// Where cause and effect begin at the same place of the picture, the elbow goes round on the left.
 			turn := from
-			if to-from < 14 {
-				turn = min(from, to) - 12 - 3*float64(i-j)
+			if to-from < 14 || j > i {
+				turn = min(from, to) - 12 - 3*math.Abs(float64(i-j))
 				p.Poly("elbow", false, from-6, y(j), turn, y(j), turn, y(i), to-7, y(i))
 			} else {
 				p.Poly("elbow", false, from, y(j)+7, turn, y(i), to-7, y(i))
 			}
 			p.Arrow("elbow-head", to-6, y(i), 1)
-			break
+		}
+		first := f.Onset
+		if at, ok := b.v.Sampled[f.ID]; ok {
+			first = at
+			from := x.At(seconds(at, root.Onset))
+			p.Line("whisker", from, y(i), x.At(t), y(i))
+			p.Line("whisker", from, y(i)-5, from, y(i)+5)
 		}
 		if class == "bad" {
 			p.Diamond(class, x.At(t), y(i), 7)
@@ -111,17 +126,29 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 			p.Circle(class, x.At(t), y(i), 5)
 		}
 		when := both(func(l Lang) string { return l.offset(f.Onset.Sub(root.Onset)) })
-		if d := f.Onset.Sub(root.Onset); i > 0 && d >= -together && d <= together {
-			when = analyze.Text{En: "same moment", Ko: "같은 순간"}
+		// Rows are in the order of their onsets: what may have begun before the row above has no order with it.
+		if i > 0 && first.Sub(rows[i-1].Onset) <= together {
+			when, tied = analyze.Text{En: "unordered", Ko: "선후 불명"}, true
 		}
 		p.Text(class+"-text", "start", svg.Small, right+20, y(i), 158, role)
-		p.Text("muted", "start", svg.Small, right+20, y(i)+14, 158, texts("%s, %s", "%s, %s", when, testsOf(f)))
-		s.Table.Rows = append(s.Table.Rows, []analyze.Text{f.Title, b.place(f.Subject), b.say(func(r *text) string { return r.full(f.Onset) }),
-			b.say(func(r *text) string { return r.full(f.LastSeen) }), role, b.say(func(r *text) string { return r.tests(f.Confidence.Tests) })})
+		if tests.En != "" {
+			when = texts("%s, %s", "%s, %s", when, tests)
+		}
+		p.Text("muted", "start", svg.Small, right+20, y(i)+14, 158, when)
+		s.Table.Rows = append(s.Table.Rows, []analyze.Text{f.Title, b.place(f.Subject), b.say(func(r *text) string { return r.full(first) }),
+			b.say(func(r *text) string { return r.full(f.Onset) }), b.say(func(r *text) string { return r.full(f.LastSeen) }), role, b.say(func(r *text) string { return r.tests(f.Confidence.Tests) })})
 	}
 	s.Picture = p
 	s.Legend = []legend{{"bad", "◆", analyze.Text{En: "root: first affected event", Ko: "근본 원인: 첫 영향 시각"}},
 		{"effect", "●", analyze.Text{En: "consequence; the bar lasts as long as it was seen", Ko: "결과. 막대는 관측된 기간"}}}
+	if doubt {
+		s.Legend = append(s.Legend, legend{"whisker", "⊢", analyze.Text{En: "sampled: it began after the sample before, somewhere on this line",
+			Ko: "표본 관측: 앞선 표본 뒤, 이 선 위 어딘가에서 시작"}})
+	}
+	if tied {
+		s.Notes = append(s.Notes, analyze.Text{En: "Unordered: it began with the row above, within a millisecond or between the same samples. Nobody can tell which came first.",
+			Ko: "선후 불명: 윗줄과 1ms 안에, 또는 같은 표본 사이에 시작했습니다. 어느 쪽이 먼저인지 알 수 없습니다."})
+	}
 	if len(b.v.Changes) > 0 {
 		s.Legend = append(s.Legend, legend{"flag", "⚑", analyze.Text{En: "a change on the host", Ko: "호스트의 변경"}})
 		for i, c := range b.v.Changes {
@@ -142,11 +169,22 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 	return s
 }
 
-func testsOf(f *analyze.Finding) analyze.Text {
-	if len(f.Confidence.Tests) == 1 {
-		return analyze.Text{En: "1 test", Ko: "검증 1건"}
+// surest is the cause of a finding whose link has passed most tests, and how many of those that were tried; the others were not observable.
+func surest(f *analyze.Finding) (cause string, tests analyze.Text) {
+	most := -1
+	for _, l := range f.Links {
+		n := 0
+		for _, t := range l.Tests {
+			if t.Result == string(rules.Proven) {
+				n++
+			}
+		}
+		if n > most {
+			cause, most = l.ID, n
+			tests = texts("%d of %d tests", "검증 %[2]d건 중 %[1]d건", n, len(l.Tests))
+		}
 	}
-	return texts("%d tests", "검증 %d건", len(f.Confidence.Tests))
+	return cause, tests
 }
 
 // tick names a time on an axis.

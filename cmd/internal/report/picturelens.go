@@ -54,6 +54,9 @@ func (b *builder) lens(suffix string, root *analyze.Finding, after []*analyze.Fi
 	g := &lens{builder: b, c: c, server: senderOf(c)}
 	s.Picture, s.Claim = g.draw(s.ID)
 	s.Legend = g.legend()
+	if g.note.En != "" {
+		s.Notes = append(s.Notes, g.note)
+	}
 	s.Table.Head = []analyze.Text{{En: "seconds", Ko: "초"}, {En: "frame", Ko: "프레임"}, {En: "from", Ko: "보낸 쪽"}, {En: "flags", Ko: "플래그"},
 		{En: "first byte", Ko: "첫 바이트"}, {En: "bytes", Ko: "바이트"}, {En: "acknowledges", Ko: "확인 응답"}, {En: "remark", Ko: "비고"}}
 	for i := range c.Segments {
@@ -127,6 +130,8 @@ type lens struct {
 	times  []capture.Instant
 	xs     []float64
 	quiet  time.Duration // longest silence
+	narrow bool          // the receiver's window ends within the picture
+	note   analyze.Text
 }
 
 const lensLeft, lensRight = 90.0, 985.0
@@ -205,7 +210,8 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 		p.Text("muted", "end", svg.Small, lensLeft-6, y.At(v)+4, 0, same(count(uint64(v))))
 	}
 	holes, open := g.holes(y)
-	var acked []float64
+	var acked, window []float64
+	edge := int64(-1) // how far the receiver allows to send
 	ack := int64(-1)
 	for i := range g.c.Segments {
 		k, x := &g.c.Segments[i], g.xs[i]
@@ -220,6 +226,14 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 				}
 				acked = append(acked, x, y.At(v))
 				ack = int64(v)
+				if k.Window >= 0 {
+					if edge >= 0 {
+						window = append(window, x, y.At(float64(min(edge, most))))
+					}
+					edge = max(edge, k.Ack+k.Window)
+					g.narrow = g.narrow || edge < most
+					window = append(window, x, y.At(float64(min(edge, most))))
+				}
 			}
 			for _, q := range k.SACK {
 				p.Line("sack", x, y.At(float64(q[0])), x, y.At(float64(q[1])))
@@ -248,6 +262,7 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 		}
 		p.Poly("acked", false, acked...)
 	}
+	g.window(window)
 	longest := both(func(l Lang) string { return l.span(g.quiet) })
 	switch {
 	case holes > 0:
@@ -264,6 +279,23 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 		return p, texts("%s → %s: %s of %s bytes acknowledged, %d segments sent again; the longest silence lasted %s.",
 			"%s → %s: %[4]s바이트 중 %[3]s바이트가 확인됐고 세그먼트 %[5]d개가 재전송됐습니다. 가장 긴 침묵 %[6]s.",
 			g.c.Client, g.c.Server, count(uint64(max(ack, 0))), count(uint64(most)), again, longest)
+	}
+}
+
+// window draws how far the receiver allows to send, if that lies within the picture at any time.
+func (g *lens) window(line []float64) {
+	switch {
+	case len(line) == 0:
+		g.note = analyze.Text{En: "The receiver's window is not drawn: without the handshake its scale is not known.",
+			Ko: "핸드셰이크가 없어 윈도 배율을 모르므로 수신 윈도는 그리지 않았습니다."}
+	case !g.narrow:
+		g.note = analyze.Text{En: "The receiver's window is not drawn: at all times it left room for more than was sent.",
+			Ko: "수신 윈도는 늘 보낸 것보다 여유가 있어 그리지 않았습니다."}
+	default:
+		if end := lensRight - 14; line[len(line)-2] < end {
+			line = append(line, end, line[len(line)-1])
+		}
+		g.p.Poly("window", false, line...)
 	}
 }
 
@@ -359,10 +391,14 @@ func (g *lens) lanes(top, bottom float64) analyze.Text {
 }
 
 func (g *lens) legend() []legend {
-	return []legend{{"sent", "I", analyze.Text{En: "segment, sent for the first time", Ko: "처음 보낸 세그먼트"}},
+	l := []legend{{"sent", "I", analyze.Text{En: "segment, sent for the first time", Ko: "처음 보낸 세그먼트"}},
 		{"again-head", "◆", analyze.Text{En: "sent again", Ko: "재전송"}},
 		{"hatched", "▨", analyze.Text{En: "hole: missing for this long", Ko: "누락 구간: 빠져 있던 기간"}},
 		{"acked", "⌐", analyze.Text{En: "acknowledged up to here", Ko: "여기까지 확인 응답"}},
 		{"sack", "|", analyze.Text{En: "SACK: held behind a hole", Ko: "SACK: 누락 구간 뒤에 보관"}},
 		{"silence", "▢", analyze.Text{En: "silence, shortened", Ko: "침묵(줄여 그림)"}}}
+	if g.narrow {
+		l = append(l, legend{"window", "┄", analyze.Text{En: "window: the receiver takes bytes up to here", Ko: "윈도: 수신 측이 받을 수 있는 끝"}})
+	}
+	return l
 }

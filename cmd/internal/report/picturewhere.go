@@ -153,7 +153,7 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 			restName = same(r)
 		}
 	}
-	restDetail := analyze.Text{En: "the others that it talked to", Ko: "통신한 나머지"}
+	restDetail := analyze.Text{En: "all other peers", Ko: "나머지 상대 전체"}
 	hostName, hostDetail := analyze.Text{En: "This host", Ko: "이 호스트"}, same(host)
 	if !b.local(host) {
 		hostName, hostDetail = same(host), analyze.Text{En: "not the capturing host", Ko: "캡처한 호스트 아님"}
@@ -215,6 +215,11 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 				peer, host, count(answered), count(asked))
 		case toHost.sent+toPeer.sent == 0:
 			s.Claim = texts("No segment with data was seen between %s and %s since the onset.", "시작 이후 %s ↔ %s 구간에 데이터 세그먼트가 없었습니다.", peer, host)
+		}
+		if root.Rule == "size-dependent-loss" && answered < asked {
+			s.Notes = append(s.Notes, analyze.Text{
+				En: "The finding counts lost segments and large DNS answers that never came together, from the onset on; the picture counts them apart, in whole steps of time.",
+				Ko: "발견 사항은 시작 시각부터 유실된 세그먼트와 도착하지 않은 큰 DNS 응답을 합쳐 셉니다. 그림은 둘을 나누어 시간 구간 단위로 셉니다."})
 		}
 		if toHost.lost+toPeer.lost > 0 {
 			s.Notes = append(s.Notes, texts(
