@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"time"
+
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/capture"
@@ -91,6 +93,14 @@ func (s *limitState) set(at capture.Instant, used, limit uint64) {
 	} else if s.since == 0 {
 		s.since = at
 	}
+}
+
+// again is how long to wait before a process is asked for again: in its first minute less, so that a short trouble ends when it is over.
+func (s *processFiles) again(now capture.Instant) time.Duration {
+	if now.Sub(s.since) < time.Minute {
+		return askAgain / 3
+	}
+	return askAgain
 }
 
 func newExhaustion() analyze.Detector {
@@ -209,7 +219,7 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if age := w.End.Sub(s.at); s.since == 0 || age > forgotten {
 			delete(d.names, pid)
 			return false
-		} else if age >= askAgain && w.End.Sub(d.asked) >= askAgain {
+		} else if again := s.again(w.End); age >= again && w.End.Sub(d.asked) >= again {
 			ask = append(ask, s.inodes...)
 		}
 		say(&s.limitState, s.first, Exhaustion{Class: classDescriptors, Process: d.names[pid]}, of(d.names[pid]))

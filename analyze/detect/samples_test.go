@@ -221,6 +221,37 @@ func TestExhaustionEnds(t *testing.T) {
 	}
 }
 
+// A process near its limit is asked for every 5 s at first, so that a trouble of seconds is known to be over within seconds; one that stays
+// there is asked for every 15 s.
+func TestExhaustionAsks(t *testing.T) {
+	d := newExhaustion()
+	var asks []time.Duration
+	begin := capture.Instant(1_700_000_000_000_000_000)
+	asked := true
+	for at := time.Duration(0); at < 120*sec; at += sec {
+		if asked {
+			d.(analyze.Sampler).Sample(begin.Add(at), &capture.Sample{Processes: &capture.ProcessSample{Processes: []capture.Process{{PID: 7, FDs: 65, FDLimit: 65, Inodes: []uint32{9}}}}})
+		}
+		asked = false
+		d.Judge(&analyze.Window{Start: begin.Add(at), End: begin.Add(at + sec), First: begin, Ask: func(a analyze.Ask) {
+			if len(a.Inodes) > 0 {
+				asks, asked = append(asks, at), true
+			}
+		}}, func(analyze.Symptom) {})
+	}
+	longest := [2]time.Duration{}
+	for i := 1; i < len(asks); i++ {
+		late := 0
+		if asks[i] > 60*sec {
+			late = 1
+		}
+		longest[late] = max(longest[late], asks[i]-asks[i-1])
+	}
+	if longest[0] > 6*sec || len(asks) < 12 || asks[0] > 5*sec || longest[1] < 15*sec {
+		t.Errorf("asked at %v", asks)
+	}
+}
+
 func TestPortError(t *testing.T) {
 	link := func(virtual bool, crc, missed uint64) func(*network) {
 		return func(n *network) {

@@ -267,10 +267,8 @@ func (b *builder) made() analyze.Text {
 }
 
 // after is what follows from a root, in the order of the onsets.
-func (b *builder) after(root *analyze.Finding) (fs []*analyze.Finding) {
-	fs = b.en.byID.chainOf(b.d, root)
-	slices.SortStableFunc(fs, func(x, y *analyze.Finding) int { return cmp.Compare(x.Onset, y.Onset) })
-	return fs
+func (b *builder) after(root *analyze.Finding) []*analyze.Finding {
+	return b.en.byID.chainOf(b.d, root)
 }
 
 // firstSentence is the beginning of a text up to its first full stop.

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -52,6 +53,8 @@ func (e episodes) chainOf(d *analyze.Diagnosis, root *analyze.Finding) (fs []*an
 			}
 		}
 	}
+	// The order of the ids is that of their newest episodes.
+	slices.SortStableFunc(fs, func(x, y *analyze.Finding) int { return cmp.Compare(x.Onset, y.Onset) })
 	return fs
 }
 

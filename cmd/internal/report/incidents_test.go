@@ -54,3 +54,21 @@ func TestPastIncidents(t *testing.T) {
 		t.Errorf("a capture of what is over:\n%s", got)
 	}
 }
+
+// What follows from a cause is told in the order of its own incident, whatever the order was when the same faults came back.
+func TestChainOfAnEpisode(t *testing.T) {
+	in, d := severalIncidents()
+	// The second time the pool was full before the queries were unanswered: the newest order of the ids.
+	d.Chain[1], d.Chain[2] = d.Chain[2], d.Chain[1]
+	for _, f := range d.Findings {
+		if f.Rule == "pool-exhausted" {
+			f.Because = []string{d.Findings[0].ID}
+		}
+	}
+	got := render(t, in, d, Options{Zone: time.UTC})
+	_, then, _ := strings.Cut(got, "THEN")
+	dns, pool := strings.Index(then, "DNS queries without"), strings.Index(then, "Thread-pool")
+	if dns < 0 || pool < 0 || dns > pool {
+		t.Errorf("what began at +0.04 s is told after what began at +0.84 s:\n%s", got)
+	}
+}
