@@ -32,6 +32,8 @@ type service struct {
 	s    Service
 	open carried
 	half carried
+	// trying are the connections whose SYN has been sent again and whose end is not known, at the time of their first SYN.
+	trying Count
 }
 
 type resolver struct {
@@ -74,7 +76,7 @@ func New() *Collector {
 
 // Events implements analyze.Watcher.
 func (c *Collector) Events() flow.Mask {
-	return flow.Of(flow.SynRepeat, flow.SynAckRepeat, flow.Refused, flow.Request, flow.Response, flow.Abandoned, flow.HalfClosed,
+	return flow.Of(flow.Established, flow.SynRepeat, flow.SynAckRepeat, flow.Refused, flow.Request, flow.Response, flow.Abandoned, flow.HalfClosed,
 		flow.HalfCloseEnd, flow.Reset, flow.Closed, flow.Retransmit, flow.HoleFilled, flow.HoleOpened, flow.DNSAnswer,
 		flow.DNSUnanswered, flow.DNSRepeat)
 }
@@ -109,7 +111,7 @@ func (c *Collector) fold() {
 		n.fold()
 	}
 	for _, s := range c.services {
-		for _, n := range []Count{s.s.Requests, s.s.Answered, s.s.GaveUp, s.s.Unopened} {
+		for _, n := range []Count{s.s.Requests, s.s.Answered, s.s.GaveUp, s.s.Unopened, s.trying} {
 			n.fold()
 		}
 		s.open.fold()
@@ -175,12 +177,21 @@ func (c *Collector) Event(e *flow.Event) {
 	if e.Conn == nil {
 		return
 	}
+	if e.Kind == flow.Established && e.Conn.SynTries() < 2 {
+		return
+	}
 	c.example(e)
 	s := c.service(e.Conn)
 	if s == nil {
 		return
 	}
 	switch e.Kind {
+	case flow.SynRepeat:
+		if e.N == 1 {
+			s.trying.add(c.at(e.Conn.SynAt()), 1)
+		}
+	case flow.Established:
+		s.trying.take(c.at(e.Conn.SynAt()))
 	case flow.Request:
 		s.s.Requests.add(i, 1)
 		s.open.change(i, 1)
@@ -201,6 +212,9 @@ func (c *Collector) Event(e *flow.Event) {
 	case flow.Closed:
 		if at := e.Conn.SynAt(); at != 0 && !e.Conn.IsEstablished() {
 			s.s.Unopened.add(c.at(at), 1)
+			if e.Conn.SynTries() > 1 {
+				s.trying.take(c.at(at))
+			}
 		}
 	}
 }
@@ -382,10 +396,12 @@ func (c *Collector) Record(d *analyze.Diagnosis) *View {
 		}
 	}
 	weigh := func(s *service) uint64 {
-		return s.s.Requests.Sum(0, MaxBuckets) + s.s.Unopened.Sum(0, MaxBuckets)
+		return s.s.Requests.Sum(0, MaxBuckets) + s.s.Unopened.Sum(0, MaxBuckets) + s.trying.Sum(0, MaxBuckets)
 	}
 	for _, s := range top(c.services, shownServices, v.Left, "services", weigh, func(a, b *service) int { return a.end.Compare(b.end) }) {
-		v.Services = append(v.Services, s.s)
+		r := s.s
+		r.Unopened = r.Unopened.plus(s.trying)
+		v.Services = append(v.Services, r)
 	}
 	asked := func(r *resolver) uint64 { return r.r.Answered.Sum(0, MaxBuckets) + r.r.Unanswered.Sum(0, MaxBuckets) }
 	pair := func(a, b *resolver) int {

@@ -37,7 +37,7 @@ func (c *Collector) forget(at capture.Instant) {
 	}
 	c.services = slices.DeleteFunc(c.services, func(s *service) bool {
 		heard := s.open.now > 0 || s.half.now > 0
-		for _, x := range []Count{s.s.Requests, s.s.Answered, s.s.GaveUp, s.s.Unopened} {
+		for _, x := range []Count{s.s.Requests, s.s.Answered, s.s.GaveUp, s.s.Unopened, s.trying} {
 			heard = drop(x, n) || heard
 		}
 		s.open.drop(n)

@@ -3,6 +3,7 @@ package view
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"jindan/capture"
@@ -51,6 +52,25 @@ func (c *Count) add(i int, n uint32) {
 		*c = make(Count, MaxBuckets)
 	}
 	(*c)[i] += n
+}
+
+// take takes one away again from bucket i, if there is one.
+func (c Count) take(i int) {
+	if i < len(c) && c[i] > 0 {
+		c[i]--
+	}
+}
+
+// plus is the sum of both.
+func (c Count) plus(d Count) Count {
+	if d == nil {
+		return c
+	}
+	sum := slices.Clone(d)
+	for i, n := range c {
+		sum[i] += n
+	}
+	return sum
 }
 
 func (c Count) fold() {

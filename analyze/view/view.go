@@ -66,7 +66,7 @@ type Service struct {
 	Requests Count  `json:"requests"`
 	Answered Count  `json:"answered"` // at the time of the answer's first byte
 	GaveUp   Count  `json:"gave_up"`  // requests that the client did not wait for
-	Unopened Count  `json:"unopened"` // connections that were asked for and did not come about, at the time of the first SYN
+	Unopened Count  `json:"unopened"` // connections that were asked for and did not come about, at the time of the first SYN; those of which it is not yet known, too, if it had to be sent again
 	Open     Level  `json:"open"`     // requests that wait for their answer
 	Half     Level  `json:"half"`     // connections whose client has closed and whose server has not: CLOSE_WAIT, inferred
 }

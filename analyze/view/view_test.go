@@ -274,3 +274,28 @@ func TestWindow(t *testing.T) {
 		}
 	}
 }
+
+// Who still calls a silent server as the input ends has not got through either; who got through in the end has.
+func TestStillTrying(t *testing.T) {
+	f := newFeed()
+	for i, at := range []time.Duration{0, time.Second, 3 * time.Second} {
+		f.packet(at, 1, 1000, false, capture.SYN, 100, 0, 0)
+		f.packet(at, 1, 1001, false, capture.SYN, 100, 0, 0)
+		if i == 0 {
+			f.packet(at, 1, 1002, false, capture.SYN, 100, 0, 0)
+		}
+	}
+	f.packet(3100*time.Millisecond, 1, 1001, true, capture.SYN|capture.ACK, 500, 101, 0)
+	f.packet(3200*time.Millisecond, 1, 1001, false, capture.ACK, 101, 501, 0)
+	for range 2 { // telling changes nothing
+		v := f.record(4 * time.Second)
+		if n := v.Services[0].Unopened.Sum(0, MaxBuckets); n != 1 {
+			t.Errorf("%d connections did not come about, want 1", n)
+		}
+	}
+	// A connection that ends after all counts once.
+	f.packet(5*time.Second, 1, 1000, true, capture.RST|capture.ACK, 0, 101, 0)
+	if n := f.record(6 * time.Second).Services[0].Unopened.Sum(0, MaxBuckets); n != 1 {
+		t.Errorf("%d connections did not come about in the end, want 1", n)
+	}
+}

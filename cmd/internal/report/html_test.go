@@ -391,6 +391,41 @@ func TestPageOfOddViews(t *testing.T) {
 	}
 }
 
+// Of an upstream that answers no SYN: what passed before the onset does not clear it, and the connections that did not come about are told.
+func TestSilentUpstreamPage(t *testing.T) {
+	in, d := outage()
+	root := d.Findings[0]
+	root.Subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: server, Peer: upstream, Port: 8080}
+	v := outageView()
+	// The onset lies within a slot in which all had passed before it; since then there are connection requests only.
+	slot := (view.MaxBuckets / view.Slots) * 14
+	root.Onset = v.At(slot + 9)
+	v.Resolvers, v.Connections = nil, nil
+	for i := range v.Flows {
+		for s := 15; s < view.Slots; s++ {
+			v.Flows[i].Sent[s], v.Flows[i].Missing[s], v.Flows[i].Again[s] = [view.Classes]uint32{}, [view.Classes]uint32{}, [view.Classes]uint32{}
+		}
+		v.Flows[i].Missing[14] = [view.Classes]uint32{}
+	}
+	v.Services = append(v.Services, view.Service{Addr: upstream, Port: 8080, Requests: make(view.Count, view.MaxBuckets), Unopened: make(view.Count, view.MaxBuckets)})
+	for i := range 16 {
+		v.Services[1].Requests[slot+9-i], v.Services[1].Unopened[slot+10+i] = 3, 1
+	}
+	page := renderPage(t, in, d, v, Options{})
+	elements(t, page)
+	for _, want := range []string{"Of the connections of 10.77.2.2 to 10.77.3.2:8080 since the onset 16 did not come about, and no data passed.",
+		"10.77.2.2 → 10.77.3.2:8080: 16 connections did not come about, 0 requests arrived", "before: 45 of 45", "since: 0 of 16 (0 %)"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, wrong := range []string{"Everything gets through", "segments were lost since the onset"} {
+		if strings.Contains(page, wrong) {
+			t.Errorf("the page says %q", wrong)
+		}
+	}
+}
+
 func TestHealthyPage(t *testing.T) {
 	in, d := healthy()
 	page := renderPage(t, in, d, outageView(), Options{})

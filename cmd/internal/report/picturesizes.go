@@ -72,6 +72,11 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 			}
 		}
 	}
+	if n := b.called(root); n.unopened > 0 {
+		lines = append(lines, line{texts("Requests to %s", "%s에 대한 요청", endpoint(root.Subject.Peer, root.Subject.Port)), n.requestsBefore + n.unopenedBefore, n.unopenedBefore,
+			n.requests + n.unopened, n.unopened})
+		dir = analyze.Text{}
+	}
 	from := b.v.Bucket(root.Onset)
 	for i := range b.v.Resolvers {
 		r := &b.v.Resolvers[i]
@@ -105,9 +110,16 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 		}
 		return texts("%s of %s", "%[2]s개 중 %[1]s개", count(of-lost), count(of))
 	}
-	if worst.lost2 == 0 {
+	sent := uint64(0)
+	for _, l := range lines {
+		sent += l.after
+	}
+	switch {
+	case sent == 0:
+		s.Claim = texts("Nothing was sent since the onset that could have been lost%s.", "시작 이후 유실될 수 있는 것을 보내지 않았습니다%s.", in(dir))
+	case worst.lost2 == 0:
 		s.Claim = texts("Everything gets through: nothing of what was sent since the onset is known to be lost%s.", "시작 이후 보낸 것 중 유실로 확인된 것이 없습니다%s.", in(dir))
-	} else {
+	default:
 		s.Claim = texts("%s: since the onset %s arrived, before %s%s.", "%s: 시작 이후 %s 도착, 이전 %s%s.", worst.name,
 			arrived(worst.lost2, worst.after), arrived(worst.lostBefore, worst.before), in(dir))
 	}

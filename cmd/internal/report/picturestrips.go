@@ -58,7 +58,11 @@ func (b *builder) strips(suffix string, root *analyze.Finding, onset capture.Ins
 		}
 	}
 	s.Picture, s.Table, s.Legend = p, w.table, []legend{
-		{"ok", "▮", analyze.Text{En: "answered, accepted", Ko: "응답, 수락"}}, {"hatched", "▨", analyze.Text{En: "failed, lost, not accepted", Ko: "실패, 유실, 미수락"}},
+		{"ok", "▮", analyze.Text{En: "answered", Ko: "응답"}},
+		{"hatched", "▨", analyze.Text{En: "given up by the client; lost before it came here; CLOSE_WAIT not accepted", Ko: "클라이언트가 포기, 여기 오기 전 유실, 수락되지 않은 CLOSE_WAIT"}},
+		{"crossed", "▩", analyze.Text{En: "lost after it left here", Ko: "여기를 지난 뒤 유실"}},
+		{"dotted", "▒", analyze.Text{En: "connections that did not come about; SYN sent again", Ko: "성립하지 않은 연결, 재전송된 SYN"}},
+		{"open", "▯", analyze.Text{En: "SYN-ACK sent again", Ko: "재전송된 SYN-ACK"}},
 		{"bad", "✕", analyze.Text{En: "DNS query without an answer", Ko: "응답 없는 DNS 질의"}},
 		{"onset", "¦", analyze.Text{En: "onset of the cause", Ko: "원인의 시작"}}}
 	s.Notes = append(s.Notes, b.say(func(r *text) string {
@@ -386,7 +390,7 @@ func (w *bands) closeWait(s *view.Service) {
 }
 
 func (w *bands) lost() {
-	top, base := w.band(analyze.Text{En: "Sent again", Ko: "재전송"}, analyze.Text{En: "lost before, after here; SYN", Ko: "앞 유실, 뒤 유실, SYN"})
+	top, base := w.band(analyze.Text{En: "Sent again", Ko: "재전송"}, analyze.Text{En: "segments, SYN, SYN-ACK", Ko: "세그먼트, SYN, SYN-ACK"})
 	h := &w.v.Host
 	if w.d.Coverage.Packets == 0 {
 		w.without(top, base, analyze.Text{En: "needs packets", Ko: "패킷 필요"})

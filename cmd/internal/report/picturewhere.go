@@ -39,7 +39,7 @@ func (b *builder) cell(d *view.Direction, slot, class int) (sent, lost uint64) {
 }
 
 // slots are those of a direction that lie before an onset, [0, before), and since, [since, …). The one in which the onset lies is
-// neither, unless what follows has nothing.
+// neither, unless something was lost in it and nothing follows: what passed in it may have passed before.
 func (b *builder) slots(d *view.Direction, onset capture.Instant) (before, since int) {
 	w := b.v.Width * (view.MaxBuckets / view.Slots)
 	if w <= 0 || onset <= b.v.Start {
@@ -49,8 +49,9 @@ func (b *builder) slots(d *view.Direction, onset capture.Instant) (before, since
 	if since = before; b.v.SlotAt(before) == onset {
 		return before, since
 	}
-	var later sentLost
-	if b.add(&later, d, since+1, view.Slots); later.sent > 0 {
+	var now, later sentLost
+	b.add(&now, d, since, since+1)
+	if b.add(&later, d, since+1, view.Slots); later.sent > 0 || now.lost == 0 {
 		since++
 	}
 	return before, since
@@ -201,6 +202,11 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		if way.sent > 0 {
 			p.Text("", "end", svg.Normal, picWidth, y+boxH+62, picWidth, texts("%s: %s", "%s: %s", dir, note))
 		}
+		called := b.called(root)
+		if called.unopened > 0 && way.sent == 0 {
+			p.Text("bad-text", "end", svg.Normal, picWidth, y+boxH+62, picWidth, texts("%s → %s: %s connections did not come about, %s requests arrived",
+				"%s → %s: 성립하지 않은 연결 %s개, 도착한 요청 %s건", host, endpoint(peer, root.Subject.Port), count(called.unopened), count(called.requests)))
+		}
 		if asked > 0 {
 			p.Text("", "end", svg.Normal, picWidth, y+boxH+82, picWidth, texts("DNS: %s of %s queries answered", "DNS: 질의 %[2]s건 중 %[1]s건 응답", count(answered), count(asked)))
 			s.Table.Rows = append(s.Table.Rows, []analyze.Text{{En: "DNS queries answered", Ko: "응답받은 DNS 질의"}, same(count(asked)), same(count(asked - answered)), same("–"), same("–")})
@@ -210,6 +216,9 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 			"%s ↔ %s 구간에서 시작 이후 세그먼트 %[4]s개 중 %[3]s개 유실, 이 호스트와 나머지 사이는 %[6]s개 중 %[5]s개 유실.",
 			peer, host, count(toHost.lost+toPeer.lost), count(toHost.sent+toPeer.sent), count(fromRest.lost+toRest.lost), count(other))
 		switch {
+		case toHost.sent+toPeer.sent == 0 && called.unopened > 0:
+			s.Claim = texts("Of the connections of %s to %s since the onset %s did not come about, and no data passed.",
+				"시작 이후 %s → %s 연결 중 %s개가 성립하지 않았고 데이터가 오가지 않았습니다.", host, endpoint(peer, root.Subject.Port), count(called.unopened))
 		case toHost.sent+toPeer.sent == 0 && asked > 0:
 			s.Claim = texts("Between %s and %s %s of %s DNS queries were answered since the onset.", "%s ↔ %s 구간에서 시작 이후 DNS 질의 %[4]s건 중 %[3]s건 응답.",
 				peer, host, count(answered), count(asked))
@@ -241,6 +250,24 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 	s.Legend = []legend{{"clear", "→", analyze.Text{En: "clear: the number is how many could have been lost", Ko: "이상 없음. 숫자는 유실될 수 있었던 개수"}},
 		{"lossy", "✕", analyze.Text{En: "lost somewhere in this span", Ko: "이 구간 어딘가에서 유실"}}, {"unseen", "⇢", analyze.Text{En: "no data seen", Ko: "데이터 없음"}}}
 	return s
+}
+
+// calls are what a service was asked since an onset, and before.
+type calls struct{ requests, unopened, requestsBefore, unopenedBefore uint64 }
+
+// called is what the upstream of a finding was asked; zero, if it is about none.
+func (b *builder) called(root *analyze.Finding) (n calls) {
+	if root.Subject.Kind != analyze.SubjectUpstream {
+		return n
+	}
+	from := b.v.Bucket(root.Onset)
+	for i := range b.v.Services {
+		if s := &b.v.Services[i]; s.Addr == root.Subject.Peer && s.Port == root.Subject.Port {
+			// Requests of the bucket in which the onset lies may have come before it.
+			n = calls{s.Requests.Sum(from+1, view.MaxBuckets), s.Unopened.Sum(from, view.MaxBuckets), s.Requests.Sum(0, from), s.Unopened.Sum(0, from)}
+		}
+	}
+	return n
 }
 
 // dnsBetween is how many queries of a host to a server there were since the onset, and how many were answered.
