@@ -77,10 +77,10 @@ var _ capture.Source = (*Recording)(nil)
 //
 //	recording.Open(dir, func(name string) (capture.Source, error) { return pcapfile.Open(name, decode.New()) })
 //
-// It fails if samples.jsonl cannot be opened or does not start as that of a recording. If packets.pcapng cannot be opened, the rest
+// Either file may be compressed: packets.pcapng.zst, samples.jsonl.gz. It fails if samples.jsonl cannot be opened or does not start as that of a recording. If packets.pcapng cannot be opened, the rest
 // is delivered, and then the error.
 func Open(dir string, open func(name string) (capture.Source, error)) (*Recording, error) {
-	fd, err := os.Open(filepath.Join(dir, SamplesFile))
+	fd, err := openSamples(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open recording: %w", err)
 	}
@@ -96,7 +96,7 @@ func newRecording(dir string, samples io.ReadCloser, open func(name string) (cap
 		return nil, fmt.Errorf("open recording %s: %w", dir, err)
 	}
 	r.mapCounters()
-	if r.packets, err = open(filepath.Join(dir, PacketsFile)); err != nil {
+	if r.packets, err = open(find(dir, PacketsFile)); err != nil {
 		r.packets, r.perr = nil, err
 	}
 	return r, nil

@@ -28,8 +28,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"jindan/capture"
 )
@@ -113,7 +111,7 @@ func (x next) follow() next {
 
 // IsRecording reports whether dir is a directory with a recording, whole or not.
 func IsRecording(dir string) bool {
-	fd, err := os.Open(filepath.Join(dir, SamplesFile))
+	fd, err := openSamples(dir)
 	if err != nil {
 		return false
 	}

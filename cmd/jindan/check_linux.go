@@ -155,7 +155,8 @@ func newRecord(a *app) *cobra.Command {
 		Use:   "record DIR",
 		Short: "Keep what the agent would see, to diagnose it elsewhere",
 		Long: `Watches like 'jindan run' and keeps what it sees in DIR: packets.pcapng (headers, DNS and ICMP errors; no
-payload) and samples.jsonl (sockets, counters, changes). 'jindan analyze DIR' finds in it what the agent found. The limits are
+payload) and samples.jsonl (sockets, counters, changes). 'jindan analyze DIR' finds in it what the agent found,
+also after 'zstd --rm DIR/*', which makes it a small part of its size. The limits are
 record.max_bytes and record.max_time of the configuration.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
