@@ -24,6 +24,7 @@ const (
 type testCase struct {
 	Title  string      `yaml:"title"`
 	Local  string      `yaml:"local"`
+	Points []string    `yaml:"points"` // NAME=FILE, as --point
 	Expect expectation `yaml:"expect"`
 
 	dir, name string

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"jindan/analyze/detect"
+	"jindan/cmd/internal/cli"
 	"jindan/rules"
 )
 
@@ -28,7 +29,7 @@ func TestBundledCases(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			d, err := c.run(t.Context(), set)
+			d, err := c.run(t.Context(), &app{cli.App{Log: cli.NewLog("text", false)}}, set)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/capture/recording"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/diagnose"
 	"jindan/rules"
@@ -25,6 +27,7 @@ func newRulesTest(a *app) *cobra.Command {
 directory with
 
   packets.pcapng   the capture, or packets.pcap, either with .gz or .zst
+  samples.jsonl    with it: the case is a recording (jindan record), either file with .gz or .zst
   case.yaml        what is expected
   want.ndjson      the findings and verdicts in full, if they are to be compared, too
 
@@ -32,6 +35,7 @@ A directory without case.yaml stands for the cases in it. case.yaml has the keys
 
   title: The port loses 90 % of the big packets
   local: 10.77.2.2              # optional, as --local
+  points: [client=client.pcap, server=server.pcap]   # optional, as --point; instead of packets.pcapng
   expect:
     roots: [size-dependent-loss]         # exactly these rules find causes; [] is none
     consequences: [close-wait]           # these follow from a cause; more may
@@ -65,7 +69,7 @@ func (a *app) testCases(ctx context.Context, set *rules.Set, cases []testCase, u
 	for i := range cases {
 		c := &cases[i]
 		begin := time.Now()
-		d, err := c.run(ctx, set)
+		d, err := c.run(ctx, a, set)
 		if ctx.Err() != nil {
 			return cli.Exit(int(a.Interrupted.Load()), fmt.Errorf("interrupted after %d of %d cases", i, len(cases)))
 		}
@@ -106,25 +110,52 @@ func (a *app) testCases(ctx context.Context, set *rules.Set, cases []testCase, u
 }
 
 // run diagnoses the case.
-func (c *testCase) run(ctx context.Context, set *rules.Set) (*analyze.Diagnosis, error) {
-	files, err := filepath.Glob(filepath.Join(c.dir, "packets.*"))
-	if err != nil || len(files) != 1 {
-		return nil, fmt.Errorf("%s: the case needs one capture, packets.pcapng or packets.pcap, plain or with .gz or .zst; it has %d", c.dir, len(files))
-	}
+func (c *testCase) run(ctx context.Context, a *app, set *rules.Set) (*analyze.Diagnosis, error) {
 	local, err := diagnose.Hosts(diagnose.Words(c.Local))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(c.dir, caseFile), err)
+	}
+	files, cmp, err := c.files(ctx, a)
+	if err != nil {
+		return nil, err
 	}
 	in, err := diagnose.Open(files)
 	defer in.Close()
 	if err != nil {
 		return nil, err
 	}
+	if cmp != nil {
+		in.Points = cmp.report
+	}
 	d, inErr, err := diagnose.Run(ctx, in, set, local, func(*analyze.Finding) error { return nil })
 	if err == nil {
 		err = inErr
 	}
 	return d, err
+}
+
+// files are what the case is read from; of captures at several points those of the one that is looked at closer.
+func (c *testCase) files(ctx context.Context, a *app) ([]string, *compared, error) {
+	if len(c.Points) > 0 {
+		points := make([]string, len(c.Points))
+		for i, p := range c.Points {
+			name, file, _ := strings.Cut(p, "=")
+			points[i] = name + "=" + filepath.Join(c.dir, file)
+		}
+		cmp, err := a.comparePoints(ctx, points, nil)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", c.dir, err)
+		}
+		return cmp.main, cmp, nil
+	}
+	if recording.IsRecording(c.dir) {
+		return []string{c.dir}, nil, nil
+	}
+	files, err := filepath.Glob(filepath.Join(c.dir, "packets.*"))
+	if err != nil || len(files) != 1 {
+		return nil, nil, fmt.Errorf("%s: the case needs one capture, packets.pcapng or packets.pcap, plain or with .gz or .zst; it has %d", c.dir, len(files))
+	}
+	return files, nil, nil
 }
 
 // check returns what of the expectations is not met.
