@@ -84,6 +84,9 @@ func (e *Engine) judge(s *judged) {
 		f.Onset = min(f.Onset, s.Onset)
 		e.fill(f, s)
 		if rank(severity) > rank(f.Severity) {
+			if f.Severity == "info" {
+				f.Onset = max(f.Onset, s.Onset) // what was no fault is no part of it
+			}
 			f.Severity = severity
 			e.linked = false
 			f.State = Update

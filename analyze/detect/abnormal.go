@@ -217,50 +217,13 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.since.bad == 0 {
 			return true
 		}
-		f := AbnormalTermination{Connections: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan}
-		var waits, idle []float64
-		var byClass [32]int
-		clients := newSubjects[capture.Addr, struct{}](maxResets)
-		var ends []capture.Instant
 		checks := st.checks()
 		cuts := float64(st.cuts()) >= w.Params.Float("much_share")*float64(s.since.total)
-		var evidence []analyze.Evidence
-		for i := range st.recent {
-			n := &st.recent[i]
-			if n.at < s.onset || n.class == flow.ResetComplete && !cuts {
-				continue
-			}
-			if n.aborts() && checks.peek(n.client.Addr) != nil {
-				f.Regular++
-				continue
-			}
-			f.Resets++
-			f.CutShort += count(n.class == flow.ResetComplete)
-			ends = append(ends, n.ended)
-			byClass[n.class]++
-			clients.get(n.client.Addr)
-			if n.side == flow.Client {
-				f.ByClient++
-			} else {
-				f.ByServer++
-			}
-			if n.foreign {
-				f.ForeignTTL++
-			}
-			switch n.class {
-			case flow.ResetLateAnswer:
-				waits = append(waits, n.wait.Seconds())
-			case flow.ResetIdle:
-				idle = append(idle, n.wait.Seconds())
-				f.Rejects += count(n.rejects)
-			}
-			if len(evidence) < analyze.MaxEvidence {
-				ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: endedBy(n.class)}
-				if n.frame != 0 {
-					ev.Frames = []uint64{n.frame}
-				}
-				evidence = append(evidence, ev)
-			}
+		restart := w.Params.Duration("restart")
+		f, onset, evidence := st.tally(k, s.onset, &checks, cuts, restart)
+		if onset > s.onset {
+			// What came before is of another kind: a restart long before the answers were late is no part of it.
+			f, _, evidence = st.tally(k, onset, &checks, cuts, restart)
 		}
 		if f.Resets == 0 {
 			return true
@@ -268,7 +231,8 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		// All numbers are of the same resets: those that are remembered one by one.
 		f.More = len(st.recent) == maxResets
 		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
-		f.Connections = max(f.Connections, f.Resets)
+		f.ShareBefore, f.Baseline = s.before.share(), s.beforeSpan
+		f.Connections = max(int(s.since.total), f.Resets)
 		if f.Share = ratio(f.Resets, f.Connections); f.More {
 			f.Share = s.since.share()
 		}
@@ -277,38 +241,102 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.beforeSpan > 0 {
 			f.RateBefore = float64(s.before.bad) / s.beforeSpan
 		}
-		f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
-		f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
-		f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
-		f.Clients, f.Lasting = len(clients.keys), lasting(ends, w.Params.Duration("restart")).Seconds()
-		f.FinDelay = median(waits)
-		f.IdleAge = median(idle)
-		f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)
-		if len(idle) > 0 {
-			f.IdleLeast, f.Survived = slices.Min(idle), st.survived.Seconds()
-			f.IdleSteady = f.IdleSpread <= f.IdleAge/10
-		}
-		most := 0
-		for _, c := range []struct {
-			n    int
-			name string
-		}{{f.LateAnswer, "LATE-ANSWER"}, {f.Abort, "ABORT"}, {f.Idle, "LB-IDLE"}, {f.Overflow, "OVERFLOW"}, {f.Timeout, "TIMEOUT"},
-			{f.LateRequest, "LATE-REQUEST"}, {f.NoAnswer, "NO-ANSWER"}, {f.CutShort, "CUT-SHORT"}} {
-			if c.n > most {
-				most, f.Class = c.n, c.name
-			}
-		}
-		if 2*f.ForeignTTL > f.Resets {
-			f.Class = classInjected
-		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 		if s.passes() {
 			return true
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End),
+		emit(analyze.Symptom{Subject: subject, Onset: max(s.onset, onset), Features: f, Evidence: evidence, LastTry: s.lastTry(w.End),
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})
+}
+
+// lull is for how long nothing is reset between two things that went wrong: clients that are refused try again sooner.
+const lull = 5 * time.Second
+
+// tally sums up the resets since a time; cuts: those right after an answer are among them; restart is how long a program is away for
+// one. onset is the first of those, without a longer pause than lull, with which the class that most have began.
+func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *subjects[capture.Addr, []float64], cuts bool, restart time.Duration) (
+	f AbnormalTermination, onset capture.Instant, evidence []analyze.Evidence,
+) {
+	var waits, idle []float64
+	var byClass [32]int
+	var firstOf [32]capture.Instant
+	clients := newSubjects[capture.Addr, struct{}](maxResets)
+	var ends []capture.Instant
+	var last, begin, foreign capture.Instant
+	for i := range st.recent {
+		n := &st.recent[i]
+		if n.at < since || n.class == flow.ResetComplete && !cuts {
+			continue
+		}
+		if n.aborts() && checks.peek(n.client.Addr) != nil {
+			f.Regular++
+			continue
+		}
+		if f.Resets++; f.Resets == 1 || n.at.Sub(last) >= lull {
+			begin = n.at
+		}
+		last = max(last, n.at)
+		f.CutShort += count(n.class == flow.ResetComplete)
+		ends = append(ends, n.ended)
+		if byClass[n.class]++; byClass[n.class] == 1 {
+			firstOf[n.class] = begin
+		}
+		clients.get(n.client.Addr)
+		if n.side == flow.Client {
+			f.ByClient++
+		} else {
+			f.ByServer++
+		}
+		if n.foreign {
+			if f.ForeignTTL++; f.ForeignTTL == 1 {
+				foreign = begin
+			}
+		}
+		switch n.class {
+		case flow.ResetLateAnswer:
+			waits = append(waits, n.wait.Seconds())
+		case flow.ResetIdle:
+			idle = append(idle, n.wait.Seconds())
+			f.Rejects += count(n.rejects)
+		}
+		if len(evidence) < analyze.MaxEvidence {
+			ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: endedBy(n.class)}
+			if n.frame != 0 {
+				ev.Frames = []uint64{n.frame}
+			}
+			evidence = append(evidence, ev)
+		}
+	}
+	if f.Resets == 0 {
+		return f, 0, nil
+	}
+	f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
+	f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
+	f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
+	f.Clients, f.Lasting = len(clients.keys), lasting(ends, restart).Seconds()
+	f.FinDelay = median(waits)
+	f.IdleAge = median(idle)
+	f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)
+	if len(idle) > 0 {
+		f.IdleLeast, f.Survived = slices.Min(idle), st.survived.Seconds()
+		f.IdleSteady = f.IdleSpread <= f.IdleAge/10
+	}
+	most := 0
+	for _, c := range []struct {
+		class flow.Class
+		name  string
+	}{{flow.ResetLateAnswer, "LATE-ANSWER"}, {flow.ResetAbort, "ABORT"}, {flow.ResetIdle, "LB-IDLE"}, {flow.ResetOverflow, "OVERFLOW"},
+		{flow.ResetTimeout, "TIMEOUT"}, {flow.ResetLateRequest, "LATE-REQUEST"}, {flow.ClosedUnanswered, "NO-ANSWER"}, {flow.ResetComplete, "CUT-SHORT"}} {
+		if n := byClass[c.class]; n > most {
+			most, f.Class, onset = n, c.name, firstOf[c.class]
+		}
+	}
+	if 2*f.ForeignTTL > f.Resets {
+		f.Class, onset = classInjected, foreign
+	}
+	return f, onset, evidence
 }
 
 const (

@@ -240,3 +240,15 @@ func TestNextByCause(t *testing.T) {
 		t.Errorf("the second cause has nothing:\n%s", s)
 	}
 }
+
+// TCP's flags are written in capitals, names as they are.
+func TestPlace(t *testing.T) {
+	for segment, want := range map[string]string{
+		"syn": "192.0.2.9:443, SYN", "data": "192.0.2.9:443", "python3 (pid 7)": "192.0.2.9:443, python3 (pid 7)", "eth0": "192.0.2.9:443, eth0",
+	} {
+		s := analyze.Subject{Kind: analyze.SubjectService, Host: "192.0.2.9", Port: 443, Segment: segment}
+		if got := English.place(s); got != want {
+			t.Errorf("%q is at %q, want %q", segment, got, want)
+		}
+	}
+}

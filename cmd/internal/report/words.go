@@ -189,8 +189,12 @@ func (l Lang) place(s analyze.Subject, own ...string) string {
 	}
 	hostPort := port(s.Host) + strings.TrimPrefix(host, s.Host)
 	seg := ""
-	if s.Segment != "" && s.Segment != "data" {
+	switch s.Segment {
+	case "", "data":
+	case "syn", "syn-ack":
 		seg = ", " + strings.ToUpper(s.Segment)
+	default: // the name of an interface, a process, a file
+		seg = ", " + s.Segment
 	}
 	switch s.Kind {
 	case analyze.SubjectCapture:
