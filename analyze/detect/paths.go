@@ -88,6 +88,8 @@ type troubled struct {
 	ends    [2]capture.Addr // sender and receiver
 	passed  bool            // something that was repeated, or missing, arrived in the end
 	missing bool            // something never did
+	// Full segments that are missing, and those that arrived: past these, or before them on a connection that had just begun.
+	lacking, arrived uint32
 	// Segments that were sent again and not acknowledged since, of what size class at least, since when, and whether
 	// something that was sent after them was.
 	waiting   uint32
@@ -270,6 +272,7 @@ func (st *wayState) event(e *flow.Event) {
 		st.lastBad = max(st.lastBad, e.At) // or late, or missed by the capture: what comes will tell
 		t.mark(e, "data before this segment is missing")
 		t.full = t.full || e.Len*10 >= e.Conn.MSS(e.Side)*9
+		t.compare(e)
 		if t.openAt == 0 {
 			t.openAt = e.At
 		}
@@ -313,6 +316,24 @@ func (st *wayState) event(e *flow.Event) {
 		if !t.passed && !t.missing && t.retries == 0 {
 			t.at = 0 // nothing of this connection was lost, so far
 		}
+	}
+}
+
+// justBegun is the age of a connection on which all that arrived is of now.
+const justBegun = time.Second
+
+// compare counts what is missing, and what arrived beside it, in full segments.
+func (t *troubled) compare(e *flow.Event) {
+	full := e.Conn.MSS(e.Side) * 9 / 10 // options take up to 40 bytes of it
+	if full == 0 || e.Len < full {
+		return
+	}
+	t.lacking += e.N
+	if t.lacking == e.N && e.Conn.SynSeen() && e.At.Sub(e.Conn.SynAt()) <= justBegun {
+		t.arrived += uint32(e.Conn.Bytes(e.Side) / uint64(full))
+	}
+	if e.IPLen >= full {
+		t.arrived++
 	}
 }
 

@@ -273,6 +273,9 @@ type suffered struct {
 	again           repeats
 	repeat          int // connections that lost a segment twice and more
 	passed          int // connections on which something that had been lost arrived in the end
+	abandoned       int // connections on which nothing that is missing came again
+	lacking         int // full segments that are missing on those
+	arrived         int // full segments that arrived there at the time
 	byReceiver      int // connections that the receiver of the direction had opened; the others its sender
 	longest         time.Duration
 	ends            map[[2]capture.Addr]struct{} // pairs of hosts
@@ -296,6 +299,11 @@ func (f *suffered) add(k way, t *troubled, worst, stall time.Duration) {
 	if worst >= stall || t.tries >= 3 {
 		f.stalled++
 	}
+	if (t.openAt != 0 || t.missing) && !t.passed && t.retries == 0 {
+		f.abandoned++
+		f.lacking += int(t.lacking)
+		f.arrived += int(t.arrived)
+	}
 	f.longest = max(f.longest, worst)
 	if f.ends == nil {
 		f.ends = make(map[[2]capture.Addr]struct{})
@@ -315,6 +323,9 @@ func (f *suffered) merge(g *suffered) {
 	f.again.merge(&g.again)
 	f.repeat += g.repeat
 	f.passed += g.passed
+	f.abandoned += g.abandoned
+	f.lacking += g.lacking
+	f.arrived += g.arrived
 	f.byReceiver += g.byReceiver
 	f.longest = max(f.longest, g.longest)
 	if f.ends == nil {

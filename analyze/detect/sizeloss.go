@@ -22,6 +22,9 @@ type SizeLoss struct {
 	Flows            int     `json:"flows"`
 	StalledFlows     int     `json:"stalled_flows"`
 	StalledShare     float64 `json:"stalled_share"`
+	Abandoned        int     `json:"abandoned"`
+	AbandonedShare   float64 `json:"abandoned_share"`
+	AbandonedLoss    float64 `json:"abandoned_loss"`
 	RetrySent        int     `json:"retry_sent"`
 	RetryLost        int     `json:"retry_lost"`
 	RetryLoss        float64 `json:"retry_loss"`
@@ -181,6 +184,8 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	f.Hit, f.CopyShare = fs.flows+int(dns.lost.bad), st.all.copyShare()
 	f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
 	f.StalledShare = ratio(f.StalledFlows, f.Flows)
+	f.Abandoned, f.AbandonedShare = fs.abandoned, ratio(fs.abandoned, fs.abandoned+fs.passed)
+	f.AbandonedLoss = ratio(fs.lacking, fs.lacking+fs.arrived)
 	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
 	f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
 	if f.Coalesced = fs.again.onlyCoalesced(uint32(w.Params.Int("min_coalesced"))); f.Coalesced > 0 {

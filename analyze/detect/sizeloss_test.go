@@ -102,6 +102,20 @@ func TestSizeLoss(t *testing.T) {
 				n.call(25*sec, "203.0.113.7", app+":443", 5*ms)
 				n.call(40*sec, "203.0.113.7", app+":443", 5*ms)
 			}},
+		// What is missing shows only where something comes after it: the short end of an answer never does. But other full segments pass on
+		// the same connection, and nothing comes again, as where a box resets the sender of a packet that it takes by chance.
+		{name: "senders that stop in the middle", local: app, make: func(n *network) {
+			well(n, 0, 30*sec)
+			every(10*sec, 20*sec, 100*ms, func(at time.Duration, i int) {
+				fetch(n, at, func(k int) bool { return k == i%6 || k == (i+2)%6 }, 0)
+			})
+		}},
+		{name: "the same, but what is missing comes again", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 10*sec + 3010*time.Microsecond, make: func(n *network) {
+			well(n, 0, 30*sec)
+			every(10*sec, 20*sec, 100*ms, func(at time.Duration, i int) {
+				fetch(n, at, func(k int) bool { return k == i%6 || k == (i+2)%6 }, 900*ms)
+			})
+		}},
 		// All segments of the answer are lost, again and again. What shows is that the server's bare acknowledgements of what the
 		// client sends later are numbered beyond what has come. They count once the client still asks for what is missing, with its FIN.
 		{name: "answers of which only the acknowledgements tell", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20700 * ms,
