@@ -1,17 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+
+	"jindan/cmd/internal/agent"
 )
 
 func newAck(*app) *cobra.Command {
@@ -28,7 +24,7 @@ acknowledged. IDs are those of the findings.`,
 				return err
 			}
 			for _, id := range args {
-				if err := ack(c.Context(), cfg.HTTP.Listen, id); err != nil {
+				if err := agent.Ack(c.Context(), cfg.HTTP.Listen, id); err != nil {
 					return err
 				}
 			}
@@ -37,66 +33,6 @@ acknowledged. IDs are those of the findings.`,
 	}
 	configFlag(c, &file)
 	return c
-}
-
-func ack(ctx context.Context, where, id string) error {
-	resp, err := ask(ctx, where, http.MethodPost, "/ack/"+url.PathEscape(id))
-	if err != nil {
-		return fmt.Errorf("acknowledge %q: %w", id, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("acknowledge %q: %s", id, said(resp))
-	}
-	return nil
-}
-
-// said is what the agent answered.
-func said(resp *http.Response) string {
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-	return strings.TrimSpace(string(b))
-}
-
-// agentClient asks the agent that listens at where.
-type agentClient struct {
-	http.Client
-	host string
-}
-
-func newAgentClient(where string) (*agentClient, error) {
-	if where == "" {
-		return nil, fmt.Errorf("the agent listens nowhere: set http.listen in its configuration")
-	}
-	client := &agentClient{http.Client{Timeout: 10 * time.Second}, where}
-	if strings.HasPrefix(where, "/") {
-		client.host = "localhost"
-		client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", where)
-		}}
-	}
-	return client, nil
-}
-
-// ask asks the agent that listens at where once.
-func ask(ctx context.Context, where, method, path string) (*http.Response, error) {
-	client, err := newAgentClient(where)
-	if err != nil {
-		return nil, err
-	}
-	return client.ask(ctx, method, path)
-}
-
-func (client *agentClient) ask(ctx context.Context, method, path string) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+client.host+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("does the agent run? %w", err)
-	}
-	return resp, nil
 }
 
 func newHealth(*app) *cobra.Command {
@@ -111,15 +47,15 @@ func newHealth(*app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := ask(c.Context(), cfg.HTTP.Listen, http.MethodGet, "/healthz")
+			resp, err := agent.Ask(c.Context(), cfg.HTTP.Listen, http.MethodGet, "/healthz")
 			if err != nil {
 				return err
 			}
 			defer resp.Body.Close()
 			if resp.StatusCode != http.StatusOK {
-				return errors.New(said(resp))
+				return errors.New(agent.Said(resp))
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), said(resp))
+			_, err = fmt.Fprintln(c.OutOrStdout(), agent.Said(resp))
 			return err
 		},
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/agent"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
@@ -59,45 +59,34 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 	if err != nil {
 		return a.FailEach(err)
 	}
-	ns := ""
-	switch len(cfg.Netns) {
-	case 0:
-	case 1:
-		ns = cfg.Netns[0]
-	default:
-		return fmt.Errorf("check looks at one network namespace at a time; --netns names %d", len(cfg.Netns))
+	if n := len(cfg.Netns); n > 1 {
+		return fmt.Errorf("check looks at one network namespace at a time; --netns names %d", n)
 	}
-	cfg.Recorder.Enabled = false
-	share := divide(cfg, 1)
-	cli.LimitHeap(share.heap)
-	w, err := openWatch(cfg, ns, share)
+	w, err := agent.Look(cfg, set, nil)
 	if err != nil {
 		return err
 	}
-	defer w.close() //nolint:errcheck // what was seen is told; the process ends
-	if len(f.ifaces) > 0 && w.noPackets != "" {
-		return fmt.Errorf("--interface %s: %s", strings.Join(f.ifaces, ","), w.noPackets) // whoever names one wants its packets
+	defer w.Close() //nolint:errcheck // what was seen is told; the process ends
+	if len(f.ifaces) > 0 && w.NoPackets != "" {
+		return fmt.Errorf("--interface %s: %s", strings.Join(f.ifaces, ","), w.NoPackets) // whoever names one wants its packets
 	}
-	if err := w.prepare(set, cfg, func(*analyze.Finding) error { return nil }); err != nil {
-		return err
-	}
-	for _, b := range w.blind {
+	for _, b := range w.Blind {
 		a.Log.Warn().Msgf("cannot see %s", b)
 	}
-	if err := dropPrivileges(needed(ns != "", false)); err != nil {
+	if err := w.Confine(); err != nil {
 		a.Log.Warn().Msgf("the agent keeps more rights than it needs: %s", cli.OneLine(err))
 	}
 	defer a.EndWithin(ctx)()
 	looking, stop := context.WithTimeout(ctx, span)
 	defer stop()
-	d, err := w.run(looking, nil)
+	d, err := w.Run(looking, nil)
 	if err != nil {
 		return err
 	}
 	out := bufio.NewWriter(os.Stdout)
-	in := report.Input{Files: []report.File{{Name: w.describe(), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
+	in := report.Input{Files: []report.File{{Name: w.Describe(), Packets: d.Coverage.Packets}}, Blind: w.UnseenInputs()}
 	err = report.Text(out, in, d, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Zone: time.Local, Verbose: verbose,
-		Color: a.WantColor(os.Stdout), Catalogue: report.Rules(set, w.inputs()...)})
+		Color: a.WantColor(os.Stdout), Catalogue: report.Rules(set, w.Inputs()...)})
 	if err != nil {
 		return err
 	}
@@ -113,39 +102,6 @@ func (a *app) check(ctx context.Context, f *runFlags, span time.Duration, failOn
 		return cli.Exit(cli.ExitUnusable, fmt.Errorf("no finding of severity %s, but not everything could be looked at: %s", failOn, strings.Join(in.Blind, "; ")))
 	}
 	return nil
-}
-
-// unseenInputs are the inputs that could not be read, with the reason; owners of sockets are none.
-func (w *watch) unseenInputs() []string {
-	var list []string
-	if w.noPackets != "" {
-		list = append(list, "packets: "+w.noPackets)
-	}
-	if w.sockets == nil {
-		list = append(list, "sockets")
-	} else if n, err := w.sockets.Failures(); n > 0 {
-		list = append(list, "sockets: "+cli.OneLine(err))
-	}
-	if errs := w.host.Untold(); len(errs) > 0 {
-		more := ""
-		if len(errs) > 1 {
-			more = fmt.Sprintf(" (and %d more)", len(errs)-1)
-		}
-		list = append(list, "counters: "+cli.OneLine(errs[0])+more)
-	}
-	return list
-}
-
-// describe names what is watched, for the first line of a report.
-func (w *watch) describe() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "this host"
-	}
-	if w.ns != "" {
-		host += " [" + filepath.Base(w.ns) + "]"
-	}
-	return host
 }
 
 func newRecord(a *app) *cobra.Command {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/analyze"
+	"jindan/cmd/internal/agent"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/report"
 )
@@ -44,13 +45,13 @@ findings of an incident carry its id.`,
 }
 
 func (a *app) incidents(ctx context.Context, where, output string) error {
-	resp, err := ask(ctx, where, http.MethodGet, "/incidents")
+	resp, err := agent.Ask(ctx, where, http.MethodGet, "/incidents")
 	if err != nil {
 		return fmt.Errorf("list incidents: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("list incidents: %s", said(resp))
+		return fmt.Errorf("list incidents: %s", agent.Said(resp))
 	}
 	if output == "ndjson" {
 		_, err := io.Copy(os.Stdout, resp.Body)
@@ -72,20 +73,4 @@ func (a *app) incidents(ctx context.Context, where, output string) error {
 		fmt.Fprintln(out, lang.Text(analyze.Text{En: "No incident since the agent began.", Ko: "에이전트 시작 이후 장애가 없습니다."}))
 	}
 	return out.Flush()
-}
-
-// incidents are those of each namespace, those that are open first.
-func (ag *agent) incidents() (list []analyze.Incident) {
-	ag.lock.Lock()
-	defer ag.lock.Unlock()
-	for _, w := range ag.watches {
-		var fs []*analyze.Finding
-		for k, f := range ag.found {
-			if k.ns == w.ns {
-				fs = append(fs, f)
-			}
-		}
-		list = append(list, analyze.Incidents(fs)...)
-	}
-	return list
 }

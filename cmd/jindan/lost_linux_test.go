@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,8 +22,13 @@ import (
 
 	"jindan/analyze"
 	"jindan/capture"
+	"jindan/cmd/internal/agent"
 	"jindan/cmd/internal/cli"
+	"jindan/cmd/internal/diagnose"
 )
+
+// unwellAfter is when an agent whose engine stands still says so.
+const unwellAfter = agent.MaxLate + 2*time.Second
 
 // TestIntegrationSourcesLost takes the agent's interface away, gives it back, takes it away again, and then removes its network
 // namespace. The diagnosis says so, and so does that of the recording.
@@ -121,7 +127,7 @@ func TestIntegrationSourcesLost(t *testing.T) {
 	time.Sleep(time.Until(seen.Add(12 * time.Second))) // CLOSE_WAIT is ruled out by 10 s of sockets
 	ip("netns", "del", ns)
 	removed = true
-	time.Sleep(maxLate + 2*time.Second)
+	time.Sleep(unwellAfter)
 	if got := get("/healthz"); got != "ok\n" {
 		t.Errorf("without its namespace: %s", got)
 	}
@@ -134,7 +140,7 @@ func TestIntegrationSourcesLost(t *testing.T) {
 		t.Errorf("exit code %d after %v: %s", code, time.Since(begun), messages.String())
 	}
 	live := verdicts(out.Bytes())
-	for step := range strings.FieldsSeq(needsPackets) {
+	for step := range needPackets(t) {
 		if v := live[step]; !strings.HasPrefix(v, "not_assessable: No packets since ") || !strings.Contains(v, ": capture on wire: ") {
 			t.Errorf("%s: %q", step, v)
 		}
@@ -264,7 +270,7 @@ func TestIntegrationPacketsNotPermitted(t *testing.T) {
 			t.Fatalf("analyse the recording: %v", err)
 		}
 		got := verdicts(out)
-		for step := range strings.FieldsSeq(needsPackets) {
+		for step := range needPackets(t) {
 			if !strings.HasPrefix(got[step], "not_assessable: No packets: "+c.why) {
 				t.Errorf("%s: %q", step, got[step])
 			}
@@ -336,4 +342,24 @@ func TestProcfsLost(t *testing.T) {
 	if v := steps["close-wait"]; !strings.HasPrefix(v, "ruled_out: ") {
 		t.Errorf("without its procfs: close-wait, which sockets tell, %q", v)
 	}
+}
+
+// needPackets are the steps that only packets can rule out.
+func needPackets(t *testing.T) map[string]bool {
+	set, err := diagnose.Catalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	need := map[string]bool{}
+	for _, s := range set.Steps {
+		for _, alternatives := range s.Needs {
+			if slices.Equal(alternatives, []string{"packets"}) {
+				need[s.ID] = true
+			}
+		}
+	}
+	if len(need) == 0 {
+		t.Fatal("no step needs packets")
+	}
+	return need
 }

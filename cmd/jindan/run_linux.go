@@ -2,21 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"runtime/debug"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"jindan/cmd/internal/agent"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
-	"jindan/cmd/internal/diagnose"
 )
 
 type runFlags struct {
@@ -88,11 +81,7 @@ analysis begins anew. SIGUSR1 opens the files of sinks again (log rotation). SIG
 	return c
 }
 
-// errReload ends a run of the agent so that it begins anew with another configuration.
-var errReload = errors.New("reload")
-
 func (a *app) run(ctx context.Context, f *runFlags) error {
-	debug.SetGCPercent(gcPercent)
 	if f.output == "" && cli.IsTerminal(os.Stdout) {
 		f.output = "text"
 	}
@@ -101,109 +90,5 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 			return err
 		}
 	}
-	cfg, err := f.configuration()
-	if err != nil {
-		return err
-	}
-	defer a.LogAside()()
-	defer a.EndWithin(ctx)()
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	moved := make(chan os.Signal, 1)
-	signal.Notify(moved, syscall.SIGUSR1)
-	defer signal.Stop(moved)
-	for {
-		again := make(chan *config.Config, 1)
-		turn, stop := context.WithCancelCause(ctx)
-		var running atomic.Pointer[agent]
-		var listening sync.WaitGroup
-		listening.Go(func() {
-			for {
-				select {
-				case <-turn.Done():
-					return
-				case <-hangup:
-				}
-				next, err := f.configuration()
-				ag := running.Load()
-				if err == nil && ag != nil && watchesAlike(cfg, next) {
-					if err = ag.reload(next); err == nil {
-						cfg = next
-						a.Log.Info().Msg("sinks and rules reloaded; what is open stays")
-						continue
-					}
-				}
-				if err != nil {
-					a.Log.Error().Msg("the configuration is not reloaded, the old one stays: " + cli.OneLine(err))
-					continue
-				}
-				again <- next
-				stop(errReload)
-				return
-			}
-		})
-		err := a.watchOnce(turn, cfg, f, moved, &running)
-		reload := errors.Is(context.Cause(turn), errReload)
-		stop(nil)
-		listening.Wait()
-		if err != nil || !reload {
-			return err
-		}
-		cfg = <-again
-		a.Log.Info().Msg("configuration reloaded; what is watched has changed, and the analysis begins anew")
-	}
-}
-
-// watchesAlike tells whether two configurations watch the same in the same way, and differ in sinks and rules alone.
-func watchesAlike(a, b *config.Config) bool {
-	x, y := *a, *b
-	for _, c := range []*config.Config{&x, &y} {
-		fresh := config.Default()
-		c.Rules, c.Sinks, c.Spool, c.Heartbeat, c.Repeat, c.Read = "", nil, fresh.Spool, 0, 0, fresh.Read
-	}
-	return config.Equal(&x, &y)
-}
-
-// watchOnce runs the agent with one configuration; moved tells that files of sinks were moved away, and running is told of the agent.
-func (a *app) watchOnce(ctx context.Context, cfg *config.Config, f *runFlags, moved <-chan os.Signal, running *atomic.Pointer[agent]) error {
-	set, err := diagnose.Catalogue(cfg.Rules)
-	if err != nil {
-		return a.FailEach(err)
-	}
-	spaces, err := namespaces(cfg)
-	if err != nil {
-		return err
-	}
-	ag, err := newAgent(a, cfg, set, f.output)
-	if err != nil {
-		return err
-	}
-	ag.renamed = moved
-	ag.share = divide(cfg, len(spaces))
-	cli.LimitHeap(ag.share.heap)
-	defer ag.close()
-	for _, ns := range spaces {
-		if err := ag.add(ns, f.record); err != nil {
-			if len(spaces) == 1 {
-				return err
-			}
-			a.Log.Warn().Msg(cli.OneLine(err))
-		}
-	}
-	if len(ag.watches) == 0 {
-		return fmt.Errorf("there is nothing to watch")
-	}
-	if err := ag.serve(ctx); err != nil {
-		a.Log.Warn().Msg(cli.OneLine(err))
-	}
-	if err := dropPrivileges(needed(len(cfg.Netns) > 0, foreign(ag.writes()...))); err != nil {
-		a.Log.Warn().Msgf("the agent keeps more rights than it needs: %s", cli.OneLine(err))
-	}
-	ag.banner()
-	notify("READY=1\nSTATUS=watching")
-	defer notify("STOPPING=1")
-	running.Store(ag)
-	defer running.Store(nil)
-	return ag.run(ctx)
+	return agent.Run(ctx, agent.Options{App: &a.App, Load: f.configuration, Output: f.output, Record: f.record})
 }

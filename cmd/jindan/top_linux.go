@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"jindan/analyze"
 	"jindan/capture"
+	"jindan/cmd/internal/agent"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/top"
 )
@@ -36,20 +36,20 @@ func (a *app) agentTop(ctx context.Context, f *topFlags, t *topFeed) (bool, erro
 	if err != nil || len(cfg.Netns) > 1 {
 		return false, err
 	}
-	client, err := newAgentClient(cfg.HTTP.Listen)
+	client, err := agent.NewClient(cfg.HTTP.Listen)
 	if err != nil {
 		return false, nil //nolint:nilerr // it listens nowhere
 	}
 	last, news := capture.Instant(0), time.Now()
 	poll := func() error {
 		q := url.Values{"after": {strconv.FormatInt(int64(last), 10)}, "netns": cfg.Netns}
-		resp, err := client.ask(ctx, http.MethodGet, "/states?"+q.Encode())
+		resp, err := client.Ask(ctx, http.MethodGet, "/states?"+q.Encode())
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return errors.New(said(resp))
+			return errors.New(agent.Said(resp))
 		}
 		for d := json.NewDecoder(io.LimitReader(resp.Body, maxStates)); ; {
 			s := new(top.State)
@@ -61,7 +61,7 @@ func (a *app) agentTop(ctx context.Context, f *topFlags, t *topFeed) (bool, erro
 			last, news = s.At, time.Now()
 			t.send(s)
 		}
-		if quiet := time.Since(news); quiet > maxLate {
+		if quiet := time.Since(news); quiet > agent.MaxLate {
 			return errors.New("it answers, but its analysis stands still")
 		}
 		return nil
@@ -101,29 +101,19 @@ func (a *app) watchTop(ctx context.Context, f *topFlags, t *topFeed) error {
 	if err != nil {
 		return err
 	}
-	cfg.Recorder.Enabled = false
-	ns := ""
 	if len(cfg.Netns) > 1 {
 		return errors.New("top looks at one network namespace at a time")
-	} else if len(cfg.Netns) == 1 {
-		ns = cfg.Netns[0]
 	}
-	share := divide(cfg, 1)
-	cli.LimitHeap(share.heap)
-	w, err := openWatch(cfg, ns, share)
+	w, err := agent.Look(cfg, t.set, t.view)
 	if err != nil {
 		return err
 	}
-	defer w.close() //nolint:errcheck // what was seen is told; the process ends
-	w.watcher = t.view
-	if err := w.prepare(t.set, cfg, func(*analyze.Finding) error { return nil }); err != nil {
-		return err
-	}
+	defer w.Close() //nolint:errcheck // what was seen is told; the process ends
 	// What more rights it keeps than it needs cannot be told here: the terminal is taken.
-	_ = dropPrivileges(needed(ns != "", false))
-	t.source, t.engine = w.describe(), func() *analyze.Engine { return w.engine }
-	t.blind = w.blind
-	d, err := w.run(ctx, func(b *capture.Batch) error {
+	_ = w.Confine()
+	t.source, t.engine = w.Describe(), w.Engine
+	t.blind = w.Blind
+	d, err := w.Run(ctx, func(b *capture.Batch) error {
 		if len(b.Obs) > 0 {
 			t.seen(b.Obs[0].At)
 		} else if b.Until > 0 {
@@ -144,5 +134,5 @@ func (a *app) ackTop(ctx context.Context, f *topFlags, id string) error {
 	if err != nil {
 		return err
 	}
-	return ack(ctx, cfg.HTTP.Listen, id)
+	return agent.Ack(ctx, cfg.HTTP.Listen, id)
 }

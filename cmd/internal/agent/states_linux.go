@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bytes"
@@ -34,7 +34,7 @@ const (
 // states are what a namespace looked like in the last minutes, taken in its engine's goroutine: what metrics, the status line and
 // `jindan top` show.
 type states struct {
-	w      *watch
+	w      *Watch
 	view   *view.Collector
 	next   capture.Instant // event time of the next one
 	rest   time.Time       // none is taken before
@@ -53,7 +53,7 @@ type packed struct {
 	json []byte
 }
 
-func newStates(w *watch) *states { return &states{w: w, view: view.Recent(), ports: map[uint16]bool{}} }
+func newStates(w *Watch) *states { return &states{w: w, view: view.Recent(), ports: map[uint16]bool{}} }
 
 // want asks for a state each second for a while.
 func (s *states) want() { s.wanted.Store(int64(time.Since(began))) }
@@ -78,7 +78,7 @@ func (s *states) seen(b *capture.Batch) {
 		return // nothing yet
 	}
 	t := top.Take(d.Coverage.Last, d, s.view.Record(d))
-	t.Agent, t.Blind = s.w.describe(), s.w.blind
+	t.Agent, t.Blind = s.w.Describe(), s.w.Blind
 	text, err := json.Marshal(t)
 	if err != nil {
 		return // a number that JSON does not know
@@ -155,7 +155,7 @@ func (s *states) findings() []*analyze.Finding {
 // serveStates answers GET /states?after=NANOSECONDS&netns=NAME: what `jindan top` shows. Both ends are the same program.
 func (ag *agent) serveStates(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	i := slices.IndexFunc(ag.watches, func(x *watch) bool { return x.ns == q.Get("netns") })
+	i := slices.IndexFunc(ag.watches, func(x *Watch) bool { return x.ns == q.Get("netns") })
 	if i < 0 && q.Get("netns") == "" {
 		i = 0
 	}

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -33,17 +33,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch observes one network namespace and diagnoses it.
-type watch struct {
+// Watch observes one network namespace and diagnoses it.
+type Watch struct {
 	ns      string // name; empty: the agent's own
 	sources []capture.Source
 	live    *live.Source
 	sockets *sockets.Source
 	host    *host.Source
 	handle  netns.NsHandle
-	// blind says what cannot be seen, why, and what would help.
-	blind     []string
-	noPackets string // why nothing captures packets; empty: something does
+	// Blind says what cannot be seen, why, and what would help.
+	Blind     []string
+	NoPackets string // why nothing captures packets; empty: something does
 	engine    *analyze.Engine
 	renew     func() error              // makes a new engine
 	next      atomic.Pointer[rules.Set] // what to judge by from the next batch on; nil: no change
@@ -83,8 +83,8 @@ func (p *progressMade) late() time.Duration {
 
 // openWatch opens the sources of a namespace. What cannot be opened is noted; it fails only when
 // nothing can be.
-func openWatch(cfg *config.Config, ns string, share memory) (*watch, error) {
-	w := &watch{ns: ns, handle: netns.None(), share: share}
+func openWatch(cfg *config.Config, ns string, share memory) (*Watch, error) {
+	w := &Watch{ns: ns, handle: netns.None(), share: share}
 	path := ""
 	if ns != "" {
 		path = netnsPath(ns)
@@ -98,18 +98,18 @@ func openWatch(cfg *config.Config, ns string, share memory) (*watch, error) {
 	if cfg.Capture.Enabled {
 		if err := w.openLive(cfg); err != nil {
 			errs = append(errs, err)
-			w.noPackets = advice(err, "CAP_NET_RAW")
+			w.NoPackets = advice(err, "CAP_NET_RAW")
 		}
 	} else {
-		w.noPackets = "capture is switched off"
+		w.NoPackets = "capture is switched off"
 	}
-	if w.noPackets != "" {
-		w.blind = append(w.blind, "packets: "+w.noPackets)
+	if w.NoPackets != "" {
+		w.Blind = append(w.Blind, "packets: "+w.NoPackets)
 	}
 	s, err := sockets.NewSource(sockets.Options{Netns: ns, Path: path, Every: cfg.Sockets.GateEvery, FullEvery: cfg.Sockets.FullEvery, Max: share.sockets})
 	if err != nil {
 		errs = append(errs, err)
-		w.blind = append(w.blind, "sockets: "+advice(err, "CAP_SYS_ADMIN"))
+		w.Blind = append(w.Blind, "sockets: "+advice(err, "CAP_SYS_ADMIN"))
 	} else {
 		w.sockets = s
 		w.sources = append(w.sources, s)
@@ -117,10 +117,10 @@ func openWatch(cfg *config.Config, ns string, share memory) (*watch, error) {
 	w.host = host.NewSource(host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: cfg.Host.Every})
 	w.sources = append(w.sources, w.host)
 	if b := blindToProcesses(); b != "" {
-		w.blind = append(w.blind, b)
+		w.Blind = append(w.Blind, b)
 	}
 	if w.live == nil && w.sockets == nil {
-		return nil, errors.Join(append(errs, w.close())...)
+		return nil, errors.Join(append(errs, w.Close())...)
 	}
 	return w, nil
 }
@@ -138,7 +138,7 @@ func netnsPath(ns string) string {
 
 // deleted tells whether the namespace has lost its name, or has given it to another: the descriptors held on it are then all that
 // keeps it, with its interfaces, in being.
-func (w *watch) deleted() bool {
+func (w *Watch) deleted() bool {
 	if w.ns == "" {
 		return false
 	}
@@ -158,7 +158,7 @@ func advice(err error, capability string) string {
 	return cli.OneLine(err)
 }
 
-func (w *watch) openLive(cfg *config.Config) error {
+func (w *Watch) openLive(cfg *config.Config) error {
 	program, err := captureFilter(cfg, 1)
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (w *watch) openLive(cfg *config.Config) error {
 }
 
 // names lists the sources.
-func (w *watch) names() []string {
+func (w *Watch) names() []string {
 	var names []string
 	for _, s := range w.sources {
 		names = append(names, s.Name())
@@ -183,7 +183,7 @@ func (w *watch) names() []string {
 	return names
 }
 
-func (w *watch) close() error {
+func (w *Watch) Close() error {
 	var errs []error
 	for _, s := range w.sources {
 		errs = append(errs, s.Close())
@@ -196,7 +196,7 @@ func (w *watch) close() error {
 }
 
 // prepare makes the engine. What it depends on beside the observations goes into the meta data of recordings.
-func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.Finding) error) error {
+func (w *Watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.Finding) error) error {
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = ""
@@ -220,7 +220,7 @@ func (w *watch) prepare(set *rules.Set, cfg *config.Config, emit func(*analyze.F
 }
 
 // ask hands the engine's wishes to the sources; the answers come as observations.
-func (w *watch) ask(a analyze.Ask) {
+func (w *Watch) ask(a analyze.Ask) {
 	if a.Full && w.sockets != nil {
 		w.sockets.Want()
 	}
@@ -250,7 +250,7 @@ func caught(f func() error) (err error) {
 
 // observe shows b to the engine. If the engine fails, the rest of b and what the engine knew are lost; another one goes on
 // with the next batch, and is told of the gap.
-func (w *watch) observe(b *capture.Batch) error {
+func (w *Watch) observe(b *capture.Batch) error {
 	err := caught(func() error { return w.engine.Observe(b) })
 	var failed *errFailed
 	if !errors.As(err, &failed) {
@@ -268,8 +268,8 @@ func (w *watch) observe(b *capture.Batch) error {
 	return caught(func() error { return w.engine.Observe(gap) })
 }
 
-// run observes until ctx ends, and returns the diagnosis. See shows every batch before the engine has it.
-func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analyze.Diagnosis, error) {
+// Run observes until ctx ends, and returns the diagnosis. See shows every batch before the engine has it.
+func (w *Watch) Run(ctx context.Context, see func(*capture.Batch) error) (*analyze.Diagnosis, error) {
 	var failed error
 	take := func(b *capture.Batch) error {
 		if see != nil {
@@ -288,7 +288,7 @@ func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analy
 		}
 		return failed
 	}
-	if w.noPackets != "" {
+	if w.NoPackets != "" {
 		if err := take(w.unseen()); err != nil {
 			return nil, err
 		}
@@ -309,7 +309,7 @@ func (w *watch) run(ctx context.Context, see func(*capture.Batch) error) (*analy
 }
 
 // failures sums up what the sources could not do, for people and metrics.
-func (w *watch) failures() map[string]uint64 {
+func (w *Watch) failures() map[string]uint64 {
 	m := make(map[string]uint64)
 	if w.sockets != nil {
 		m["sockets"], _ = w.sockets.Failures()

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"fmt"
@@ -23,13 +23,13 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false)}}, cfg, set, "ndjson")
+	ag, err := newAgent(&cli.App{Log: cli.NewLog("text", false)}, cfg, set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watch{}
+	w := &Watch{}
 	w.states = newStates(w)
-	ag.watches, ag.tapes = []*watch{w}, []*tape{{}}
+	ag.watches, ag.tapes = []*Watch{w}, []*tape{{}}
 	tell := func(id string, state analyze.State, seq uint64) {
 		t.Helper()
 		f := &analyze.Finding{Schema: analyze.FindingSchema, ID: id, Rule: "surge", Severity: "error", State: state, Seq: seq}

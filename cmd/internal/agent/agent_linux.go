@@ -1,4 +1,5 @@
-package main
+// Package agent is what `jindan run` is: it watches network namespaces, and tells sinks and the terminal what it finds.
+package agent
 
 import (
 	"bytes"
@@ -28,11 +29,11 @@ import (
 // agent is a run of the agent with one configuration: the namespaces that it watches, and where what it
 // finds goes.
 type agent struct {
-	app     *app
+	app     *cli.App
 	cfg     *config.Config
 	set     *rules.Set
 	output  string
-	watches []*watch
+	watches []*Watch
 	tapes   []*tape // beside watches
 	closing []func() error
 	// delivery takes the findings to the other sinks; none where there are none, and while they are changed.
@@ -63,7 +64,7 @@ type foundKey struct {
 	detected capture.Instant
 }
 
-func newAgent(a *app, cfg *config.Config, set *rules.Set, output string) (*agent, error) {
+func newAgent(a *cli.App, cfg *config.Config, set *rules.Set, output string) (*agent, error) {
 	ag := &agent{app: a, cfg: cfg, set: set, output: output, stdout: cli.NewOutlet(os.Stdout),
 		found: make(map[foundKey]*analyze.Finding), counts: make(map[countKey]uint64)}
 	ag.host, _ = os.Hostname() // without a name, records bear none
@@ -149,11 +150,11 @@ func (ag *agent) add(ns, record string) error {
 	w.states = newStates(w)
 	w.watcher = w.states.view
 	if err := w.prepare(ag.set, ag.cfg, func(f *analyze.Finding) error { return ag.finding(w, f) }); err != nil {
-		return errors.Join(err, w.close())
+		return errors.Join(err, w.Close())
 	}
 	t, err := newTape(ag, w, record)
 	if err != nil {
-		return errors.Join(err, w.close())
+		return errors.Join(err, w.Close())
 	}
 	ag.watches, ag.tapes = append(ag.watches, w), append(ag.tapes, t)
 	return nil
@@ -182,7 +183,7 @@ func (ag *agent) close() {
 			if w.gone.Load() {
 				continue
 			}
-			if err := errors.Join(ag.tapes[i].close(), w.close()); err != nil {
+			if err := errors.Join(ag.tapes[i].close(), w.Close()); err != nil {
 				ag.app.Log.Warn().Msg(cli.OneLine(err))
 			}
 		}
@@ -221,7 +222,7 @@ func (ag *agent) banner() {
 			where = "network namespace " + w.ns
 		}
 		ag.app.Log.Info().Msgf("watching %s: %s; Ctrl-C ends with the diagnosis", where, strings.Join(w.names(), ", "))
-		for _, b := range w.blind {
+		for _, b := range w.Blind {
 			ag.app.Log.Warn().Msgf("cannot see %s; the steps that need it stay \"not assessable\"", b)
 		}
 	}
@@ -248,7 +249,7 @@ func (ag *agent) run(ctx context.Context) error {
 			here, leave := context.WithCancel(ctx)
 			defer leave()
 			go ag.release(here, w, leave)
-			d, err := w.run(here, func(b *capture.Batch) error {
+			d, err := w.Run(here, func(b *capture.Batch) error {
 				w.states.seen(b)
 				return ag.tapes[i].see(b)
 			})
@@ -256,7 +257,7 @@ func (ag *agent) run(ctx context.Context) error {
 				err = ag.conclude(w, d)
 			}
 			if err == nil && ctx.Err() == nil { // the namespace was deleted: the others go on
-				err = errors.Join(ag.tapes[i].close(), w.close())
+				err = errors.Join(ag.tapes[i].close(), w.Close())
 				ag.app.Log.Warn().Msgf("network namespace %s is deleted and not watched any more", w.ns)
 				<-ctx.Done()
 			}
@@ -289,7 +290,7 @@ func (ag *agent) run(ctx context.Context) error {
 const releaseEvery = 2 * time.Second
 
 // release ends the watch of a namespace that was deleted: the agent's descriptors must not keep it in being.
-func (ag *agent) release(ctx context.Context, w *watch, leave context.CancelFunc) {
+func (ag *agent) release(ctx context.Context, w *Watch, leave context.CancelFunc) {
 	tick := time.NewTicker(releaseEvery)
 	defer tick.Stop()
 	for !w.deleted() {
@@ -377,7 +378,7 @@ func (ag *agent) reopen(ctx context.Context) {
 }
 
 // finding takes a record of an engine.
-func (ag *agent) finding(w *watch, f *analyze.Finding) error {
+func (ag *agent) finding(w *Watch, f *analyze.Finding) error {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
 	id := foundKey{w.ns, f.ID, f.Detected}
@@ -430,7 +431,7 @@ func (ag *agent) bound() {
 }
 
 // line tells a person of a finding that opened, became worse or another's consequence, or ended.
-func (ag *agent) line(w *watch, f, old *analyze.Finding) []byte {
+func (ag *agent) line(w *Watch, f, old *analyze.Finding) []byte {
 	var b bytes.Buffer
 	lang := report.Lang(ag.app.Lang)
 	what := "OPEN"
@@ -494,7 +495,7 @@ func undelivered(sinks []sink.Status) map[string]uint64 {
 }
 
 // conclude writes the diagnosis of a namespace at the end.
-func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
+func (ag *agent) conclude(w *Watch, d *analyze.Diagnosis) error {
 	ag.lock.Lock()
 	defer ag.lock.Unlock()
 	if to := ag.delivery.Load(); to != nil {
@@ -510,20 +511,11 @@ func (ag *agent) conclude(w *watch, d *analyze.Diagnosis) error {
 		return ag.direct.Diagnosis(d, ag.host, "jindan/"+cli.Version)
 	}
 	b := bytes.NewBufferString("\n")
-	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}, Blind: w.unseenInputs()}
+	in := report.Input{Files: []report.File{{Name: strings.Join(w.names(), "+"), Packets: d.Coverage.Packets}}, Blind: w.UnseenInputs()}
 	err := report.Text(b, in, d, report.Options{Lang: report.Lang(ag.app.Lang), Width: cli.Columns(os.Stdout), Zone: time.Local,
-		Color: ag.app.WantColor(os.Stdout), Now: true, Catalogue: report.Rules(ag.set, w.inputs()...)})
+		Color: ag.app.WantColor(os.Stdout), Now: true, Catalogue: report.Rules(ag.set, w.Inputs()...)})
 	ag.tell(b.Bytes())
 	return err
-}
-
-// inputs are what w sees beside packets, as steps name it.
-func (w *watch) inputs() []string {
-	in := []string{"counters", "changes"}
-	if w.sockets != nil {
-		in = append(in, "sockets")
-	}
-	return in
 }
 
 // newest lists the newest findings of each id, those that are open first, the newest onset first.

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -109,6 +109,22 @@ func (ag *agent) ack(id string) bool {
 	return false
 }
 
+// incidents are those of each namespace, those that are open first.
+func (ag *agent) incidents() (list []analyze.Incident) {
+	ag.lock.Lock()
+	defer ag.lock.Unlock()
+	for _, w := range ag.watches {
+		var fs []*analyze.Finding
+		for k, f := range ag.found {
+			if k.ns == w.ns {
+				fs = append(fs, f)
+			}
+		}
+		list = append(list, analyze.Incidents(fs)...)
+	}
+	return list
+}
+
 // maxClients is how many connections are served at a time: a handful of scrapers and people; the rest waits.
 const maxClients = 64
 
@@ -151,13 +167,13 @@ func listen(where string) (net.Listener, error) {
 	return l, os.Chmod(where, 0o660)
 }
 
-// maxLate is how far the engine of an agent that is well may be behind: sources speak every second unless they are
+// MaxLate is how far the engine of an agent that is well may be behind: sources speak every second unless they are
 // told to speak less often.
-const maxLate = 10 * time.Second
+const MaxLate = 10 * time.Second
 
 // allowed is that for a configuration: three times the longest interval of a source that always speaks.
 func allowed(cfg *config.Config) time.Duration {
-	return max(maxLate, 3*min(cfg.Sockets.GateEvery, cfg.Host.Every))
+	return max(MaxLate, 3*min(cfg.Sockets.GateEvery, cfg.Host.Every))
 }
 
 // unwell says why the agent cannot be said to be alive; empty: its engines keep up.
@@ -228,7 +244,7 @@ func (ag *agent) metrics(to io.Writer) {
 }
 
 // metrics writes what w sees, and how far its analysis is.
-func (w *watch) metrics(to *metric.Writer) {
+func (w *Watch) metrics(to *metric.Writer) {
 	packets := 0.0
 	if w.live != nil {
 		st := w.live.Stats()

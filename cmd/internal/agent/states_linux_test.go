@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 
 // A program that listens on another port each second makes no series each second.
 func TestSeriesBounded(t *testing.T) {
-	s, seen := newStates(&watch{}), map[string]bool{}
+	s, seen := newStates(&Watch{}), map[string]bool{}
 	for port := range 5000 {
 		var w metric.Writer
 		s.metrics(&w, &top.State{Names: top.Resolver{P95: -1}, Listeners: []top.Listener{{Port: uint16(port + 1), Sampled: true}}})

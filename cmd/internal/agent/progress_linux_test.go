@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bytes"
@@ -65,7 +65,7 @@ func faultyAgent(t *testing.T, cfg *config.Config, out io.Writer, do func(n int)
 		t.Fatal(err)
 	}
 	cfg.HTTP.Listen = ""
-	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false), Lang: "en"}}, cfg, set, "ndjson")
+	ag, err := newAgent(&cli.App{Log: cli.NewLog("text", false), Lang: "en"}, cfg, set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func faultyAgent(t *testing.T, cfg *config.Config, out io.Writer, do func(n int)
 	if ag.direct, err = direct(cfg, "ndjson", ag.stdout); err != nil {
 		t.Fatal(err)
 	}
-	w := &watch{sources: []capture.Source{new(ticking)}, host: host.NewSource(host.Options{Netns: netns.None()}),
+	w := &Watch{sources: []capture.Source{new(ticking)}, host: host.NewSource(host.Options{Netns: netns.None()}),
 		handle: netns.None(), share: divide(cfg, 1)}
 	w.states = newStates(w)
 	t.Cleanup(func() { _ = w.host.Close() })
@@ -91,7 +91,7 @@ func faultyAgent(t *testing.T, cfg *config.Config, out io.Writer, do func(n int)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag.watches, ag.tapes = []*watch{w}, []*tape{tp}
+	ag.watches, ag.tapes = []*Watch{w}, []*tape{tp}
 	return ag
 }
 

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -58,7 +58,7 @@ func (ag *agent) showLife(ctx context.Context) {
 		ag.lock.Unlock()
 		line := lifeLine(s, open, report.Lang(ag.app.Lang))
 		if n := len(ag.watches); n > 1 {
-			line += fmt.Sprintf(" (%s + %d netns)", w.describe(), n-1)
+			line += fmt.Sprintf(" (%s + %d netns)", w.Describe(), n-1)
 		}
 		// The terminal echoes Ctrl-C behind it, which must not begin another line.
 		_, _ = ag.stdout.Write([]byte(clearLine + cutLine(line, cli.Columns(os.Stdout)-len("^C")-1)))

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -316,7 +316,7 @@ func TestHeartbeatAndAck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false)}}, cfg, set, "ndjson")
+	ag, err := newAgent(&cli.App{Log: cli.NewLog("text", false)}, cfg, set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,10 +340,10 @@ func TestHeartbeatAndAck(t *testing.T) {
 	wait(`"repeat":2}`, 1)
 	wait(`"schema":"jindan.heartbeat/v1"`, 3)
 	wait(`"open":{"error":1,"info":0,"warn":0}`, 1)
-	if err := ack(t.Context(), cfg.HTTP.Listen, "nonsense"); err == nil {
+	if err := Ack(t.Context(), cfg.HTTP.Listen, "nonsense"); err == nil {
 		t.Error("what is not open is acknowledged")
 	}
-	if err := ack(t.Context(), cfg.HTTP.Listen, f.ID); err != nil {
+	if err := Ack(t.Context(), cfg.HTTP.Listen, f.ID); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(100 * time.Millisecond) // what was under way

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"reflect"
@@ -44,7 +44,7 @@ func TestPacketsUnseen(t *testing.T) {
 	}
 
 	e := engine()
-	f, err := pcapfile.Open("../../fixtures/quiet-healthy/packets.pcap.zst", decode.New())
+	f, err := pcapfile.Open("../../../fixtures/quiet-healthy/packets.pcap.zst", decode.New())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ import (
 // written when something serious is found.
 type tape struct {
 	ag     *agent
-	w      *watch
+	w      *Watch
 	writer *recording.Writer
 	ring   *recording.Ring
 	due    []incident
@@ -36,7 +36,7 @@ type incident struct {
 }
 
 // newTape keeps everything in dir unless that is empty.
-func newTape(ag *agent, w *watch, dir string) (*tape, error) {
+func newTape(ag *agent, w *Watch, dir string) (*tape, error) {
 	t := &tape{ag: ag, w: w}
 	cfg := ag.cfg
 	if dir != "" {

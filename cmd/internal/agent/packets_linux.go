@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -61,7 +61,7 @@ func noPackets(at capture.Instant, what, why string) capture.Observation {
 }
 
 // unseen is what the engine is told first where nothing captures packets.
-func (w *watch) unseen() *capture.Batch {
+func (w *Watch) unseen() *capture.Batch {
 	now := capture.Instant(time.Now().UnixNano())
-	return &capture.Batch{Obs: []capture.Observation{noPackets(now, "packets", w.noPackets)}, Until: now}
+	return &capture.Batch{Obs: []capture.Observation{noPackets(now, "packets", w.NoPackets)}, Until: now}
 }

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ag, err := newAgent(&app{cli.App{Log: cli.NewLog("text", false)}}, config.Default(), set, "ndjson")
+	ag, err := newAgent(&cli.App{Log: cli.NewLog("text", false)}, config.Default(), set, "ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +118,11 @@ func TestAPI(t *testing.T) {
 	}
 	ag.found[foundKey{"", "a", 0}] = &analyze.Finding{ID: "a", State: analyze.Open}
 	ag.found[foundKey{"", "b", 0}] = &analyze.Finding{ID: "b", State: analyze.Resolved}
-	if err := ack(ctx, cfg.HTTP.Listen, "a"); err != nil {
+	if err := Ack(ctx, cfg.HTTP.Listen, "a"); err != nil {
 		t.Error(err)
 	}
 	for _, id := range []string{"b", "c", "../healthz", "a/b"} {
-		if err := ack(ctx, cfg.HTTP.Listen, id); err == nil {
+		if err := Ack(ctx, cfg.HTTP.Listen, id); err == nil {
 			t.Errorf("%s was acknowledged", id)
 		}
 	}

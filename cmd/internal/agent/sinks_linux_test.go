@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bytes"
@@ -170,7 +170,7 @@ func TestStdout(t *testing.T) {
 
 // TestReadmeSinks: the sinks that the sinks' README shows are taken as they stand.
 func TestReadmeSinks(t *testing.T) {
-	b, err := os.ReadFile("../internal/sink/README.md")
+	b, err := os.ReadFile("../sink/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
