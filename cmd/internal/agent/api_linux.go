@@ -109,22 +109,6 @@ func (ag *agent) ack(id string) bool {
 	return false
 }
 
-// incidents are those of each namespace, those that are open first.
-func (ag *agent) incidents() (list []analyze.Incident) {
-	ag.lock.Lock()
-	defer ag.lock.Unlock()
-	for _, w := range ag.watches {
-		var fs []*analyze.Finding
-		for k, f := range ag.found {
-			if k.ns == w.ns {
-				fs = append(fs, f)
-			}
-		}
-		list = append(list, analyze.Incidents(fs)...)
-	}
-	return list
-}
-
 // maxClients is how many connections are served at a time: a handful of scrapers and people; the rest waits.
 const maxClients = 64
 
