@@ -39,6 +39,19 @@ type Detector interface {
 	Assess(w *Window) Assessment
 }
 
+// Measure is what several detectors make of the same events. It is bounded, as they are.
+type Measure interface {
+	Events() flow.Mask
+	// Event is called for each event of the mask, once and before any detector is.
+	Event(e *flow.Event)
+}
+
+// Measurer is a Detector that reads measures. Those of one engine may share them.
+type Measurer interface {
+	Detector
+	Measures() []Measure
+}
+
 // Configured is a Detector that needs thresholds of its rule already when events come, not only to judge.
 type Configured interface {
 	Detector

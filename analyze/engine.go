@@ -93,9 +93,9 @@ type Engine struct {
 	o         Options
 	set       *rules.Set
 	detectors []Detector
-	rules     []*rules.Rule  // those of the detectors in their order, then a user's own
-	judges    [][]int        // rules by detector, its own first
-	byKind    [64][]Detector // by flow.Kind
+	rules     []*rules.Rule // those of the detectors in their order, then a user's own
+	judges    [][]int       // rules by detector, its own first
+	byKind    [64][]taker   // by flow.Kind: measures, then detectors
 	samplers  []Sampler
 	watched   flow.Mask          // of Options.Watch
 	heard     [3]capture.Instant // newest observation by input, in the order of their bits
@@ -133,16 +133,21 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 		return nil, err
 	}
 	var mask flow.Mask
+	wake := func(events flow.Mask, t taker) {
+		mask |= events
+		for k := range e.byKind {
+			if events.Has(flow.Kind(k)) {
+				e.byKind[k] = append(e.byKind[k], t)
+			}
+		}
+	}
+	for _, m := range measures(ds) {
+		wake(m.Events(), m)
+	}
 	for _, d := range ds {
-		s := d.Spec()
-		mask |= s.Events
+		wake(d.Spec().Events, d)
 		if x, ok := d.(Sampler); ok {
 			e.samplers = append(e.samplers, x)
-		}
-		for k := range e.byKind {
-			if s.Events.Has(flow.Kind(k)) {
-				e.byKind[k] = append(e.byKind[k], d)
-			}
 		}
 	}
 	if o.Watch != nil {
@@ -158,6 +163,23 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	e.w.Flows = e.table
 	e.w.Ask, e.w.Points = o.Ask, o.Points
 	return e, nil
+}
+
+// taker is a measure or a detector.
+type taker interface{ Event(e *flow.Event) }
+
+// measures are those that ds read, each once.
+func measures(ds []Detector) (all []Measure) {
+	for _, d := range ds {
+		if x, ok := d.(Measurer); ok {
+			for _, m := range x.Measures() {
+				if !slices.Contains(all, m) {
+					all = append(all, m)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // judgeBy makes the rules of set those that detectors serve.

@@ -11,31 +11,36 @@ import (
 // All returns a new instance of every detector, for one engine.
 func All() []analyze.Detector {
 	scan, refused, dead := newScan().(*scan), newConnectionRefused().(*connectionRefused), newDeadUpstream().(*deadUpstream)
-	still := newStandstill().(*standstill)
+	still, skew, gone := newStandstill().(*standstill), newBackendSkew().(*backendSkew), newDeadConnection().(*deadConnection)
 	size, again := newSizeLoss().(*sizeLoss), newRetransmission().(*retransmission)
-	again.ways, again.shared = size.ways, true
 	unanswered, delay := newDNSUnanswered().(*dnsUnanswered), newDNSDelay().(*dnsDelay)
-	delay.lookups, delay.shared = &unanswered.lookups, true
 	slow := newSlowServer().(*slowServer)
-	slow.where.lookups = &unanswered.lookups
+	// What several of them read is followed once.
+	calls := newDials()
+	for _, d := range []interface{ share(calls *dials) }{unanswered, still, dead, refused, skew} {
+		d.share(calls)
+	}
+	gone.dials, slow.dials = calls, calls
+	again.ways = size.ways
+	delay.lookups, slow.where.lookups = unanswered.lookups, unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	return []analyze.Detector{
-		scan, // first: it tells the others who scans
+		scan, // first: the measures of the others, and they, ask who scans
 		newCaptureQuality(),
 		size,
-		again, // after size, whose ways it reads
+		again,
 		newPathCut(),
 		newSurge(),
 		unanswered,
-		delay, // after unanswered, whose lookups it reads
+		delay,
 		newDNSErrors(),
-		newDeadConnection(),
+		gone,
 		newStateMismatch(),
 		still,
 		dead,
 		refused,
-		newBackendSkew(),
-		slow, // likewise
+		skew,
+		slow,
 		newPoolExhausted(),
 		newCloseWait(),
 		newAcceptQueue(),

@@ -34,10 +34,9 @@ type BackendSkew struct {
 // Servers on one port are a group only if the caller was seen to share its connections evenly
 // among them. Whoever calls several servers for different things does not.
 type backendSkew struct {
-	callers  callers
-	requests requests
-	groups   subjects[groupKey, memberGroup]
-	best     BackendSkew
+	*dials
+	groups subjects[groupKey, memberGroup]
+	best   BackendSkew
 }
 
 type groupKey struct {
@@ -103,28 +102,30 @@ const (
 )
 
 func newBackendSkew() analyze.Detector {
-	d := &backendSkew{callers: newCallers(), groups: newSubjects[groupKey, memberGroup](maxGroups)}
-	d.requests = newRequests(d.outcome)
+	d := &backendSkew{groups: newSubjects[groupKey, memberGroup](maxGroups)}
+	d.share(newDials())
 	return d
 }
 
+// share makes d read x, which others may read, too.
+func (d *backendSkew) share(x *dials) {
+	d.dials = x
+	x.requests.tell(d.outcome, d.mine, refused, ignored)
+}
+
+// mine reports whether the calls of c's client may be an upstream's.
+func (d *backendSkew) mine(c *flow.Conn) bool { return d.callers.may(c.Client.Addr, c.Server.Addr) }
+
 func (d *backendSkew) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "backend-skew", Features: BackendSkew{},
-		Events: requestEvents | flow.Of(flow.Response, flow.Abandoned)}
+		Events: flow.Of(flow.SynSent, flow.Response, flow.Abandoned)}
 }
 
 func (d *backendSkew) Event(e *flow.Event) {
 	c := e.Conn
-	if c == nil {
+	if c == nil || !d.mine(c) {
 		return
 	}
-	if e.Kind == flow.SynAckSent || e.Kind == flow.Response {
-		d.callers.serving(c.Server.Addr)
-	}
-	if !d.callers.may(c.Client.Addr, c.Server.Addr) {
-		return
-	}
-	d.requests.event(e)
 	k := callKey{c.Client.Addr, c.Server}
 	switch e.Kind {
 	case flow.SynSent:
@@ -171,12 +172,8 @@ func (d *backendSkew) member(k callKey) *member {
 	return g.members.get(k.server.Addr)
 }
 
-func (d *backendSkew) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
-	k := a.key
-	if o != refused && o != ignored {
-		return
-	}
-	m := d.member(k)
+func (d *backendSkew) outcome(_ *flow.Conn, _ outcome, a *attempt, e *flow.Event) {
+	m := d.member(a.key)
 	if m == nil {
 		return
 	}
@@ -189,8 +186,7 @@ func (d *backendSkew) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event
 }
 
 func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.callers.judge(w)
-	d.requests.judge(w)
+	d.dials.judge(w)
 	d.groups.each(func(k groupKey, g *memberGroup) bool {
 		if g.members.m == nil || w.End.Sub(g.lastAt) > idleState {
 			return false

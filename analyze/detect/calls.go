@@ -38,50 +38,139 @@ type attempt struct {
 	frame uint64
 	port  uint16
 	over  bool
+	of    askers
 }
 
 // maxAttempts bounds the connection requests that wait for their outcome, and those that nothing
 // has answered.
 const maxAttempts = 1 << 15
 
-// requests finds out what became of connection requests. The rule that each tells to is the
-// same for all detectors that ask "does it answer?". Only those that are not answered are
-// remembered one by one: most are, within a round trip.
-type requests struct {
-	young  []youngRequest // not old enough to be called ignored, in order of time
-	open   subjects[flow.Ref, attempt]
-	report func(c *flow.Conn, o outcome, a *attempt, e *flow.Event)
-	told   attempt // scratch: what report is shown
+// dials are the connection requests of an engine: on whose behalf they are made, and what became of them.
+type dials struct {
+	callers  callers
+	requests requests
+	sealed   capture.Instant // end of the newest window that was judged
 }
+
+func newDials() *dials { return &dials{callers: newCallers(), requests: newRequests()} }
+
+// Measures implements analyze.Measurer for the detectors that read them.
+func (d *dials) Measures() []analyze.Measure { return []analyze.Measure{d} }
+
+// Events implements analyze.Measure.
+func (d *dials) Events() flow.Mask {
+	events := flow.Of(flow.SynAckSent, flow.SynAckRepeat, flow.Response)
+	if len(d.requests.askers) > 0 {
+		events |= requestEvents
+	}
+	return events
+}
+
+// Event implements analyze.Measure.
+func (d *dials) Event(e *flow.Event) {
+	if e.Conn == nil {
+		return
+	}
+	switch e.Kind {
+	case flow.SynAckRepeat, flow.Response:
+		d.callers.serving(e.Conn.Server.Addr)
+		return
+	case flow.SynAckSent:
+		d.callers.serving(e.Conn.Server.Addr)
+	}
+	d.requests.event(e)
+}
+
+// judge ends the window, once, however many detectors call it.
+func (d *dials) judge(w *analyze.Window) {
+	if d.sealed == w.End && d.callers.judged {
+		return
+	}
+	d.sealed = w.End
+	d.callers.judge(w)
+	d.requests.judge(w)
+}
+
+// requests finds out what became of connection requests, so that it is the same for all detectors that
+// ask "does it answer?". Only those that are not answered are remembered one by one: most are,
+// within a round trip.
+type requests struct {
+	young  []askedRequest // not old enough to be called ignored, in order of time
+	open   subjects[flow.Ref, attempt]
+	askers []asker
+	told   attempt // scratch: what askers are shown
+}
+
+// asker is a detector that is told of outcomes.
+type asker struct {
+	outcomes uint8                   // those that it wants to know, a bit each
+	mine     func(c *flow.Conn) bool // whether it asks about c; nil: about all
+	report   func(c *flow.Conn, o outcome, a *attempt, e *flow.Event)
+}
+
+// askers is a set of askers, by their place in the list.
+type askers uint8
 
 type youngRequest struct {
 	ref flow.Ref
 	at  capture.Instant
 }
 
-func newRequests(report func(*flow.Conn, outcome, *attempt, *flow.Event)) requests {
-	return requests{open: newSubjects[flow.Ref, attempt](maxAttempts), report: report}
+// askedRequest is one with those who ask about it.
+type askedRequest struct {
+	youngRequest
+	of askers
+}
+
+func newRequests() requests {
+	return requests{open: newSubjects[flow.Ref, attempt](maxAttempts)}
+}
+
+// tell makes report be called for these outcomes of the requests that mine names, of all if it is nil. e is
+// nil when the passing of time decides. It returns what ignoredOnes knows the asker by.
+func (r *requests) tell(report func(c *flow.Conn, o outcome, a *attempt, e *flow.Event), mine func(*flow.Conn) bool, os ...outcome) askers {
+	x := asker{mine: mine, report: report}
+	for _, o := range os {
+		x.outcomes |= 1 << o
+	}
+	r.askers = append(r.askers, x)
+	return 1 << (len(r.askers) - 1)
 }
 
 // requestEvents wake requests.
 var requestEvents = flow.Of(flow.SynSent, flow.SynAckSent, flow.Established, flow.Refused, flow.ICMPError)
 
-func attemptOf(c *flow.Conn) attempt {
-	return attempt{key: callKey{c.Client.Addr, c.Server}, at: c.SynAt(), frame: c.FirstFrame(), port: c.Client.Port}
+func attemptOf(c *flow.Conn, of askers) attempt {
+	return attempt{key: callKey{c.Client.Addr, c.Server}, at: c.SynAt(), frame: c.FirstFrame(), port: c.Client.Port, of: of}
 }
 
-// event takes an event of requestEvents; others are ignored. e is passed on to report, which gets nil
-// when the passing of time decides.
+// of are those who ask about c.
+func (r *requests) of(c *flow.Conn) (of askers) {
+	for i := range r.askers {
+		if x := &r.askers[i]; x.mine == nil || x.mine(c) {
+			of |= 1 << i
+		}
+	}
+	return of
+}
+
+// report tells those of a.of who want to know it.
+func (r *requests) report(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
+	for i := range r.askers {
+		if x := &r.askers[i]; x.outcomes>>o&1 == 1 && a.of>>i&1 == 1 && (e == nil || x.mine == nil || x.mine(c)) {
+			x.report(c, o, a, e)
+		}
+	}
+}
+
+// event takes an event of requestEvents; others are ignored.
 func (r *requests) event(e *flow.Event) {
 	c := e.Conn
-	if c == nil {
-		return
-	}
 	o := accepted
 	switch e.Kind {
 	case flow.SynSent:
 		if len(r.young) < maxAttempts {
-			r.young = append(r.young, youngRequest{c.Ref(), e.At})
+			r.young = append(r.young, askedRequest{youngRequest{c.Ref(), e.At}, r.of(c)})
 		} else {
 			r.open.refused++
 		}
@@ -102,6 +191,7 @@ func (r *requests) event(e *flow.Event) {
 	default:
 		return
 	}
+	const all = ^askers(0)
 	a := r.open.peek(c.Ref())
 	switch {
 	case a != nil && a.over:
@@ -117,10 +207,10 @@ func (r *requests) event(e *flow.Event) {
 		if a = r.open.get(c.Ref()); a == nil {
 			return
 		}
-		*a = attemptOf(c)
+		*a = attemptOf(c, all)
 		a.over = true
 	}
-	r.told = attemptOf(c)
+	r.told = attemptOf(c, all)
 	r.report(c, o, &r.told, e)
 }
 
@@ -133,7 +223,7 @@ func (r *requests) judge(w *analyze.Window) {
 			continue
 		}
 		if a := r.open.get(c.Ref()); a != nil {
-			*a = attemptOf(c)
+			*a = attemptOf(c, r.young[n].of)
 			r.report(c, ignored, a, nil)
 		}
 	}
@@ -145,12 +235,12 @@ func (r *requests) judge(w *analyze.Window) {
 	})
 }
 
-// ignoredOnes calls f for each request that nothing has answered so far, with how often its SYN was repeated, and
+// ignoredOnes calls f for each request of one asker that nothing has answered so far, with how often its SYN was repeated, and
 // for how long it has waited.
-func (r *requests) ignoredOnes(w *analyze.Window, f func(a *attempt, repeats int, wait time.Duration)) {
+func (r *requests) ignoredOnes(w *analyze.Window, of askers, f func(a *attempt, repeats int, wait time.Duration)) {
 	for _, ref := range r.open.keys {
 		a := r.open.m[ref]
-		if a.over {
+		if a.over || a.of&of == 0 {
 			continue
 		}
 		if c := w.Flows.Lookup(ref); c != nil {

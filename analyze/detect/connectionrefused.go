@@ -41,9 +41,8 @@ const (
 // A port that refuses is an outage only if it served before, or if many want it and insist.
 // A scanner, which tries a port once or twice, is neither.
 type connectionRefused struct {
-	callers  callers
+	*dials
 	scanners *scanners // whose attempts do not count; nil: nobody's
-	requests requests
 	states   services[listenerState]
 	queues   map[uint16]uint32 // connections that wait to be accepted, by port that somebody listens on; nil: not known
 	attempts int
@@ -100,7 +99,7 @@ const (
 	maxInsisting = 256
 )
 
-// heardEvents are signs of life of a listener beside those of requestEvents.
+// heardEvents are signs of life of a listener beside its SYN-ACK.
 var heardEvents = flow.Of(flow.SynAckRepeat, flow.Response, flow.HalfClosed, flow.Retransmit)
 
 // fromServer reports whether e tells of a packet, other than RST, that the server has sent.
@@ -117,13 +116,19 @@ func fromServer(e *flow.Event) bool {
 }
 
 func newConnectionRefused() analyze.Detector {
-	d := &connectionRefused{callers: newCallers(), states: newServices[listenerState](maxPerDetector)}
-	d.requests = newRequests(d.outcome)
+	d := &connectionRefused{states: newServices[listenerState](maxPerDetector)}
+	d.share(newDials())
 	return d
 }
 
+// share makes d read x, which others may read, too.
+func (d *connectionRefused) share(x *dials) {
+	d.dials = x
+	x.requests.tell(d.outcome, nil, accepted, answered, refused, ignored)
+}
+
 func (d *connectionRefused) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: requestEvents | heardEvents}
+	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: flow.Of(flow.SynAckSent) | heardEvents}
 }
 
 // Sample takes who listens.
@@ -163,9 +168,6 @@ func (d *connectionRefused) Event(e *flow.Event) {
 	if c == nil {
 		return
 	}
-	if e.Kind == flow.SynAckSent || e.Kind == flow.SynAckRepeat || e.Kind == flow.Response {
-		d.callers.serving(c.Server.Addr)
-	}
 	if e.Kind == flow.Response {
 		if st := d.states.get(c); st != nil {
 			st.pile, st.answered = 0, e.At
@@ -179,7 +181,6 @@ func (d *connectionRefused) Event(e *flow.Event) {
 			}
 		}
 	}
-	d.requests.event(e)
 }
 
 func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
@@ -238,8 +239,7 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 }
 
 func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.callers.judge(w)
-	d.requests.judge(w)
+	d.dials.judge(w)
 	d.states.each(func(k capture.Endpoint, st *listenerState) bool {
 		st.series.roll()
 		st.stretch.roll()

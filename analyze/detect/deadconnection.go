@@ -53,7 +53,7 @@ const (
 // again: then its host gets what is sent, and discards it; its own repetitions of what was acknowledged
 // long ago are no answer, for they tell that it has not seen that acknowledgement.
 type deadConnection struct {
-	callers  callers
+	*dials
 	trying   subjects[deadSide, deadTry]
 	groups   subjects[deadKey, deadGroup]
 	survived subjects[callKey, survivor]
@@ -130,13 +130,13 @@ const (
 )
 
 func newDeadConnection() analyze.Detector {
-	return &deadConnection{callers: newCallers(), trying: newSubjects[deadSide, deadTry](maxTrying),
+	return &deadConnection{dials: newDials(), trying: newSubjects[deadSide, deadTry](maxTrying),
 		groups: newSubjects[deadKey, deadGroup](maxPerDetector), survived: newSubjects[callKey, survivor](maxPerDetector)}
 }
 
 func (d *deadConnection) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-connection", Features: DeadConnection{},
-		Events: flow.Of(flow.Retransmit, flow.Recovered, flow.Probe, flow.SynAckSent, flow.SynAckRepeat, flow.Response, flow.Closed)}
+		Events: flow.Of(flow.Retransmit, flow.Recovered, flow.Probe, flow.SynAckRepeat, flow.Response, flow.Closed)}
 }
 
 func (d *deadConnection) Event(e *flow.Event) {
@@ -145,15 +145,12 @@ func (d *deadConnection) Event(e *flow.Event) {
 		return
 	}
 	switch e.Kind {
-	case flow.SynAckSent:
-		d.callers.serving(c.Server.Addr)
 	case flow.SynAckRepeat: // the server has not seen what ends the handshake, and says nothing new
 		if x := d.trying.peek(deadSide{c.Ref(), flow.Server}); x != nil && x.early && c.Packets(flow.Server) == x.heard+1 {
 			x.heard++
 			x.synAcks = true
 		}
 	case flow.Response:
-		d.callers.serving(c.Server.Addr)
 		if end, idle := c.Idle(); end != 0 && end == e.Since {
 			if s := d.survived.get(callKey{c.Client.Addr, c.Server}); s != nil {
 				s.longest, s.at = max(s.longest, idle), e.At
@@ -255,7 +252,7 @@ const shortestTimeout = 200 * time.Millisecond
 const sizeProof = 4
 
 func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.callers.judge(w)
+	d.dials.judge(w)
 	minSilent, minRepeats, minPause := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_repeats")), w.Params.Duration("min_pause")
 	d.trying.each(func(s deadSide, x *deadTry) bool {
 		c := w.Flows.Lookup(s.ref)

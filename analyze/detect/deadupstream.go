@@ -50,9 +50,9 @@ const (
 // deadUpstream follows the calls of this host, or of a host that serves others itself, to each server:
 // whether connection requests are answered, and whether connections that are open get a byte.
 type deadUpstream struct {
-	callers  callers
+	*dials
+	asks     askers    // whom dials knows it by
 	scanners *scanners // whose attempts are no calls; nil: nobody's
-	requests requests
 	states   subjects[callKey, upstreamState]
 	opening  openingSockets
 	habit    habit
@@ -113,10 +113,19 @@ func appendFirst[T any](v []T, x T) []T {
 }
 
 func newDeadUpstream() analyze.Detector {
-	d := &deadUpstream{callers: newCallers(), states: newSubjects[callKey, upstreamState](maxPerDetector), opening: newOpeningSockets()}
-	d.requests = newRequests(d.outcome)
+	d := &deadUpstream{states: newSubjects[callKey, upstreamState](maxPerDetector), opening: newOpeningSockets()}
+	d.share(newDials())
 	return d
 }
+
+// share makes d read x, which others may read, too.
+func (d *deadUpstream) share(x *dials) {
+	d.dials = x
+	d.asks = x.requests.tell(d.outcome, d.mine, accepted, answered, refused, ignored)
+}
+
+// mine is may for the ends of c.
+func (d *deadUpstream) mine(c *flow.Conn) bool { return d.may(c.Client.Addr, c.Server.Addr) }
 
 // Sample takes the socket tables.
 func (d *deadUpstream) Sample(at capture.Instant, s *capture.Sample) {
@@ -132,7 +141,7 @@ func (d *deadUpstream) Configure(p rules.Params) {
 
 func (d *deadUpstream) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{},
-		Events: requestEvents | hungEvents | heardEvents | flow.Of(flow.DNSAnswer, flow.Unreached, flow.Copy)}
+		Events: hungEvents | heardEvents | flow.Of(flow.SynAckSent, flow.DNSAnswer, flow.Unreached, flow.Copy, flow.ICMPError)}
 }
 
 func (d *deadUpstream) Event(e *flow.Event) {
@@ -153,14 +162,11 @@ func (d *deadUpstream) Event(e *flow.Event) {
 		}
 		return
 	}
-	if e.Kind == flow.SynAckSent || e.Kind == flow.Response {
-		d.callers.serving(c.Server.Addr)
-	}
 	if e.Kind == flow.SynAckSent && c.Server.Addr.Netip().Is4() && !d.callers.local.Is(c.Server.Addr) {
 		// The host may call from another address there than the one that is known to be its own.
 		d.accepted = appendBounded(d.accepted, acceptedV4{c.Server.Port, c.SynAt()}, maxAccepted)
 	}
-	if !d.may(c.Client.Addr, c.Server.Addr) {
+	if !d.mine(c) {
 		return
 	}
 	if loops, expired := e.Kind == flow.Copy && e.N >= loopHops, e.Kind == flow.ICMPError && timeExceeded(e); loops || expired {
@@ -169,7 +175,6 @@ func (d *deadUpstream) Event(e *flow.Event) {
 			st.expired += count(expired)
 		}
 	}
-	d.requests.event(e)
 	if fromServer(e) {
 		if st := d.states.peek(callKey{c.Client.Addr, c.Server}); st != nil {
 			if n := len(st.heard); n == 0 || e.At.Sub(st.heard[n-1]) >= analyze.WindowLength {
@@ -256,10 +261,9 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.opening.judge(w, emit) // with packets, they tell more
 	}
-	d.callers.judge(w)
-	d.requests.judge(w)
+	d.dials.judge(w)
 	hungAfter := w.Params.Duration("hung_after")
-	d.requests.ignoredOnes(w, func(a *attempt, repeats int, wait time.Duration) {
+	d.requests.ignoredOnes(w, d.asks, func(a *attempt, repeats int, wait time.Duration) {
 		if st := d.states.peek(a.key); st != nil && a.at >= st.connects.onset {
 			st.repeats += repeats
 			st.wait = max(st.wait, wait)

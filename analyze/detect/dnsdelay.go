@@ -44,14 +44,13 @@ type DNSDelay struct {
 // dnsDelay measures, per asking host and server, how long a program waits for the answer to a
 // name: from its first query to the answer, all tries at that server included.
 type dnsDelay struct {
-	lookups *lookups
-	shared  bool // with dns-unanswered, which gets each event, and judges, before this detector does
-	states  resolvers[delayState]
-	known   subjects[question, capture.Instant] // when a server first answered for a name
-	chains  subjects[uint64, capture.Instant]   // lookups, by number, that were answered, and when lately
-	slow    time.Duration                       // the rule's threshold, as of the last window
-	served  latencies                           // all answers, for the assessment
-	gone    worst                               // of the states that were dropped
+	*lookups
+	states resolvers[delayState]
+	known  subjects[question, capture.Instant] // when a server first answered for a name
+	chains subjects[uint64, capture.Instant]   // lookups, by number, that were answered, and when lately
+	slow   time.Duration                       // the rule's threshold, as of the last window
+	served latencies                           // all answers, for the assessment
+	gone   worst                               // of the states that were dropped
 }
 
 type delayState struct {
@@ -96,8 +95,7 @@ const (
 )
 
 func newDNSDelay() analyze.Detector {
-	ls := newLookups()
-	return &dnsDelay{lookups: &ls, states: newResolvers[delayState](),
+	return &dnsDelay{lookups: newLookups(), states: newResolvers[delayState](),
 		known: newSubjects[question, capture.Instant](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
 		slow: slowDNS}
 }
@@ -110,9 +108,6 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	q := e.DNS
 	if q == nil {
 		return
-	}
-	if !d.shared {
-		d.lookups.event(e)
 	}
 	l := d.lookups.newest
 	if e.Kind != flow.DNSAnswer && e.Kind != flow.DNSLate {
@@ -216,9 +211,7 @@ func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool 
 
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
-	if !d.shared {
-		d.lookups.judge(w.End, func(*lookup) {})
-	}
+	d.lookups.judge(w)
 	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
 	d.states.each(func(k resolverKey, st *delayState) bool {
 		st.series.roll()

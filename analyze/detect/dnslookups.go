@@ -184,8 +184,12 @@ type lookups struct {
 	pending subjects[uint64, lookup]   // by number of the lookup and of its piece
 	asked   subjects[nameKey, waiters] // by asker and name, at whichever server
 	groups  groups
-	newest  *lookup // what event returned last
-	steps   uint64  // along the chains of asked, for tests of what a packet costs
+	// newest is the lookup that the newest event belongs to, nil if it is not followed; it, or its piece, began at newestAt.
+	newest   *lookup
+	newestAt capture.Instant
+	decided  func(*analyze.Window, *lookup) // is told what nobody answered; nil: nobody is
+	sealed   capture.Instant                // end of the newest window that was judged
+	steps    uint64                         // along the chains of asked, for tests of what a packet costs
 }
 
 // waiters are the lookups of one name that wait, oldest first, maxCallers at most.
@@ -200,20 +204,25 @@ type nameKey struct {
 	name   uint64 // and type, see question
 }
 
-func newLookups() lookups {
-	return lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups),
+func newLookups() *lookups {
+	return &lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups),
 		groups: groups{newSubjects[askedKey, *group](maxLookups)}}
 }
 
 // lookupEvents wake lookups.
 var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.DNSLate, flow.DNSStray, flow.ICMPError)
 
-// event takes a DNS event and returns the lookup that it belongs to, nil if it is not followed, and when
-// that, or its piece, began.
-func (ls *lookups) event(e *flow.Event) (at capture.Instant, l *lookup) {
-	at, l = ls.follow(e)
-	ls.newest = l
-	return at, l
+// Measures implements analyze.Measurer for the detectors that read them.
+func (ls *lookups) Measures() []analyze.Measure { return []analyze.Measure{ls} }
+
+// Events implements analyze.Measure.
+func (ls *lookups) Events() flow.Mask { return lookupEvents }
+
+// Event implements analyze.Measure.
+func (ls *lookups) Event(e *flow.Event) {
+	if e.DNS != nil {
+		ls.newestAt, ls.newest = ls.follow(e)
+	}
 }
 
 func (ls *lookups) follow(e *flow.Event) (capture.Instant, *lookup) {
@@ -329,9 +338,14 @@ func (w *waiters) add(l *lookup) {
 	w.n++
 }
 
-// judge calls decided for each lookup whose time is over without an answer, be it that nobody waits for it any more
+// judge ends the window, once, however many detectors call it. It calls decided for each lookup whose time is over without an answer, be it that nobody waits for it any more
 // (served), or that its answer was cut and it did not go on over TCP (truncated), and forgets what is decided.
-func (ls *lookups) judge(now capture.Instant, decided func(*lookup)) {
+func (ls *lookups) judge(w *analyze.Window) {
+	now := w.End
+	if ls.sealed == now {
+		return
+	}
+	ls.sealed = now
 	ls.groups.judge(now)
 	ls.pending.each(func(_ uint64, l *lookup) bool {
 		if l.over {
@@ -343,8 +357,8 @@ func (ls *lookups) judge(now capture.Instant, decided func(*lookup)) {
 		if l.group != nil {
 			l.group.open--
 		}
-		if !l.again {
-			decided(l)
+		if !l.again && ls.decided != nil {
+			ls.decided(w, l)
 		}
 		l.over = true
 		return false

@@ -43,13 +43,13 @@ type DNSUnanswered struct {
 // dnsUnanswered counts, per asking host and server, the questions that nobody answers. A question
 // counts in the second in which it was first asked, once all of that second are decided.
 type dnsUnanswered struct {
-	lookups  lookups
+	*dials
+	lookups  *lookups
 	states   resolvers[unansweredState]
 	sizes    subjects[question, uint32] // IP length of the largest answer over UDP
 	answered subjects[capture.Addr, struct{}]
 	cut      subjects[callKey, []tcpFailure] // who got truncated answers from whom, and cannot ask over TCP
-	requests requests
-	gone     worst // of the states that were dropped
+	gone     worst                           // of the states that were dropped
 }
 
 // tcpFailure is a connection to a DNS server that did not come about.
@@ -108,22 +108,34 @@ func newDNSUnanswered() analyze.Detector {
 	d := &dnsUnanswered{lookups: newLookups(), states: newResolvers[unansweredState](),
 		sizes: newSubjects[question, uint32](maxPerDetector), answered: newSubjects[capture.Addr, struct{}](maxPerDetector),
 		cut: newSubjects[callKey, []tcpFailure](maxPerDetector)}
-	d.requests = newRequests(d.connected)
+	d.lookups.decided = d.decided
+	d.share(newDials())
 	return d
 }
 
+// Measures implements analyze.Measurer.
+func (d *dnsUnanswered) Measures() []analyze.Measure { return []analyze.Measure{d.dials, d.lookups} }
+
+// share makes d read x, which others may read, too.
+func (d *dnsUnanswered) share(x *dials) {
+	d.dials = x
+	x.requests.tell(d.connected, d.isCut, refused, ignored)
+}
+
+// isCut reports whether the server of c gave its client an answer that did not fit.
+func (d *dnsUnanswered) isCut(c *flow.Conn) bool {
+	return len(d.cut.keys) > 0 && d.cut.peek(callKey{c.Client.Addr, c.Server}) != nil
+}
+
 func (d *dnsUnanswered) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "dns-unanswered", Features: DNSUnanswered{}, Events: lookupEvents | requestEvents}
+	return analyze.Spec{Rule: "dns-unanswered", Features: DNSUnanswered{}, Events: lookupEvents}
 }
 
 func (d *dnsUnanswered) Event(e *flow.Event) {
 	if e.DNS == nil {
-		if c := e.Conn; c != nil && len(d.cut.keys) > 0 && d.cut.peek(callKey{c.Client.Addr, c.Server}) != nil {
-			d.requests.event(e)
-		}
 		return
 	}
-	at, l := d.lookups.event(e)
+	at, l := d.lookups.newestAt, d.lookups.newest
 	st := d.states.get(e.DNS)
 	if st == nil {
 		return
@@ -207,7 +219,7 @@ func (st *unansweredState) fail(l *lookup, b *dnsBin) bool {
 
 // connected takes what became of a connection to a server whose answers are too large for UDP.
 func (d *dnsUnanswered) connected(_ *flow.Conn, o outcome, a *attempt, _ *flow.Event) {
-	if fs := d.cut.peek(a.key); fs != nil && (o == refused || o == ignored) {
+	if fs := d.cut.peek(a.key); fs != nil {
 		*fs = appendBounded(*fs, tcpFailure{a.at, o == refused}, maxDNSNotes)
 	}
 }
@@ -285,8 +297,8 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 }
 
 func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.requests.judge(w)
-	d.lookups.judge(w.End, func(l *lookup) { d.decided(w, l) })
+	d.dials.judge(w)
+	d.lookups.judge(w)
 	d.cut.each(func(_ callKey, fs *[]tcpFailure) bool {
 		return len(*fs) == 0 || w.End.Sub((*fs)[len(*fs)-1].at) < idleState
 	})

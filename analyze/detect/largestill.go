@@ -38,6 +38,9 @@ func newLargeStill() largeStill {
 	return largeStill{newSubjects[stillSide, largeData](maxLarge)}
 }
 
+// stillEvents wake largeStill.
+var stillEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered)
+
 func (l *largeStill) event(e *flow.Event) {
 	c := e.Conn
 	if c == nil || e.Path == nil || c.Stream >= maxLarge/2 {

@@ -175,8 +175,9 @@ const (
 // loss detectors share one.
 type ways struct {
 	states   [scopes]subjects[way, wayState]
-	local    analyze.Local // as of the last window
-	speaking []speaker     // likewise
+	sealed   capture.Instant // end of the newest window that was judged
+	local    analyze.Local   // as of the last window
+	speaking []speaker       // likewise
 }
 
 func newWays() *ways {
@@ -192,7 +193,14 @@ func newWays() *ways {
 var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.HoleLost, flow.Reordered, flow.HoleAcked,
 	flow.Recovered, flow.Closed, flow.ICMPError, flow.Stalled)
 
-func (ws *ways) event(e *flow.Event) {
+// Measures implements analyze.Measurer for the detectors that read them.
+func (ws *ways) Measures() []analyze.Measure { return []analyze.Measure{ws} }
+
+// Events implements analyze.Measure.
+func (ws *ways) Events() flow.Mask { return lossEvents }
+
+// Event implements analyze.Measure.
+func (ws *ways) Event(e *flow.Event) {
 	if e.Conn == nil || e.Path == nil {
 		return
 	}

@@ -9,8 +9,12 @@ import (
 	"jindan/capture"
 )
 
-// roll takes the window's counts of the paths.
+// roll takes the window's counts of the paths, once, however many detectors call it.
 func (ws *ways) roll(w *analyze.Window) {
+	if ws.sealed == w.End {
+		return
+	}
+	ws.sealed = w.End
 	ws.local = w.Local
 	w.Flows.Active(func(p *flow.Path) {
 		b := w.Flows.Before(p)

@@ -52,8 +52,7 @@ const stalledAfter = 1400 * time.Millisecond
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {
-	ways   *ways
-	shared bool // with size-dependent-loss, which gets each event, and judges, before this detector does
+	*ways
 	syns   services[synState]
 	resent resentSockets
 	best   Retransmission
@@ -92,21 +91,10 @@ func (d *retransmission) Sample(at capture.Instant, s *capture.Sample) {
 
 func (d *retransmission) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "retransmission", Features: Retransmission{},
-		Events: lossEvents | flow.Of(flow.SpuriousRepeat, flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent, flow.Established)}
+		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent, flow.Established)}
 }
 
 func (d *retransmission) Event(e *flow.Event) {
-	switch e.Kind {
-	case flow.SynSent, flow.SynRepeat, flow.SynAckSent, flow.SynAckRepeat, flow.Established:
-		d.syn(e)
-	default:
-		if !d.shared {
-			d.ways.event(e)
-		}
-	}
-}
-
-func (d *retransmission) syn(e *flow.Event) {
 	st := d.syns.get(e.Conn)
 	if st == nil {
 		return
@@ -183,9 +171,7 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.resent.judge(w, emit) // packets tell more
 	}
-	if !d.shared {
-		d.ways.roll(w)
-	}
+	d.ways.roll(w)
 	for _, x := range d.ways.speaking {
 		d.judgeData(w, &x, emit)
 	}

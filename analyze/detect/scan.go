@@ -144,9 +144,14 @@ func newScanners() *scanners {
 func newScan() analyze.Detector { return &scan{scanners: newScanners()} }
 
 func (d *scan) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "scan", Features: Scan{},
-		Events: flow.Of(flow.SynSent, flow.SynAckSent, flow.Established, flow.Refused, flow.Reset, flow.Response)}
+	return analyze.Spec{Rule: "scan", Features: Scan{}}
 }
+
+// Measures implements analyze.Measurer.
+func (d *scan) Measures() []analyze.Measure { return []analyze.Measure{d.scanners} }
+
+// Event implements analyze.Detector: scanners take what there is.
+func (d *scan) Event(*flow.Event) {}
 
 // is reports whether a scans, as far as was known at the end of the last window.
 func (s *scanners) is(a capture.Addr) bool {
@@ -166,9 +171,13 @@ func (s *scanners) aimed(client capture.Addr, server capture.Endpoint) bool {
 	return t != nil && t.counted
 }
 
-func (d *scan) Event(e *flow.Event) { d.scanners.event(e) }
+// Events implements analyze.Measure.
+func (s *scanners) Events() flow.Mask {
+	return flow.Of(flow.SynSent, flow.SynAckSent, flow.Established, flow.Refused, flow.Reset, flow.Response)
+}
 
-func (s *scanners) event(e *flow.Event) {
+// Event implements analyze.Measure.
+func (s *scanners) Event(e *flow.Event) {
 	s.unended.event(e)
 	c := e.Conn
 	switch e.Kind {

@@ -64,7 +64,7 @@ type SizeLoss struct {
 // retransmission, they were lost before the capture point; where they were seen and sent
 // again, after it.
 type sizeLoss struct {
-	ways  *ways
+	*ways
 	large largeStill
 	dns   bigAnswers
 	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
@@ -79,7 +79,7 @@ func newSizeLoss() analyze.Detector {
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
-		Events: lossEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered, flow.Abandoned), Features: SizeLoss{}}
+		Events: stillEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered, flow.Abandoned), Features: SizeLoss{}}
 }
 
 func (d *sizeLoss) Event(e *flow.Event) {
@@ -93,7 +93,6 @@ func (d *sizeLoss) Event(e *flow.Event) {
 		}
 		return
 	}
-	d.ways.event(e)
 	d.large.event(e)
 }
 

@@ -62,7 +62,7 @@ type SlowServer struct {
 // fast as ever. A request counts in the time in which it began: as slow as soon as it waits for slow_after, as
 // fast when the window that it began in is that old; otherwise those that take long would begin as a rise.
 type slowServer struct {
-	callers    callers
+	*dials
 	services   services[serverState]
 	slowAfter  time.Duration
 	greetAfter time.Duration
@@ -87,7 +87,7 @@ const (
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{callers: newCallers(), services: newServices[serverState](maxServers), where: newStages()}
+	return &slowServer{dials: newDials(), services: newServices[serverState](maxServers), where: newStages()}
 }
 
 // Configure takes the thresholds that divide slow from fast as requests come.
@@ -382,7 +382,7 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 }
 
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.callers.judge(w)
+	d.dials.judge(w)
 	d.where.judge(w)
 	lag := min(int((d.slowAfter+analyze.WindowLength-1)/analyze.WindowLength), maxSlowAfter)
 	d.services.each(func(k capture.Endpoint, st *serverState) bool {

@@ -37,8 +37,9 @@ type Standstill struct {
 // outstanding, were never answered or only at a late repetition of their SYN, or closed their window for long. No input in which
 // one did is healthy without a remark.
 type standstill struct {
+	*dials
+	asks     askers    // whom dials knows it by
 	scanners *scanners // whose attempts do not count; nil: nobody's
-	requests requests
 	still    subjects[stillSide, stillData]
 	shut     subjects[stillSide, shutWindow]
 	turns    subjects[flow.Ref, turns]
@@ -95,8 +96,14 @@ type shutWindow struct {
 
 func newStandstill() analyze.Detector {
 	d := &standstill{turns: newSubjects[flow.Ref, turns](maxTrying), halfOpen: newSubjects[flow.Ref, struct{}](maxTrying), still: newSubjects[stillSide, stillData](maxTrying), shut: newSubjects[stillSide, shutWindow](maxTrying)}
-	d.requests = newRequests(d.outcome)
+	d.share(newDials())
 	return d
+}
+
+// share makes d read x, which others may read, too.
+func (d *standstill) share(x *dials) {
+	d.dials = x
+	d.asks = x.requests.tell(d.outcome, nil, ignored, answered)
 }
 
 func (d *standstill) Configure(p rules.Params) {
@@ -105,7 +112,7 @@ func (d *standstill) Configure(p rules.Params) {
 
 func (d *standstill) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "standstill", Features: Standstill{},
-		Events: requestEvents | flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Response, flow.Closed,
+		Events: flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Response, flow.Closed,
 			flow.SynAckRepeat)}
 }
 
@@ -114,7 +121,6 @@ func (d *standstill) Event(e *flow.Event) {
 	if c == nil {
 		return
 	}
-	d.requests.event(e)
 	k := stillSide{c.Ref(), e.Side}
 	switch e.Kind {
 	case flow.Response:
@@ -321,8 +327,8 @@ func (d *standstill) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event)
 }
 
 func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.requests.judge(w)
-	d.requests.ignoredOnes(w, func(a *attempt, _ int, wait time.Duration) {
+	d.dials.judge(w)
+	d.requests.ignoredOnes(w, d.asks, func(a *attempt, _ int, wait time.Duration) {
 		if !d.scanners.is(a.key.client) {
 			d.sum.LongWait = max(d.sum.LongWait, wait.Seconds())
 		}

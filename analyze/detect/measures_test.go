@@ -1,0 +1,89 @@
+package detect
+
+import (
+	"testing"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// What several detectors read is followed once an engine, whichever of them it was made for.
+func TestMeasuresAreShared(t *testing.T) {
+	readers := make(map[analyze.Measure]int)
+	for _, d := range All() {
+		if x, ok := d.(analyze.Measurer); ok {
+			for _, m := range x.Measures() {
+				readers[m]++
+			}
+		}
+	}
+	kinds := make(map[string]int)
+	for m, n := range readers {
+		switch m.(type) {
+		case *dials:
+			kinds["dials"] += n
+		case *ways:
+			kinds["ways"] += n
+		case *scanners:
+			kinds["scanners"] += n
+		case *lookups:
+			kinds["lookups"] += n
+		default:
+			t.Errorf("%T is not known to this test", m)
+		}
+	}
+	if len(readers) != 4 || kinds["scanners"] != 1 || kinds["dials"] != 7 || kinds["ways"] != 2 || kinds["lookups"] != 2 {
+		t.Errorf("%d measures, read by %v", len(readers), kinds)
+	}
+}
+
+// askerOf notes what it is told of outcomes.
+type askerOf struct {
+	*dials
+	told []outcome
+}
+
+func (a *askerOf) report(_ *flow.Conn, o outcome, _ *attempt, _ *flow.Event) { a.told = append(a.told, o) }
+
+func (*askerOf) Spec() analyze.Spec {
+	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{}}
+}
+func (*askerOf) Event(*flow.Event)                                  {}
+func (a *askerOf) Judge(w *analyze.Window, _ func(analyze.Symptom)) { a.dials.judge(w) }
+func (*askerOf) Assess(*analyze.Window) analyze.Assessment          { return analyze.Assessment{} }
+
+// Each asker is told once of each outcome that it wants to know, of the requests that it asked about when they were made.
+func TestAskers(t *testing.T) {
+	n := new(network)
+	n.refused(0, "198.51.100.1", "192.0.2.1:80")
+	n.silent(0, "198.51.100.2", "192.0.2.1:80", 4)
+	shared := newDials()
+	all, none, silent := &askerOf{dials: shared}, &askerOf{dials: shared}, &askerOf{dials: shared}
+	shared.requests.tell(all.report, nil, accepted, answered, refused, ignored)
+	shared.requests.tell(none.report, func(*flow.Conn) bool { return false }, accepted, answered, refused, ignored)
+	shared.requests.tell(silent.report, func(c *flow.Conn) bool { return c.Client.Addr == addr("198.51.100.2") }, ignored)
+	n.run(t, []analyze.Detector{all, none, silent}, "")
+	if len(all.told) != 2 || all.told[0] != refused || all.told[1] != ignored {
+		t.Errorf("who asks about all was told %v", all.told)
+	}
+	if len(none.told) != 0 {
+		t.Errorf("who asks about none was told %v", none.told)
+	}
+	if len(silent.told) != 1 || silent.told[0] != ignored {
+		t.Errorf("who asks about what is ignored was told %v", silent.told)
+	}
+}
+
+// An ICMP error about a query is no answer that arrived.
+func TestUnreachableIsNoAnswer(t *testing.T) {
+	d := newSizeLoss().(*sizeLoss)
+	for _, k := range []flow.Kind{flow.ICMPError, flow.DNSAnswer} {
+		if d.Spec().Events.Has(k) {
+			d.Event(&flow.Event{Kind: k, DNS: &flow.DNS{Proto: capture.ProtoUDP, AnswerIPLen: 100}})
+		}
+	}
+	if n := len(d.dns.recent.list); n != 1 {
+		t.Errorf("%d answers, want the one that came", n)
+	}
+}
