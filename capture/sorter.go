@@ -24,7 +24,7 @@ type Sorter struct {
 	// ring holds records in the order of time, from number head to number tail; those before number due wait no longer. They are
 	// handed on from where they lie.
 	ring            []Observation
-	head, due, tail int
+	head, due, tail uint
 	batch           Batch
 }
 
@@ -66,7 +66,7 @@ func (s *Sorter) Observe(b *Batch) error {
 	return s.flush()
 }
 
-func (s *Sorter) at(number int) *Observation { return &s.ring[number%ringLen] }
+func (s *Sorter) at(number uint) *Observation { return &s.ring[number%ringLen] }
 
 // push takes one observation; there is room for it.
 func (s *Sorter) push(o *Observation) {
@@ -74,14 +74,17 @@ func (s *Sorter) push(o *Observation) {
 		s.due = s.tail
 		s.newest = o.At
 	}
-	s.newest = max(s.newest, o.At)
 	x := s.at(s.tail)
-	for i := s.tail; i > s.due; i-- {
-		before := s.at(i - 1)
-		if before.At <= o.At {
-			break
+	if o.At >= s.newest {
+		s.newest = o.At
+	} else {
+		for i := s.tail; i > s.due; i-- {
+			before := s.at(i - 1)
+			if before.At <= o.At {
+				break
+			}
+			*x, x = *before, before
 		}
-		*x, x = *before, before
 	}
 	*x = *o
 	if o.Packet.Data != nil {
@@ -98,7 +101,7 @@ func (s *Sorter) flush() error {
 		from := s.head % ringLen
 		s.batch.Obs = s.ring[from:min(from+s.due-s.head, ringLen)]
 		s.batch.Until = s.batch.Obs[len(s.batch.Obs)-1].At
-		s.head += len(s.batch.Obs)
+		s.head += uint(len(s.batch.Obs))
 		if err := s.out(&s.batch); err != nil {
 			return err
 		}

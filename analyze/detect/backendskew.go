@@ -110,11 +110,8 @@ func newBackendSkew() analyze.Detector {
 // share makes d read x, which others may read, too.
 func (d *backendSkew) share(x *dials) {
 	d.dials = x
-	x.requests.tell(d.outcome, d.mine, refused, ignored)
+	x.requests.tell(d.outcome, x.callers.mayEvent, refused, ignored)
 }
-
-// mine reports whether the calls of c's client may be an upstream's.
-func (d *backendSkew) mine(c *flow.Conn) bool { return d.callers.may(c.Client.Addr, c.Server.Addr) }
 
 func (d *backendSkew) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "backend-skew", Features: BackendSkew{},
@@ -123,7 +120,7 @@ func (d *backendSkew) Spec() analyze.Spec {
 
 func (d *backendSkew) Event(e *flow.Event) {
 	c := e.Conn
-	if c == nil || !d.mine(c) {
+	if c == nil || !d.callers.mayEvent(e) {
 		return
 	}
 	k := callKey{c.Client.Addr, c.Server}

@@ -103,8 +103,8 @@ type requests struct {
 
 // asker is a detector that is told of outcomes.
 type asker struct {
-	outcomes uint8                   // those that it wants to know, a bit each
-	mine     func(c *flow.Conn) bool // whether it asks about c; nil: about all
+	outcomes uint8                    // those that it wants to know, a bit each
+	mine     func(e *flow.Event) bool // whether it asks about the connection of e; nil: about all
 	report   func(c *flow.Conn, o outcome, a *attempt, e *flow.Event)
 }
 
@@ -128,7 +128,7 @@ func newRequests() requests {
 
 // tell makes report be called for these outcomes of the requests that mine names, of all if it is nil. e is
 // nil when the passing of time decides. It returns what ignoredOnes knows the asker by.
-func (r *requests) tell(report func(c *flow.Conn, o outcome, a *attempt, e *flow.Event), mine func(*flow.Conn) bool, os ...outcome) askers {
+func (r *requests) tell(report func(c *flow.Conn, o outcome, a *attempt, e *flow.Event), mine func(*flow.Event) bool, os ...outcome) askers {
 	x := asker{mine: mine, report: report}
 	for _, o := range os {
 		x.outcomes |= 1 << o
@@ -144,10 +144,10 @@ func attemptOf(c *flow.Conn, of askers) attempt {
 	return attempt{key: callKey{c.Client.Addr, c.Server}, at: c.SynAt(), frame: c.FirstFrame(), port: c.Client.Port, of: of}
 }
 
-// of are those who ask about c.
-func (r *requests) of(c *flow.Conn) (of askers) {
+// of are those who ask about the connection of e.
+func (r *requests) of(e *flow.Event) (of askers) {
 	for i := range r.askers {
-		if x := &r.askers[i]; x.mine == nil || x.mine(c) {
+		if x := &r.askers[i]; x.mine == nil || x.mine(e) {
 			of |= 1 << i
 		}
 	}
@@ -157,7 +157,7 @@ func (r *requests) of(c *flow.Conn) (of askers) {
 // report tells those of a.of who want to know it.
 func (r *requests) report(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
 	for i := range r.askers {
-		if x := &r.askers[i]; x.outcomes>>o&1 == 1 && a.of>>i&1 == 1 && (e == nil || x.mine == nil || x.mine(c)) {
+		if x := &r.askers[i]; x.outcomes>>o&1 == 1 && a.of>>i&1 == 1 && (e == nil || x.mine == nil || x.mine(e)) {
 			x.report(c, o, a, e)
 		}
 	}
@@ -170,7 +170,7 @@ func (r *requests) event(e *flow.Event) {
 	switch e.Kind {
 	case flow.SynSent:
 		if len(r.young) < maxAttempts {
-			r.young = append(r.young, askedRequest{youngRequest{c.Ref(), e.At}, r.of(c)})
+			r.young = append(r.young, askedRequest{youngRequest{c.Ref(), e.At}, r.of(e)})
 		} else {
 			r.open.refused++
 		}
@@ -283,17 +283,37 @@ type callers struct {
 	judged bool // local is known, in so far as it is
 	serve  subjects[capture.Addr, struct{}]
 	newest capture.Addr // that was put into serve
+	// verdicts are those of may on pairs of hosts, by the low bits of their number in the flow table. They hold for as long as
+	// round stays, which moves on when there is more to know.
+	verdicts *[callerPairs]callerVerdict
+	round    uint32
 }
 
-func newCallers() callers { return callers{serve: newSubjects[capture.Addr, struct{}](maxPerDetector)} }
+// callerPairs is how many pairs of hosts can be told apart at a time without finding out once more.
+const callerPairs = 1024
+
+// callerVerdict is what may says of a client and a server.
+type callerVerdict struct {
+	client, server capture.Addr
+	round          uint32
+	may            bool
+}
+
+func newCallers() callers {
+	return callers{serve: newSubjects[capture.Addr, struct{}](maxPerDetector), round: 1}
+}
 
 // serving notes that a listens, and with it the host that it belongs to.
 func (c *callers) serving(a capture.Addr) {
 	if a != c.newest {
 		c.newest = a
+		n := len(c.serve.keys)
 		c.serve.get(a)
 		if h := c.local.Host(a); h != a {
 			c.serve.get(h)
+		}
+		if len(c.serve.keys) != n {
+			c.round++
 		}
 	}
 }
@@ -346,7 +366,24 @@ func (c *callers) whose(listener capture.Endpoint, clients iter.Seq[capture.Addr
 // may is the same before the first window is judged: then anybody may be this host.
 func (c *callers) may(client, server capture.Addr) bool { return !c.judged || c.is(client, server) }
 
+// mayEvent is may for the ends of the connection of e.
+func (c *callers) mayEvent(e *flow.Event) bool {
+	client, server := &e.Conn.Client.Addr, &e.Conn.Server.Addr
+	if e.Path == nil {
+		return c.may(*client, *server)
+	}
+	if c.verdicts == nil {
+		c.verdicts = new([callerPairs]callerVerdict)
+	}
+	v := &c.verdicts[e.Path.Index%callerPairs]
+	if v.round != c.round || v.client != *client || v.server != *server {
+		*v = callerVerdict{*client, *server, c.round, c.may(*client, *server)}
+	}
+	return v.may
+}
+
 func (c *callers) judge(w *analyze.Window) {
+	c.round++
 	c.local, c.judged, c.newest = w.Local, true, capture.Addr{} // which host an address belongs to may be known now
 }
 

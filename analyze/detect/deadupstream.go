@@ -124,8 +124,10 @@ func (d *deadUpstream) share(x *dials) {
 	d.asks = x.requests.tell(d.outcome, d.mine, accepted, answered, refused, ignored)
 }
 
-// mine is may for the ends of c.
-func (d *deadUpstream) mine(c *flow.Conn) bool { return d.may(c.Client.Addr, c.Server.Addr) }
+// mine is may for the ends of the connection of e.
+func (d *deadUpstream) mine(e *flow.Event) bool {
+	return d.callers.mayEvent(e) || !d.callers.local.Known()
+}
 
 // Sample takes the socket tables.
 func (d *deadUpstream) Sample(at capture.Instant, s *capture.Sample) {
@@ -166,7 +168,7 @@ func (d *deadUpstream) Event(e *flow.Event) {
 		// The host may call from another address there than the one that is known to be its own.
 		d.accepted = appendBounded(d.accepted, acceptedV4{c.Server.Port, c.SynAt()}, maxAccepted)
 	}
-	if !d.mine(c) {
+	if !d.mine(e) {
 		return
 	}
 	if loops, expired := e.Kind == flow.Copy && e.N >= loopHops, e.Kind == flow.ICMPError && timeExceeded(e); loops || expired {

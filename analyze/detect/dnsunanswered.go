@@ -122,8 +122,9 @@ func (d *dnsUnanswered) share(x *dials) {
 	x.requests.tell(d.connected, d.isCut, refused, ignored)
 }
 
-// isCut reports whether the server of c gave its client an answer that did not fit.
-func (d *dnsUnanswered) isCut(c *flow.Conn) bool {
+// isCut reports whether the server of the connection of e gave its client an answer that did not fit.
+func (d *dnsUnanswered) isCut(e *flow.Event) bool {
+	c := e.Conn
 	return len(d.cut.keys) > 0 && d.cut.peek(callKey{c.Client.Addr, c.Server}) != nil
 }
 

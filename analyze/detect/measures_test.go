@@ -44,7 +44,9 @@ type askerOf struct {
 	told []outcome
 }
 
-func (a *askerOf) report(_ *flow.Conn, o outcome, _ *attempt, _ *flow.Event) { a.told = append(a.told, o) }
+func (a *askerOf) report(_ *flow.Conn, o outcome, _ *attempt, _ *flow.Event) {
+	a.told = append(a.told, o)
+}
 
 func (*askerOf) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{}}
@@ -61,8 +63,8 @@ func TestAskers(t *testing.T) {
 	shared := newDials()
 	all, none, silent := &askerOf{dials: shared}, &askerOf{dials: shared}, &askerOf{dials: shared}
 	shared.requests.tell(all.report, nil, accepted, answered, refused, ignored)
-	shared.requests.tell(none.report, func(*flow.Conn) bool { return false }, accepted, answered, refused, ignored)
-	shared.requests.tell(silent.report, func(c *flow.Conn) bool { return c.Client.Addr == addr("198.51.100.2") }, ignored)
+	shared.requests.tell(none.report, func(*flow.Event) bool { return false }, accepted, answered, refused, ignored)
+	shared.requests.tell(silent.report, func(e *flow.Event) bool { return e.Conn.Client.Addr == addr("198.51.100.2") }, ignored)
 	n.run(t, []analyze.Detector{all, none, silent}, "")
 	if len(all.told) != 2 || all.told[0] != refused || all.told[1] != ignored {
 		t.Errorf("who asks about all was told %v", all.told)

@@ -55,7 +55,6 @@ type standstill struct {
 
 // turns are the answers on one connection.
 type turns struct {
-	name    string
 	most    time.Duration   // that a request waited
 	sent    uint32          // segments of the client, when the newest answer began
 	since   capture.Instant // the request that is owed an answer, or the newest data of the answer that stopped
@@ -125,16 +124,13 @@ func (d *standstill) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.Response:
 		if x := d.turns.get(c.Ref()); x != nil {
-			d.owed(x, e.Since, e.At)
-			*x = turns{name: x.name, most: max(x.most, e.Dur), sent: c.Segments(flow.Client)}
-			if x.name == "" {
-				x.name = c.String()
-			}
+			d.owed(c, x, e.Since, e.At)
+			*x = turns{most: max(x.most, e.Dur), sent: c.Segments(flow.Client)}
 		}
 	case flow.Closed:
 		if x := d.turns.peek(c.Ref()); x != nil {
 			if c.Outstanding() != 0 {
-				d.owed(x, x.since, e.At)
+				d.owed(c, x, x.since, e.At)
 			} else if e.Side == flow.Client {
 				d.stops(c, x, e.At)
 			}
@@ -193,8 +189,8 @@ func (d *standstill) stood(x *stillData, at capture.Instant) {
 	}
 }
 
-// owed notes that a request waits, or has waited, from since to at, if its connection's requests are answered far sooner as a rule.
-func (d *standstill) owed(x *turns, since, at capture.Instant) {
+// owed notes that a request of c waits, or has waited, from since to at, if its connection's requests are answered far sooner as a rule.
+func (d *standstill) owed(c *flow.Conn, x *turns, since, at capture.Instant) {
 	dur := at.Sub(since)
 	if since == 0 || x.since != since || x.stopped {
 		return
@@ -204,7 +200,7 @@ func (d *standstill) owed(x *turns, since, at capture.Instant) {
 	if !x.told {
 		x.told = true
 		d.sum.Owed++
-		d.note(since, x.name, 0, "requests get no answer, though their like were answered at once")
+		d.note(since, c.String(), 0, "requests get no answer, though their like were answered at once")
 	}
 }
 
@@ -226,7 +222,7 @@ func (d *standstill) stops(c *flow.Conn, x *turns, at capture.Instant) {
 	if !x.told {
 		x.told = true
 		d.sum.Broken++
-		d.note(last, x.name, 0, "an answer stops after a full segment, though all of it was acknowledged")
+		d.note(last, c.String(), 0, "an answer stops after a full segment, though all of it was acknowledged")
 	}
 }
 
@@ -363,7 +359,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if at := c.Outstanding(); at != 0 && at > w.Flows.Restated() && c.Answers() >= usualTurns && c.Segments(flow.Client)-x.sent >= moreTurns &&
 			w.End.Sub(at) >= max(d.minStill, unusualTurn*x.most) && !c.Unacked(flow.Client) && !c.Unheard(flow.Server) {
 			x.since = at
-			d.owed(x, at, w.End)
+			d.owed(c, x, at, w.End)
 		} else if w.Final && !c.Closing(flow.Server) {
 			d.stops(c, x, w.End)
 		}
