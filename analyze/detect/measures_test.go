@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"testing"
 
 	"jindan/analyze"
@@ -87,5 +88,43 @@ func TestUnreachableIsNoAnswer(t *testing.T) {
 	}
 	if n := len(d.dns.recent.list); n != 1 {
 		t.Errorf("%d answers, want the one that came", n)
+	}
+}
+
+// What is remembered of connections is found by their place, and goes when another connection takes it.
+func TestConns(t *testing.T) {
+	table := flow.New(flow.Options{})
+	refs := make([]flow.Ref, 0, 8)
+	s := newConns[int](4)
+	n := new(network)
+	for range 6 {
+		n.tcp(0, n.from("198.51.100.1"), host("192.0.2.1:80"), capture.SYN, 1, 0, 0)
+	}
+	for i := range n.obs {
+		table.Observe(&n.obs[i])
+	}
+	table.Live(func(c *flow.Conn) { refs = append(refs, c.Ref()) })
+	for i, r := range refs[:4] {
+		*s.get(r) = i + 1
+	}
+	if s.get(refs[4]) != nil || s.refused != 1 {
+		t.Error("there is room for more than four")
+	}
+	s.drop(refs[1])
+	if x := s.get(refs[5]); x == nil || *x != 0 {
+		t.Error("no room for another where one was dropped")
+	} else {
+		*x = 6
+	}
+	if s.peek(refs[1]) != nil || s.peek(refs[2]) == nil || *s.peek(refs[2]) != 3 {
+		t.Error("another was dropped")
+	}
+	var order []int
+	s.each(func(_ flow.Ref, x *int) bool {
+		order = append(order, *x)
+		return *x != 1
+	})
+	if !slices.Equal(order, []int{1, 3, 4, 6}) || s.n != 3 || s.peek(refs[0]) != nil {
+		t.Errorf("in order of insertion: %v, %d left", order, s.n)
 	}
 }

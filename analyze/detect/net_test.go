@@ -312,9 +312,12 @@ func features(fs []*analyze.Finding) (out []any) {
 	return out
 }
 
-// samples reports whether d reads samples of the host, or what several points saw: it needs no events.
+// samples reports whether d reads samples of the host, measures, or what several points saw: it needs no events.
 func samples(d analyze.Detector) bool {
 	_, ok := d.(analyze.Sampler)
+	if m, reads := d.(analyze.Measurer); reads {
+		ok = ok || m.Measures()[0].Events() != 0
+	}
 	_, compares := d.(analyze.Comparer)
 	return ok || compares
 }

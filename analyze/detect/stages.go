@@ -20,6 +20,7 @@ type stages struct {
 	services services[stageService]
 	hosts    subjects[capture.Addr, stageHost]
 	calls    map[flow.Ref]stageCall
+	sending  conns[stageAnswer]
 	names    map[uint64]stageCall  // questions for names without an answer, by number; no service: given up
 	asking   []stageQuestion       // the same, oldest first, and some that were answered
 	again    [len(dnsPatience)]int // for each time-out: questions that came that long after one in vain, more than by chance
@@ -37,8 +38,9 @@ const (
 	// maxHostServices bounds the services of one host that may have made a call.
 	maxHostServices = 16
 	maxHostCallees  = 256
-	// maxStageCalls bounds the calls, lookups and answers that are under way.
-	maxStageCalls = 8192
+	// maxStageCalls bounds the calls and lookups that are under way, maxStageAnswers the answers.
+	maxStageCalls   = 8192
+	maxStageAnswers = 1 << 15
 	// stageSeconds is how long seconds are kept apart: onsets are known within some seconds; slow-server's within slow_after.
 	stageSeconds = 32
 )
@@ -113,7 +115,6 @@ type stageService struct {
 	// before and after are the seconds that are no longer kept apart; after: since the onset, while there is one.
 	before, after stageRow
 	onset         capture.Instant
-	sending       map[flow.Ref]stageAnswer
 }
 
 // stageAnswer is an answer under way.
@@ -133,7 +134,7 @@ type stageHost struct {
 
 func newStages() stages {
 	return stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxPoolHosts),
-		calls: make(map[flow.Ref]stageCall), names: make(map[uint64]stageCall)}
+		calls: make(map[flow.Ref]stageCall), sending: newConns[stageAnswer](maxStageAnswers), names: make(map[uint64]stageCall)}
 }
 
 // stageEvents wake stages.
@@ -150,15 +151,15 @@ func (d *stages) event(e *flow.Event) {
 		d.asked(e)
 	case flow.Response:
 		if s := d.services.peek(c); s != nil {
-			s.answered(e)
+			d.answered(s, e)
 		}
 	case flow.Closed:
 		if s := d.services.peek(c); s != nil {
-			s.closed(e)
+			d.closed(s, e)
 		}
 	case flow.ZeroWindow, flow.ZeroWindowEnd:
 		if s := d.services.peek(c); s != nil && e.Side == flow.Client {
-			s.window(e)
+			d.window(s, e)
 		}
 		return
 	}
@@ -176,12 +177,12 @@ func (d *stages) asked(e *flow.Event) {
 		if s = d.services.get(c); s == nil {
 			return
 		}
-		if s.sending == nil {
-			s.key, s.at, s.top, s.sending = c.Server, e.At, second(e.At), make(map[flow.Ref]stageAnswer)
+		if s.key != c.Server {
+			s.key, s.at, s.top = c.Server, e.At, second(e.At)
 			d.settle(s)
 		}
 	}
-	s.sent(c)
+	d.sent(s, c)
 	s.work(e.At, 1)
 	s.newest = e.At
 	s.row(second(e.At)).requests++
@@ -262,14 +263,14 @@ func (h *stageHost) advance(at capture.Instant) {
 }
 
 // answered takes the first byte of an answer.
-func (s *stageService) answered(e *flow.Event) {
+func (d *stages) answered(s *stageService, e *flow.Event) {
 	s.work(e.At, -1)
 	if complete := e.At.Add(-e.Dur); complete > e.Since {
 		s.spread(e.Since, complete, func(r *stageRow, d time.Duration) { r.arriving += d })
 	}
 	s.row(second(e.At)).answered++
-	if len(s.sending) < maxStageCalls {
-		s.sending[e.Conn.Ref()] = stageAnswer{since: e.At}
+	if a := d.sending.get(e.Conn.Ref()); a != nil {
+		*a = stageAnswer{since: e.At}
 	}
 }
 
@@ -284,12 +285,12 @@ func answerEnd(c *flow.Conn, since capture.Instant) capture.Instant {
 }
 
 // sent counts an answer that has ended.
-func (s *stageService) sent(c *flow.Conn) {
-	a, ok := s.sending[c.Ref()]
-	if !ok {
+func (d *stages) sent(s *stageService, c *flow.Conn) {
+	a := d.sending.peek(c.Ref())
+	if a == nil {
 		return
 	}
-	delete(s.sending, c.Ref())
+	d.sending.drop(c.Ref())
 	end := answerEnd(c, a.since)
 	if end > a.since {
 		s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
@@ -299,9 +300,9 @@ func (s *stageService) sent(c *flow.Conn) {
 	}
 }
 
-func (s *stageService) window(e *flow.Event) {
-	a, ok := s.sending[e.Conn.Ref()]
-	if !ok {
+func (d *stages) window(s *stageService, e *flow.Event) {
+	a := d.sending.peek(e.Conn.Ref())
+	if a == nil {
 		return
 	}
 	if e.Kind == flow.ZeroWindow {
@@ -310,11 +311,10 @@ func (s *stageService) window(e *flow.Event) {
 		s.spread(a.shut, e.At, func(r *stageRow, d time.Duration) { r.shut += d })
 		a.shut = 0
 	}
-	s.sending[e.Conn.Ref()] = a
 }
 
-func (s *stageService) closed(e *flow.Event) {
-	s.sent(e.Conn)
+func (d *stages) closed(s *stageService, e *flow.Event) {
+	d.sent(s, e.Conn)
 	if e.Conn.Outstanding() != 0 {
 		s.work(e.At, -1)
 	}
@@ -439,28 +439,31 @@ func (d *stages) judge(w *analyze.Window) {
 	d.services.each(func(_ capture.Endpoint, s *stageService) bool {
 		s.advance(w.End)
 		s.row(second(w.End - 1))
-		for ref, a := range s.sending { // sums do not depend on the order
-			c := w.Flows.Lookup(ref)
-			switch {
-			case c == nil || c.Closed():
-				delete(s.sending, ref)
-				continue
-			case c.WindowClosed(flow.Client) || w.Flows.HasHole(c):
-				s.spread(a.since, w.End, func(r *stageRow, d time.Duration) { r.sending += d })
-				a.since = w.End
-			case w.End.Sub(c.LastData(flow.Server)) >= analyze.WindowLength && a.shut == 0:
-				s.sent(c)
-				continue
-			default:
-				end := max(a.since, answerEnd(c, a.since))
-				s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
-				a.since = end
-			}
-			if a.shut != 0 {
-				s.spread(a.shut, w.End, func(r *stageRow, d time.Duration) { r.shut += d })
-				a.shut = w.End
-			}
-			s.sending[ref] = a
+		return true
+	})
+	d.sending.each(func(ref flow.Ref, a *stageAnswer) bool {
+		c := w.Flows.Lookup(ref)
+		if c == nil || c.Closed() {
+			return false
+		}
+		s := d.services.peek(c)
+		switch {
+		case s == nil:
+			return false
+		case c.WindowClosed(flow.Client) || w.Flows.HasHole(c):
+			s.spread(a.since, w.End, func(r *stageRow, d time.Duration) { r.sending += d })
+			a.since = w.End
+		case w.End.Sub(c.LastData(flow.Server)) >= analyze.WindowLength && a.shut == 0:
+			d.sent(s, c)
+			return false
+		default:
+			end := max(a.since, answerEnd(c, a.since))
+			s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
+			a.since = end
+		}
+		if a.shut != 0 {
+			s.spread(a.shut, w.End, func(r *stageRow, d time.Duration) { r.shut += d })
+			a.shut = w.End
 		}
 		return true
 	})

@@ -42,7 +42,7 @@ type standstill struct {
 	scanners *scanners // whose attempts do not count; nil: nobody's
 	still    subjects[stillSide, stillData]
 	shut     subjects[stillSide, shutWindow]
-	turns    subjects[flow.Ref, turns]
+	turns    conns[turns]
 	halfOpen subjects[flow.Ref, struct{}]
 	sum      Standstill
 	some     bool // onset and newest are valid
@@ -94,7 +94,7 @@ type shutWindow struct {
 }
 
 func newStandstill() analyze.Detector {
-	d := &standstill{turns: newSubjects[flow.Ref, turns](maxTrying), halfOpen: newSubjects[flow.Ref, struct{}](maxTrying), still: newSubjects[stillSide, stillData](maxTrying), shut: newSubjects[stillSide, shutWindow](maxTrying)}
+	d := &standstill{turns: newConns[turns](maxTrying), halfOpen: newSubjects[flow.Ref, struct{}](maxTrying), still: newSubjects[stillSide, stillData](maxTrying), shut: newSubjects[stillSide, shutWindow](maxTrying)}
 	d.share(newDials())
 	return d
 }

@@ -85,6 +85,83 @@ func (s *subjects[K, V]) each(f func(K, *V) bool) {
 	s.keys, s.states, s.dropped = s.keys[:n], s.states[:n], 0
 }
 
+// conns is what subjects is, for connections: their place in the flow table stands for a map.
+type conns[V any] struct {
+	places  []*connState[V]
+	states  []*connState[V] // in order of insertion
+	n       int
+	refused uint64
+	limit   int
+}
+
+type connState[V any] struct {
+	ref     flow.Ref
+	dropped bool
+	value   V
+}
+
+func newConns[V any](limit int) conns[V] { return conns[V]{limit: limit} }
+
+// get returns the state of r, made if need be; nil when there are too many. Who had its place before has left the table.
+func (s *conns[V]) get(r flow.Ref) *V {
+	i := r.Place()
+	if i < len(s.places) && s.places[i] != nil {
+		if s.places[i].ref == r {
+			return &s.places[i].value
+		}
+		s.drop(s.places[i].ref)
+	}
+	if s.n >= s.limit {
+		s.refused++
+		return nil
+	}
+	if len(s.states) >= 2*s.limit { // most of them dropped
+		s.each(func(flow.Ref, *V) bool { return true })
+	}
+	for i >= len(s.places) {
+		s.places = append(s.places, nil)
+	}
+	x := &connState[V]{ref: r}
+	s.places[i], s.states = x, append(s.states, x)
+	s.n++
+	return &x.value
+}
+
+// peek returns the state of r or nil.
+func (s *conns[V]) peek(r flow.Ref) *V {
+	if i := r.Place(); i < len(s.places) && s.places[i] != nil && s.places[i].ref == r {
+		return &s.places[i].value
+	}
+	return nil
+}
+
+// drop forgets r at once.
+func (s *conns[V]) drop(r flow.Ref) {
+	if i := r.Place(); i < len(s.places) && s.places[i] != nil && s.places[i].ref == r {
+		s.places[i].dropped = true
+		s.places[i] = nil
+		s.n--
+	}
+}
+
+// each calls f in order of insertion and forgets those for which it returns false.
+func (s *conns[V]) each(f func(flow.Ref, *V) bool) {
+	n := 0
+	for _, x := range s.states {
+		if x.dropped {
+			continue
+		}
+		if f(x.ref, &x.value) {
+			s.states[n] = x
+			n++
+		} else {
+			s.drop(x.ref)
+		}
+	}
+	clear(s.states[n:])
+	s.states = s.states[:n]
+}
+
 // numbered is what subjects is, for keys that the flow table has numbered: it needs no map.
 type numbered[K comparable, V any] struct {
 	list    []*entry[K, V] // by number

@@ -337,6 +337,9 @@ func (c *Conn) Ref() Ref { return Ref{c.index, c.Stream} }
 // Ref is a reference to a connection that does not keep it in the table.
 type Ref struct{ index, stream uint32 }
 
+// Place is the place of the connection in the table, a small number. When it has left, another may have it.
+func (r Ref) Place() int { return int(r.index) }
+
 // Lookup returns the connection that r names, nil if it has left the table.
 func (t *Table) Lookup(r Ref) *Conn {
 	if r.index < t.conns.n {
