@@ -197,6 +197,9 @@ func (r *plainReader) quoted(n *node, s string) {
 	double := s[0] == '"'
 	from := 1
 	for i := 1; i < len(s); i++ {
+		if s[i] != s[0] && s[i] != '\\' {
+			continue
+		}
 		more := s[i+1:]
 		switch {
 		case double && s[i] == '\\' && (strings.HasPrefix(more, `"`) || strings.HasPrefix(more, `\`)),

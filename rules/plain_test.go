@@ -53,7 +53,8 @@ func TestPlain(t *testing.T) {
 }
 
 func TestCollapse(t *testing.T) {
-	for _, s := range []string{"", " ", "a", "a b", "a  b", " a", "a ", "\ta", "a\nb", " a b ", "a\u00a0b", "a\u2003 b", "가 나\n"} {
+	for _, s := range []string{"", " ", "a", "a b", "a  b", " a", "a ", "\ta", "a\nb", " a b ", "a\u00a0b", "a\u2003 b", "가 나\n",
+		"  a", "a \n b", "a\n  b", "a\v\fb ", "\u0085a\u1680b\u2028\u3000", "\u3000\u3000", "ㄱ\u3131 \ua000", "\xc2", "\xe3\x80 \xff", "a\x00\x1fb"} {
 		if got, want := collapse(s), strings.Join(strings.Fields(s), " "); got != want {
 			t.Errorf("%q becomes %q, not %q", s, got, want)
 		}

@@ -314,19 +314,36 @@ func (d *decoder) str(n *node) string {
 	return s
 }
 
-// lastSpace is the last character of white space in Unicode (White_Space of PropList.txt): Korean lies above it.
-const lastSpace = '\u3000'
-
-// collapse makes all white space single blanks, and none at the ends.
+// collapse makes all white space single blanks, and none at the ends. Most texts are read and never shown, so that it goes
+// through bytes: of the characters beyond ASCII, only those that begin with one of four can be white space (White_Space of
+// PropList.txt), and Korean syllables do not.
 func collapse(s string) string {
-	blank := true
-	for _, c := range s {
-		if (blank || c != ' ') && c <= lastSpace && unicode.IsSpace(c) {
-			return strings.Join(strings.Fields(s), " ")
+	var out []byte // s up to from, once that is not a part of s
+	from, blank := 0, true
+	for i := 0; i < len(s); {
+		c, size, space := s[i], 1, false
+		switch {
+		case c <= ' ':
+			space = c == ' ' || c >= '\t' && c <= '\r'
+		case c == 0xc2 || c >= 0xe1 && c <= 0xe3:
+			var r rune
+			r, size = utf8.DecodeRuneInString(s[i:])
+			space = unicode.IsSpace(r)
 		}
-		blank = c == ' '
+		if space && (blank || c != ' ') {
+			out = append(out, s[from:i]...)
+			if !blank {
+				out = append(out, ' ')
+			}
+			from = i + size
+		}
+		blank = space
+		i += size
 	}
-	return strings.TrimSuffix(s, " ")
+	if out == nil {
+		return strings.TrimSuffix(s[from:], " ")
+	}
+	return strings.TrimSuffix(string(append(out, s[from:]...)), " ")
 }
 
 // list is the items of n, an error if there are none.

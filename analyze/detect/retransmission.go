@@ -105,8 +105,10 @@ func (d *retransmission) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.Established:
 		st.heard.event(e)
-		if a := st.again.peek(e.Conn.Stream); a != nil && e.Conn.SlowOpening() > 0 {
-			a.slow = true
+		if e.Conn.SlowOpening() > 0 {
+			if a := st.again.peek(e.Conn.Stream); a != nil {
+				a.slow = true
+			}
 		}
 	case flow.SynSent:
 		st.requests.add(0, 1, 0)
