@@ -97,6 +97,11 @@ func TestSlowServer(t *testing.T) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 0) })
 		}, check: features(func(f SlowServer) bool { return f.Stage == "own" && f.StageShare > 0.95 && f.Slow > 150 })},
+		{name: "an upstream hangs and its caller is patient", local: app, want: "error upstream 192.0.2.1 203.0.113.5 8080", onset: 20002 * ms, make: func(n *network) {
+			every(0, 40*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, app+":80", 4*ms) })
+			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, app, "203.0.113.5:8080", 4*ms) })
+			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, app, "203.0.113.5:8080", 0) })
+		}, check: features(func(f SlowServer) bool { return f.Stage == "first-byte" && f.StageShare > 0.95 })},
 		{name: "clients that leave after 0.3 s", local: app, want: hung, onset: 20002 * ms, make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 300*ms) })

@@ -16,6 +16,7 @@ import (
 // What only a browser can tell of pages: no request, no text outside its picture or over another one, the languages, the width of a
 // telephone, axe's rules of WCAG 2.2 A and AA, print. `make test-browser` fetches what it needs.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	const dir = "../internal/report/browser"
 	chromium := os.Getenv("CHROMIUM")
 	if chromium == "" {

@@ -305,7 +305,8 @@ func TestSize(t *testing.T) {
 }
 
 func TestNear(t *testing.T) {
-	for w, want := range map[string]string{"capture": "", "captuer": `, did you mean "capture"?`, "socket": `, did you mean "sockets"?`, "zzz": "", "netsn": `, did you mean "netns"?`} {
+	for w, want := range map[string]string{"capture": "", "captuer": `, did you mean "capture"?`, "socket": `, did you mean "sockets"?`, "zzz": "", "netsn": `, did you mean "netns"?`,
+		"capt": `, did you mean "capture"?`, "s": "", "sock": `, did you mean "sockets"?`} {
 		known := []string{"sockets", "netns", "log", "capture"}
 		if w == "capture" {
 			known = known[:3]

@@ -97,12 +97,23 @@ func (s Secret) GoString() string { return s.String() }
 // MarshalText is String, for JSON and YAML.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Near is a suggestion for a misspelt word, empty if none of the known ones is close.
+// Near is a suggestion for a misspelt word, or for one of which the end is missing; empty if none of the known ones is close.
 func Near(word string, known []string) string {
 	best, at := 3, "" // edits; a typing error is one or two
 	for _, k := range known {
 		if d := edits(word, k); d < best && 2*d < len(k) {
 			best, at = d, k
+		}
+	}
+	if at == "" && len(word) > 2 {
+		for _, k := range known {
+			switch {
+			case !strings.HasPrefix(k, word):
+			case at != "":
+				return "" // of several
+			default:
+				at = k
+			}
 		}
 	}
 	if at == "" {
