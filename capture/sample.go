@@ -47,57 +47,57 @@ func (s SocketState) Mask() uint32 { return 1 << s }
 // AllStates is the mask of every TCP state.
 const AllStates uint32 = 0xffff &^ 1
 
-// Socket is one TCP socket of a dump: flat, without pointers.
+// Socket is one TCP socket of a dump: flat, without pointers. Recordings leave out what is zero: of a socket in TIME_WAIT that is most.
 type Socket struct {
-	Local, Remote Endpoint // IPv4-mapped addresses are IPv4
-	Cookie        uint64   // the socket's identity for life; 4-tuples are re-used (sock_gen_cookie)
-	Cgroup        uint64   // cgroup v2 id; 0: not offered
-	RecvQ         uint32   // bytes unread; LISTEN: connections waiting to be accepted
-	SendQ         uint32   // bytes not acknowledged; LISTEN: the backlog
-	Inode         uint32   // 0: not accepted yet, or without a file (orphan, TIME_WAIT)
-	UID           uint32
-	Interface     uint32 // bound to
-	State         SocketState
-	Timer         uint8  // 0 none, 1 retransmission, 2 keep-alive, 3 TIME_WAIT, 4 zero window probe
-	Retries       uint8  // of the running timer
-	HasInfo       bool   // Info is valid
-	TimerLeft     uint32 // ms
-	Drops         uint32 // skmem: packets dropped for want of buffer
-	Info          TCPInfo
+	Local, Remote Endpoint    `json:",omitzero"` // IPv4-mapped addresses are IPv4
+	Cookie        uint64      `json:",omitzero"` // the socket's identity for life; 4-tuples are re-used (sock_gen_cookie)
+	Cgroup        uint64      `json:",omitzero"` // cgroup v2 id; 0: not offered
+	RecvQ         uint32      `json:",omitzero"` // bytes unread; LISTEN: connections waiting to be accepted
+	SendQ         uint32      `json:",omitzero"` // bytes not acknowledged; LISTEN: the backlog
+	Inode         uint32      `json:",omitzero"` // 0: not accepted yet, or without a file (orphan, TIME_WAIT)
+	UID           uint32      `json:",omitzero"`
+	Interface     uint32      `json:",omitzero"` // bound to
+	State         SocketState `json:",omitzero"`
+	Timer         uint8       `json:",omitzero"` // 0 none, 1 retransmission, 2 keep-alive, 3 TIME_WAIT, 4 zero window probe
+	Retries       uint8       `json:",omitzero"` // of the running timer
+	HasInfo       bool        `json:",omitzero"` // Info is valid
+	TimerLeft     uint32      `json:",omitzero"` // ms
+	Drops         uint32      `json:",omitzero"` // skmem: packets dropped for want of buffer
+	Info          TCPInfo     `json:",omitzero"`
 }
 
 // TCPInfo is what jindan reads of the kernel's tcp_info (include/uapi/linux/tcp.h). Fields that an
 // older kernel does not return are 0. Times in µs unless named.
 type TCPInfo struct {
-	RTT, RTTVar, MinRTT    uint32
-	RTO, ATO               uint32
-	SndMSS, RcvMSS, AdvMSS uint32
-	PMTU                   uint32
-	SndCwnd, SndSsthresh   uint32
-	Unacked, Lost, Retrans uint32 // segments, now
-	TotalRetrans           uint32 // segments, ever
-	Reordering, Reord      uint32
-	LastDataSent           uint32 // ms ago
-	LastDataRecv           uint32 // ms ago
-	LastAckRecv            uint32 // ms ago
-	BytesAcked             uint64
-	BytesReceived          uint64
-	BytesSent              uint64
-	BytesRetrans           uint64
-	SegsOut, SegsIn        uint32
-	DataSegsOut            uint32
-	DataSegsIn             uint32
-	NotsentBytes           uint32
-	DSACKDups              uint32
-	OutOfOrder             uint32 // rcv_ooopack
-	SndWnd, RcvWnd         uint32
-	RwndLimited            uint64
-	SndbufLimited          uint64
-	TotalRTO               uint16
-	State, CAState         uint8
-	Retransmits, Backoff   uint8
-	SndWscale, RcvWscale   uint8
-	Options                uint8
+	RTT, RTTVar, MinRTT    uint32 `json:",omitzero"`
+	RTO, ATO               uint32 `json:",omitzero"`
+	SndMSS, RcvMSS, AdvMSS uint32 `json:",omitzero"`
+	PMTU                   uint32 `json:",omitzero"`
+	SndCwnd, SndSsthresh   uint32 `json:",omitzero"`
+	Unacked, Lost, Retrans uint32 `json:",omitzero"` // segments, now
+	TotalRetrans           uint32 `json:",omitzero"` // segments, ever
+	Reordering, Reord      uint32 `json:",omitzero"`
+	LastDataSent           uint32 `json:",omitzero"` // ms ago
+	LastDataRecv           uint32 `json:",omitzero"` // ms ago
+	LastAckRecv            uint32 `json:",omitzero"` // ms ago
+	BytesAcked             uint64 `json:",omitzero"`
+	BytesReceived          uint64 `json:",omitzero"`
+	BytesSent              uint64 `json:",omitzero"`
+	BytesRetrans           uint64 `json:",omitzero"`
+	SegsOut, SegsIn        uint32 `json:",omitzero"`
+	DataSegsOut            uint32 `json:",omitzero"`
+	DataSegsIn             uint32 `json:",omitzero"`
+	NotsentBytes           uint32 `json:",omitzero"`
+	DSACKDups              uint32 `json:",omitzero"`
+	OutOfOrder             uint32 `json:",omitzero"` // rcv_ooopack
+	SndWnd, RcvWnd         uint32 `json:",omitzero"`
+	RwndLimited            uint64 `json:",omitzero"`
+	SndbufLimited          uint64 `json:",omitzero"`
+	TotalRTO               uint16 `json:",omitzero"`
+	State, CAState         uint8  `json:",omitzero"`
+	Retransmits, Backoff   uint8  `json:",omitzero"`
+	SndWscale, RcvWscale   uint8  `json:",omitzero"`
+	Options                uint8  `json:",omitzero"`
 }
 
 // SocketTable is one dump of a network namespace's TCP sockets.

@@ -325,3 +325,18 @@ func TestLimits(t *testing.T) {
 		}
 	}
 }
+
+// A host under load has thousands of sockets in TIME_WAIT in each dump: what is zero of them is not written.
+func TestTimeWaitIsShort(t *testing.T) {
+	const n = 1000
+	table := &capture.SocketTable{States: capture.AllStates, Info: true}
+	for i := range n {
+		s := capture.Socket{Cookie: uint64(i), State: capture.TimeWait, Timer: 3, TimerLeft: 59_000}
+		s.Local.Port, s.Remote.Port = 8080, uint16(i)
+		table.Sockets = append(table.Sockets, s)
+	}
+	dir, _ := record(t, Options{}, &capture.Batch{Obs: []capture.Observation{{At: 1_700_000_000_000_000_000, Kind: capture.KindSample, Sample: &capture.Sample{Sockets: table}}}})
+	if size := len(contents(t, dir, SamplesFile)); size > n*220 {
+		t.Errorf("%d bytes for each socket", size/n)
+	}
+}

@@ -197,6 +197,7 @@ func (b *builder) page() *htmlPage {
 		p.Notes = append(p.Notes, analyze.Text{En: en[i], Ko: ko[i]})
 	}
 	roots, others := b.en.byID.rootsOf(b.d), b.en.others()
+	told := roots // in the order of the page
 	switch {
 	case len(roots) > 0:
 		b.en.roots = maxIncidents
@@ -205,6 +206,7 @@ func (b *builder) page() *htmlPage {
 		slices.SortStableFunc(drawn, func(x, y *analyze.Finding) int {
 			return cmp.Or(cmp.Compare(len(b.after(y)), len(b.after(x))), cmp.Compare(x.Onset, y.Onset))
 		})
+		told = slices.Concat(drawn, hidden)
 		for i, f := range drawn {
 			p.Incidents = append(p.Incidents, b.incident(i, f, b.after(f)))
 			if len(drawn)+len(hidden) > 1 {
@@ -223,11 +225,11 @@ func (b *builder) page() *htmlPage {
 		p.Heading, p.Boxes = p.Incidents[0].Heading, p.Incidents[0].Boxes
 	}
 	p.Steps = b.steps()
-	for _, f := range roots {
+	for _, f := range told {
 		p.Rivals = append(p.Rivals, f.Rivals...)
 	}
 	p.Rivals = p.Rivals[:min(len(p.Rivals), maxRivals)]
-	p.Next, p.NotYet = b.next(slices.Concat(roots, others))
+	p.Next, p.NotYet = b.next(slices.Concat(told, others))
 	if len(p.Next) > 0 {
 		p.First = p.Next[0]
 	}

@@ -279,77 +279,6 @@ func TestPageNumbers(t *testing.T) {
 	}
 }
 
-// A chain: each effect has a line from its cause, wherever that stands; what a sample showed has a whisker; and where nobody can tell the
-// order, the picture does not claim one.
-func TestChainPicture(t *testing.T) {
-	in, d := outage()
-	v := outageView()
-	for _, f := range d.Findings {
-		if f.Rule == "dns-unanswered" {
-			f.Onset = d.Findings[0].Onset // and its cause is named below it
-			f.Links = []analyze.Link{{ID: d.Findings[2].ID, Tests: []analyze.Tried{{Test: "order", Result: "not_observable"}}},
-				{ID: d.Findings[3].ID, Tests: []analyze.Tried{{Test: "order", Result: "proven"}}}}
-		}
-	}
-	s := pageSections(in, d, v)[0]
-	n := map[string]int{}
-	texts := map[string]int{}
-	for _, m := range s.Picture.Marks {
-		n[m.Class]++
-		texts[m.Text.En]++
-	}
-	if effects := len(d.Findings) - 1; n["elbow"] != effects || n["elbow-head"] != effects {
-		t.Errorf("%d lines and %d heads lead to %d effects", n["elbow"], n["elbow-head"], effects)
-	}
-	if n["whisker"] != 2 {
-		t.Errorf("%d marks of a whisker, want a line and its end", n["whisker"])
-	}
-	// The pool may have been full since before the DNS server fell silent, and that fell silent with the loss.
-	if got := texts["unordered, 1 of 1 tests"] + texts["unordered, 1 of 2 tests"]; got != 2 {
-		t.Errorf("%d rows are unordered, want 2: %v", got, texts)
-	}
-	for _, row := range s.Table.Rows {
-		if sampled := strings.HasPrefix(row[0].En, "Thread-pool"); (row[2] != row[3]) != sampled {
-			t.Errorf("%s: not before %s, first %s", row[0].En, row[2].En, row[3].En)
-		}
-	}
-	v.Sampled = nil
-	for _, m := range pageSections(in, d, v)[0].Picture.Marks {
-		if m.Class == "whisker" {
-			t.Error("a whisker without samples")
-		}
-	}
-}
-
-// The receiver's window is drawn where it ends within what was sent, and the page says why where it is not.
-func TestLensWindow(t *testing.T) {
-	for want, windows := range map[string][2]int64{"": {500, 500}, "at all times it left room": {1 << 20, 1 << 20}, "without the handshake": {-1, -1}} {
-		in, d := outage()
-		v := outageView()
-		for i := range v.Connections[0].Segments {
-			v.Connections[0].Segments[i].Window = windows[i%2]
-		}
-		for _, s := range pageSections(in, d, v) {
-			if s.Picture == nil || !strings.HasPrefix(s.ID, "lens") {
-				continue
-			}
-			drawn := 0
-			for _, m := range s.Picture.Marks {
-				if m.Class == "window" {
-					drawn++
-				}
-			}
-			var notes string
-			for _, n := range s.Notes {
-				notes += n.En
-			}
-			if (drawn > 0) != (want == "") || !strings.Contains(notes, want) {
-				t.Errorf("windows of %d: drawn %d times, %q", windows, drawn, notes)
-			}
-		}
-	}
-}
-
 // Sources that are missing, one-sided, empty, of one point, all equal, ten years long or of 10,000 peers.
 func TestPageOfOddViews(t *testing.T) {
 	one := outageView()
@@ -388,41 +317,6 @@ func TestPageOfOddViews(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// Of an upstream that answers no SYN: what passed before the onset does not clear it, and the connections that did not come about are told.
-func TestSilentUpstreamPage(t *testing.T) {
-	in, d := outage()
-	root := d.Findings[0]
-	root.Subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: server, Peer: upstream, Port: 8080}
-	v := outageView()
-	// The onset lies within a slot in which all had passed before it; since then there are connection requests only.
-	slot := (view.MaxBuckets / view.Slots) * 14
-	root.Onset = v.At(slot + 9)
-	v.Resolvers, v.Connections = nil, nil
-	for i := range v.Flows {
-		for s := 15; s < view.Slots; s++ {
-			v.Flows[i].Sent[s], v.Flows[i].Missing[s], v.Flows[i].Again[s] = [view.Classes]uint32{}, [view.Classes]uint32{}, [view.Classes]uint32{}
-		}
-		v.Flows[i].Missing[14] = [view.Classes]uint32{}
-	}
-	v.Services = append(v.Services, view.Service{Addr: upstream, Port: 8080, Requests: make(view.Count, view.MaxBuckets), Unopened: make(view.Count, view.MaxBuckets)})
-	for i := range 16 {
-		v.Services[1].Requests[slot+9-i], v.Services[1].Unopened[slot+10+i] = 3, 1
-	}
-	page := renderPage(t, in, d, v, Options{})
-	elements(t, page)
-	for _, want := range []string{"Of the connections of 10.77.2.2 to 10.77.3.2:8080 since the onset 16 did not come about, and no data passed.",
-		"10.77.2.2 → 10.77.3.2:8080: 16 connections did not come about, 0 requests arrived", "before: 45 of 45", "since: 0 of 16 (0 %)"} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q", want)
-		}
-	}
-	for _, wrong := range []string{"Everything gets through", "segments were lost since the onset"} {
-		if strings.Contains(page, wrong) {
-			t.Errorf("the page says %q", wrong)
-		}
 	}
 }
 
@@ -522,48 +416,6 @@ func TestRedact(t *testing.T) {
 	}
 	if strings.Contains(page, `<title>jindan: No`) {
 		t.Error("the verdict is another one")
-	}
-}
-
-// Every colour that is put on another one: texts 4.5 to 1 and marks 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11), in both themes and on paper.
-func TestContrast(t *testing.T) {
-	themes := regexp.MustCompile(`:root\{([^}]*)\}`).FindAllStringSubmatch(pageStyle, -1)
-	if len(themes) != 3 {
-		t.Fatalf("%d themes", len(themes))
-	}
-	for i, theme := range themes {
-		colour := map[string]float64{}
-		for _, m := range regexp.MustCompile(`--([a-z]+):#([0-9a-f]{6})`).FindAllStringSubmatch(theme[1], -1) {
-			var rgb [3]uint8
-			if _, err := fmt.Sscanf(m[2], "%02x%02x%02x", &rgb[0], &rgb[1], &rgb[2]); err != nil {
-				t.Fatal(err)
-			}
-			l := 0.0
-			for k, w := range []float64{0.2126, 0.7152, 0.0722} {
-				c := float64(rgb[k]) / 255
-				if c <= 0.04045 {
-					c /= 12.92
-				} else {
-					c = math.Pow((c+0.055)/1.055, 2.4)
-				}
-				l += w * c
-			}
-			colour[m[1]] = l
-		}
-		pair := func(a, b string, least float64) {
-			x, y := colour[a], colour[b]
-			if x < y {
-				x, y = y, x
-			}
-			if got := (x + 0.05) / (y + 0.05); got < least {
-				t.Errorf("theme %d: %s on %s has contrast %.2f, less than %.1f", i, a, b, got, least)
-			}
-		}
-		for _, ground := range []string{"bg", "panel", "quiet"} {
-			for _, text := range []string{"fg", "muted", "bad", "ok", "effect"} {
-				pair(text, ground, 4.5)
-			}
-		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/capture"
 	"jindan/cmd/internal/report/svg"
 	"jindan/rules"
 )
@@ -38,6 +39,10 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 	default:
 		s.Claim = texts("%s came first; %d findings followed within %s.", "%s 다음에 발견 사항 %d건이 %s 안에 뒤따랐습니다.",
 			root.Title, len(after), both(func(l Lang) string { return l.span(time.Duration(last * 1e9)) }))
+		if first := rows[1].Onset; first < root.Onset-capture.Instant(together) {
+			s.Claim = texts("%s explains %d findings, the first of which showed %s before it did.", "%s: 발견 사항 %d건을 설명합니다. 그중 첫 건은 %s 먼저 드러났습니다.",
+				root.Title, len(after), both(func(l Lang) string { return l.span(root.Onset.Sub(first)) }))
+		}
 		if root.Role != analyze.Root {
 			s.Claim = texts("%s came first; %d more findings, not linked to one cause.", "%s 다음에 발견 사항 %d건. 하나의 원인으로 이어지지 않습니다.", root.Title, len(after))
 		}
