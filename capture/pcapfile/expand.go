@@ -28,10 +28,13 @@ func Expand(args []string) ([]string, error) {
 			names = append(names, arg)
 			continue
 		}
-		st, err := os.Stat(arg)
+		file, only := Interface(arg)
+		st, err := os.Stat(file)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+		case only != "":
+			names = append(names, filepath.Clean(file)+"#"+only)
 		case !st.IsDir():
 			names = append(names, filepath.Clean(arg))
 		default:

@@ -21,6 +21,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 
 	"jindan/capture"
 )
@@ -120,7 +121,8 @@ type loss struct {
 
 var _ capture.Source = (*File)(nil)
 
-// Open opens a capture file; "-" is standard input. It reads the file's header, and
+// Open opens a capture file; "-" is standard input, and FILE#INTERFACE one interface of a pcapng file, by its name or its number from 0 on. It
+// reads the file's header, and
 // fails when the file cannot be opened, is empty, or is no capture that this package
 // reads; those errors name the file. d belongs to the File from then on.
 func Open(name string, d Decoder) (*File, error) {
@@ -128,9 +130,13 @@ func Open(name string, d Decoder) (*File, error) {
 		p := newPump(os.Stdin)
 		return open("standard input", p, p.Close, 0, d)
 	}
-	fd, err := os.Open(name)
+	file, only := Interface(name)
+	fd, err := os.Open(file)
 	if err != nil {
 		return nil, err
+	}
+	if only != "" {
+		return openInterface(name, fd, only, d)
 	}
 	st, err := fd.Stat()
 	if err != nil {
@@ -146,6 +152,36 @@ func Open(name string, d Decoder) (*File, error) {
 		return open(name, p, func() error { return errors.Join(p.Close(), fd.Close()) }, 0, d)
 	}
 	return open(name, fd, fd.Close, st.Size(), d)
+}
+
+// Interface splits FILE#INTERFACE. What is the name of a file as it stands names no interface.
+func Interface(name string) (file, only string) {
+	i := strings.LastIndexByte(name, '#')
+	if i <= 0 || i == len(name)-1 {
+		return name, ""
+	}
+	if _, err := os.Lstat(name); err == nil {
+		return name, ""
+	}
+	return name[:i], name[i+1:]
+}
+
+// openInterface opens one interface of a pcapng file.
+func openInterface(name string, fd *os.File, only string, d Decoder) (*File, error) {
+	size := int64(0)
+	if st, err := fd.Stat(); err == nil && st.Mode().IsRegular() {
+		size = st.Size()
+	}
+	f, err := open(name, fd, fd.Close, size, d)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := f.format.(*pcapng)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%s: only a pcapng file names interfaces, and this one is %s", name, f.format.name()), f.Close())
+	}
+	p.only = only
+	return f, nil
 }
 
 // NewReader reads a capture from r. name serves messages. A Read of the File ends no

@@ -2,7 +2,10 @@ package pcapfile
 
 import (
 	"encoding/binary"
+	"io"
 	"math"
+	"strconv"
+	"strings"
 
 	"jindan/capture"
 )
@@ -35,6 +38,10 @@ type pcapng struct {
 	ifaces  []iface
 	seen    int    // interfaces, over all sections
 	packets counts // of the sections before this one
+	// only is the interface whose packets are wanted, by name or number; empty: all. names are those that there are.
+	only  string
+	names []string
+	found bool
 }
 
 // iface is an Interface Description Block.
@@ -44,6 +51,7 @@ type iface struct {
 	clock   clock
 	packets uint64
 	drops   uint64 // reported for it so far
+	other   bool   // it is not wanted
 }
 
 func openPcapng(w *window) (format, error) {
@@ -103,6 +111,9 @@ func (p *pcapng) next(w *window, r *record) error {
 	for {
 		err := w.need(12)
 		if err != nil {
+			if err == io.EOF && p.only != "" && !p.found {
+				return w.damage("the file", "has no interface %q, but %s", p.only, strings.Join(p.names, ", "))
+			}
 			return err
 		}
 		b := w.bytes()
@@ -174,9 +185,12 @@ func (p *pcapng) describe(w *window, body []byte) error {
 		return w.damage("the interface description", "is one too many: %d interfaces in a section", maxInterfaces+1)
 	}
 	i := iface{link: p.u16(body), snap: p.u32(body[4:])}
+	name := ""
 	resolution, offset := byte(6), int64(0)
 	err := p.options(body[8:], w, "the interface description", func(code uint16, v []byte) {
 		switch {
+		case code == 2 && p.only != "": // if_name
+			name = strings.TrimRight(string(v), "\x00")
 		case code == 9 && len(v) >= 1: // if_tsresol
 			resolution = v[0]
 		case code == 14 && len(v) >= 8: // if_tsoffset
@@ -184,6 +198,13 @@ func (p *pcapng) describe(w *window, body []byte) error {
 		}
 	})
 	i.clock = newClock(resolution, offset)
+	if number := strconv.Itoa(len(p.ifaces)); p.only != "" {
+		i.other = p.only != name && p.only != number
+		p.found = p.found || !i.other
+		if len(p.names) < 32 {
+			p.names = append(p.names, strings.TrimSuffix(number+" "+name, " "))
+		}
+	}
 	p.ifaces = append(p.ifaces, i)
 	p.seen++
 	return err
@@ -196,7 +217,7 @@ func (p *pcapng) enhanced(w *window, body []byte, r *record) (bool, error) {
 	}
 	id, n, wire := p.u32(body), p.u32(body[12:]), p.u32(body[16:])
 	i, err := p.packet(w, r, id, body[20:], n)
-	if err != nil {
+	if err != nil || i.other {
 		return false, err
 	}
 	r.at = i.clock.instant(uint64(p.u32(body[4:]))<<32 | uint64(p.u32(body[8:])))
@@ -225,7 +246,7 @@ func (p *pcapng) simple(w *window, body []byte, r *record) (bool, error) {
 	if len(p.ifaces) > 0 && p.ifaces[0].snap > 0 {
 		n = min(n, p.ifaces[0].snap)
 	}
-	if _, err := p.packet(w, r, 0, body[4:], n); err != nil {
+	if i, err := p.packet(w, r, 0, body[4:], n); err != nil || i.other {
 		return false, err
 	}
 	r.at, r.untimed = 0, true
@@ -240,7 +261,7 @@ func (p *pcapng) obsolete(w *window, body []byte, r *record) (bool, error) {
 	}
 	id, drops, n, wire := p.u16(body), p.u16(body[2:]), p.u32(body[12:]), p.u32(body[16:])
 	i, err := p.packet(w, r, uint32(id), body[20:], n)
-	if err != nil {
+	if err != nil || i.other {
 		return false, err
 	}
 	r.at = i.clock.instant(uint64(p.u32(body[4:]))<<32 | uint64(p.u32(body[8:])))
@@ -283,6 +304,9 @@ func (p *pcapng) statistics(body []byte, r *record) {
 		return
 	}
 	i := &p.ifaces[p.u32(body)]
+	if i.other {
+		return
+	}
 	var total uint64
 	_ = p.options(body[12:], nil, "", func(code uint16, v []byte) {
 		if (code == 5 || code == 7) && len(v) >= 8 { // isb_ifdrop, isb_osdrop

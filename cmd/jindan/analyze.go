@@ -81,7 +81,8 @@ to there). A file that merely ends in its last packet is no error.`,
 	c.Flags().BoolVar(&f.summary, "summary", false, "only the cause (text) or only the diagnosis record (ndjson, ecs)")
 	c.Flags().StringVar(&f.report, "report", "", "also write a page with pictures to this `file`; - for standard output")
 	c.Flags().BoolVar(&f.redact, "redact", false, "in the page: labels instead of addresses and names")
-	c.Flags().StringArrayVar(&f.points, "point", nil, "`NAME=FILE`: a capture, or a recording, of one of several points on the path; repeatable")
+	c.Flags().StringArrayVar(&f.points, "point", nil,
+		"`NAME=FILE`: a capture, or a recording, of one of several points on the path; FILE#INTERFACE takes one interface of a pcapng file; repeatable")
 	fixed(c, "output", "text", "ndjson", "ecs")
 	fixed(c, "fail-on", "warn", "error")
 	return c

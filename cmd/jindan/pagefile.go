@@ -14,6 +14,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/view"
 	"jindan/capture"
+	"jindan/capture/pcapfile"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 )
@@ -135,7 +136,8 @@ func digest(args []string) string {
 	if len(args) != 1 || args[0] == "-" {
 		return ""
 	}
-	f, err := os.Open(args[0])
+	name, _ := pcapfile.Interface(args[0])
+	f, err := os.Open(name)
 	if err != nil {
 		return ""
 	}
