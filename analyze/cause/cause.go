@@ -312,6 +312,9 @@ func (w *linking) candidates(e *rules.Edge, f *place, onset capture.Instant) [][
 			add(at{rule: k.rule, host: f.peer, peer: f.peer})
 		}
 		add(at{rule: k.rule, host: f.host, peer: f.host})
+		if f.all() { // a segment that its path crosses
+			add(k)
+		}
 	default:
 		add(k)
 		if f.peer != f.host && f.peer != none {

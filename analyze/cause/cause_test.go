@@ -52,6 +52,10 @@ func TestLink(t *testing.T) {
 	}
 	out, gone := path, path
 	out.Direction, gone.Kind, gone.Port = "outbound", "upstream", 443
+	crossed := analyze.Subject{Kind: analyze.SubjectSegment, Host: path.Host, Peer: path.Peer, Direction: "inbound", Segment: "a → b"}
+	all := func(direction string) analyze.Subject {
+		return analyze.Subject{Kind: analyze.SubjectPath, Host: path.Host, Direction: direction}
+	}
 	large := finding("size-dependent-loss", 0, out, detect.SizeLoss{Cliff: 1400})
 	dead := func(smallest int) *analyze.Finding {
 		return finding("dead-connection", time.Second, gone, detect.DeadConnection{Class: "some", Smallest: smallest})
@@ -75,6 +79,10 @@ func TestLink(t *testing.T) {
 		{"where small ones went unanswered, too, they do not", []*analyze.Finding{large, dead(80)},
 			[]string{"size-dependent-loss:root", "dead-connection:root"}},
 		{"nor where probes did", []*analyze.Finding{large, dead(0)}, []string{"size-dependent-loss:root", "dead-connection:root"}},
+		{"the host loses towards all its peers what is lost on a segment before it", []*analyze.Finding{finding("segment-size-loss", 0, crossed, detect.Segment{}), finding("size-dependent-loss", time.Second, all("inbound"), detect.SizeLoss{})},
+			[]string{"segment-size-loss:root", "size-dependent-loss:consequence"}},
+		{"not in the other direction", []*analyze.Finding{finding("segment-size-loss", 0, crossed, detect.Segment{}), finding("size-dependent-loss", time.Second, all("outbound"), detect.SizeLoss{})},
+			[]string{"segment-size-loss:root", "size-dependent-loss:root"}},
 		{"another host is no consequence", []*analyze.Finding{loss(0), pool(time.Second, stranger)},
 			[]string{"size-dependent-loss:root", "pool-exhausted:root"}},
 		{"a leak is its own cause", []*analyze.Finding{loss(0), leak},

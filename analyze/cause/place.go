@@ -65,6 +65,12 @@ func (p *place) all() bool {
 	return p.kind == analyze.SubjectPath && p.peer == none && p.host != none && !p.free
 }
 
+// crosses reports whether the path of a host to all its peers leads over the segment between two capture points that c is: c names
+// the pair of hosts that suffers most there, the data going from peer to host.
+func (p *place) crosses(f *place) bool {
+	return p.kind == analyze.SubjectSegment && f.all() && (f.direction == "inbound" && f.host == p.host || f.direction == "outbound" && f.host == p.peer)
+}
+
 // shared reports whether a cause at c and an effect at f share what id demands. A path without a peer is that
 // to all peers of its host.
 func shared(id rules.Identity, c, f *place) bool {
@@ -73,7 +79,7 @@ func shared(id rules.Identity, c, f *place) bool {
 	pair := eq(c.host, f.host) && eq(c.peer, f.peer)
 	switch id {
 	case rules.SamePath:
-		return c.all() && (c.host == f.host || c.host == f.peer) || pair || eq(c.host, f.peer) && eq(c.peer, f.host)
+		return c.all() && (c.host == f.host || c.host == f.peer) || pair || eq(c.host, f.peer) && eq(c.peer, f.host) || c.crosses(f)
 	case rules.SameNet:
 		return c.all() && (c.host == f.host || c.host == f.peer) || pair || c.host != none && eq(c.host, f.host) && sameNet(c.peerAddr, f.peerAddr)
 	case rules.SameService:
