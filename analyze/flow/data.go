@@ -89,6 +89,9 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		n := segments(p.Len, mss)
 		if p.Len > 0 {
 			d.flags &^= unseen
+			if r.flags&zeroWin != 0 {
+				t.trouble(c).side[s.Other()].shutSeq = end // a probe of the closed window: that it is not taken is no loss
+			}
 			if w := c.room(s); p.Len < mss && w > 0 && w < mss && end == r.acked+w && t.wants(Squeezed) {
 				t.ev = Event{Kind: Squeezed, Conn: c, Side: s, At: at, Len: w, N: 1, Frame: p.Frame}
 				t.send(&t.ev)

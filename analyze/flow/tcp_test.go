@@ -177,6 +177,7 @@ const ms = time.Millisecond
 func TestLoss(t *testing.T) {
 	all := []Kind{Retransmit, HoleOpened, HoleFilled, Reordered, HoleAcked, Copy, SpuriousRepeat, Recovered}
 	at := func(id uint16) func(*capture.Packet) { return func(p *capture.Packet) { p.IPID = id } }
+	shut := func(p *capture.Packet) { p.Window = 0 }
 	for _, tc := range []struct {
 		name string
 		run  func(*talk)
@@ -193,6 +194,17 @@ func TestLoss(t *testing.T) {
 			k.send(220*ms, Server, ack, 1, 1, 1460)
 			k.send(ms, Client, ack, 1, 1461, 0)
 		}, []string{"retransmit rto 1460", "recovered"}},
+		{"probes of a closed window, with data that was first sent after it had closed", func(k *talk) {
+			k.send(ms, Server, ack, 1, 1, 1460)
+			k.send(ms, Client, ack, 1, 1461, 0, shut)
+			for i := range 3 {
+				k.send(time.Duration(1+200*i)*ms, Server, ack, 1461, 1, 1460)
+				k.send(ms, Client, ack, 1, 1461, 0, shut)
+			}
+			k.send(ms, Client, ack, 1, 1461, 0)
+			k.send(900*ms, Server, ack, 1461, 1, 1460)
+			k.send(ms, Client, ack, 1, 2921, 0)
+		}, []string{"retransmit closed_window 1460", "retransmit closed_window 1460", "retransmit closed_window 1460", "recovered"}},
 		{"tail loss probe", func(k *talk) {
 			k.send(ms, Server, ack, 1, 1, 1460)
 			k.send(30*ms, Server, ack, 1, 1, 1460)

@@ -34,6 +34,7 @@ type expectation struct {
 	Roots        *[]string `yaml:"roots"` // nil: not looked at
 	Consequences []string  `yaml:"consequences"`
 	MustNot      []string  `yaml:"must_not"`
+	Silent       []string  `yaml:"silent"`
 	NoneAt       string    `yaml:"none_at"`
 }
 

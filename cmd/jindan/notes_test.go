@@ -19,7 +19,7 @@ func TestNotesInKorean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirs, err := filepath.Glob("../../fixtures/*/case.yaml")
+	dirs, err := filepath.Glob("../../fixtures/*/packets.pcap*")
 	if err != nil || len(dirs) < 10 {
 		t.Fatalf("%d cases, %v", len(dirs), err)
 	}

@@ -40,6 +40,7 @@ A directory without case.yaml stands for the cases in it. case.yaml has the keys
     roots: [size-dependent-loss]         # exactly these rules find causes; [] is none
     consequences: [close-wait]           # these follow from a cause; more may
     must_not: [surge]                    # these find nothing above info
+    silent: [scan]                       # these find nothing
     none_at: warn                        # nothing has this severity or a higher one
 
 each key of expect being optional. --update writes want.ndjson anew. Exit status: 1 if a case
@@ -171,7 +172,7 @@ func (e *expectation) check(set *rules.Set, d *analyze.Diagnosis) []string {
 		slices.Sort(ids)
 		return ids
 	}
-	for _, id := range slices.Concat(e.Consequences, e.MustNot, deref(e.Roots)) {
+	for _, id := range slices.Concat(e.Consequences, e.MustNot, e.Silent, deref(e.Roots)) {
 		if set.Rule(id) == nil {
 			wrong = append(wrong, fmt.Sprintf("case.yaml: there is no rule %q", id))
 		}
@@ -188,6 +189,9 @@ func (e *expectation) check(set *rules.Set, d *analyze.Diagnosis) []string {
 	for _, f := range d.Findings {
 		if slices.Contains(e.MustNot, f.Rule) && f.Severity != "info" {
 			wrong = append(wrong, fmt.Sprintf("must not be found: %s (%s)", f.Rule, f.Subject.Key()))
+		}
+		if slices.Contains(e.Silent, f.Rule) {
+			wrong = append(wrong, fmt.Sprintf("finds nothing here: %s (%s)", f.Rule, f.Subject.Key()))
 		}
 		if e.NoneAt != "" && slices.Index(severities, f.Severity) >= slices.Index(severities, e.NoneAt) {
 			wrong = append(wrong, fmt.Sprintf("nothing at %s or above: got %s, %s (%s)", e.NoneAt, f.Severity, f.Rule, f.Subject.Key()))
