@@ -9,6 +9,7 @@ import (
 
 	"jindan/analyze/flow"
 	"jindan/analyze/points"
+	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -16,7 +17,7 @@ import (
 const (
 	// WindowLength is the period of judgement. One second resolves the order of the links of
 	// the causal chain as measured (pool full +0.8 s, first client gives up +3 s, overflow +5 s).
-	WindowLength = time.Second
+	WindowLength = stat.Window
 	// quietWindows is how many empty windows are judged one by one in a gap without
 	// observations; the longest keep_for and for of the catalogue are shorter. The rest of the gap is skipped.
 	quietWindows = 120

@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -66,7 +67,7 @@ type abnormalTermination struct {
 }
 
 type resetState struct {
-	series series
+	series stat.Series
 	recent []resetNote // bounded ring, oldest first
 	// answers: a connection of it was answered. survived: the longest silence after which one was.
 	answers  bool
@@ -128,7 +129,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		}
 		d.closed++
 		if st := d.services.get(e.Conn); st != nil {
-			st.series.add(0, 1, 0)
+			st.series.Add(0, 1, 0)
 			st.answers = st.answers || e.Conn.Answers() > 0
 			if !st.abrupt && e.Class == flow.ClassNone && e.Conn.Answers() > 0 {
 				st.clean++
@@ -166,7 +167,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	if e.Class == flow.ResetLateAnswer {
 		n.wait = e.Conn.GaveUpAfter()
 	}
-	st.series.add(1, 0, onset)
+	st.series.Add(1, 0, onset)
 	if len(st.recent) == 0 {
 		if d.resetting == maxResetting {
 			return
@@ -206,22 +207,20 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 	d.services.each(func(k capture.Endpoint, st *resetState) bool {
 		if len(st.recent) == 0 {
 			// Nothing ever went wrong: one total serves as the time before.
-			st.series.old.total += st.series.cur.total
-			st.series.cur = point{}
-			st.series.windowsSeen++
+			st.series.Skip()
 			return true
 		}
 		s := &st.series
-		s.cur.total = max(s.cur.total, s.cur.bad)
-		s.roll()
-		if s.since.bad == 0 {
+		s.Cover()
+		s.Roll()
+		if s.Since.Bad == 0 {
 			return true
 		}
 		checks := st.checks()
-		cuts := float64(st.cuts()) >= w.Params.Float("much_share")*float64(s.since.total)
+		cuts := float64(st.cuts()) >= w.Params.Float("much_share")*float64(s.Since.Total)
 		restart := w.Params.Duration("restart")
-		f, onset, evidence := st.tally(k, s.onset, &checks, cuts, restart)
-		if onset > s.onset {
+		f, onset, evidence := st.tally(k, s.Onset, &checks, cuts, restart)
+		if onset > s.Onset {
 			// What came before is of another kind: a restart long before the answers were late is no part of it.
 			f, _, evidence = st.tally(k, onset, &checks, cuts, restart)
 		}
@@ -231,21 +230,21 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		// All numbers are of the same resets: those that are remembered one by one.
 		f.More = len(st.recent) == maxResets
 		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
-		f.ShareBefore, f.Baseline = s.before.share(), s.beforeSpan
-		f.Connections = max(int(s.since.total), f.Resets)
-		if f.Share = ratio(f.Resets, f.Connections); f.More {
-			f.Share = s.since.share()
+		f.ShareBefore, f.Baseline = s.Before.Share(), s.BeforeSpan
+		f.Connections = max(int(s.Since.Total), f.Resets)
+		if f.Share = stat.Ratio(f.Resets, f.Connections); f.More {
+			f.Share = s.Since.Share()
 		}
-		span := max(w.End.Sub(s.onset).Seconds(), 1)
-		f.Rate = float64(max(f.Resets, int(s.since.bad)-f.Regular)) / span
-		if s.beforeSpan > 0 {
-			f.RateBefore = float64(s.before.bad) / s.beforeSpan
+		span := max(w.End.Sub(s.Onset).Seconds(), 1)
+		f.Rate = float64(max(f.Resets, int(s.Since.Bad)-f.Regular)) / span
+		if s.BeforeSpan > 0 {
+			f.RateBefore = float64(s.Before.Bad) / s.BeforeSpan
 		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		if s.passes() {
+		if s.Passes() {
 			return true
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: max(s.onset, onset), Features: f, Evidence: evidence, LastTry: s.lastTry(w.End),
+		emit(analyze.Symptom{Subject: subject, Onset: max(s.Onset, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})
@@ -316,9 +315,9 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 	f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
 	f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
 	f.Clients, f.Lasting = len(clients.keys), lasting(ends, restart).Seconds()
-	f.FinDelay = median(waits)
-	f.IdleAge = median(idle)
-	f.IdleSpread = quantile(idle, 0.75) - quantile(idle, 0.25)
+	f.FinDelay = stat.Median(waits)
+	f.IdleAge = stat.Median(idle)
+	f.IdleSpread = stat.Quantile(idle, 0.75) - stat.Quantile(idle, 0.25)
 	if len(idle) > 0 {
 		f.IdleLeast, f.Survived = slices.Min(idle), st.survived.Seconds()
 		f.IdleSteady = f.IdleSpread <= f.IdleAge/10
@@ -368,7 +367,7 @@ func lasting(ends []capture.Instant, pause time.Duration) (longest time.Duration
 // cuts counts the resets right after an answer, since the onset.
 func (st *resetState) cuts() (n int) {
 	for i := range st.recent {
-		n += count(st.recent[i].class == flow.ResetComplete && st.recent[i].at >= st.series.onset)
+		n += count(st.recent[i].class == flow.ResetComplete && st.recent[i].at >= st.series.Onset)
 	}
 	return n
 }
@@ -403,7 +402,7 @@ func (st *resetState) checks() subjects[capture.Addr, []float64] {
 		last[n.client.Addr] = n.at
 	}
 	gaps.each(func(_ capture.Addr, g *[]float64) bool {
-		m := median(*g)
+		m := stat.Median(*g)
 		even := 0
 		for _, x := range *g {
 			if math.Abs(x-m) <= evenly*m {
@@ -426,17 +425,13 @@ func endedBy(c flow.Class) string {
 }
 
 func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {
-	f := AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: ratio(d.resets, int(d.closed)), GivenUp: d.givenUp,
+	f := AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: stat.Ratio(d.resets, int(d.closed)), GivenUp: d.givenUp,
 		Abrupt: d.abrupt, More: d.resetting == maxResetting}
 	// The listener that fares worst: among those that are well its resets would not be seen.
 	d.services.each(func(_ capture.Endpoint, st *resetState) bool {
 		if n := len(st.recent); n > 0 {
 			s := &st.series
-			all := s.old.total + s.cur.total
-			for i := range s.ring[:s.n] {
-				all += s.ring[i].total
-			}
-			if share := min(ratio(n, max(int(all), n)), 1); n >= f.WorstResets && share > f.WorstShare {
+			if share := min(stat.Ratio(n, max(int(s.Ever()), n)), 1); n >= f.WorstResets && share > f.WorstShare {
 				f.WorstResets, f.WorstShare = n, share
 			}
 		}

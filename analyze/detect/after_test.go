@@ -11,18 +11,6 @@ import (
 	"jindan/rules"
 )
 
-// The next fault is held against what is usual, not against the fault before it.
-func TestSeriesBaselineWithoutFaults(t *testing.T) {
-	var s series
-	feed(&s, 60, func(int) (uint32, uint32) { return 0, 20 })
-	feed(&s, 20, func(int) (uint32, uint32) { return 20, 20 })
-	feed(&s, 30, func(int) (uint32, uint32) { return 0, 20 })
-	feed(&s, 10, func(int) (uint32, uint32) { return 6, 20 })
-	if !s.locked || s.before.share() != 0 || s.since.share() < 0.25 {
-		t.Errorf("before %+v, since %+v", s.before, s.since)
-	}
-}
-
 // A connection is dead as long as somebody waits for it: a caller that closes it, or it comes back, and it is over.
 func TestDeadConnectionEnds(t *testing.T) {
 	const app, srv = "192.0.2.9", "198.51.100.2:443"

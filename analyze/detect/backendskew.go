@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -51,9 +52,9 @@ type memberGroup struct {
 
 // member is one server of a group. Its series are aligned with those of the others.
 type member struct {
-	share  series // bad: connection requests to it; total: to the group
-	failed ill    // refused, ignored or given up
-	slow   ill    // answered late: some calls are meant to take long, before and after others begin to fail
+	share  stat.Series // bad: connection requests to it; total: to the group
+	failed ill         // refused, ignored or given up
+	slow   ill         // answered late: some calls are meant to take long, before and after others begin to fail
 	total  uint32
 	newest analyze.Evidence // connection
 	curReq uint32
@@ -62,28 +63,28 @@ type member struct {
 
 // ill are the calls of a member that went wrong in one way, among all with an outcome.
 type ill struct {
-	series
-	spells stretch
+	stat.Series
+	spells stat.Runs
 	note   analyze.Evidence // first of them since the calls were well
 }
 
 func (i *ill) good() {
-	i.add(0, 1, 0)
-	i.spells.good()
+	i.Add(0, 1, 0)
+	i.spells.Good()
 }
 
 func (i *ill) bad(at capture.Instant, note analyze.Evidence) {
-	i.add(1, 1, at)
-	i.spells.bad(at)
+	i.Add(1, 1, at)
+	i.spells.Bad(at)
 	if i.note.At == 0 {
 		i.note = note
 	}
 }
 
 func (i *ill) roll() {
-	i.series.roll()
-	i.spells.roll()
-	if i.since.bad == 0 {
+	i.Series.Roll()
+	i.spells.Roll()
+	if i.Since.Bad == 0 {
 		i.note = analyze.Evidence{}
 	}
 }
@@ -194,10 +195,10 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		for _, a := range g.members.keys {
 			m := g.members.m[a]
-			m.share.add(m.curReq, all, m.curAt)
+			m.share.Add(m.curReq, all, m.curAt)
 			m.total += m.curReq
 			m.curReq = 0
-			m.share.roll()
+			m.share.Roll()
 			m.failed.roll()
 			m.slow.roll()
 		}
@@ -219,44 +220,45 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // measure looks for a failing member first, then for a shift of the shares.
 func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence []analyze.Evidence) {
 	n := len(g.members.keys)
-	windows := seriesLen
+	windows := stat.SeriesLen
 	var worst *ill
 	var risen *member
 	late := false // it is slow rather than failing
 	for _, a := range g.members.keys {
 		m := g.members.m[a]
 		for i, x := range [...]*ill{&m.failed, &m.slow} {
-			if x.since.bad >= minBadCalls && (worst == nil || x.since.bad > worst.since.bad) {
+			if x.Since.Bad >= minBadCalls && (worst == nil || x.Since.Bad > worst.Since.Bad) {
 				worst, late = x, i == 1
 				f.FailedMember = a.String()
 			}
 		}
-		if m.share.locked && (risen == nil || m.share.since.share() > risen.share.since.share()) {
+		if m.share.Locked && (risen == nil || m.share.Since.Share() > risen.share.Since.Share()) {
 			risen = m
 		}
 	}
 	if worst != nil {
-		onset = worst.onset
-		f.Failed, f.FailedShare, f.Baseline = int(worst.since.bad), worst.since.share(), worst.beforeSpan
-		f.Lasting = worst.spells.longest(onset).Seconds()
-		var others point
-		windows = worst.windows()
+		onset = worst.Onset
+		f.Failed, f.FailedShare, f.Baseline = int(worst.Since.Bad), worst.Since.Share(), worst.BeforeSpan
+		f.Lasting = worst.spells.Longest(onset).Seconds()
+		var others stat.Point
+		windows = worst.Windows()
 		for _, a := range g.members.keys {
 			x := &g.members.m[a].failed
 			if late {
 				x = &g.members.m[a].slow
 			}
 			if x != worst {
-				for i := max(x.n-windows, 0); i < x.n; i++ {
-					others.bad += x.ring[i].bad
-					others.total += x.ring[i].total
+				recent := x.Recent()
+				for _, p := range recent[max(len(recent)-windows, 0):] {
+					others.Bad += p.Bad
+					others.Total += p.Total
 				}
 			}
 		}
-		f.FailedOthers = others.share()
+		f.FailedOthers = others.Share()
 		evidence = append(evidence, worst.note)
 	} else if risen != nil {
-		onset, windows, f.Baseline = risen.share.onset, risen.share.windows(), risen.share.beforeSpan
+		onset, windows, f.Baseline = risen.share.Onset, risen.share.Windows(), risen.share.BeforeSpan
 		evidence = append(evidence, risen.newest)
 	}
 	f.Members = n
@@ -265,8 +267,9 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 	least := uint32(math.MaxUint32)
 	for i, a := range g.members.keys {
 		m := g.members.m[a]
-		for j := max(m.share.n-windows, 0); j < m.share.n; j++ {
-			since[i] += m.share.ring[j].bad
+		recent := m.share.Recent()
+		for _, p := range recent[max(len(recent)-windows, 0):] {
+			since[i] += p.Bad
 		}
 		earlier := m.total - since[i]
 		all += since[i]
@@ -280,10 +283,10 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 		}
 	}
 	f.Connections, f.Before = int(all), int(before)
-	f.BusiestShare, f.IdlestShare = ratio(most, all), ratio(least, all)
+	f.BusiestShare, f.IdlestShare = stat.Ratio(most, all), stat.Ratio(least, all)
 	f.Ratio = f.BusiestShare * float64(n)
-	f.RatioBefore = ratio(mostBefore, before) * float64(n)
-	f.PValue = evenSpread(since)
+	f.RatioBefore = stat.Ratio(mostBefore, before) * float64(n)
+	f.PValue = stat.EvenSpread(since)
 	// Before the onset, or, when a member has failed all along, in all: evenly shared?
 	even := f.RatioBefore
 	if before < uint32(evenPer*n) {

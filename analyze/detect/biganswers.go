@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -14,7 +15,7 @@ type bigAnswers struct {
 	sizes   subjects[question, uint32]       // IP length in bytes
 	servers subjects[capture.Addr, struct{}] // in recent, now or before
 	newest  capture.Addr                     // of them
-	recent  ring[answer]
+	recent  stat.Ring[answer]
 }
 
 // answer is one that came, or was waited for in vain.
@@ -47,12 +48,12 @@ func (b *bigAnswers) event(e *flow.Event) {
 		b.newest = q.server
 		b.servers.get(q.server)
 	}
-	b.recent.add(answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered}, maxAnswers)
+	b.recent.Add(answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered}, maxAnswers)
 }
 
 // bigLoss counts big answers.
 type bigLoss struct {
-	lost     point
+	lost     stat.Point
 	sizes    sizes
 	first    capture.Instant // first question whose answer was lost
 	smallest int             // smallest of the sizes lost, IP length in bytes
@@ -65,7 +66,7 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 		return l // nobody asks it
 	}
 	var big []*answer
-	for a := range b.recent.all {
+	for a := range b.recent.All {
 		if a.from != k.to || a.q.server != k.from {
 			continue
 		}
@@ -83,29 +84,29 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 	for _, a := range big[begin:] {
 		n := int(*b.sizes.peek(a.q))
 		i := flow.Bin(uint32(n))
-		l.lost.total++
+		l.lost.Total++
 		l.sizes.sent[i]++
 		if !a.lost {
 			continue
 		}
-		if l.lost.bad == 0 || n < l.smallest {
+		if l.lost.Bad == 0 || n < l.smallest {
 			l.smallest = n
 		}
-		l.lost.bad++
+		l.lost.Bad++
 		l.sizes.lost[i]++
 	}
-	if l.lost.bad > 0 {
+	if l.lost.Bad > 0 {
 		l.first = big[begin].asked
 	}
-	if l.lost.bad < minBigAnswers && l.first < onset.Add(-bigAnswerLead) {
+	if l.lost.Bad < minBigAnswers && l.first < onset.Add(-bigAnswerLead) {
 		return bigLoss{} // an accident long before
 	}
 	return l
 }
 
 // alike reports whether segments are lost as the answers are, which are as large. If not, it is not the path that loses them.
-func (l *bigLoss) alike(segments point) bool {
-	return segments.share()*maxUnlike >= l.lost.share()
+func (l *bigLoss) alike(segments stat.Point) bool {
+	return segments.Share()*maxUnlike >= l.lost.Share()
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -330,9 +331,9 @@ func (c *callers) is(client, server capture.Addr) bool {
 }
 
 // slowClients yields who has made the slow requests not older than since.
-func slowClients(slow *ring[slowRequest], since capture.Instant) iter.Seq[capture.Addr] {
+func slowClients(slow *stat.Ring[slowRequest], since capture.Instant) iter.Seq[capture.Addr] {
 	return func(yield func(capture.Addr) bool) {
-		for r := range slow.all {
+		for r := range slow.All {
 			if r.at >= since && !yield(r.client) {
 				return
 			}

@@ -8,6 +8,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -91,15 +92,15 @@ type closeState struct {
 	promptly  uint32 // ends of connections that came right after an answer
 	idly      uint32 // ends by a peer that came after a pause, and that the program followed at once: it had no answer to go on with
 	ended     int
-	counts    [seriesLen]uint32
-	answers   [seriesLen]point // bad: abandoned
-	cur       point
+	counts    [stat.SeriesLen]uint32
+	answers   [stat.SeriesLen]stat.Point // bad: abandoned
+	cur       stat.Point
 	n         int
 	windows   int
 	list      []*halfClosed // scratch of one Judge
 	waiting   int           // entries of closeWait.waiting that refer to this
 	listener  *closeState   // of a caller: whom it calls
-	endedRing [seriesLen]uint32
+	endedRing [stat.SeriesLen]uint32
 	leaks     bool   // a leak was found: those that were answered are told apart from then on
 	usual     uint32 // how many waited before what there is now
 }
@@ -150,12 +151,12 @@ func (d *closeWait) Event(e *flow.Event) {
 		}
 	case flow.Response:
 		if st := d.services.peek(c); st != nil && !e.Flag {
-			st.cur.total++
+			st.cur.Total++
 		}
 	case flow.Abandoned:
 		if st := d.services.peek(c); st != nil {
-			st.cur.total++
-			st.cur.bad++
+			st.cur.Total++
+			st.cur.Bad++
 		}
 	case flow.HalfClosed:
 		k := keyOf(c, e.Side.Other())
@@ -248,14 +249,14 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 			st.list = append(st.list[:0], forgot...)
 		}
 	}
-	if st.n == seriesLen {
+	if st.n == stat.SeriesLen {
 		copy(st.counts[:], st.counts[1:])
 		copy(st.answers[:], st.answers[1:])
 		copy(st.endedRing[:], st.endedRing[1:])
 		st.n--
 	}
 	st.counts[st.n], st.answers[st.n], st.endedRing[st.n] = uint32(len(st.list)), st.cur, uint32(st.ended)
-	st.cur, st.ended = point{}, 0
+	st.cur, st.ended = stat.Point{}, 0
 	st.n++
 	st.windows++
 	n := len(st.list)
@@ -280,7 +281,7 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	f.WaitingBefore = int(usual)
 	first := list[min(int(usual), n-1)].since
 	f.Baseline = max(first.Sub(w.First).Seconds(), 0)
-	f.Share = ratio(n, f.Connections)
+	f.Share = stat.Ratio(n, f.Connections)
 	f.MedianAge = w.End.Sub(list[n/2].since).Seconds()
 	f.OldestAge = w.End.Sub(list[0].since).Seconds()
 	old := w.Params.Duration("old_age")
@@ -296,7 +297,7 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 			f.Answered++
 		}
 	}
-	f.FinDelay = median(delays)
+	f.FinDelay = stat.Median(delays)
 	back := min(growthSpan, st.n-1)
 	if back > 0 {
 		f.Growth = (float64(n) - float64(st.counts[st.n-1-back])) / (float64(back) * analyze.WindowLength.Seconds())
@@ -305,15 +306,15 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	for i := st.n - 1; i >= 0 && math.Abs(float64(st.counts[i])-float64(n)) <= band; i-- {
 		f.Plateau += analyze.WindowLength.Seconds()
 	}
-	var served point
+	var served stat.Point
 	for i := range st.n {
 		if w.End.Sub(first) >= time.Duration(st.n-1-i)*analyze.WindowLength {
-			served.bad += st.answers[i].bad
-			served.total += st.answers[i].total
+			served.Bad += st.answers[i].Bad
+			served.Total += st.answers[i].Total
 			f.Ended += int(st.endedRing[i])
 		}
 	}
-	f.ClientsSucceed = 1 - served.share()
+	f.ClientsSucceed = 1 - served.Share()
 	switch {
 	case f.NeverAnswered*2 < n:
 		f.Class = classLeak
@@ -412,16 +413,4 @@ func (k closeKey) subject() analyze.Subject {
 		return analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
 	}
 	return analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
-}
-
-// median of v, which it sorts; 0 for none.
-func median(v []float64) float64 { return quantile(v, 0.5) }
-
-// quantile of v, which it sorts: the value below which a share q lies; 0 for none.
-func quantile(v []float64, q float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	slices.Sort(v)
-	return v[min(int(q*float64(len(v))), len(v)-1)]
 }

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -51,9 +52,9 @@ type connectionRefused struct {
 }
 
 type listenerState struct {
-	series  series // bad: refused or ignored; total: attempts
+	series  stat.Series // bad: refused or ignored; total: attempts
 	fails   []failedAttempt
-	stretch stretch
+	stretch stat.Runs
 	served  uint32          // connections accepted or served, ever
 	heard   capture.Instant // the listener last sent a packet, other than RST
 	insist  subjects[capture.Addr, insisting]
@@ -196,13 +197,13 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	switch o {
 	case accepted:
 		st.answers.event(e)
-		st.series.add(0, 1, 0)
-		st.stretch.good()
+		st.series.Add(0, 1, 0)
+		st.stretch.Good()
 		st.served++
 		st.pile++
 		return
 	case answered:
-		st.late = appendBounded(st.late, a.at, maxFails)
+		st.late = stat.AppendBounded(st.late, a.at, maxFails)
 		st.served++
 		return
 	}
@@ -223,8 +224,8 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	} else {
 		f.evidence = a.evidence(0, "no answer to the SYN")
 	}
-	st.series.add(1, 1, a.at)
-	st.stretch.bad(a.at)
+	st.series.Add(1, 1, a.at)
+	st.stretch.Bad(a.at)
 	st.fails = appendFirst(st.fails, f)
 	if st.insist.m == nil {
 		st.insist = newSubjects[capture.Addr, insisting](maxInsisting)
@@ -241,18 +242,18 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.dials.judge(w)
 	d.states.each(func(k capture.Endpoint, st *listenerState) bool {
-		st.series.roll()
-		st.stretch.roll()
+		st.series.Roll()
+		st.stretch.Roll()
 		s := &st.series
-		st.fails = slices.DeleteFunc(st.fails, func(f failedAttempt) bool { return f.at < s.onset || s.since.bad == 0 })
-		if s.since.bad == 0 {
+		st.fails = slices.DeleteFunc(st.fails, func(f failedAttempt) bool { return f.at < s.Onset || s.Since.Bad == 0 })
+		if s.Since.Bad == 0 {
 			st.insist = subjects[capture.Addr, insisting]{}
 			return w.End.Sub(st.lastAt) < idleState
 		}
-		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.over() {
+		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.Over() {
 			f.Listener = d.listener(w, k)
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
-				Onset: s.onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.lastTry(w.End))})
+				Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.LastTry(w.End))})
 		}
 		return true
 	})
@@ -260,14 +261,14 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 
 func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f ConnectionRefused, evidence []analyze.Evidence) {
 	s := &st.series
-	f = ConnectionRefused{Attempts: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan,
+	f = ConnectionRefused{Attempts: int(s.Since.Total), ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan,
 		ServedBefore: int(st.served)}
 	clients := newSubjects[capture.Addr, struct{}](maxFails)
 	var delays []float64
 	piled := 0
 	for i := range st.fails {
 		x := &st.fails[i]
-		if x.at < s.onset || d.callers.is(x.client, k.Addr) || d.scanners.is(x.client) {
+		if x.at < s.Onset || d.callers.is(x.client, k.Addr) || d.scanners.is(x.client) {
 			continue // or it was not yet known whose call this is, and that it is a scan
 		}
 		clients.get(x.client)
@@ -285,25 +286,25 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 			evidence = append(evidence, x.evidence)
 		}
 	}
-	if n := f.Refused + f.Unanswered; n == maxFails && int(s.since.bad) > n {
-		f.Refused = f.Refused * int(s.since.bad) / n
-		f.Unanswered = int(s.since.bad) - f.Refused
+	if n := f.Refused + f.Unanswered; n == maxFails && int(s.Since.Bad) > n {
+		f.Refused = f.Refused * int(s.Since.Bad) / n
+		f.Unanswered = int(s.Since.Bad) - f.Refused
 	}
 	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
 	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
 	// after its program had ceased to answer: retransmission's.
-	f.Lasting = st.stretch.longest(s.onset).Seconds()
-	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.onset) > 0 || 2*piled > f.Unanswered || st.heard > s.onset.Add(heardSlack)) {
+	f.Lasting = st.stretch.Longest(s.Onset).Seconds()
+	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.Onset) > 0 || 2*piled > f.Unanswered || st.heard > s.Onset.Add(heardSlack)) {
 		f.Unanswered = 0
 	}
-	f.Share = ratio(f.Refused+f.Unanswered, f.Attempts)
+	f.Share = stat.Ratio(f.Refused+f.Unanswered, f.Attempts)
 	f.Clients = len(clients.keys)
 	for _, a := range st.insist.keys {
 		if n := st.insist.m[a]; n.tries >= insistTries && n.last.Sub(n.first) >= insistFor {
 			f.Insisting++
 		}
 	}
-	f.RefuseDelay = median(delays)
+	f.RefuseDelay = stat.Median(delays)
 	f.Class = classRefused
 	if f.Unanswered > f.Refused {
 		f.Class = classSilent
@@ -313,7 +314,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 
 func (d *connectionRefused) Assess(*analyze.Window) analyze.Assessment {
 	f := ConnectionRefused{Refused: d.refused, Unanswered: d.ignored, Attempts: d.attempts, Failed: d.refused + d.ignored,
-		Share: ratio(d.refused+d.ignored, d.attempts),
+		Share: stat.Ratio(d.refused+d.ignored, d.attempts),
 		Class: classRefused}
 	if d.ignored > d.refused {
 		f.Class = classSilent

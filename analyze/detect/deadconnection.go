@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -470,7 +471,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 			f.To = clients.keys[0].String()
 		}
 	}
-	f.Share = ratio(f.Connections, f.Connections+f.Alive)
+	f.Share = stat.Ratio(f.Connections, f.Connections+f.Alive)
 	f.OtherLoss = otherLoss(w, repeats)
 	minIdle := w.Params.Duration("min_idle").Seconds()
 	switch {
@@ -513,7 +514,7 @@ func otherLoss(w *analyze.Window, repeats map[way]uint32) float64 {
 			sent += ps.Segments + ps.Lost - min(n, ps.Segments)
 		}
 	})
-	return ratio(min(lost, sent), max(sent, 1))
+	return stat.Ratio(min(lost, sent), max(sent, 1))
 }
 
 func (r *deadRecord) evidence() analyze.Evidence {

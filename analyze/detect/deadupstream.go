@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -70,9 +71,9 @@ type acceptedV4 struct {
 }
 
 type upstreamState struct {
-	connects series // bad: refused or ignored; total: connection requests
+	connects stat.Series // bad: refused or ignored; total: connection requests
 	fails    []failedCall
-	stretch  stretch
+	stretch  stat.Runs
 	lastOK   capture.Instant
 	heard    []capture.Instant // when the server sent a packet, other than RST: one a window, the newest
 	ok       uint32            // calls that succeeded, ever
@@ -80,7 +81,7 @@ type upstreamState struct {
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
 	lastAt   capture.Instant
-	all      point         // calls that failed, of all
+	all      stat.Point    // calls that failed, of all
 	looped   int           // packets that came by again and again, with a falling TTL
 	expired  int           // ICMP said that the TTL was used up
 	repeats  int           // of the SYNs that nothing has answered since the onset
@@ -151,7 +152,7 @@ func (d *deadUpstream) Event(e *flow.Event) {
 		// A name server that answers is a peer that is well, on its host's other ports too.
 		if st := d.states.peek(callKey{e.DNS.Client.Addr, e.DNS.Server}); st != nil || d.callers.may(e.DNS.Client.Addr, e.DNS.Server.Addr) {
 			if st = d.states.get(callKey{e.DNS.Client.Addr, e.DNS.Server}); st != nil {
-				st.connects.add(0, 1, 0)
+				st.connects.Add(0, 1, 0)
 				st.lastAt = e.At
 			}
 		}
@@ -166,7 +167,7 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	}
 	if e.Kind == flow.SynAckSent && c.Server.Addr.Netip().Is4() && !d.callers.local.Is(c.Server.Addr) {
 		// The host may call from another address there than the one that is known to be its own.
-		d.accepted = appendBounded(d.accepted, acceptedV4{c.Server.Port, c.SynAt()}, maxAccepted)
+		d.accepted = stat.AppendBounded(d.accepted, acceptedV4{c.Server.Port, c.SynAt()}, maxAccepted)
 	}
 	if !d.mine(e) {
 		return
@@ -180,7 +181,7 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	if fromServer(e) {
 		if st := d.states.peek(callKey{c.Client.Addr, c.Server}); st != nil {
 			if n := len(st.heard); n == 0 || e.At.Sub(st.heard[n-1]) >= analyze.WindowLength {
-				st.heard = appendBounded(st.heard, e.At, seriesLen)
+				st.heard = stat.AppendBounded(st.heard, e.At, stat.SeriesLen)
 			}
 		}
 	}
@@ -223,15 +224,15 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 	switch o {
 	case accepted:
 		st.answers.event(e)
-		st.connects.add(0, 1, 0)
-		st.stretch.good()
+		st.connects.Add(0, 1, 0)
+		st.stretch.Good()
 		st.lastOK = e.At
 		st.ok++
-		st.all.total++
+		st.all.Total++
 		d.calls++
 		return
 	case answered:
-		st.late = appendBounded(st.late, a.at, maxFails)
+		st.late = stat.AppendBounded(st.late, a.at, maxFails)
 		st.lastOK = e.At
 		return
 	}
@@ -252,10 +253,10 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 	}
 	d.calls++
 	d.failed++
-	st.all.total++
-	st.all.bad++
-	st.connects.add(1, 1, a.at)
-	st.stretch.bad(a.at)
+	st.all.Total++
+	st.all.Bad++
+	st.connects.Add(1, 1, a.at)
+	st.stretch.Bad(a.at)
 	st.fails = appendFirst(st.fails, f)
 }
 
@@ -266,15 +267,15 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.dials.judge(w)
 	hungAfter := w.Params.Duration("hung_after")
 	d.requests.ignoredOnes(w, d.asks, func(a *attempt, repeats int, wait time.Duration) {
-		if st := d.states.peek(a.key); st != nil && a.at >= st.connects.onset {
+		if st := d.states.peek(a.key); st != nil && a.at >= st.connects.Onset {
 			st.repeats += repeats
 			st.wait = max(st.wait, wait)
 		}
 	})
 	d.beside = nil
 	d.states.each(func(_ callKey, st *upstreamState) bool {
-		st.connects.roll()
-		st.stretch.roll()
+		st.connects.Roll()
+		st.stretch.Roll()
 		st.hung.judge(w)
 		return true
 	})
@@ -288,10 +289,10 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f, onset, evidence := st.measure(w, repeats, wait)
 		if f.Failed == 0 {
 			if f, onset, evidence = st.hung.measure(w, hungAfter); f.Failed == 0 {
-				if len(st.hung.waiting) > 0 || st.connects.since.bad > 0 || w.End.Sub(st.lastAt) < idleState {
+				if len(st.hung.waiting) > 0 || st.connects.Since.Bad > 0 || w.End.Sub(st.lastAt) < idleState {
 					return true
 				}
-				d.worst = max(d.worst, st.all.share())
+				d.worst = max(d.worst, st.all.Share())
 				return false
 			}
 		}
@@ -321,12 +322,12 @@ func (d *deadUpstream) small(w *analyze.Window) bool {
 // measure sums up the connection requests that failed.
 func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Duration) (f DeadUpstream, onset capture.Instant, evidence []analyze.Evidence) {
 	s := &st.connects
-	onset = s.onset
-	st.fails = slices.DeleteFunc(st.fails, func(f failedCall) bool { return f.at < onset || s.since.bad == 0 })
-	if s.since.bad == 0 || s.over() {
+	onset = s.Onset
+	st.fails = slices.DeleteFunc(st.fails, func(f failedCall) bool { return f.at < onset || s.Since.Bad == 0 })
+	if s.Since.Bad == 0 || s.Over() {
 		return f, 0, nil
 	}
-	f = DeadUpstream{Attempts: int(s.since.total), ShareBefore: s.before.share(), Baseline: s.beforeSpan,
+	f = DeadUpstream{Attempts: int(s.Since.Total), ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan,
 		SucceededBefore: int(st.ok)}
 	var delays []float64
 	for i := range st.fails {
@@ -347,9 +348,9 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 		}
 	}
 	// The list is bounded, the series is not.
-	if n := f.Refused + f.SynUnanswered; n == maxFails && int(s.since.bad) > n {
-		f.Refused = f.Refused * int(s.since.bad) / n
-		f.SynUnanswered = int(s.since.bad) - f.Refused
+	if n := f.Refused + f.SynUnanswered; n == maxFails && int(s.Since.Bad) > n {
+		f.Refused = f.Refused * int(s.Since.Bad) / n
+		f.SynUnanswered = int(s.Since.Bad) - f.Refused
 	}
 	// A request that is answered at a later try was held up, by loss or by a full
 	// accept queue; its server is there.
@@ -359,9 +360,9 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 		f.SynUnanswered = 0
 	}
 	f.Failed = f.Refused + f.SynUnanswered
-	f.Share = ratio(f.Failed, f.Attempts)
-	f.RefuseDelay = median(delays)
-	f.Lasting = st.stretch.longest(onset).Seconds()
+	f.Share = stat.Ratio(f.Failed, f.Attempts)
+	f.RefuseDelay = stat.Median(delays)
+	f.Lasting = st.stretch.Longest(onset).Seconds()
 	for i := range st.fails {
 		f.Spread = max(f.Spread, st.fails[i].at.Sub(onset).Seconds())
 	}
@@ -392,40 +393,40 @@ func (st *upstreamState) heardBetween(onset capture.Instant) bool {
 
 // besides are the calls that went well, of each caller and of each of its peers, by how many windows ago.
 type besides struct {
-	ok     map[capture.Addr]*[seriesLen + 1]uint32 // [n]: within the newest n windows
-	byPeer map[peerKey]*[seriesLen + 1]uint32
-	peers  map[capture.Addr]*[seriesLen + 1]uint32 // peers with one
+	ok     map[capture.Addr]*[stat.SeriesLen + 1]uint32 // [n]: within the newest n windows
+	byPeer map[peerKey]*[stat.SeriesLen + 1]uint32
+	peers  map[capture.Addr]*[stat.SeriesLen + 1]uint32 // peers with one
 }
 
 // newBesides sums them up once a window, when it is first needed.
 func newBesides(states *subjects[callKey, upstreamState]) *besides {
-	b := &besides{ok: make(map[capture.Addr]*[seriesLen + 1]uint32), byPeer: make(map[peerKey]*[seriesLen + 1]uint32),
-		peers: make(map[capture.Addr]*[seriesLen + 1]uint32)}
+	b := &besides{ok: make(map[capture.Addr]*[stat.SeriesLen + 1]uint32), byPeer: make(map[peerKey]*[stat.SeriesLen + 1]uint32),
+		peers: make(map[capture.Addr]*[stat.SeriesLen + 1]uint32)}
 	// Called while states are gone through: the list of keys is being rewritten, the map is whole. Sums do not depend on its order.
 	for k, st := range states.m {
-		s := &st.connects
-		for i := range s.ring[:s.n] {
-			n := s.ring[i].total - min(s.ring[i].bad, s.ring[i].total)
+		recent := st.connects.Recent()
+		for i, p := range recent {
+			n := p.Total - min(p.Bad, p.Total)
 			if n == 0 {
 				continue
 			}
 			all, one := b.ok[k.client], b.byPeer[peerKey{k.client, k.server.Addr}]
 			if all == nil {
-				all = new([seriesLen + 1]uint32)
+				all = new([stat.SeriesLen + 1]uint32)
 				b.ok[k.client] = all
 			}
 			if one == nil {
-				one = new([seriesLen + 1]uint32)
+				one = new([stat.SeriesLen + 1]uint32)
 				b.byPeer[peerKey{k.client, k.server.Addr}] = one
 			}
-			all[s.n-i] += n
-			one[s.n-i] += n
+			all[len(recent)-i] += n
+			one[len(recent)-i] += n
 		}
 	}
 	for k, one := range b.byPeer {
 		all := b.peers[k.host]
 		if all == nil {
-			all = new([seriesLen + 1]uint32)
+			all = new([stat.SeriesLen + 1]uint32)
 			b.peers[k.host] = all
 		}
 		for i, n := range one {
@@ -447,7 +448,7 @@ func newBesides(states *subjects[callKey, upstreamState]) *besides {
 	return b
 }
 
-func accumulate(v *[seriesLen + 1]uint32) {
+func accumulate(v *[stat.SeriesLen + 1]uint32) {
 	for i := 1; i < len(v); i++ {
 		v[i] += v[i-1]
 	}
@@ -462,15 +463,15 @@ func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instan
 	if all == nil {
 		return
 	}
-	n := min(int(w.End.Sub(onset)/analyze.WindowLength)+1, seriesLen)
+	n := min(int(w.End.Sub(onset)/analyze.WindowLength)+1, stat.SeriesLen)
 	f.OthersOK, f.OthersPeers = int(all[n]), int(d.beside.peers[k.client][n])
 	if one := d.beside.byPeer[peerKey{k.client, k.server.Addr}]; one != nil && one[n] > 0 {
 		f.OthersOK -= int(one[n])
 		f.OthersPeers--
 		own := uint32(0)
-		s := &d.states.m[k].connects
-		for i := max(s.n-n, 0); i < s.n; i++ {
-			own += s.ring[i].total - min(s.ring[i].bad, s.ring[i].total)
+		recent := d.states.m[k].connects.Recent()
+		for _, p := range recent[max(len(recent)-n, 0):] {
+			own += p.Total - min(p.Bad, p.Total)
 		}
 		f.SameHostOK = int(one[n] - own)
 	}
@@ -481,7 +482,7 @@ func (d *deadUpstream) Assess(w *analyze.Window) analyze.Assessment {
 	after := w.Params.Duration("hung_after")
 	for _, k := range d.states.keys {
 		if st := d.states.m[k]; st != nil && (d.callers.is(k.client, k.server.Addr) || d.small(w)) {
-			f.Share = max(f.Share, st.all.share())
+			f.Share = max(f.Share, st.all.Share())
 			f.NoAnswer += st.hung.unanswered(w, after)
 		}
 	}

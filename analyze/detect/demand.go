@@ -2,13 +2,14 @@ package detect
 
 import (
 	"jindan/analyze"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
 // rollSources ends the window for the sources. When a change has just been found, what they
 // asked for since the onset is no longer the time before.
 func (st *demandState) rollSources(found bool) {
-	n := min(st.rate.windows(), sourceWindows)
+	n := min(st.rate.Windows(), sourceWindows)
 	st.sources.each(func(_ capture.Addr, x *sourceState) bool {
 		copy(x.recent[:], x.recent[1:])
 		x.recent[sourceWindows-1] = uint16(min(x.cur, 1<<16-1))
@@ -28,7 +29,7 @@ func (st *demandState) rollSources(found bool) {
 				mixed = uint32(x.recent[sourceWindows-n-1])
 			}
 			x.before -= min(x.since+mixed, x.before)
-		case st.rate.locked:
+		case st.rate.Locked:
 			x.since += x.cur
 		default:
 			x.before += x.since + x.cur
@@ -42,13 +43,13 @@ func (st *demandState) rollSources(found bool) {
 // measure compares the time since the onset with the time before; without an onset, everything.
 func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr) {
 	r := &st.rate
-	total := r.since
-	span := max(float64(r.windows()), 1)
-	if !r.locked {
-		total, span = r.total(), max(float64(r.seen), 1)
+	total := r.Since
+	span := max(float64(r.Windows()), 1)
+	if !r.Locked {
+		total, span = r.Total(), max(float64(r.Seen), 1)
 	}
 	of := func(x *sourceState) uint32 {
-		if r.locked {
+		if r.Locked {
 			return x.since
 		}
 		return x.before
@@ -82,26 +83,26 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 			failed += st.sources.m[a].failed
 		}
 	}
-	f = Surge{SYNs: int(first), TotalSYNs: int(total), Share: ratio(first, max(total, first)), Rate: float64(first) / span,
+	f = Surge{SYNs: int(first), TotalSYNs: int(total), Share: stat.Ratio(first, max(total, first)), Rate: float64(first) / span,
 		RateNext: float64(next) / span, Unanswered: int(st.ignored), Sources: int(active),
-		OthersFailed: min(ratio(failed, others), 1), Class: classSingle}
-	if !r.locked {
+		OthersFailed: min(stat.Ratio(failed, others), 1), Class: classSingle}
+	if !r.Locked {
 		return f, busiest
 	}
-	f.Baseline = r.beforeSpan
-	f.ShareBefore = ratio(top.before, max(beforeTotal, 1))
-	if r.beforeSpan > 0 {
-		f.RateBefore = float64(top.before) / r.beforeSpan
+	f.Baseline = r.BeforeSpan
+	f.ShareBefore = stat.Ratio(top.before, max(beforeTotal, 1))
+	if r.BeforeSpan > 0 {
+		f.RateBefore = float64(top.before) / r.BeforeSpan
 	}
-	f.NewShare = 1 - min(ratio(known, max(total, 1)), 1)
+	f.NewShare = 1 - min(stat.Ratio(known, max(total, 1)), 1)
 	f.SourcesBefore, f.FailedBefore = st.timeBefore()
 	f.AskedBefore = st.askedBefore()
 	// One source stands out only if its share has grown: the proxy, through which everybody
 	// comes, always had it all.
 	if f.Share < w.Params.Float("min_share") || f.Share < w.Params.Float("min_share_growth")*f.ShareBefore {
 		f.Class = classSpread
-		f.SYNs, f.Rate, f.RateBefore = int(total), float64(total)/span, r.before
-		f.OthersFailed = min(ratio(failed+top.failed, max(total, 1)), 1)
+		f.SYNs, f.Rate, f.RateBefore = int(total), float64(total)/span, r.Before
+		f.OthersFailed = min(stat.Ratio(failed+top.failed, max(total, 1)), 1)
 	}
 	return f, busiest
 }
@@ -109,11 +110,11 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 // askedBefore is how many requests a second came before the onset, on new connections or on those that there were. Who used to ask
 // on connections that it kept, and now opens one for each request, asks no more than before.
 func (st *demandState) askedBefore() float64 {
-	n := st.rate.windows()
-	to := min(max(st.rate.seen, n), seriesLen)
+	n := st.rate.Windows()
+	to := min(max(st.rate.Seen, n), stat.SeriesLen)
 	var sum uint32
 	for i := n; i < to; i++ {
-		sum += st.asked[seriesLen-1-i]
+		sum += st.asked[stat.SeriesLen-1-i]
 	}
 	return float64(sum) / max(float64(to-n)*analyze.WindowLength.Seconds(), 1)
 }
@@ -123,7 +124,7 @@ func (st *demandState) askedBefore() float64 {
 // counts: clients that come back at once after a time-out fail and ask again together, while a
 // surge brings no failure before its first requests have timed out.
 func (st *demandState) timeBefore() (sources int, failedShare float64) {
-	n := st.rate.windows()
+	n := st.rate.Windows()
 	k := min(n, sourceWindows/2)
 	for _, a := range st.sources.keys {
 		x := st.sources.m[a]
@@ -139,9 +140,9 @@ func (st *demandState) timeBefore() (sources int, failedShare float64) {
 		}
 	}
 	var failed, all uint32
-	for i := max(n-1, 0); i < min(n+failuresLook, seriesLen); i++ {
-		failed += st.failed[seriesLen-1-i]
-		all += st.rate.back(i)
+	for i := max(n-1, 0); i < min(n+failuresLook, stat.SeriesLen); i++ {
+		failed += st.failed[stat.SeriesLen-1-i]
+		all += st.rate.Back(i)
 	}
-	return sources, min(ratio(failed, max(all, 1)), 1)
+	return sources, min(stat.Ratio(failed, max(all, 1)), 1)
 }

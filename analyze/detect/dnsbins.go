@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -33,21 +34,21 @@ func (st *unansweredState) roll(now capture.Instant) {
 	for i := range st.bins {
 		b := &st.bins[i]
 		switch {
-		case b.rolled && b.point != point{}: // a lookup of many tries, decided late
-			s.add(b.bad, b.total, b.first)
-			b.point = point{}
+		case b.rolled && b.Point != stat.Point{}: // a lookup of many tries, decided late
+			s.Add(b.Bad, b.Total, b.First)
+			b.Point = stat.Point{}
 		case !b.rolled && now.Sub(b.start) >= dnsSettled:
-			s.add(b.bad, b.total, b.first)
-			b.point, b.rolled = point{}, true
+			s.Add(b.Bad, b.Total, b.First)
+			b.Point, b.rolled = stat.Point{}, true
 		}
 	}
 	if st.began == 0 && len(st.bins) > 0 {
 		st.began = st.bins[0].start
 	}
 	if st.began != 0 && now.Sub(st.began) >= dnsSettled {
-		s.roll() // the series runs behind by dnsSettled
+		s.Roll() // the series runs behind by dnsSettled
 	}
-	for len(st.bins) > 0 && now.Sub(st.bins[0].start) > seriesLen*analyze.WindowLength {
+	for len(st.bins) > 0 && now.Sub(st.bins[0].start) > stat.SeriesLen*analyze.WindowLength {
 		st.bins = st.bins[1:]
 	}
 }
@@ -75,7 +76,7 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 	late = min(late, f.Unanswered)
 	f.Unanswered -= late
 	f.Answered = f.Queries - f.Unanswered
-	f.Share = ratio(f.Unanswered, f.Queries)
+	f.Share = stat.Ratio(f.Unanswered, f.Queries)
 	var bySize sizes
 	var expected, elsewhere []float64
 	names := newSubjects[uint64, struct{}](maxDNSNotes)
@@ -109,8 +110,8 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 	if f.Examples = asked.String(); others && !asked.mixed && asked.n > 0 {
 		f.Type = flow.DNSType(asked.qtype)
 	}
-	f.Names, f.ExpectedSize = len(names.keys), int(median(expected))
-	f.Elsewhere, f.ElsewhereAfter = min(len(elsewhere), f.Unanswered), median(elsewhere)
+	f.Names, f.ExpectedSize = len(names.keys), int(stat.Median(expected))
+	f.Elsewhere, f.ElsewhereAfter = min(len(elsewhere), f.Unanswered), stat.Median(elsewhere)
 	// Names whose answers are large: split where the unanswered share changes most, as for segments.
 	cut := cliff(&bySize)
 	if cut == 0 {

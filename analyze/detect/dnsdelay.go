@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -49,16 +50,16 @@ type dnsDelay struct {
 	known  subjects[question, capture.Instant] // when a server first answered for a name
 	chains subjects[uint64, capture.Instant]   // lookups, by number, that were answered, and when lately
 	slow   time.Duration                       // the rule's threshold, as of the last window
-	served latencies                           // all answers, for the assessment
-	gone   worst                               // of the states that were dropped
+	served stat.Latencies                      // all answers, for the assessment
+	gone   stat.Worst                          // of the states that were dropped
 }
 
 type delayState struct {
-	series series // of all measured answers; bad: slow
-	cold   series // of the answers to names that the server had not answered before
-	waits  series // of lookups; bad: those that took a time-out of the asker's or more
+	series stat.Series // of all measured answers; bad: slow
+	cold   stat.Series // of the answers to names that the server had not answered before
+	waits  stat.Series // of lookups; bad: those that took a time-out of the asker's or more
 	recent []answerTime
-	before latencies
+	before stat.Latencies
 	late   []capture.Instant // when those questions were asked
 	lateN  int               // of them, those since onset
 	onset  capture.Instant
@@ -119,7 +120,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	}
 	st.lastAt = max(st.lastAt, e.At)
 	if e.Kind == flow.DNSLate {
-		st.late = appendBounded(st.late, q.First, maxDNSNotes)
+		st.late = stat.AppendBounded(st.late, q.First, maxDNSNotes)
 		st.lateN++
 		if e.Flag {
 			return // its answer is counted; now the asker's host says that nobody waits for it any more
@@ -148,7 +149,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if !slow && (q.Rcode == rcodeNameError || q.Rcode == 0 && q.Records == 0) {
 		// Names of the search list and types that a name has not got: asked along with
 		// the real question, and fast.
-		st.noise = appendBounded(st.noise, asked, maxDNSNotes)
+		st.noise = stat.AppendBounded(st.noise, asked, maxDNSNotes)
 		return
 	}
 	cold := true
@@ -161,7 +162,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	// A recursive server may be slow with what it does not know. Not when it answers at last as soon as it is asked
 	// again, nor when it is asked not to recurse.
 	cold = cold && tries <= 1 && !q.Iterative
-	d.served.add(wait)
+	d.served.Add(wait)
 	st.total++
 	a := answerTime{at: asked, wait: wait, name: q.NameHash, qtype: q.QType, cold: cold, retried: tries > 1,
 		repeated: repeated, timedOut: timedOut, paired: paired, second: second, record: q.Record}
@@ -176,17 +177,17 @@ func (d *dnsDelay) Event(e *flow.Event) {
 		}
 	}
 	if cold {
-		st.cold.add(bad, 1, a.at)
+		st.cold.Add(bad, 1, a.at)
 	}
-	st.series.add(bad, 1, a.at)
+	st.series.Add(bad, 1, a.at)
 	if len(st.recent) == maxDNSNotes {
 		for i := range maxDNSNotes / 4 { // that appendBounded drops
-			if old := &st.recent[i]; !st.series.locked || old.at < st.series.onset {
-				st.before.add(old.wait)
+			if old := &st.recent[i]; !st.series.Locked || old.at < st.series.Onset {
+				st.before.Add(old.wait)
 			}
 		}
 	}
-	st.recent = appendBounded(st.recent, a, maxDNSNotes)
+	st.recent = stat.AppendBounded(st.recent, a, maxDNSNotes)
 }
 
 // took notes how the lookup that g is fares, asked at asked, and counts it once all its questions are answered. It
@@ -202,9 +203,9 @@ func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool 
 		g.waited, bad, asked = true, g.late, min(asked, g.at)
 	}
 	if bad {
-		st.waits.add(1, 1, asked)
+		st.waits.Add(1, 1, asked)
 	} else {
-		st.waits.add(0, 1, 0)
+		st.waits.Add(0, 1, 0)
 	}
 	return timedOut
 }
@@ -214,28 +215,28 @@ func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.lookups.judge(w)
 	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
 	d.states.each(func(k resolverKey, st *delayState) bool {
-		st.series.roll()
-		st.cold.roll()
-		st.waits.roll()
+		st.series.Roll()
+		st.cold.Roll()
+		st.waits.Roll()
 		st.name(w)
 		s := &st.series
-		if s.since.bad == 0 {
+		if s.Since.Bad == 0 {
 			if w.End.Sub(st.lastAt) < idleState {
 				return true
 			}
-			d.gone.add(st.bad, st.total)
+			d.gone.Add(st.bad, st.total)
 			return false
 		}
-		if s.over() {
+		if s.Over() {
 			return true
 		}
 		f, evidence := st.measure(d.slow, w.Params)
-		onset := s.onset
+		onset := s.Onset
 		// Where only some lookups are slow, the time-outs tell since when.
-		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 && x.onset != 0 {
-			onset = x.onset
+		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 && x.Onset != 0 {
+			onset = x.Onset
 		}
-		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
+		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
 		return true
 	})
 }
@@ -258,18 +259,18 @@ const named = ^uint64(0)
 
 func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDelay, evidence []analyze.Evidence) {
 	s, x := &st.series, &st.waits
-	f = DNSDelay{Queries: int(s.since.total), Answered: int(s.since.total), Baseline: s.beforeSpan,
-		Lookups: int(x.since.total), TimedOut: int(x.since.bad), TimeoutShare: x.since.share()}
-	f.TimeoutChance = atLeast(f.TimedOut, f.Lookups, params.Float("timeout_tolerated"))
+	f = DNSDelay{Queries: int(s.Since.Total), Answered: int(s.Since.Total), Baseline: s.BeforeSpan,
+		Lookups: int(x.Since.Total), TimedOut: int(x.Since.Bad), TimeoutShare: x.Since.Share()}
+	f.TimeoutChance = stat.AtLeast(f.TimedOut, f.Lookups, params.Float("timeout_tolerated"))
 	// New names count when answers to new names were fast before; or when half of all answers
 	// take a second, which no recursive server needs.
 	var all, waits []float64
 	for i := range st.recent {
-		if a := &st.recent[i]; a.at >= s.onset {
+		if a := &st.recent[i]; a.at >= s.Onset {
 			all = append(all, a.wait.Seconds())
 		}
 	}
-	coldCounts := st.cold.locked && int(st.cold.before.total) >= params.Int("cold_baseline") || median(all) >= params.Duration("cold_limit").Seconds()
+	coldCounts := st.cold.Locked && int(st.cold.Before.Total) >= params.Int("cold_baseline") || stat.Median(all) >= params.Duration("cold_limit").Seconds()
 	var asked examples
 	var timeouts []float64
 	others, paired, second := false, 0, 0
@@ -279,8 +280,8 @@ func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDel
 	before := st.before
 	for i := range st.recent {
 		a := &st.recent[i]
-		if a.at < s.onset {
-			before.add(a.wait)
+		if a.at < s.Onset {
+			before.Add(a.wait)
 			continue
 		}
 		f.Max = max(f.Max, a.wait.Seconds())
@@ -324,23 +325,23 @@ func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDel
 			evidence = append(evidence, a.evidence)
 		}
 	}
-	f.P50, f.P95, f.P99 = quantile(waits, 0.5), quantile(waits, 0.95), quantile(waits, 0.99)
-	f.P50Before, f.P95Before = before.quantile(0.5), before.quantile(0.95)
-	f.Names, f.Quantised = len(names.keys), ratio(repeated, f.Slow) // before f.Slow is scaled
+	f.P50, f.P95, f.P99 = stat.Quantile(waits, 0.5), stat.Quantile(waits, 0.95), stat.Quantile(waits, 0.99)
+	f.P50Before, f.P95Before = before.Quantile(0.5), before.Quantile(0.95)
+	f.Names, f.Quantised = len(names.keys), stat.Ratio(repeated, f.Slow) // before f.Slow is scaled
 	f.Lasting = last.Sub(first).Seconds()
-	if st.onset != s.onset {
-		st.onset, st.lateN = s.onset, countSince(st.late, s.onset)
+	if st.onset != s.Onset {
+		st.onset, st.lateN = s.Onset, countSince(st.late, s.Onset)
 	}
-	f.Late, f.Noise = st.lateN, countSince(st.noise, s.onset)
-	f.Chance = atLeast(f.Slow, len(waits), params.Float("slow_share"))
-	f.Timeout, f.Paired, f.Second = median(timeouts), ratio(paired, len(timeouts)), ratio(second, len(timeouts))
+	f.Late, f.Noise = st.lateN, countSince(st.noise, s.Onset)
+	f.Chance = stat.AtLeast(f.Slow, len(waits), params.Float("slow_share"))
+	f.Timeout, f.Paired, f.Second = stat.Median(timeouts), stat.Ratio(paired, len(timeouts)), stat.Ratio(second, len(timeouts))
 	if f.Examples = asked.String(); others && !asked.mixed {
 		f.Type = flow.DNSType(asked.qtype)
 	}
 	// The list is bounded, the series is not.
 	if slowAll > 0 && len(all) > 0 {
-		f.Slow = f.Slow * int(s.since.bad) / slowAll
-		f.Answered = len(waits) * int(s.since.total) / len(all)
+		f.Slow = f.Slow * int(s.Since.Bad) / slowAll
+		f.Answered = len(waits) * int(s.Since.Total) / len(all)
 	}
 	return f, evidence
 }
@@ -358,11 +359,11 @@ func countSince(v []capture.Instant, at capture.Instant) (n int) {
 func (d *dnsDelay) Assess(*analyze.Window) analyze.Assessment {
 	x := d.gone
 	d.states.each(func(_ resolverKey, st *delayState) bool {
-		x.add(st.bad, st.total)
+		x.Add(st.bad, st.total)
 		return true
 	})
-	f := DNSDelay{P50: d.served.quantile(0.5), P95: d.served.quantile(0.95), P99: d.served.quantile(0.99)}
-	f.Slow, f.Answered = x.of()
+	f := DNSDelay{P50: d.served.Quantile(0.5), P95: d.served.Quantile(0.95), P99: d.served.Quantile(0.99)}
+	f.Slow, f.Answered = x.Of()
 	f.Queries = f.Answered
 	return analyze.Assessment{Assessable: f.Answered > 0, Features: f}
 }

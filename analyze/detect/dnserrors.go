@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -31,12 +32,12 @@ type DNSErrors struct {
 // would not, answer.
 type dnsErrors struct {
 	states resolvers[errorState]
-	gone   worst // of the states that were dropped
-	nx     int   // answers NXDOMAIN, of all
+	gone   stat.Worst // of the states that were dropped
+	nx     int        // answers NXDOMAIN, of all
 }
 
 type errorState struct {
-	series series // bad: errors; total: answers
+	series stat.Series // bad: errors; total: answers
 	notes  []errorAnswer
 	nx     []capture.Instant
 	good   []goodAnswer             // newest answers without error
@@ -97,7 +98,7 @@ func (d *dnsErrors) Event(e *flow.Event) {
 	bad := uint32(0)
 	switch q.Rcode {
 	case rcodeNameError:
-		st.nx = appendBounded(st.nx, e.At, maxDNSNotes)
+		st.nx = stat.AppendBounded(st.nx, e.At, maxDNSNotes)
 		d.nx++
 	case rcodeFormErr, rcodeServFail, rcodeNotImp, rcodeRefused:
 		bad = 1
@@ -108,12 +109,12 @@ func (d *dnsErrors) Event(e *flow.Event) {
 		if e.Frame != 0 {
 			n.evidence.Frames = []uint64{e.Frame}
 		}
-		st.notes = appendBounded(st.notes, n, maxDNSNotes)
+		st.notes = stat.AppendBounded(st.notes, n, maxDNSNotes)
 	}
 	if bad == 0 {
-		st.good = appendBounded(st.good, goodAnswer{q.First, q.NameHash, q.QType == dnsTypeA && q.Records > 0}, maxDNSNotes)
+		st.good = stat.AppendBounded(st.good, goodAnswer{q.First, q.NameHash, q.QType == dnsTypeA && q.Records > 0}, maxDNSNotes)
 	}
-	st.series.add(bad, 1, q.First)
+	st.series.Add(bad, 1, q.First)
 }
 
 func rcodeName(c uint8) string {
@@ -130,26 +131,26 @@ func rcodeName(c uint8) string {
 
 func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.states.each(func(k resolverKey, st *errorState) bool {
-		st.series.roll()
+		st.series.Roll()
 		st.name(w)
 		s := &st.series
-		if s.since.bad == 0 {
+		if s.Since.Bad == 0 {
 			if w.End.Sub(st.lastAt) < idleState {
 				return true
 			}
-			d.gone.add(st.errors, st.total)
+			d.gone.Add(st.errors, st.total)
 			return false
 		}
-		if s.over() {
+		if s.Over() {
 			return true
 		}
-		f := DNSErrors{Answered: int(s.since.total), Errors: int(s.since.bad), Share: s.since.share(),
-			ShareBefore: s.before.share(), Baseline: s.beforeSpan, NXDomain: countSince(st.nx, s.onset)}
-		if s.locked && s.onset != st.since {
-			st.since = s.onset
+		f := DNSErrors{Answered: int(s.Since.Total), Errors: int(s.Since.Bad), Share: s.Since.Share(),
+			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, NXDomain: countSince(st.nx, s.Onset)}
+		if s.Locked && s.Onset != st.since {
+			st.since = s.Onset
 			st.codes = [rcodeRefused + 1]uint32{}
 			for i := range st.notes {
-				if n := &st.notes[i]; n.at >= s.onset {
+				if n := &st.notes[i]; n.at >= s.Onset {
 					st.codes[n.rcode]++
 				}
 			}
@@ -158,7 +159,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.NotImp, f.Refused = int(st.codes[rcodeNotImp]), int(st.codes[rcodeRefused])
 		address := newSubjects[uint64, struct{}](maxDNSNotes)
 		for _, g := range st.good {
-			if g.at >= s.onset && g.address {
+			if g.at >= s.Onset && g.address {
 				address.get(g.name)
 			}
 		}
@@ -169,7 +170,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		var evidence []analyze.Evidence
 		for i := range st.notes {
 			n := &st.notes[i]
-			if n.at < s.onset {
+			if n.at < s.Onset {
 				continue
 			}
 			names.get(n.name)
@@ -184,7 +185,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		fine := newSubjects[uint64, struct{}](maxDNSNotes)
 		for _, g := range st.good {
-			if g.at >= s.onset && names.peek(g.name) == nil {
+			if g.at >= s.Onset && names.peek(g.name) == nil {
 				fine.get(g.name)
 			}
 		}
@@ -192,8 +193,8 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if kept > 0 {
 			f.Half = f.Errors * half / kept // of the newest, for all
 		}
-		f.Names, f.P95 = len(names.keys), quantile(waits, 0.95)
-		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
+		f.Names, f.P95 = len(names.keys), stat.Quantile(waits, 0.95)
+		emit(analyze.Symptom{Subject: k.subject(), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
 		return true
 	})
 }
@@ -212,11 +213,11 @@ func (st *errorState) name(w *analyze.Window) {
 func (d *dnsErrors) Assess(*analyze.Window) analyze.Assessment {
 	x := d.gone
 	d.states.each(func(_ resolverKey, st *errorState) bool {
-		x.add(st.errors, st.total)
+		x.Add(st.errors, st.total)
 		return true
 	})
 	f := DNSErrors{NXDomain: d.nx}
-	f.Errors, f.Answered = x.of()
-	f.Share = ratio(f.Errors, f.Answered)
+	f.Errors, f.Answered = x.Of()
+	f.Share = stat.Ratio(f.Errors, f.Answered)
 	return analyze.Assessment{Assessable: f.Answered > 0, Features: f}
 }

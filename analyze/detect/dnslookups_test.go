@@ -55,7 +55,7 @@ func TestEqualQuestions(t *testing.T) {
 			if limit := uint64(2 * c.questions); d.lookups.steps > limit {
 				t.Errorf("%d steps along chains for %d questions", d.lookups.steps, c.questions)
 			}
-			if len(d.lookups.pending.m) == 0 && d.gone.all == 0 {
+			if _, all := d.gone.Of(); len(d.lookups.pending.m) == 0 && all == 0 {
 				t.Error("no lookup was followed")
 			}
 		})

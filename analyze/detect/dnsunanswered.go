@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -49,7 +50,7 @@ type dnsUnanswered struct {
 	sizes    subjects[question, uint32] // IP length of the largest answer over UDP
 	answered subjects[capture.Addr, struct{}]
 	cut      subjects[callKey, []tcpFailure] // who got truncated answers from whom, and cannot ask over TCP
-	gone     worst                           // of the states that were dropped
+	gone     stat.Worst                      // of the states that were dropped
 }
 
 // tcpFailure is a connection to a DNS server that did not come about.
@@ -59,7 +60,7 @@ type tcpFailure struct {
 }
 
 type unansweredState struct {
-	series   series
+	series   stat.Series
 	bins     []dnsBin        // seconds that are not settled, and the settled ones of the series
 	notes    []unansweredQ   // newest unanswered
 	answers  []answerSize    // newest answers over UDP
@@ -79,7 +80,7 @@ type unansweredState struct {
 // dnsBin is a second, by the time of the question.
 type dnsBin struct {
 	start capture.Instant
-	point
+	stat.Point
 	retried, tcp, unreachable, late, refused, silent, strays uint32
 	rolled                                                   bool
 }
@@ -162,7 +163,7 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 			if n := d.sizes.get(questionOf(e.DNS)); n != nil {
 				*n = max(*n, e.DNS.AnswerIPLen)
 			}
-			st.answers = appendBounded(st.answers, answerSize{at, e.DNS.AnswerIPLen, e.DNS.QType}, maxDNSNotes)
+			st.answers = stat.AppendBounded(st.answers, answerSize{at, e.DNS.AnswerIPLen, e.DNS.QType}, maxDNSNotes)
 		} else if e.DNS.Truncated {
 			d.cut.get(callKey{e.DNS.Client.Addr, e.DNS.Server})
 		}
@@ -190,7 +191,7 @@ func (st *unansweredState) count(l *lookup, b *dnsBin) {
 		}
 		g.counted = true
 	}
-	b.total++
+	b.Total++
 	st.total++
 	st.asked++
 	if l.group != nil {
@@ -201,7 +202,7 @@ func (st *unansweredState) count(l *lookup, b *dnsBin) {
 // missed is the share of lookups of which a capture that loses that share of the packets lacks an answer: it takes one for
 // each of the questions that are asked together.
 func (st *unansweredState) missed(share float64) float64 {
-	return 1 - math.Pow(1-share, max(ratio(st.asked, st.total), 1))
+	return 1 - math.Pow(1-share, max(stat.Ratio(st.asked, st.total), 1))
 }
 
 // fail counts the group of l among those that fail, once; it reports whether it did so now.
@@ -213,7 +214,7 @@ func (st *unansweredState) fail(l *lookup, b *dnsBin) bool {
 		}
 		g.failed = true
 	}
-	b.bad++
+	b.Bad++
 	st.lost++
 	return true
 }
@@ -221,7 +222,7 @@ func (st *unansweredState) fail(l *lookup, b *dnsBin) bool {
 // connected takes what became of a connection to a server whose answers are too large for UDP.
 func (d *dnsUnanswered) connected(_ *flow.Conn, o outcome, a *attempt, _ *flow.Event) {
 	if fs := d.cut.peek(a.key); fs != nil {
-		*fs = appendBounded(*fs, tcpFailure{a.at, o == refused}, maxDNSNotes)
+		*fs = stat.AppendBounded(*fs, tcpFailure{a.at, o == refused}, maxDNSNotes)
 	}
 }
 
@@ -269,8 +270,8 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 		why = &b.unreachable
 	}
 	counted := st.fail(l, b)
-	if b.first == 0 || l.first < b.first {
-		b.first = l.first
+	if b.First == 0 || l.first < b.First {
+		b.First = l.first
 	}
 	if counted && why != nil {
 		*why++
@@ -294,7 +295,7 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 	if n := d.sizes.peek(question{l.server.Addr, nameAndType(l.name, l.qtype)}); n != nil {
 		q.expected = *n
 	}
-	st.notes = appendBounded(st.notes, q, maxDNSNotes)
+	st.notes = stat.AppendBounded(st.notes, q, maxDNSNotes)
 }
 
 func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
@@ -308,19 +309,19 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.states.each(func(k resolverKey, st *unansweredState) bool {
 		st.roll(w.End)
 		s := &st.series
-		if s.since.bad == 0 {
+		if s.Since.Bad == 0 {
 			st.silence = 0
 			if w.End.Sub(st.lastAt) < idleState {
 				return true
 			}
-			d.gone.add(st.lost, st.total)
+			d.gone.Add(st.lost, st.total)
 			return false
 		}
-		if s.over() {
+		if s.Over() {
 			return true
 		}
-		f := DNSUnanswered{Queries: int(s.since.total), Unanswered: int(s.since.bad), Share: s.since.share(),
-			ShareBefore: s.before.share(), Baseline: s.beforeSpan, CaptureLoss: st.missed(lossy)}
+		f := DNSUnanswered{Queries: int(s.Since.Total), Unanswered: int(s.Since.Bad), Share: s.Since.Share(),
+			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, CaptureLoss: st.missed(lossy)}
 		// Without any answer in the capture, nothing tells silence from a direction that was not
 		// captured, unless the host is seen to receive something else.
 		// Most of what its asker asks again under the same id has got no answer, seen or not.
@@ -334,14 +335,14 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f.OneWay = f.OneWay || !st.answered && !w.Local.Is(k.client) && !st.insists
 		silence := st.silence
 		if st.asking != 0 {
-			silence = max(silence, w.End.Sub(max(st.asking, s.onset)))
+			silence = max(silence, w.End.Sub(max(st.asking, s.Onset)))
 		}
 		f.Silence = silence.Seconds()
-		most := st.since(s.onset, &f)
+		most := st.since(s.Onset, &f)
 		// Many tries of one lookup are independent, too.
 		tolerated := max(w.Params.Float("tolerated"), f.CaptureLoss) // the capture loses answers, too
-		f.Chance = min(atLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
-		emit(analyze.Symptom{Subject: k.subject(), Onset: s.onset, Features: f, Evidence: st.evidence(s.onset), LastTry: s.lastTry(w.End)})
+		f.Chance = min(stat.AtLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
+		emit(analyze.Symptom{Subject: k.subject(), Onset: s.Onset, Features: f, Evidence: st.evidence(s.Onset), LastTry: s.LastTry(w.End)})
 		return true
 	})
 }
@@ -367,47 +368,15 @@ func hearing(w *analyze.Window) map[capture.Addr]struct{} {
 	return hear
 }
 
-// appendBounded appends x. When there are limit, the oldest quarter goes, so that the cost of moving
-// the others is shared.
-func appendBounded[T any](v []T, x T, limit int) []T {
-	if len(v) >= limit {
-		v = v[:copy(v, v[limit/4:])]
-	}
-	return append(v, x)
-}
-
-// worst is what was counted of the subject with the largest share of failures, or of all, where none failed.
-type worst struct {
-	bad, total int
-	all        int
-	share      float64
-}
-
-// add takes a subject. Failures of few are more than failures of none, whatever the share.
-func (x *worst) add(bad, total int) {
-	x.all += total
-	if s := ratio(bad, total); bad > 0 && s > x.share {
-		x.bad, x.total, x.share = bad, total, s
-	}
-}
-
-// of returns the numbers of the worst subject.
-func (x *worst) of() (bad, total int) {
-	if x.bad > 0 {
-		return x.bad, x.total
-	}
-	return 0, x.all
-}
-
 func (d *dnsUnanswered) Assess(w *analyze.Window) analyze.Assessment {
 	x, same := d.gone, 0
 	d.states.each(func(_ resolverKey, st *unansweredState) bool {
-		x.add(st.lost, st.total)
+		x.Add(st.lost, st.total)
 		same += st.same
 		return true
 	})
 	f := DNSUnanswered{OneWay: w.Flows.DNSStats().OneWay() && same == 0}
-	f.Unanswered, f.Queries = x.of()
-	f.Share = ratio(f.Unanswered, f.Queries)
+	f.Unanswered, f.Queries = x.Of()
+	f.Share = stat.Ratio(f.Unanswered, f.Queries)
 	return analyze.Assessment{Assessable: f.Queries > 0 && !f.OneWay, Features: f}
 }

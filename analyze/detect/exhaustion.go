@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -199,7 +200,7 @@ func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
 func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	host := w.Local.String()
 	say := func(s *limitState, from capture.Instant, f Exhaustion, subject analyze.Subject) {
-		f.Used, f.Limit, f.Share = int(s.used), int(s.limit), ratio(s.used, s.limit)
+		f.Used, f.Limit, f.Share = int(s.used), int(s.limit), stat.Ratio(s.used, s.limit)
 		if f.Share > d.best.Share {
 			d.best = f
 		}

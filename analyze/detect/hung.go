@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -147,7 +148,7 @@ func (h *hungCalls) measure(w *analyze.Window, after time.Duration) (f DeadUpstr
 	if !acked {
 		f.Class = classGone // not even its kernel answers
 	}
-	f.Attempts, f.Failed, f.Share = len(h.waiting), f.NoAnswer, ratio(f.NoAnswer, len(h.waiting))
+	f.Attempts, f.Failed, f.Share = len(h.waiting), f.NoAnswer, stat.Ratio(f.NoAnswer, len(h.waiting))
 	f.Lasting = w.End.Sub(onset).Seconds()
 	return f, onset, evidence
 }

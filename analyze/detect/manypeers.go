@@ -8,6 +8,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -153,7 +154,7 @@ func (ws *ways) weigh() verdict {
 	v := verdict{make(map[way]bool), make(map[way][]way)}
 	for _, s := range [...]scope{toNet, fromNet, toAll, fromAll} {
 		for k, st := range ws.states[s].all {
-			if st.series.since.bad > 0 {
+			if st.series.Since.Bad > 0 {
 				ws.weighOne(&v, k, st)
 			} else {
 				v.covered[k] = true
@@ -166,35 +167,35 @@ func (ws *ways) weigh() verdict {
 func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 	type part struct {
 		way
-		point
+		stat.Point
 	}
-	span := st.series.windows()
+	span := st.series.Windows()
 	var parts []part
 	for s := onePair; s < k.scope; s++ {
 		for n, x := range ws.states[s].all {
 			if !k.contains(n) || v.covered[n] {
 				continue
 			}
-			if d := x.data(span); d.bad > 0 {
+			if d := x.data(span); d.Bad > 0 {
 				parts = append(parts, part{n, d})
 			}
 		}
 	}
 	slices.SortStableFunc(parts, func(a, b part) int {
-		return cmp.Or(-cmp.Compare(a.share(), b.share()), -cmp.Compare(a.bad, b.bad))
+		return cmp.Or(-cmp.Compare(a.Share(), b.Share()), -cmp.Compare(a.Bad, b.Bad))
 	})
 	rest := st.data(span)
 	alone := func(p part) bool {
-		r := point{bad: rest.bad - min(p.bad, rest.bad), total: rest.total - min(p.total, rest.total)}
+		r := stat.Point{Bad: rest.Bad - min(p.Bad, rest.Bad), Total: rest.Total - min(p.Total, rest.Total)}
 		// A network is told from the rest only by a rest that would have lost something, too.
-		tried := p.scope == onePair || float64(r.total)*p.share() >= fewLost
-		return p.bad >= fewLost && r.share()*alike < p.share() && tried
+		tried := p.scope == onePair || float64(r.Total)*p.Share() >= fewLost
+		return p.Bad >= fewLost && r.Share()*alike < p.Share() && tried
 	}
 	shared := make([]part, 0, len(parts))
 	for _, p := range parts {
 		if alone(p) {
-			rest.bad -= min(p.bad, rest.bad)
-			rest.total -= min(p.total, rest.total)
+			rest.Bad -= min(p.Bad, rest.Bad)
+			rest.Total -= min(p.Total, rest.Total)
 			v.apart[k] = append(v.apart[k], p.way)
 		} else {
 			shared = append(shared, p)
@@ -223,7 +224,7 @@ func (ws *ways) speak() (out []speaker) {
 	wide := make(map[way]int)
 	for s := range ws.states {
 		for k, st := range ws.states[s].all {
-			if st.series.since.bad == 0 || v.covered[k] {
+			if st.series.Since.Bad == 0 || v.covered[k] {
 				continue
 			}
 			x := speaker{k: k, st: st}
@@ -238,7 +239,7 @@ func (ws *ways) speak() (out []speaker) {
 					all = k.widen()[fromAll]
 				}
 				if i, ok := wide[all]; ok {
-					if out[i].lost().bad < x.lost().bad {
+					if out[i].lost().Bad < x.lost().Bad {
 						out[i] = x
 					}
 					continue
@@ -266,12 +267,12 @@ func (x *speaker) without(sum *sizes, span int) {
 }
 
 // lost is what was lost of the segments with data since the onset, as far as the way speaks of it.
-func (x *speaker) lost() point {
-	p := x.st.series.since
+func (x *speaker) lost() stat.Point {
+	p := x.st.series.Since
 	for _, st := range x.out {
-		d := st.data(x.st.series.windows())
-		p.bad -= min(d.bad, p.bad)
-		p.total -= min(d.total, p.total)
+		d := st.data(x.st.series.Windows())
+		p.Bad -= min(d.Bad, p.Bad)
+		p.Total -= min(d.Total, p.Total)
 	}
 	return p
 }
@@ -346,5 +347,5 @@ func crowd(w *analyze.Window, k way) (others int, share float64) {
 	if peers[1] > peers[0] {
 		i = 1
 	}
-	return peers[i], ratio(mine, conns[i])
+	return peers[i], stat.Ratio(mine, conns[i])
 }

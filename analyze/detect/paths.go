@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -43,9 +44,9 @@ func (s *sizes) received() {
 // wayState is a direction that has lost something: what was sent and lost per window, by size,
 // and which connections suffered.
 type wayState struct {
-	series          series
-	ring            ring[sizes]      // by window
-	points          [seriesLen]point // of ring, the segments with data
+	series          stat.Series
+	ring            stat.Ring[sizes]           // by window
+	points          [stat.SeriesLen]stat.Point // of ring, the segments with data
 	n               int
 	conns           subjects[uint32, troubled] // by stream
 	fast, rto, tail uint32
@@ -54,7 +55,7 @@ type wayState struct {
 	maxSeen         [flow.Bins]uint16
 	lastBad         capture.Instant
 	firstMark       capture.Instant // first sign of a loss that no window has counted yet
-	newConns        [seriesLen]uint32
+	newConns        [stat.SeriesLen]uint32
 	silent          sizes             // of this window: losses that only a stall tells of
 	tooBig          int               // ICMP: fragmentation needed, packet too big
 	index           uint32            // of a pair's path
@@ -411,5 +412,4 @@ func (st *wayState) count(e *flow.Event) {
 func (st *wayState) start(e *flow.Event) {
 	st.conns = newSubjects[uint32, troubled](maxTroubled)
 	st.index = e.Path.Index
-	st.series.began = e.Path.First
 }

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -66,10 +67,10 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 }
 
 // data sums up the segments with data.
-func (s *sizes) data() (p point) {
+func (s *sizes) data() (p stat.Point) {
 	for i := flow.Bare + 1; i < flow.Bins; i++ {
-		p.bad += s.lost[i]
-		p.total += s.sent[i]
+		p.Bad += s.lost[i]
+		p.Total += s.sent[i]
 	}
 	return p
 }
@@ -109,10 +110,9 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	if first {
 		st.rolled = true
 		if at := st.past(w, k); at != 0 {
-			st.series.began = at
-			st.series.windowsSeen = max(int(w.Start.Sub(at)/analyze.WindowLength), 0)
+			st.series.Precede(max(int(w.Start.Sub(at)/analyze.WindowLength), 0))
 		}
-		st.series.old.total = st.all.data().total
+		st.series.Old.Total = st.all.data().Total
 	}
 	cur := &st.cur
 	if !w.Local.Is(k.from) { // else the sender itself stood still: its repetitions would be in the capture
@@ -128,18 +128,18 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	}
 	borrowed := st.borrow()
 	now := cur.data()
-	st.series.borrow(borrowed)
-	st.series.add(now.bad, now.total-borrowed, mark)
-	st.series.roll()
-	if now.bad > 0 || w.End.Sub(st.firstMark) > markPatience {
+	st.series.Borrow(borrowed)
+	st.series.Add(now.Bad, now.Total-borrowed, mark)
+	st.series.Roll()
+	if now.Bad > 0 || w.End.Sub(st.firstMark) > markPatience {
 		st.firstMark = 0
 	}
-	if st.n == seriesLen {
+	if st.n == stat.SeriesLen {
 		copy(st.points[:], st.points[1:])
 		copy(st.newConns[:], st.newConns[1:])
 		st.n--
 	}
-	st.ring.add(cur.sizes, seriesLen)
+	st.ring.Add(cur.sizes, stat.SeriesLen)
 	st.points[st.n], st.newConns[st.n] = now, cur.conns
 	if first {
 		st.newConns[st.n] = max(cur.conns, 1)
@@ -151,7 +151,7 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 		st.minLost[b] = uint16(min(st.hiddenMin, 0xffff))
 	}
 	st.forgetSettled()
-	idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.since.bad == 0
+	idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.series.Since.Bad == 0
 	alone := k.scope != onePair && w.End.Sub(st.lastBad) > lonelyWide && st.troubledPeers(2) < 2
 	return !idle && !alone
 }
@@ -169,11 +169,11 @@ func (st *wayState) borrow() (data uint32) {
 			data += need
 		}
 		for j := st.n - 1; j >= 0 && need > 0; j-- {
-			r := st.ring.nth(j)
+			r := st.ring.Nth(j)
 			k := min(need, r.sent[i]-min(r.lost[i], r.sent[i]))
 			r.sent[i] -= k
 			if i > flow.Bare {
-				st.points[j].total -= k
+				st.points[j].Total -= k
 			}
 			need -= k
 		}
@@ -205,7 +205,7 @@ func (st *wayState) exact(ps *flow.PathSide) {
 
 // forgetSettled makes room for connections to come, when there is little left: those whose losses were settled long ago go first.
 func (st *wayState) forgetSettled() {
-	for _, before := range [...]capture.Instant{st.series.onset, st.lastBad} {
+	for _, before := range [...]capture.Instant{st.series.Onset, st.lastBad} {
 		if len(st.conns.m) < maxTroubled*3/4 {
 			return
 		}
@@ -218,13 +218,13 @@ func (st *wayState) forgetSettled() {
 const markPatience = 3 * time.Second
 
 // recent sums the sizes since the loss was first counted.
-func (st *wayState) recent() (sizes, int) { return st.sum(st.series.windows()) }
+func (st *wayState) recent() (sizes, int) { return st.sum(st.series.Windows()) }
 
 // sinceOnset is how many of the newest windows hold the first sign of loss, too, which may be some windows earlier: a hole
 // counts when it has been open for a while. They hold what went well before the first sign, too.
 func (st *wayState) sinceOnset(now capture.Instant) int {
-	span := st.series.windows()
-	if o := st.series.onset; o != 0 {
+	span := st.series.Windows()
+	if o := st.series.Onset; o != 0 {
 		span = max(span, int((now.Sub(o)+analyze.WindowLength-1)/analyze.WindowLength))
 	}
 	return span
@@ -233,7 +233,7 @@ func (st *wayState) sinceOnset(now capture.Instant) int {
 // sum adds up the newest windows.
 func (st *wayState) sum(span int) (s sizes, conns int) {
 	for i := st.n - min(span, st.n); i < st.n; i++ {
-		s.add(st.ring.nth(i))
+		s.add(st.ring.Nth(i))
 		conns += int(st.newConns[i])
 	}
 	return s, conns
@@ -244,18 +244,18 @@ func (st *wayState) unsure(span int) (s sizes) {
 	if st.n == 0 {
 		return s
 	}
-	s = *st.ring.nth(st.n - 1)
+	s = *st.ring.Nth(st.n - 1)
 	if span > 1 && span <= st.n {
-		s.add(st.ring.nth(st.n - span))
+		s.add(st.ring.Nth(st.n - span))
 	}
 	return s
 }
 
 // data sums up the segments with data in the newest windows.
-func (st *wayState) data(span int) (p point) {
+func (st *wayState) data(span int) (p stat.Point) {
 	for i := st.n - min(span, st.n); i < st.n; i++ {
-		p.bad += st.points[i].bad
-		p.total += st.points[i].total
+		p.Bad += st.points[i].Bad
+		p.Total += st.points[i].Total
 	}
 	return p
 }
@@ -383,4 +383,4 @@ func (f *flowStats) opened(s analyze.Subject) int {
 }
 
 // copyShare is the share of the packets of the way that were captured twice. One of each is judged, so they lower no claim.
-func (t *traffic) copyShare() float64 { return ratio(t.copies, t.packets) }
+func (t *traffic) copyShare() float64 { return stat.Ratio(t.copies, t.packets) }

@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -49,7 +50,7 @@ type poolHost struct {
 	ports  subjects[uint16, poolPort]
 	calls  subjects[flow.Ref, struct{}] // TCP connections that the host opened
 	asked  subjects[uint64, askedName]  // DNS queries without an answer, by transaction
-	levels [len(dnsPatience)][seriesLen]int32
+	levels [len(dnsPatience)][stat.SeriesLen]int32
 	n      int
 }
 
@@ -58,11 +59,11 @@ type servicePort struct{ port *poolPort }
 
 // poolPort is one listener of the host.
 type poolPort struct {
-	abandoned  [seriesLen]uint32
-	answers    [seriesLen]uint32
-	synAgain   [seriesLen]uint32
-	queue      [seriesLen]uint32
-	begins     [seriesLen]capture.Instant // when a second request last began to wait beside a first
+	abandoned  [stat.SeriesLen]uint32
+	answers    [stat.SeriesLen]uint32
+	synAgain   [stat.SeriesLen]uint32
+	queue      [stat.SeriesLen]uint32
+	begins     [stat.SeriesLen]capture.Instant // when a second request last began to wait beside a first
 	curAband   uint32
 	curAnswers uint32
 	curSyn     uint32
@@ -204,12 +205,12 @@ func (d *poolExhausted) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		targets := newSubjects[callTarget, int](256)
 		tcp := h.inFlight(w, &targets)
 		levels := h.dnsInFlight(w, &targets)
-		if h.n == seriesLen {
+		if h.n == stat.SeriesLen {
 			for i := range h.levels {
 				copy(h.levels[i][:], h.levels[i][1:])
 			}
 		}
-		at := min(h.n, seriesLen-1)
+		at := min(h.n, stat.SeriesLen-1)
 		for i := range h.levels {
 			h.levels[i][at] = int32(tcp + levels[i])
 		}
@@ -268,8 +269,8 @@ func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, 
 
 func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h *poolHost, p *poolPort,
 	targets *subjects[callTarget, int], emit func(analyze.Symptom)) {
-	if h.n == seriesLen {
-		for _, r := range []*[seriesLen]uint32{&p.abandoned, &p.answers, &p.synAgain, &p.queue} {
+	if h.n == stat.SeriesLen {
+		for _, r := range []*[stat.SeriesLen]uint32{&p.abandoned, &p.answers, &p.synAgain, &p.queue} {
 			copy(r[:], r[1:])
 		}
 		copy(p.begins[:], p.begins[1:])
@@ -337,7 +338,7 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 			f.OutboundPeer, f.OutboundPort, f.OutboundKind = t.to.Addr.String(), int(t.to.Port), t.kind
 		}
 	}
-	f.OutboundShare = min(ratio(best, f.Level), 1)
+	f.OutboundShare = min(stat.Ratio(best, f.Level), 1)
 	if w.Local.Is(a) {
 		if _, state, _ := d.halted.of(w, port); state != "" {
 			return // a program that is stopped, not its pool: slow-server's

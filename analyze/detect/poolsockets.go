@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"jindan/analyze"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -21,7 +22,7 @@ type poolSockets struct {
 }
 
 type socketPool struct {
-	accepted [seriesLen]uint32 // by dump, the newest last
+	accepted [stat.SeriesLen]uint32 // by dump, the newest last
 	n        int
 	queue    uint32 // connections that nobody has accepted
 	gaveUp   uint32 // of all, those whose peer has closed
@@ -117,7 +118,7 @@ func (d *poolSockets) dump(at capture.Instant, t *capture.SocketTable) {
 		if x.n == 0 {
 			x.since = at
 		}
-		if x.n == seriesLen {
+		if x.n == stat.SeriesLen {
 			copy(x.accepted[:], x.accepted[1:])
 			x.n--
 		}
@@ -164,7 +165,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 			Baseline: max(x.since.Sub(w.First).Seconds(), 0), Sampled: true, Waits: d.waits}
 		if x.calls > 0 {
 			f.OutboundPeer, f.OutboundPort, f.OutboundKind = x.peer.Addr.String(), int(x.peer.Port), "tcp"
-			f.OutboundShare = min(ratio(x.calls, hi), 1)
+			f.OutboundShare = min(stat.Ratio(x.calls, hi), 1)
 		}
 		emit(analyze.Symptom{Subject: subject, Onset: x.since, Features: f, Filter: serviceFilter(k)})
 		return true

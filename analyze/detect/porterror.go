@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -146,7 +147,7 @@ func (x *linkErrors) measure() (f PortError, ok bool) {
 	}
 	f = PortError{CRC: int(b.crc - a.crc), FIFO: int(b.fifo - a.fifo), Frame: int(b.frame - a.frame), Missed: int(b.missed - a.missed),
 		Dropped: int(b.dropped - a.dropped), Carrier: int(b.txCarrier - a.txCarrier), Packets: int(b.packets - a.packets), Span: b.at.Sub(a.at).Seconds()}
-	f.DropShare = ratio(f.Missed+f.Dropped, f.Packets+f.Missed+f.Dropped)
+	f.DropShare = stat.Ratio(f.Missed+f.Dropped, f.Packets+f.Missed+f.Dropped)
 	f.Class = classRing
 	if f.CRC+f.Frame+f.Carrier > 0 {
 		f.Class = classWire

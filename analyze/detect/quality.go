@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -73,11 +74,11 @@ func (d *captureQuality) measure(w *analyze.Window) CaptureQuality {
 			}
 		})
 	}
-	f.CopyShare = ratio(s.Copies, s.Packets)
+	f.CopyShare = stat.Ratio(s.Copies, s.Packets)
 	f.CaptureLossShare = s.CaptureLossShare()
-	f.UndecodedShare = ratio(f.Undecoded, f.Packets+f.Undecoded)
-	f.OneWayShare = ratio(f.OneWay, f.Connections)
-	f.MidStreamShare = ratio(f.MidStream, f.Connections)
+	f.UndecodedShare = stat.Ratio(f.Undecoded, f.Packets+f.Undecoded)
+	f.OneWayShare = stat.Ratio(f.OneWay, f.Connections)
+	f.MidStreamShare = stat.Ratio(f.MidStream, f.Connections)
 	return f
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -60,8 +61,8 @@ type retransmission struct {
 
 // synState is one listener's handshakes.
 type synState struct {
-	requests series // bad: connections whose SYN was repeated; total: connections
-	answers  series // the same for SYN-ACKs
+	requests stat.Series // bad: connections whose SYN was repeated; total: connections
+	answers  stat.Series // the same for SYN-ACKs
 	again    subjects[uint32, synAgain]
 	heard    direction
 }
@@ -111,9 +112,9 @@ func (d *retransmission) Event(e *flow.Event) {
 			}
 		}
 	case flow.SynSent:
-		st.requests.add(0, 1, 0)
+		st.requests.Add(0, 1, 0)
 	case flow.SynAckSent:
-		st.answers.add(0, 1, 0)
+		st.answers.Add(0, 1, 0)
 		if e.Conn.SynTries()+e.Conn.SynAckTries() == 0 {
 			return // nothing of it came again so far
 		}
@@ -125,10 +126,10 @@ func (d *retransmission) Event(e *flow.Event) {
 		// listener dropped the handshake's end: the SYN itself arrived here.
 		at := e.At.Add(-e.Dur)
 		if e.N == 1 {
-			st.requests.add(1, 0, at)
+			st.requests.Add(1, 0, at)
 		}
 		if e.N == 1 && e.Conn.SynAckTries() > 0 && e.Conn.Established() == 0 {
-			st.answers.add(1, 0, at) // as it turns out, the client did not get them
+			st.answers.Add(1, 0, at) // as it turns out, the client did not get them
 		}
 		a := st.again.get(e.Conn.Stream)
 		if a == nil {
@@ -156,7 +157,7 @@ func (d *retransmission) Event(e *flow.Event) {
 			a.saTries, a.answered = e.N, true
 		}
 		if first {
-			st.answers.add(1, 0, at)
+			st.answers.Add(1, 0, at)
 		}
 	}
 }
@@ -178,8 +179,8 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.judgeData(w, &x, emit)
 	}
 	d.syns.each(func(k capture.Endpoint, st *synState) bool {
-		st.requests.roll()
-		st.answers.roll()
+		st.requests.Roll()
+		st.answers.Roll()
 		d.judgeSyn(w, k, st, emit)
 		return true
 	})
@@ -189,32 +190,32 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(analyze.Symptom)) {
 	k, st := x.k, x.st
 	s := &st.series
-	fs := st.flowStats(k, s.onset, w.End, stalledAfter)
+	fs := st.flowStats(k, s.Onset, w.End, stalledAfter)
 	lost := x.lost()
 	// What nothing passes any more loses everything: that is no share of anything.
 	muted := fs.muted.data()
-	lost.bad -= min(muted.bad, lost.bad)
-	lost.total -= min(muted.total, lost.total)
-	f := Retransmission{Class: "data", Segments: int(lost.total), Retransmitted: int(lost.bad),
-		ShareBefore: s.before.share(), Baseline: s.beforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
+	lost.Bad -= min(muted.Bad, lost.Bad)
+	lost.Total -= min(muted.Total, lost.Total)
+	f := Retransmission{Class: "data", Segments: int(lost.Total), Retransmitted: int(lost.Bad),
+		ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
 		Flows: fs.flows, StalledFlows: fs.stalled, Longest: fs.longest.Seconds(), Mute: fs.mute,
-		Peers: peersSince(w, k, s.onset), PeersHit: len(fs.ends), Prefix: k.prefix()}
+		Peers: peersSince(w, k, s.Onset), PeersHit: len(fs.ends), Prefix: k.prefix()}
 	f.Spurious = int(min(st.all.spurious, st.all.after))
 	f.CopyShare = st.all.copyShare()
 	recent, conns := st.recent()
 	f.FlowsTotal = max(conns, fs.flows)
 	f.MeanSize = meanLost(&recent)
-	f.SeenOriginal = ratio(st.all.after, st.all.after+st.all.before)
+	f.SeenOriginal = stat.Ratio(st.all.after, st.all.after+st.all.before)
 	// D-SACKs say that some repetitions were not needed: those are no losses.
-	f.Share = ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
+	f.Share = stat.Ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
 	f.Others, f.Part = crowd(w, k)
 	if f.Retransmitted > d.best.Retransmitted {
 		d.best = f
 	}
 	subject := k.subject(w.Local, "data")
 	f.Opened = fs.opened(subject)
-	if !s.passes() {
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: fs.evidence, LastTry: s.lastTry(w.End)})
+	if !s.Passes() {
+		emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: fs.evidence, LastTry: s.LastTry(w.End)})
 	}
 }
 
@@ -222,22 +223,22 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 	subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port, Segment: "syn"}
 	for _, s := range []struct {
 		segment string
-		*series
+		*stat.Series
 	}{{"syn", &st.requests}, {"syn-ack", &st.answers}} {
-		if s.since.bad == 0 || s.passes() || st.heard.missing() {
+		if s.Since.Bad == 0 || s.Passes() || st.heard.missing() {
 			continue
 		}
-		f := Retransmission{Class: s.segment, Segments: int(max(s.since.total, s.since.bad)), Retransmitted: int(s.since.bad),
-			ShareBefore: s.before.share(), Baseline: s.beforeSpan, FlowsTotal: int(s.since.total)}
-		f.Share = ratio(f.Retransmitted, f.Segments)
-		f.Chance = atLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
+		f := Retransmission{Class: s.segment, Segments: int(max(s.Since.Total, s.Since.Bad)), Retransmitted: int(s.Since.Bad),
+			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, FlowsTotal: int(s.Since.Total)}
+		f.Share = stat.Ratio(f.Retransmitted, f.Segments)
+		f.Chance = stat.AtLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
 		var evidence []analyze.Evidence
 		slow, caller := 0, w.Local.Addr
 		st.again.each(func(_ uint32, a *synAgain) bool {
-			if w.End.Sub(a.at) > seriesLen*analyze.WindowLength {
+			if w.End.Sub(a.at) > stat.SeriesLen*analyze.WindowLength {
 				return false
 			}
-			if a.at < s.onset || s.segment == "syn-ack" && a.saTries == 0 || s.segment == "syn" && a.tries == 0 {
+			if a.at < s.Onset || s.segment == "syn-ack" && a.saTries == 0 || s.segment == "syn" && a.tries == 0 {
 				return true
 			}
 			f.Flows++
@@ -263,7 +264,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		subject.Segment = s.segment
-		emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence, LastTry: s.lastTry(w.End)})
+		emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
 	}
 }
 
@@ -301,12 +302,12 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Is(p.Host(1-i)))
 		}
 		all := sum.data()
-		f.AllSegments += int(all.total)
-		f.AllResent += int(all.bad)
+		f.AllSegments += int(all.Total)
+		f.AllResent += int(all.Bad)
 	})
 	d.syns.each(func(_ capture.Endpoint, st *synState) bool {
-		f.Requests += int(st.requests.since.total + st.requests.old.total)
-		f.Repeated += int(st.requests.since.bad)
+		f.Requests += int(st.requests.Since.Total + st.requests.Old.Total)
+		f.Repeated += int(st.requests.Since.Bad)
 		return true
 	})
 	return analyze.Assessment{Assessable: f.AllSegments > 0 || d.resent.table > 1, Features: f}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -22,7 +23,7 @@ type resentSocket struct {
 }
 
 type resentPath struct {
-	series   series
+	series   stat.Series
 	mss      uint32
 	resent   subjects[uint64, struct{}] // sockets that have sent again since
 	evidence analyze.Evidence
@@ -67,7 +68,7 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 			p.before = d.dumps.previous(at)
 		}
 		p.last, p.mss = at, s.Info.SndMSS
-		p.series.add(min(resent, sent+resent), sent, at)
+		p.series.Add(min(resent, sent+resent), sent, at)
 		if resent > 0 {
 			p.resent.get(s.Cookie)
 			p.evidence = analyze.Evidence{At: at, Flow: s.Local.String() + " > " + s.Remote.String(), Note: "tcp_info: segments sent again"}
@@ -75,11 +76,11 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 	}
 	d.sockets.each(func(_ uint64, x *resentSocket) bool { return x.table == d.table })
 	d.paths.each(func(_ way, p *resentPath) bool {
-		p.series.roll()
-		if p.series.since.bad == 0 {
+		p.series.Roll()
+		if p.series.Since.Bad == 0 {
 			p.resent = newSubjects[uint64, struct{}](maxTroubled)
-		} else if p.series.onset != p.onset {
-			p.onset, p.since = p.series.onset, d.dumps.previous(p.series.onset)
+		} else if p.series.Onset != p.onset {
+			p.onset, p.since = p.series.Onset, d.dumps.previous(p.series.Onset)
 		}
 		return at.Sub(p.last) < idleState
 	})
@@ -88,13 +89,13 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.paths.each(func(k way, p *resentPath) bool {
 		s := &p.series
-		if s.since.bad == 0 || s.over() {
+		if s.Since.Bad == 0 || s.Over() {
 			return true
 		}
-		f := Retransmission{Class: "data", Segments: int(s.since.total), Retransmitted: int(s.since.bad), Share: s.since.share(),
-			ShareBefore: s.before.share(), Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
+		f := Retransmission{Class: "data", Segments: int(s.Since.Total), Retransmitted: int(s.Since.Bad), Share: s.Since.Share(),
+			ShareBefore: s.Before.Share(), Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
 			MeanSize: float64(p.mss), Sampled: true}
-		if s.beforeSpan > 0 { // the series counts dumps, which are as far apart as their source is told
+		if s.BeforeSpan > 0 { // the series counts dumps, which are as far apart as their source is told
 			f.Baseline = p.since.Sub(p.before).Seconds()
 		}
 		emit(analyze.Symptom{Subject: k.subject(w.Local, "data"), Onset: max(p.since, w.First), Features: f,
@@ -105,7 +106,7 @@ func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 
 // dumps are the times of the newest dumps of all sockets. How far apart they are is the source's affair.
 type dumps struct {
-	at    [seriesLen + 1]capture.Instant // the newest last
+	at    [stat.SeriesLen + 1]capture.Instant // the newest last
 	n     int
 	apart time.Duration // the longest time between two of them
 }

@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -310,7 +311,7 @@ func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			gone = true
 			return false
 		}
-		share := ratio(x.failed(), x.failed()+x.good)
+		share := stat.Ratio(x.failed(), x.failed()+x.good)
 		x.scans = (int(x.ports) >= minPorts || int(x.hosts) >= minHosts) && share >= minShare
 		if !x.scans && int(x.targets) <= d.worst.Ports+d.worst.Hosts {
 			return true

@@ -7,6 +7,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/analyze/points"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -165,14 +166,14 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	change := e.Change(0, complete)
 	f.Share, f.Before = change.Since.Rate(), change.Before.Rate()
 	// What reached To, was missed there and sent again for another reason looks as if it had been lost before.
-	f.Chance = atLeast(f.Lost, f.Lost+int(e.Again), min(to.MissShare(), 1))
+	f.Chance = stat.AtLeast(f.Lost, f.Lost+int(e.Again), min(to.MissShare(), 1))
 	if e.Again == 0 && f.Lost > 0 {
 		f.Chance = 0
 	}
 	for i := range r.At {
 		f.AllResets += int(r.At[i].Resets)
 	}
-	f.ByMiss = atLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
+	f.ByMiss = stat.AtLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
 	f.split(&e.In, &lost)
 	if f.Cliff > 0 && change.Since.Lost > 0 {
 		if big := e.Change(f.Cliff/points.BinBytes, complete); big.Since.Lost > 0 {
@@ -203,11 +204,11 @@ func (f *Segment) split(in, lost *points.Sizes) {
 		if bl == 0 || si == 0 {
 			continue
 		}
-		if l := logLik(bl, bi) + logLik(sl, si); l >= best {
+		if l := stat.LogLik(bl, bi) + stat.LogLik(sl, si); l >= best {
 			best = l
-			f.Cliff, f.PValue = cut*points.BinBytes, fisher(bl, bi, sl, si)
+			f.Cliff, f.PValue = cut*points.BinBytes, stat.Fisher(bl, bi, sl, si)
 			f.BigIn, f.BigLost, f.SmallIn, f.SmallLost = int(bi), int(bl), int(si), int(sl)
 		}
 	}
-	f.BigLoss, f.SmallLoss = ratio(f.BigLost, f.BigIn), ratio(f.SmallLost, f.SmallIn)
+	f.BigLoss, f.SmallLoss = stat.Ratio(f.BigLost, f.BigIn), stat.Ratio(f.SmallLost, f.SmallIn)
 }

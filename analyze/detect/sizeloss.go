@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 )
 
 // SizeLoss are the features of size-dependent-loss. Sizes are IP lengths in bytes.
@@ -113,8 +114,8 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // judge reports what x shows, if it shows anything; still, if not nil, is what stands still there.
 func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit func(analyze.Symptom)) bool {
 	k, st := x.k, x.st
-	fs := st.flowStats(k, st.series.onset, w.End, w.Params.Duration("stall_age"))
-	span := st.series.windows()
+	fs := st.flowStats(k, st.series.Onset, w.End, w.Params.Duration("stall_age"))
+	span := st.series.Windows()
 	side := "receiver"
 	if st.all.after > st.all.before {
 		side = "sender"
@@ -133,12 +134,12 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 			s, conns = y, n
 		}
 	}
-	f := SizeLoss{Kind: "partial", Side: side, Baseline: st.series.beforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
+	f := SizeLoss{Kind: "partial", Side: side, Baseline: st.series.BeforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
 	d.mute = max(d.mute, fs.muteLarge)
 	cut := cliff(&s)
 	var dns bigLoss
 	if k.scope == onePair {
-		if answers := d.dns.since(k, flow.SmallSize, st.series.onset); answers.lost.bad > 0 {
+		if answers := d.dns.since(k, flow.SmallSize, st.series.Onset); answers.lost.Bad > 0 {
 			// They say where the cliff is, too: now and then a segment gets through. That some came says nothing of the
 			// path, for those that are missing are known only some seconds later.
 			all := s
@@ -159,20 +160,20 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 			break
 		}
 	}
-	onset := st.series.onset
+	onset := st.series.Onset
 	if k.scope == onePair {
 		dns = d.dns.since(k, f.LargestPassed, onset)
 	}
 	if f.Side == "sender" || !dns.alike(big) {
 		dns = bigLoss{} // seen before they could be lost; or their server is silent, and not the path
 	}
-	big.bad += dns.lost.bad
-	big.total += dns.lost.total
-	f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.total), int(big.bad), int(small.total), int(small.bad)
+	big.Bad += dns.lost.Bad
+	big.Total += dns.lost.Total
+	f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.Total), int(big.Bad), int(small.Total), int(small.Bad)
 	f.SmallData = f.SmallSent - int(s.sent[flow.Bare])
-	f.BigLoss, f.SmallLoss = big.share(), small.share()
-	f.PValue = fisher(big.bad, big.total, small.bad, small.total)
-	f.BigLossBefore = st.series.before.share()
+	f.BigLoss, f.SmallLoss = big.Share(), small.Share()
+	f.PValue = stat.Fisher(big.Bad, big.Total, small.Bad, small.Total)
+	f.BigLossBefore = st.series.Before.Share()
 	for i := cut; i < flow.Bins; i++ {
 		if s.lost[i] > 0 && st.minLost[i] > 0 {
 			f.SmallestLost = int(st.minLost[i])
@@ -180,13 +181,13 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 		}
 	}
 	f.Cliff = f.SmallestLost
-	f.Hit, f.CopyShare = fs.flows+int(dns.lost.bad), st.all.copyShare()
+	f.Hit, f.CopyShare = fs.flows+int(dns.lost.Bad), st.all.copyShare()
 	f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
-	f.StalledShare = ratio(f.StalledFlows, f.Flows)
-	f.Abandoned, f.AbandonedShare = fs.abandoned, ratio(fs.abandoned, fs.abandoned+fs.passed)
-	f.AbandonedLoss = ratio(fs.lacking, fs.lacking+fs.arrived)
+	f.StalledShare = stat.Ratio(f.StalledFlows, f.Flows)
+	f.Abandoned, f.AbandonedShare = fs.abandoned, stat.Ratio(fs.abandoned, fs.abandoned+fs.passed)
+	f.AbandonedLoss = stat.Ratio(fs.lacking, fs.lacking+fs.arrived)
 	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
-	f.RetryLoss = ratio(f.RetryLost, f.RetrySent)
+	f.RetryLoss = stat.Ratio(f.RetryLost, f.RetrySent)
 	if f.Coalesced = fs.again.onlyCoalesced(uint32(w.Params.Int("min_coalesced"))); f.Coalesced > 0 {
 		f.Singles = int(fs.again.single)
 	}
@@ -198,8 +199,8 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if f.PValue < w.Params.Float("sure_p_value") {
 		f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
 	}
-	f.DNSBigUnanswered = int(dns.lost.bad)
-	if dns.lost.bad > 0 {
+	f.DNSBigUnanswered = int(dns.lost.Bad)
+	if dns.lost.Bad > 0 {
 		f.Cliff = min(f.Cliff, dns.smallest)
 		// Big answers of the same peer are lost a little before the first segment.
 		onset = min(onset, dns.first)
@@ -213,10 +214,10 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	}
 	subject := k.subject(w.Local, "")
 	f.Opened = fs.opened(subject)
-	if st.series.passes() {
+	if st.series.Passes() {
 		return false
 	}
-	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: st.series.lastTry(w.End)})
+	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: st.series.LastTry(w.End)})
 	return true
 }
 
@@ -246,7 +247,7 @@ func (f *flowStats) aside(s *sizes, unsure sizes, minShare float64) {
 		s.sent[i] -= min(unsure.sent[i]-min(unsure.lost[i], unsure.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
 	}
 	big, small := s.split(f.muteClass)
-	if big.total > 0 && big.share() < minShare || small.total == small.bad {
+	if big.Total > 0 && big.Share() < minShare || small.Total == small.Bad {
 		return
 	}
 	s.sent[f.muteClass] += uint32(f.mute)
@@ -262,18 +263,18 @@ func apart(s *sizes) float64 {
 		return 1
 	}
 	big, small := s.split(cut)
-	return fisher(big.bad, big.total, small.bad, small.total)
+	return stat.Fisher(big.Bad, big.Total, small.Bad, small.Total)
 }
 
 // split sums up the segments of size class cut and above, and those below.
-func (s *sizes) split(cut int) (big, small point) {
+func (s *sizes) split(cut int) (big, small stat.Point) {
 	for i := range s.sent {
 		p := &small
 		if i >= cut {
 			p = &big
 		}
-		p.bad += s.lost[i]
-		p.total += s.sent[i]
+		p.Bad += s.lost[i]
+		p.Total += s.sent[i]
 	}
 	return big, small
 }
@@ -342,11 +343,11 @@ func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 			var sum traffic
 			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Is(p.Host(1-i)))
 			big, small := sum.split(flow.SmallBins)
-			f.AllBig += int(big.total)
-			f.AllBigLost += int(big.bad)
+			f.AllBig += int(big.Total)
+			f.AllBigLost += int(big.Bad)
 			if d.best.BigSent == 0 {
-				f.SmallSent += int(small.total)
-				f.SmallLost += int(small.bad)
+				f.SmallSent += int(small.Total)
+				f.SmallLost += int(small.Bad)
 			}
 		}
 	})
@@ -368,24 +369,24 @@ func cliff(s *sizes) int {
 
 // split is cliff for the classes from from to to, and the gain in log likelihood.
 func split(s *sizes, from, to int) (cut int, best float64) {
-	var all point
+	var all stat.Point
 	for i := range s.sent {
-		all.bad += s.lost[i]
-		all.total += s.sent[i]
+		all.Bad += s.lost[i]
+		all.Total += s.sent[i]
 	}
-	base := logLik(all.bad, all.total)
-	var below point
+	base := stat.LogLik(all.Bad, all.Total)
+	var below stat.Point
 	for i := 0; i < flow.Bins; i++ {
-		if i >= from && i < to && s.sent[i] > 0 && below.total > 0 {
-			above := point{bad: all.bad - below.bad, total: all.total - below.total}
-			if uint64(above.bad)*uint64(below.total) > uint64(below.bad)*uint64(above.total) {
-				if l := logLik(above.bad, above.total) + logLik(below.bad, below.total) - base; l >= best {
+		if i >= from && i < to && s.sent[i] > 0 && below.Total > 0 {
+			above := stat.Point{Bad: all.Bad - below.Bad, Total: all.Total - below.Total}
+			if uint64(above.Bad)*uint64(below.Total) > uint64(below.Bad)*uint64(above.Total) {
+				if l := stat.LogLik(above.Bad, above.Total) + stat.LogLik(below.Bad, below.Total) - base; l >= best {
 					best, cut = l, i
 				}
 			}
 		}
-		below.bad += s.lost[i]
-		below.total += s.sent[i]
+		below.Bad += s.lost[i]
+		below.Total += s.sent[i]
 	}
 	return cut, best
 }

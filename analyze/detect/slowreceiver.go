@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -176,7 +177,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		if x == nil || x.zeroAt == 0 {
 			return
 		}
-		st.spells = appendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.note}, maxFails)
+		st.spells = stat.AppendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.note}, maxFails)
 		x.zeroAt = 0
 		st.lastAt = e.At
 		if e.Dur >= d.long {

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -127,7 +128,7 @@ func (d *slowServer) Event(e *flow.Event) {
 	c := e.Conn
 	switch e.Kind {
 	case flow.Established:
-		if st.series.locked {
+		if st.series.Locked {
 			st.stages[0] += e.At.Sub(c.SynAt())
 		}
 		if k := st.kinds.greeting(); k != nil && k.usual && len(st.open) < maxPending {
@@ -251,7 +252,7 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 		size = o.size // it has sent more since, and waits all the same
 	}
 	k := st.kinds.of(size)
-	if !k.usual || st.before.n == 0 || e.Dur.Seconds() <= max(d.factor*st.before.quantile(0.95), st.before.quantile(0.99)) {
+	if !k.usual || st.before.Empty() || e.Dur.Seconds() <= max(d.factor*st.before.Quantile(0.95), st.before.Quantile(0.99)) {
 		return
 	}
 	o := st.overdue.get(c.Ref())
@@ -263,7 +264,7 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 		st.late(o.at, c, k.size)
 	}
 	o.gaveUp = true
-	st.gaveUp.add(1, 0, o.at)
+	st.gaveUp.Add(1, 0, o.at)
 	st.time(o.at, e.Dur, true)
 	st.stages[1] += e.Dur
 }
@@ -408,13 +409,13 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true
 		})
 		s := &st.series
-		if len(st.fast.list) == lag {
-			s.add(0, st.fast.list[st.fast.at], 0)
+		if st.fast.Len() == lag {
+			s.Add(0, *st.fast.Nth(0), 0)
 		}
-		st.fast.add(st.fastCur, lag)
+		st.fast.Add(st.fastCur, lag)
 		st.fastCur = 0
-		s.roll()
-		st.gaveUp.roll()
+		s.Roll()
+		st.gaveUp.Roll()
 		st.calm(w, d.slowAfter)
 		f, onset := st.measure(w)
 		f.Stalled = stalled
@@ -422,7 +423,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n || f.Held >= n {
 			f.FlowsTotal = served(w, k)
 		}
-		if s.since.bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
+		if s.Since.Bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
 			st.stages = [3]time.Duration{}
 			d.where.calm(k)
 			return true
@@ -471,12 +472,12 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 		}
 		n := st.total + st.left + uint32(waiting)
 		if n >= enough {
-			p95 = max(p95, st.before.quantile(0.95), quantile(st.recent.since(0), 0.95))
+			p95 = max(p95, st.before.Quantile(0.95), stat.Quantile(st.recent.since(0), 0.95))
 		}
-		if share := ratio(min(st.bad+st.left+st.broken+uint32(waiting), n), n); n >= enough && share > worst {
+		if share := stat.Ratio(min(st.bad+st.left+st.broken+uint32(waiting), n), n); n >= enough && share > worst {
 			worst = share
 			f = SlowServer{Class: "served", Requests: int(n), Answered: int(st.total), Slow: int(st.bad), Left: int(st.left), GaveUp: int(st.left),
-				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), P50: st.before.quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
+				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), P50: st.before.Quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
 		}
 		return true
 	})

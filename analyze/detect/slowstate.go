@@ -6,23 +6,24 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
 type serverState struct {
 	kinds    kinds
-	series   series // bad: slow or given up; total: these and those answered in time
-	fast     ring[uint32]
+	series   stat.Series // bad: slow or given up; total: these and those answered in time
+	fast     stat.Ring[uint32]
 	fastCur  uint32
-	gaveUp   series
-	before   latencies
+	gaveUp   stat.Series
+	before   stat.Latencies
 	recent   timings
 	open     []openRequest                       // begun, and not yet known to be fast or slow
 	overdue  subjects[flow.Ref, overdueRequest]  // without an answer for slow_after
 	half     []leftBehind                        // left by clients that gave up
 	answers  []openAnswer                        // begun lately
 	paused   subjects[flow.Ref, capture.Instant] // answers that stand still, though the client has all that was sent
-	slow     ring[slowRequest]
+	slow     stat.Ring[slowRequest]
 	holes    subjects[flow.Ref, capture.Instant]
 	stages   [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
 	stops    []stop
@@ -142,30 +143,30 @@ func (st *serverState) stop(s stop) {
 		x.to, x.flows = max(x.to, s.to), max(x.flows, s.flows)
 		return
 	}
-	st.stops = appendBounded(st.stops, s, maxStops)
+	st.stops = stat.AppendBounded(st.stops, s, maxStops)
 }
 
 // late counts a request that is not answered although its like are.
 func (st *serverState) late(at capture.Instant, c *flow.Conn, size uint32) {
 	st.bad++
-	st.series.add(1, 1, at)
-	st.slow.add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
+	st.series.Add(1, 1, at)
+	st.slow.Add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
 	st.greeted = size == greetingKind
 }
 
 // time keeps how long a request took.
 func (st *serverState) time(at capture.Instant, wait time.Duration, slow bool) {
-	if st.series.locked || slow || len(st.recent.list) > 0 {
+	if st.series.Locked || slow || st.recent.Len() > 0 {
 		st.recent.add(at, wait)
 	} else {
-		st.before.add(wait)
+		st.before.Add(wait)
 	}
 }
 
 // unmet takes a client that left without having been greeted.
 func (st *serverState) unmet(c *flow.Conn, o *overdueRequest, now capture.Instant) {
 	o.gaveUp = true
-	st.gaveUp.add(1, 0, o.at)
+	st.gaveUp.Add(1, 0, o.at)
 	st.time(o.at, min(now, c.Last).Sub(o.at), true)
 }
 
@@ -210,7 +211,7 @@ func (st *serverState) lastTry(now capture.Instant) capture.Instant {
 	if len(st.overdue.keys)+len(st.paused.keys)+len(st.open) > 0 {
 		return now
 	}
-	return max(st.series.lastTry(now), st.lastAt, st.leftTo)
+	return max(st.series.LastTry(now), st.lastAt, st.leftTo)
 }
 
 // fares reports whether requests are answered in time again, of whatever stood still before.
@@ -219,7 +220,7 @@ func (st *serverState) fares(w *analyze.Window) bool {
 	if n := len(st.stops); n > 0 {
 		since = max(since, st.stops[n-1].to)
 	}
-	return w.End.Sub(since) >= over*analyze.WindowLength && st.lastAt > since && len(st.paused.keys) == 0 && (st.series.since.bad == 0 || st.series.over())
+	return w.End.Sub(since) >= stat.Over*analyze.WindowLength && st.lastAt > since && len(st.paused.keys) == 0 && (st.series.Since.Bad == 0 || st.series.Over())
 }
 
 // stage takes the stage of a service's requests with most of the extra time.
@@ -236,9 +237,9 @@ func (f *SlowServer) stage(t *analyze.Stages) {
 // measure compares the time since the onset with the time before.
 func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.Instant) {
 	s := &st.series
-	f = SlowServer{Requests: int(s.since.total), Baseline: s.beforeSpan, P50Before: st.before.quantile(0.5), P95Before: st.before.quantile(0.95),
-		Slow: int(s.since.bad), GaveUp: int(st.gaveUp.since.bad), Left: int(st.left), Served: int(st.total), Unclosed: int(st.unclosed), Greeting: st.greeted}
-	onset = s.onset
+	f = SlowServer{Requests: int(s.Since.Total), Baseline: s.BeforeSpan, P50Before: st.before.Quantile(0.5), P95Before: st.before.Quantile(0.95),
+		Slow: int(s.Since.Bad), GaveUp: int(st.gaveUp.Since.Bad), Left: int(st.left), Served: int(st.total), Unclosed: int(st.unclosed), Greeting: st.greeted}
+	onset = s.Onset
 	// What came before it was over counts only together with what came since, and is no beginning.
 	latest := slices.IndexFunc(st.stops, func(x stop) bool { return x.from >= st.fared })
 	stops := st.stops
@@ -253,10 +254,10 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		f.Stopped += x.to.Sub(x.from).Seconds()
 		f.StoppedFlows = max(f.StoppedFlows, x.flows)
 	}
-	if f.Stops > 0 && (s.since.bad == 0 || s.beforeSpan == 0) {
+	if f.Stops > 0 && (s.Since.Bad == 0 || s.BeforeSpan == 0) {
 		onset = st.stops[latest].from
 	}
-	if s.since.bad == 0 && f.Stops == 0 {
+	if s.Since.Bad == 0 && f.Stops == 0 {
 		onset = st.leftAt
 	}
 	// Nobody waits on purpose before he says who he is; a time that is the same each time is a time-out.
@@ -282,10 +283,10 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		oldest = min(oldest, o.at)
 	}
 	f.Unanswered += f.GaveUp
-	if s.since.bad == 0 && f.Stops == 0 { // nothing is known of the usual: what the clients did must tell
+	if s.Since.Bad == 0 && f.Stops == 0 { // nothing is known of the usual: what the clients did must tell
 		f.Requests, f.GaveUp, f.Unanswered = int(st.left+st.total), int(st.left), int(st.left)
 	}
-	f.P50, f.P95 = quantile(recent, 0.5), quantile(recent, 0.95)
+	f.P50, f.P95 = stat.Quantile(recent, 0.5), stat.Quantile(recent, 0.95)
 	if f.P95Before > 0 {
 		f.Factor = f.P95 / f.P95Before
 	}
@@ -294,11 +295,11 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	f.Answered = max(f.Requests-f.Unanswered, 0)
 	limit, n := st.waits.limit()
 	f.Limit, f.Limited = limit.Seconds(), n
-	f.UnansweredShare = ratio(f.Unanswered, f.Requests)
-	if s.beforeSpan > 0 {
-		f.FastRateBefore = float64(s.before.total-s.before.bad) / s.beforeSpan
+	f.UnansweredShare = stat.Ratio(f.Unanswered, f.Requests)
+	if s.BeforeSpan > 0 {
+		f.FastRateBefore = float64(s.Before.Total-s.Before.Bad) / s.BeforeSpan
 	}
-	f.FastRate = float64(s.since.total-s.since.bad) / float64(max(s.windows(), 1))
+	f.FastRate = float64(s.Since.Total-s.Since.Bad) / float64(max(s.Windows(), 1))
 	var all time.Duration
 	most := 0
 	for i, d := range stages {
@@ -326,10 +327,10 @@ func (st *serverState) calm(w *analyze.Window, slowAfter time.Duration) {
 	if st.left > 0 && w.End.Sub(st.leftTo) >= stopPause {
 		st.left, st.unclosed, st.leftAt = 0, 0, 0
 	}
-	if st.series.since.bad == 0 && len(st.recent.list) > 0 {
-		for x := range st.recent.all {
+	if st.series.Since.Bad == 0 && st.recent.Len() > 0 {
+		for x := range st.recent.All {
 			if x.d < slowAfter { // what was slow is no part of what is usual
-				st.before.add(x.d)
+				st.before.Add(x.d)
 			}
 		}
 		st.recent = timings{}
@@ -350,7 +351,7 @@ func served(w *analyze.Window, k capture.Endpoint) (n int) {
 func (st *serverState) slowSince(at capture.Instant) (flows, clients int) {
 	conns := make(map[flow.Ref]struct{})
 	addrs := make(map[capture.Addr]struct{})
-	for r := range st.slow.all {
+	for r := range st.slow.All {
 		if r.at >= at {
 			conns[r.ref], addrs[r.client] = struct{}{}, struct{}{}
 		}

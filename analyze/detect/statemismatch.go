@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -38,7 +39,7 @@ type stateMismatch struct {
 }
 
 type mismatchState struct {
-	requests series                         // bad: those that failed; total: connection requests
+	requests stat.Series                    // bad: those that failed; total: connection requests
 	made     subjects[capture.Addr, uint32] // by client, since a time at which none had failed for long
 	madeFrom capture.Instant
 	astray   subjects[flow.Ref, strayRequest]
@@ -86,7 +87,7 @@ func (d *stateMismatch) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.SynSent:
 		if st := d.states.get(c); st != nil {
-			st.requests.add(0, 1, 0)
+			st.requests.Add(0, 1, 0)
 			st.lastAt = e.At
 			if st.made.m == nil {
 				st.made, st.madeFrom = newSubjects[capture.Addr, uint32](maxStray), e.At
@@ -145,12 +146,12 @@ func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			// Where a SYN went without such an answer, it is that silence which made the request fail.
 			if c := w.Flows.Lookup(ref); !x.failed && w.End.Sub(x.at) >= ignoredAfter && c != nil && int(x.answers) > c.SynTries() {
 				x.failed = true
-				st.requests.add(1, 0, x.at)
+				st.requests.Add(1, 0, x.at)
 			}
-			return w.End.Sub(x.last) < seriesLen*analyze.WindowLength
+			return w.End.Sub(x.last) < stat.SeriesLen*analyze.WindowLength
 		})
-		st.requests.roll()
-		if st.requests.since.bad == 0 && len(st.astray.keys) == 0 && w.End.Sub(st.madeFrom) >= loopLinger {
+		st.requests.Roll()
+		if st.requests.Since.Bad == 0 && len(st.astray.keys) == 0 && w.End.Sub(st.madeFrom) >= loopLinger {
 			st.made = subjects[capture.Addr, uint32]{}
 		}
 		if f, onset, evidence := st.measure(w); f.Class != "" {
@@ -187,14 +188,14 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		return f, onset, evidence
 	}
 	s := &st.requests
-	if s.since.bad == 0 {
+	if s.Since.Bad == 0 {
 		return f, 0, nil
 	}
 	clients := newSubjects[capture.Addr, struct{}](maxStray)
 	elsewhere := 0
 	for _, ref := range st.astray.keys {
 		x := st.astray.m[ref]
-		if x == nil || !x.failed || x.at < s.onset {
+		if x == nil || !x.failed || x.at < s.Onset {
 			continue
 		}
 		f.Failed++
@@ -227,8 +228,8 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 	if 2*elsewhere > f.Failed {
 		f.Class = mismatchElsewhere
 	}
-	f.Share = ratio(f.Failed, f.Attempts)
-	return f, s.onset, evidence
+	f.Share = stat.Ratio(f.Failed, f.Attempts)
+	return f, s.Onset, evidence
 }
 
 func (d *stateMismatch) Assess(*analyze.Window) analyze.Assessment {

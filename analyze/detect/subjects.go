@@ -231,30 +231,3 @@ func newServices[V any](limit int) services[V] {
 
 func (s *services[V]) get(c *flow.Conn) *V  { return s.numbered.get(c.Service(), &c.Server) }
 func (s *services[V]) peek(c *flow.Conn) *V { return s.numbered.peek(c.Service(), &c.Server) }
-
-// ring keeps the newest n values.
-type ring[T any] struct {
-	list []T
-	at   int // oldest, once it is full
-}
-
-func (r *ring[T]) add(v T, n int) {
-	if len(r.list) < n {
-		r.list = append(r.list, v)
-		return
-	}
-	r.list[r.at] = v
-	r.at = (r.at + 1) % n
-}
-
-// nth is the value that n older ones stand before.
-func (r *ring[T]) nth(n int) *T { return &r.list[(r.at+n)%len(r.list)] }
-
-// all yields the values, oldest first.
-func (r *ring[T]) all(yield func(*T) bool) {
-	for i := range r.list {
-		if !yield(&r.list[(r.at+i)%len(r.list)]) {
-			return
-		}
-	}
-}

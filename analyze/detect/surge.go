@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -64,10 +65,10 @@ type demandState struct {
 	sources subjects[capture.Addr, sourceState]
 	open    leftOpen
 	ignored uint32 // SYNs left without an answer, since the onset
-	rate    rates
-	failed  [seriesLen]uint32 // attempts that failed, by window, the newest last
+	rate    stat.Rates
+	failed  [stat.SeriesLen]uint32 // attempts that failed, by window, the newest last
 	curAsk  uint32
-	asked   [seriesLen]uint32 // requests, on whatever connections
+	asked   [stat.SeriesLen]uint32 // requests, on whatever connections
 }
 
 // firstSYN is a connection request; it becomes evidence when it is needed.
@@ -173,7 +174,7 @@ func (d *surge) Event(e *flow.Event) {
 		// Who fails on a connection from before the rise, or before the capture, is a source that was there before.
 		if src := st.sources.get(c.Client.Addr); src != nil {
 			src.failed++
-			src.known = src.known || c.First < st.rate.onset || !st.rate.locked
+			src.known = src.known || c.First < st.rate.Onset || !st.rate.Locked
 		}
 	}
 }
@@ -195,25 +196,25 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	})
 	crowded := len(d.states.ids) > maxListeners*3/4 // by a scan: its ports make room
 	d.states.each(func(k capture.Endpoint, st *demandState) bool {
-		began := st.rate.seen - st.rate.windows()
-		if !st.rate.locked {
+		began := st.rate.Seen - st.rate.Windows()
+		if !st.rate.Locked {
 			began = -1
 		}
-		if st.rate.seen == 0 && w.Local.Is(k.Addr) {
+		if st.rate.Seen == 0 && w.Local.Is(k.Addr) {
 			// Where the host listens at another address, nobody has asked at this one since.
-			for idle := min(d.known(w, k, st), seriesLen/2); idle > 0; idle-- {
-				st.rate.roll(0, w.End.Add(-time.Duration(idle)*analyze.WindowLength))
+			for idle := min(d.known(w, k, st), stat.SeriesLen/2); idle > 0; idle-- {
+				st.rate.Roll(0, w.End.Add(-time.Duration(idle)*analyze.WindowLength))
 			}
 		}
-		st.rate.roll(st.curSYN, w.End)
+		st.rate.Roll(st.curSYN, w.End)
 		copy(st.failed[:], st.failed[1:])
-		st.failed[seriesLen-1] = st.curFail
+		st.failed[stat.SeriesLen-1] = st.curFail
 		copy(st.asked[:], st.asked[1:])
-		st.asked[seriesLen-1] = st.curAsk
+		st.asked[stat.SeriesLen-1] = st.curAsk
 		st.open.roll(&st.rate)
 		st.curSYN, st.curFail, st.curAsk = 0, 0, 0
-		st.rollSources(st.rate.locked && st.rate.seen-st.rate.windows() != began)
-		if st.rate.quiet > int(idleState/analyze.WindowLength) || crowded && st.rate.quiet > 0 && st.rate.total() < minRate {
+		st.rollSources(st.rate.Locked && st.rate.Seen-st.rate.Windows() != began)
+		if st.rate.Quiet > int(idleState/analyze.WindowLength) || crowded && st.rate.Quiet > 0 && st.rate.Total() < stat.MinRate {
 			return false
 		}
 		f, busiest := st.measure(w)
@@ -224,11 +225,11 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if st.flood(w, k, emit) {
 			return true
 		}
-		if !st.rate.locked {
+		if !st.rate.Locked {
 			st.ignored = 0
 			return true
 		}
-		if st.rate.low >= over || !st.rate.found() || w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
+		if st.rate.Low >= stat.Over || !st.rate.Found() || w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
 			return true // over, too young to tell, or this host is the one who asks
 		}
 		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
@@ -238,12 +239,12 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			evidence = append(evidence, st.sources.peek(busiest).note.evidence(k))
 		} else {
 			for i := 0; i < len(st.sources.keys) && len(evidence) < analyze.MaxEvidence; i++ {
-				if x := st.sources.m[st.sources.keys[i]]; x.since > 0 && x.note.at >= st.rate.onset {
+				if x := st.sources.m[st.sources.keys[i]]; x.since > 0 && x.note.at >= st.rate.Onset {
 					evidence = append(evidence, x.note.evidence(k))
 				}
 			}
 		}
-		emit(analyze.Symptom{Subject: s, Onset: st.rate.onset, Features: f, Evidence: evidence})
+		emit(analyze.Symptom{Subject: s, Onset: st.rate.Onset, Features: f, Evidence: evidence})
 		return true
 	})
 }
@@ -261,7 +262,7 @@ func (d *surge) known(w *analyze.Window, k capture.Endpoint, st *demandState) (w
 				return 0
 			}
 		}
-		windows = max(windows, o.value.rate.seen-1)
+		windows = max(windows, o.value.rate.Seen-1)
 	}
 	return windows
 }
@@ -271,16 +272,16 @@ func (d *surge) Assess(w *analyze.Window) analyze.Assessment {
 	if f.Class == "" {
 		f.Class = classSingle
 	}
-	f.TotalSYNs, f.HalfOpen, f.HalfOpenShare = d.syns, d.left, ratio(d.left, d.syns)
+	f.TotalSYNs, f.HalfOpen, f.HalfOpenShare = d.syns, d.left, stat.Ratio(d.left, d.syns)
 	f.Baseline = w.End.Sub(w.First).Seconds()
 	return analyze.Assessment{Assessable: d.syns >= 10 && f.Baseline >= w.Params.Float("min_baseline"), Features: f}
 }
 
 // leftOpen follows the handshakes that a listener's clients do not complete.
 type leftOpen struct {
-	series   series // bad: left open; total: connection requests
-	cur      uint32 // left open, as found in this window
-	answered uint32 // since the onset; the others got no answer and did not ask again
+	series   stat.Series // bad: left open; total: connection requests
+	cur      uint32      // left open, as found in this window
+	answered uint32      // since the onset; the others got no answer and did not ask again
 	first    capture.Instant
 	last     capture.Instant                // newest of them
 	clients  subjects[capture.Addr, uint32] // of them, since the onset
@@ -310,11 +311,11 @@ func (o *leftOpen) add(c *flow.Conn, answered bool) {
 }
 
 // roll ends the window. What is found to be left open now was asked for ignoredAfter ago: it is held against the requests of then.
-func (o *leftOpen) roll(asked *rates) {
-	o.series.add(o.cur, max(asked.back(int(ignoredAfter/analyze.WindowLength)), o.cur), o.first)
+func (o *leftOpen) roll(asked *stat.Rates) {
+	o.series.Add(o.cur, max(asked.Back(int(ignoredAfter/analyze.WindowLength)), o.cur), o.first)
 	o.cur, o.first = 0, 0
-	o.series.roll()
-	if o.series.since.bad == 0 {
+	o.series.Roll()
+	if o.series.Since.Bad == 0 {
 		o.clients, o.evidence, o.answered = subjects[capture.Addr, uint32]{}, nil, 0
 	}
 }
@@ -323,16 +324,16 @@ func (o *leftOpen) roll(asked *rates) {
 func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(analyze.Symptom)) bool {
 	o := &st.open
 	s := &o.series
-	if s.since.bad == 0 || s.over() {
+	if s.Since.Bad == 0 || s.Over() {
 		return false
 	}
-	f := Surge{Class: classHalfOpen, HalfOpen: int(s.since.bad), TotalSYNs: int(s.since.total), HalfOpenShare: s.since.share(),
-		HalfOpenRate: float64(s.since.bad) / max(o.last.Sub(s.onset), analyze.WindowLength).Seconds(),
-		Baseline:     max(s.beforeSpan-ignoredAfter.Seconds(), 0), Sources: len(o.clients.keys), More: o.clients.refused > 0,
-		Answered: int(min(o.answered, s.since.bad))}
+	f := Surge{Class: classHalfOpen, HalfOpen: int(s.Since.Bad), TotalSYNs: int(s.Since.Total), HalfOpenShare: s.Since.Share(),
+		HalfOpenRate: float64(s.Since.Bad) / max(o.last.Sub(s.Onset), analyze.WindowLength).Seconds(),
+		Baseline:     max(s.BeforeSpan-ignoredAfter.Seconds(), 0), Sources: len(o.clients.keys), More: o.clients.refused > 0,
+		Answered: int(min(o.answered, s.Since.Bad))}
 	f.Rate = f.HalfOpenRate / f.HalfOpenShare
-	if s.beforeSpan > 0 {
-		f.RateBefore = float64(s.before.total) / s.beforeSpan
+	if s.BeforeSpan > 0 {
+		f.RateBefore = float64(s.Before.Total) / s.BeforeSpan
 	}
 	if f.HalfOpen < w.Params.Int("min_half_open") || f.Answered < w.Params.Int("min_answered") || f.HalfOpenShare < w.Params.Float("min_half_open_share") || f.HalfOpenRate < w.Params.Float("min_half_open_rate") {
 		return false
@@ -343,24 +344,24 @@ func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(an
 			f.SYNs, busiest = n, a
 		}
 	}
-	f.Share = ratio(f.SYNs, f.HalfOpen)
+	f.Share = stat.Ratio(f.SYNs, f.HalfOpen)
 	if w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
 		return false // it is this host that does not complete them
 	}
-	for i := range min(int(w.End.Sub(s.onset)/analyze.WindowLength)+1, seriesLen) {
-		f.Unanswered += int(st.failed[seriesLen-1-i])
+	for i := range min(int(w.End.Sub(s.Onset)/analyze.WindowLength)+1, stat.SeriesLen) {
+		f.Unanswered += int(st.failed[stat.SeriesLen-1-i])
 	}
-	f.OthersFailed = min(ratio(f.Unanswered, max(f.TotalSYNs-f.HalfOpen, f.Unanswered)), 1)
+	f.OthersFailed = min(stat.Ratio(f.Unanswered, max(f.TotalSYNs-f.HalfOpen, f.Unanswered)), 1)
 	subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 	if f.Share >= w.Params.Float("min_share") {
 		subject.Kind, subject.Peer = analyze.SubjectSource, busiest.String()
 	}
 	var evidence []analyze.Evidence
 	for i := range o.evidence {
-		if e := &o.evidence[i]; e.at >= s.onset {
+		if e := &o.evidence[i]; e.at >= s.Onset {
 			evidence = append(evidence, e.evidence(k))
 		}
 	}
-	emit(analyze.Symptom{Subject: subject, Onset: s.onset, Features: f, Evidence: evidence})
+	emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: evidence})
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -177,12 +178,12 @@ func (d *counterDemand) sample(at capture.Instant, h *capture.HostSample) {
 		if d.low++; came > (d.rates[2]+d.usual())/2 {
 			d.low = 0
 		}
-		if d.low >= recovered {
+		if d.low >= stat.Recovered {
 			d.high, d.low = 0, 0
 		}
 		return
 	}
-	if d.span > 0 && fresh >= minRate && fresh >= minRise*d.usual() {
+	if d.span > 0 && fresh >= stat.MinRate && fresh >= stat.MinRise*d.usual() {
 		if d.high == 0 {
 			d.onset, d.unanswered = at.Add(-since), 0
 		}
@@ -257,13 +258,13 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	x, r := d.sources.m[busiest], &d.demand
 	span := w.End.Sub(r.onset).Seconds()
-	f := Surge{Class: classSingle, Sampled: true, Share: ratio(first, grown), ShareBefore: ratio(d.past(x).all(), max(old, 1)), HalfOpen: int(x.half),
+	f := Surge{Class: classSingle, Sampled: true, Share: stat.Ratio(first, grown), ShareBefore: stat.Ratio(d.past(x).all(), max(old, 1)), HalfOpen: int(x.half),
 		RateBefore: r.usual(), // of all: sockets that come and go between two dumps may have been its own
 		Baseline:   max(r.onset.Sub(w.First).Seconds(), 0), Sources: int(sources), SourcesBefore: int(sourcesBefore), Unanswered: int(r.unanswered)}
 	if d.past(x).all() == 0 {
 		f.NewShare = f.Share
 	}
-	f.Rate, f.RateNext = r.rise()*f.Share, r.rise()*ratio(next, grown)
+	f.Rate, f.RateNext = r.rise()*f.Share, r.rise()*stat.Ratio(next, grown)
 	f.SYNs, f.TotalSYNs = int(f.Rate*span), int(r.rise()*span)
 	var turned, came float64
 	for i := range r.came {

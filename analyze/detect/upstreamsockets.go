@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -97,7 +98,7 @@ func (d *openingSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		n := int(c.failed)
 		f := DeadUpstream{Attempts: n + int(c.opened), Failed: n, SynUnanswered: n, SynRepeats: int(c.repeats), Class: classSilent,
 			Wait: c.longest.Seconds(), Lasting: c.last.Sub(c.onset).Seconds(), Baseline: max(c.onset.Sub(w.First).Seconds(), 0), SucceededBefore: int(c.opened)}
-		f.Share = ratio(f.Failed, f.Attempts)
+		f.Share = stat.Ratio(f.Failed, f.Attempts)
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port},
 			Onset: c.onset, Features: f})
 		return true

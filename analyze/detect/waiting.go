@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -166,7 +167,7 @@ func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Durat
 	n := len(st.list)
 	f.Waiting, f.Exact = n, true
 	f.Connections = max(f.Connections, st.open, n)
-	f.Share = ratio(n, f.Connections)
+	f.Share = stat.Ratio(n, f.Connections)
 	f.MedianAge, f.OldestAge = now.Sub(st.list[n/2].since).Seconds(), now.Sub(st.list[0].since).Seconds()
 	f.Older, f.Unaccepted, f.Queued = 0, 0, 0
 	for _, w := range st.list {

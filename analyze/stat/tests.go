@@ -1,9 +1,38 @@
-package detect
+package stat
 
-import "math"
+import (
+	"math"
+)
 
-// evenSpread is the p-value of Pearson's chi-squared test of the counts against an even spread.
-func evenSpread(counts []uint32) float64 {
+func Ratio[N uint32 | uint64 | int](a, b N) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
+}
+
+// Fisher is the one-sided p-value of Fisher's exact test that the first of two groups fails
+// more often: a of n against b of m.
+func Fisher(a, n, b, m uint32) float64 {
+	lg := func(x uint32) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
+	choose := func(n, k uint32) float64 { return lg(n) - lg(k) - lg(n-k) }
+	k := a + b
+	if a > n || b > m || k == 0 {
+		return 1
+	}
+	denom := choose(n+m, k)
+	p := 0.0
+	for x := a; x <= min(n, k); x++ {
+		if k-x > m {
+			continue
+		}
+		p += math.Exp(choose(n, x) + choose(m, k-x) - denom)
+	}
+	return min(p, 1)
+}
+
+// EvenSpread is the p-value of Pearson's chi-squared test of the counts against an even spread.
+func EvenSpread(counts []uint32) float64 {
 	var sum float64
 	for _, c := range counts {
 		sum += float64(c)
@@ -52,8 +81,8 @@ func upperGamma(a, x float64) float64 {
 	return h * scale
 }
 
-// atLeast is the probability that of n independent events with probability p at least k happen.
-func atLeast(k, n int, p float64) float64 {
+// AtLeast is the probability that of n independent events with probability p at least k happen.
+func AtLeast(k, n int, p float64) float64 {
 	if k <= 0 {
 		return 1
 	}
