@@ -71,16 +71,6 @@ func (c *cohorts) remove(at capture.Instant) {
 
 func (c *cohorts) roll(now capture.Instant) { c.advance(second(now)) }
 
-// olderThan counts those that began at least age before now, to the second.
-func (c *cohorts) olderThan(now capture.Instant, age time.Duration) int {
-	n := c.older
-	last := second(now.Add(-age)) - 1
-	for s := c.now - int64(len(c.counts)) + 1; s <= last; s++ {
-		n += *c.of(s)
-	}
-	return int(max(n, 0))
-}
-
 // oldest is the age of the oldest at now, to the second and at most 64 s; 0 if there is none.
 func (c *cohorts) oldest(now capture.Instant) time.Duration {
 	if c.older > 0 {

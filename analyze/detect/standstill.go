@@ -55,12 +55,11 @@ type standstill struct {
 
 // turns are the answers on one connection.
 type turns struct {
+	spell                   // a request is owed an answer, or an answer has stopped since its newest data
 	most    time.Duration   // that a request waited
 	sent    uint32          // segments of the client, when the newest answer began
-	since   capture.Instant // the request that is owed an answer, or the newest data of the answer that stopped
 	last    capture.Instant // newest data of the server before its FIN, as of the last window, and how much it was in all
 	bytes   uint64
-	told    bool
 	stopped bool
 }
 
@@ -79,18 +78,22 @@ type stillSide struct {
 	side flow.Side
 }
 
-type stillData struct {
+// spell is a time in which a connection fares ill in one way.
+type spell struct {
 	since capture.Instant
-	acked uint64
-	frame uint64
-	name  string
 	told  bool
 }
 
-type shutWindow struct {
-	since capture.Instant
+type stillData struct {
+	spell
+	acked uint64
+	frame uint64
 	name  string
-	told  bool
+}
+
+type shutWindow struct {
+	spell
+	name string
 }
 
 func newStandstill() analyze.Detector {
@@ -152,10 +155,10 @@ func (d *standstill) Event(e *flow.Event) {
 		case x == nil:
 			return
 		case x.since == 0:
-			*x = stillData{since: e.Since, acked: acked, frame: e.Frame, name: c.String()}
+			*x = stillData{spell: spell{since: e.Since}, acked: acked, frame: e.Frame, name: c.String()}
 		case acked > x.acked: // the one before was told at the end of the last window, or was short
 			d.stood(x, c.Heard(e.Side.Other()))
-			*x = stillData{since: max(e.Since, c.Heard(e.Side.Other())), acked: acked, frame: e.Frame, name: x.name}
+			*x = stillData{spell: spell{since: max(e.Since, c.Heard(e.Side.Other()))}, acked: acked, frame: e.Frame, name: x.name}
 		}
 	case flow.Recovered:
 		if x := d.still.peek(k); x != nil && x.since != 0 {
@@ -164,7 +167,7 @@ func (d *standstill) Event(e *flow.Event) {
 		}
 	case flow.ZeroWindow:
 		if x := d.shut.get(k); x != nil {
-			*x = shutWindow{since: e.At, name: c.String()}
+			*x = shutWindow{spell: spell{since: e.At}, name: c.String()}
 		}
 	case flow.ZeroWindowEnd:
 		if x := d.shut.peek(k); x != nil && x.since != 0 {
@@ -176,30 +179,14 @@ func (d *standstill) Event(e *flow.Event) {
 
 // stood notes that x stands still at at.
 func (d *standstill) stood(x *stillData, at capture.Instant) {
-	dur := at.Sub(x.since)
-	if dur < d.minStill {
-		return
-	}
-	d.sum.LongStill = max(d.sum.LongStill, dur.Seconds())
-	d.touch(at)
-	if !x.told {
-		x.told = true
-		d.sum.Still++
+	if at.Sub(x.since) >= d.minStill && d.lasts(&x.spell, at, &d.sum.LongStill, &d.sum.Still) {
 		d.note(x.since, x.name, x.frame, "stands still: data outstanding, nothing of it is acknowledged")
 	}
 }
 
 // owed notes that a request of c waits, or has waited, from since to at, if its connection's requests are answered far sooner as a rule.
 func (d *standstill) owed(c *flow.Conn, x *turns, since, at capture.Instant) {
-	dur := at.Sub(since)
-	if since == 0 || x.since != since || x.stopped {
-		return
-	}
-	d.sum.LongOwed = max(d.sum.LongOwed, dur.Seconds())
-	d.touch(at)
-	if !x.told {
-		x.told = true
-		d.sum.Owed++
+	if since != 0 && x.since == since && !x.stopped && d.lasts(&x.spell, at, &d.sum.LongOwed, &d.sum.Owed) {
 		d.note(since, c.String(), 0, "requests get no answer, though their like were answered at once")
 	}
 }
@@ -217,28 +204,27 @@ func (d *standstill) stops(c *flow.Conn, x *turns, at capture.Instant) {
 		return
 	}
 	x.since, x.stopped = last, true
-	d.sum.LongBroken = max(d.sum.LongBroken, at.Sub(last).Seconds())
-	d.touch(at)
-	if !x.told {
-		x.told = true
-		d.sum.Broken++
+	if d.lasts(&x.spell, at, &d.sum.LongBroken, &d.sum.Broken) {
 		d.note(last, c.String(), 0, "an answer stops after a full segment, though all of it was acknowledged")
 	}
 }
 
 // closed notes that the window x is closed at at.
 func (d *standstill) closed(x *shutWindow, at capture.Instant) {
-	dur := at.Sub(x.since)
-	if dur < d.minShut {
-		return
-	}
-	d.sum.LongShut = max(d.sum.LongShut, dur.Seconds())
-	d.touch(at)
-	if !x.told {
-		x.told = true
-		d.sum.Shut++
+	if at.Sub(x.since) >= d.minShut && d.lasts(&x.spell, at, &d.sum.LongShut, &d.sum.Shut) {
 		d.note(x.since, x.name, 0, "a receive window stays closed")
 	}
+}
+
+// lasts counts x, which goes on at at, and reports whether it is new. Longest and number are those of its kind.
+func (d *standstill) lasts(x *spell, at capture.Instant, longest *float64, number *int) (first bool) {
+	*longest = max(*longest, at.Sub(x.since).Seconds())
+	d.touch(at)
+	if first = !x.told; first {
+		x.told = true
+		*number++
+	}
+	return first
 }
 
 // touch notes that something still goes on at at.
@@ -396,7 +382,7 @@ func (d *standstill) unrepeated(w *analyze.Window) {
 			if x := d.still.peek(k); x != nil || d.shut.peek(stillSide{c.Ref(), s.Other()}) != nil || c.Acked(s) >= c.Bytes(s) {
 				continue
 			}
-			x := stillData{since: c.Last, name: c.String()}
+			x := stillData{spell: spell{since: c.Last}, name: c.String()}
 			d.stood(&x, w.End)
 		}
 	})

@@ -14,8 +14,6 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/detect"
 	"jindan/analyze/points"
-	"jindan/cmd/internal/cli"
-	"jindan/cmd/internal/diagnose"
 	"jindan/fixtures/lab"
 	"jindan/fixtures/lab/testbed"
 )
@@ -116,29 +114,11 @@ func pointRule(f *lab.PointFault) string {
 // judgePoints compares what is found with what was broken: the right rule at the right segment and in the right direction, nothing
 // elsewhere, and as much lost as was counted.
 func judgePoints(t *testing.T, f *lab.PointFault, dir string, truth *lab.Truth) {
-	set, err := diagnose.Catalogue("")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var args []string
 	for _, p := range lab.PointShapes[f.Shape] {
 		args = append(args, p+"="+filepath.Join(dir, p+".pcap"))
 	}
-	a := &app{cli.App{Log: cli.NewLog("text", false)}}
-	cmp, err := a.comparePoints(context.Background(), args, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := diagnose.Open(cmp.main)
-	defer in.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	in.Points = cmp.report
-	d, _, err := diagnose.Run(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	set, cmp, d := diagnosePoints(t, args, nil)
 	from, to := f.From, f.To
 	rule := pointRule(f)
 	if f.Reset { // the reset goes back to where the packet came from

@@ -14,6 +14,7 @@ import (
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
+	"jindan/rules"
 )
 
 // incidentPoints are two captures of the rebuilt incident: at the router, where it gets what the linked party sends, and at the server.
@@ -22,20 +23,15 @@ var incidentPoints = []string{
 	"server=../../fixtures/gpki-2023-11-17/points/server.pcap.zst",
 }
 
-// Two captures of the incident leave one port, in one command, and the README shows what it says.
-func TestPointsOfIncident(t *testing.T) {
+// diagnosePoints compares points, and diagnoses the one of them that is nearest to the services; each is told of the rows.
+func diagnosePoints(t *testing.T, named []string, each func(*points.Row)) (*rules.Set, *compared, *analyze.Diagnosis) {
+	t.Helper()
 	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, lost := 0, uint32(0)
 	a := &app{cli.App{Log: cli.NewLog("text", false)}}
-	cmp, err := a.comparePoints(context.Background(), incidentPoints, func(r *points.Row) {
-		rows++
-		for i := range r.Way {
-			lost += r.ClientLost[i] + r.ServerLost[i]
-		}
-	})
+	cmp, err := a.comparePoints(t.Context(), named, each)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,10 +41,22 @@ func TestPointsOfIncident(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Points = cmp.report
-	d, _, err := diagnose.Run(context.Background(), in, set, nil, func(*analyze.Finding) error { return nil })
+	d, _, err := diagnose.Run(t.Context(), in, set, nil, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
+	return set, cmp, d
+}
+
+// Two captures of the incident leave one port, in one command, and the README shows what it says.
+func TestPointsOfIncident(t *testing.T) {
+	rows, lost := 0, uint32(0)
+	set, cmp, d := diagnosePoints(t, incidentPoints, func(r *points.Row) {
+		rows++
+		for i := range r.Way {
+			lost += r.ClientLost[i] + r.ServerLost[i]
+		}
+	})
 	// The port began to lose at 07:50:11.795.
 	for _, f := range d.Findings {
 		if f.Rule == "segment-size-loss" && f.Subject.Segment == "router → server" {
