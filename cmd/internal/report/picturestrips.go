@@ -390,7 +390,7 @@ func (w *bands) closeWait(s *view.Service) {
 }
 
 func (w *bands) lost() {
-	top, base := w.band(analyze.Text{En: "Sent again", Ko: "재전송"}, analyze.Text{En: "segments, SYN, SYN-ACK", Ko: "세그먼트, SYN, SYN-ACK"})
+	top, base := w.band(analyze.Text{En: "Sent again", Ko: "재전송"}, analyze.Text{En: "data, SYN, SYN-ACK", Ko: "데이터, SYN, SYN-ACK"})
 	h := &w.v.Host
 	if w.d.Coverage.Packets == 0 {
 		w.without(top, base, analyze.Text{En: "needs packets", Ko: "패킷 필요"})

@@ -233,7 +233,7 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		if toHost.lost+toPeer.lost > 0 {
 			s.Notes = append(s.Notes, texts(
 				"From here the span between %[1]s and %[2]s cannot be cut any shorter: no device in it was observed, only what shares all of it. "+
-					"A capture at %[1]s at the same time would (`jindan analyze --report` on both files).",
+					"A capture at %[1]s at the same time would (`jindan analyze --point` with both files).",
 				"여기서는 %[1]s ↔ %[2]s 구간을 더 좁힐 수 없습니다. 그 사이의 장비는 관측되지 않았습니다. 같은 시각에 %[1]s에서 캡처하면 좁힐 수 있습니다.", peer, host))
 			switch big, bigLost := fromRest.big+toRest.big, fromRest.bigLost+toRest.bigLost; big {
 			case 0:
