@@ -12,8 +12,8 @@ import (
 	"jindan/rules"
 )
 
-// Look opens a watch of one namespace, the first that cfg names, for a command that looks at this host for a while. Watcher looks on; nil: nobody
-// does.
+// Look opens a watch of one namespace, the first that cfg names, for a command that looks at this host for a while. Watcher looks on;
+// nil: nobody does.
 func Look(cfg *config.Config, set *rules.Set, watcher analyze.Watcher) (*Watch, error) {
 	ns := ""
 	if len(cfg.Netns) > 0 {

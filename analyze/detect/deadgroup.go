@@ -1,0 +1,281 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/analyze/stat"
+	"jindan/capture"
+)
+
+// deadKey is who fell silent: a listener, as all its clients see it or as one caller does; or its clients.
+type deadKey struct {
+	server capture.Endpoint
+	client capture.Addr // the caller; zero: all clients
+	silent flow.Side
+}
+
+// deadGroup are the connections that died of one silent side.
+type deadGroup struct {
+	list  subjects[deadSide, deadRecord]
+	alive int // the most that were alive at a time
+	fresh int
+}
+
+// deadRecord is a dead connection, or one that came back after a time.
+type deadRecord struct {
+	deadTry
+	client, server capture.Endpoint
+	opened         capture.Instant // its SYN
+	healed         bool
+	until          capture.Instant // healed: since then
+	over           capture.Instant // nobody waits for it since: it came back, ended, or its sender has closed; 0: somebody does
+}
+
+// survivor is what silences connections of a caller have lived through.
+type survivor struct {
+	longest time.Duration
+	at      capture.Instant
+}
+
+// key is the group of c whose side s is silent.
+func (d *deadConnection) key(c *flow.Conn, s flow.Side) deadKey {
+	k := deadKey{server: c.Server, silent: s}
+	if s == flow.Server && d.callers.is(c.Client.Addr, c.Server.Addr) {
+		k.client = c.Client.Addr
+	}
+	return k
+}
+
+// bury tells the group of c that c is dead, or still is.
+func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
+	g := d.groups.get(d.key(c, s.silent))
+	if g == nil {
+		return
+	}
+	if g.list.m == nil {
+		g.list = newSubjects[deadSide, deadRecord](maxDead)
+	}
+	if r := g.list.get(s); r != nil && r.over == 0 {
+		*r = deadRecord{deadTry: *x, client: c.Client, server: c.Server, opened: c.SynAt()}
+	}
+}
+
+// over reports whether nobody waits for any of the connections any more.
+func (g *deadGroup) over(now capture.Instant) bool {
+	for _, s := range g.list.keys {
+		if r := g.list.m[s]; r != nil && (r.over == 0 || now.Sub(r.over) < deadShown) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookAround finds out which connections of the groups are well, and which of the dead ones have come back.
+func (d *deadConnection) lookAround(w *analyze.Window) {
+	sums := newSubjects[deadKey, around](maxPerDetector)
+	d.groups.each(func(k deadKey, g *deadGroup) bool {
+		a := sums.get(k)
+		a.list, a.clients = &g.list, newSubjects[capture.Addr, struct{}](maxDead)
+		g.list.each(func(s deadSide, r *deadRecord) bool {
+			if c := w.Flows.Lookup(s.ref); !r.healed && c != nil && (c.Acked(s.silent.Other()) > r.acked ||
+				r.probes == r.repeats && c.Packets(s.silent) != r.heard && !c.Closed()) {
+				r.healed, r.until = true, c.Heard(s.silent)
+			}
+			if c := w.Flows.Lookup(s.ref); r.over == 0 && (r.healed || c == nil || c.Closed() || c.Closing(s.silent.Other())) {
+				r.over = w.End
+			}
+			if w.End.Sub(max(r.last, r.until)) > deadLinger {
+				return false
+			}
+			if a.onset == 0 || r.since < a.onset {
+				a.onset = r.since
+			}
+			a.clients.get(r.client.Addr)
+			return true
+		})
+		return true
+	})
+	w.Flows.Live(func(c *flow.Conn) {
+		for _, k := range [3]deadKey{{c.Server, capture.Addr{}, flow.Server}, {c.Server, c.Client.Addr, flow.Server}, {c.Server, capture.Addr{}, flow.Client}} {
+			a := sums.peek(k)
+			if a == nil || c.OneWay() || c.Heard(k.silent) <= a.onset.Add(heardSlack) || a.list.peek(deadSide{c.Ref(), k.silent}) != nil {
+				continue
+			}
+			if c.Acked(k.silent.Other())+c.Bytes(k.silent) == 0 {
+				continue // that something answers a SYN does not tell that the rest gets through
+			}
+			a.alive++
+			// Of the same client: that others get through says nothing about it.
+			if c.SynAt() > a.onset && c.SynAnswered() && a.clients.peek(c.Client.Addr) != nil {
+				a.fresh++
+			}
+		}
+	})
+	for _, k := range sums.keys {
+		a, g := sums.m[k], d.groups.m[k]
+		g.alive, g.fresh = max(g.alive, a.alive), max(g.fresh, a.fresh)
+	}
+}
+
+// around is what is seen around the dead connections of a group.
+type around struct {
+	list         *subjects[deadSide, deadRecord]
+	clients      subjects[capture.Addr, struct{}] // those with a dead one
+	onset        capture.Instant
+	alive, fresh int
+}
+
+// measure sums up a group.
+func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f DeadConnection, onset capture.Instant, evidence []analyze.Evidence) {
+	f = DeadConnection{Alive: g.alive, Fresh: g.fresh, To: k.server.String()}
+	dead := 0
+	early := g.alive > 0 // a listener that goes on has not taken these
+	for _, ref := range g.list.keys {
+		if r := g.list.m[ref]; !r.healed && !(early && r.early) {
+			dead++
+		}
+	}
+	clients := newSubjects[capture.Addr, struct{}](maxDead)
+	first := capture.Instant(math.MaxInt64)
+	for _, ref := range g.list.keys {
+		first = min(first, g.list.m[ref].since)
+	}
+	unreached, small := 0, false
+	var repeats map[way]uint32
+	g.list.each(func(_ deadSide, r *deadRecord) bool {
+		if early && r.early || r.healed && dead > 0 {
+			f.Healed += count(r.healed)
+			return true
+		}
+		until := r.last
+		if r.healed {
+			until = r.until
+			f.Healed++
+		}
+		f.Discarded += count(r.discarded())
+		f.SynAcks += count(r.synAcks)
+		if unreached += count(r.early && !r.healed); r.early && r.opened > first {
+			f.Opened++
+		}
+		if idle := r.idle.Seconds(); f.Connections == 0 || idle < f.Idle {
+			f.Idle = idle
+		}
+		f.Connections++
+		f.Repeats += int(r.repeats)
+		f.Probes += int(r.probes)
+		if r.probes > 0 {
+			small = true // a probe is as small as a segment can be
+		} else if f.Smallest == 0 || r.size < f.Smallest {
+			f.Smallest = r.size
+		}
+		f.Silent = max(f.Silent, until.Sub(r.since).Seconds())
+		clients.get(r.client.Addr)
+		if s := d.survived.peek(callKey{r.client.Addr, r.server}); s != nil {
+			f.Survived = max(f.Survived, s.longest.Seconds())
+		}
+		if onset == 0 || r.since < onset {
+			onset = r.since
+		}
+		if repeats == nil {
+			repeats = make(map[way]uint32)
+		}
+		from, to := r.client.Addr, r.server.Addr
+		if k.silent == flow.Client {
+			from, to = to, from
+		}
+		if r.probes < r.repeats {
+			repeats[way{from: from, to: to}]++ // one segment, however often it came
+		}
+		if len(evidence) < analyze.MaxEvidence {
+			evidence = append(evidence, r.evidence())
+		}
+		return true
+	})
+	if f.Connections == 0 {
+		return f, 0, nil
+	}
+	if small {
+		f.Smallest = 0
+	}
+	f.Clients = len(clients.keys)
+	if k.silent == flow.Client {
+		f.To = ""
+		if f.Clients == 1 {
+			f.To = clients.keys[0].String()
+		}
+	}
+	f.Share = stat.Ratio(f.Connections, f.Connections+f.Alive)
+	f.OtherLoss = otherLoss(w, repeats)
+	minIdle := w.Params.Duration("min_idle").Seconds()
+	switch {
+	case dead == 0:
+		f.Class = deadOutage
+	case 2*f.Discarded > f.Connections:
+		f.Class = deadDiscarded
+	case k.silent == flow.Client:
+		f.Class = deadVanished
+	case f.Alive == 0 && 2*unreached > f.Connections && f.Opened+f.SynAcks > 0:
+		f.Class = deadUnreached
+	case f.Alive == 0:
+		f.Class = deadGone
+	case f.Idle >= minIdle && f.Survived < f.Idle: // the others live on, or are fresh
+		f.Class = deadForgotten
+	default:
+		f.Class = deadSome
+	}
+	return f, onset, evidence
+}
+
+// otherLoss is the share of segments that the directions lost beside the repetitions in vain.
+func otherLoss(w *analyze.Window, repeats map[way]uint32) float64 {
+	var lost, sent uint32
+	w.Flows.Paths(func(p *flow.Path) {
+		for i := range p.Side {
+			n, ok := repeats[way{from: p.Host(i), to: p.Host(1 - i)}]
+			if !ok {
+				continue
+			}
+			ps := &p.Side[i]
+			lost += ps.Retransmits + ps.Lost - min(n, ps.Retransmits+ps.Lost)
+			sent += ps.Segments + ps.Lost - min(n, ps.Segments)
+		}
+	})
+	return stat.Ratio(min(lost, sent), max(sent, 1))
+}
+
+func (r *deadRecord) evidence() analyze.Evidence {
+	what := fmt.Sprintf("data sent again %d times", r.repeats)
+	if r.probes == r.repeats {
+		what = fmt.Sprintf("probed %d times", r.probes)
+	}
+	e := analyze.Evidence{At: r.since, Flow: r.client.String() + " > " + r.server.String(),
+		Note: fmt.Sprintf("%s in %.1f s, nothing comes back", what, r.last.Sub(r.since).Seconds())}
+	if r.discarded() {
+		e.Note = fmt.Sprintf("%s in %.1f s, %d times answered by the acknowledgement of what came before",
+			what, r.last.Sub(r.since).Seconds(), r.echoes)
+	}
+	if r.healed {
+		e.Note = fmt.Sprintf("%s, nothing came back for %.1f s", what, r.until.Sub(r.since).Seconds())
+	}
+	for _, f := range r.frames {
+		if f != 0 && (len(e.Frames) == 0 || e.Frames[0] != f) {
+			e.Frames = append(e.Frames, f)
+		}
+	}
+	return e
+}
+
+func (k deadKey) subject() analyze.Subject {
+	if k.client != (capture.Addr{}) {
+		return analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+	}
+	s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
+	if k.silent == flow.Client {
+		s.Direction = "outbound"
+	}
+	return s
+}
