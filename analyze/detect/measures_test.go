@@ -86,7 +86,7 @@ func TestUnreachableIsNoAnswer(t *testing.T) {
 			d.Event(&flow.Event{Kind: k, DNS: &flow.DNS{Proto: capture.ProtoUDP, AnswerIPLen: 100}})
 		}
 	}
-	if n := len(d.dns.recent.List); n != 1 {
+	if n := d.dns.recent.Len(); n != 1 {
 		t.Errorf("%d answers, want the one that came", n)
 	}
 }

@@ -30,6 +30,7 @@ const (
 	binsPerDoubled = 8
 )
 
+// Add takes a duration.
 func (l *Latencies) Add(d time.Duration) {
 	i := 0
 	if d > latencyMin {

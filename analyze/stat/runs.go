@@ -21,8 +21,10 @@ type run struct{ from, to capture.Instant }
 // maxRuns bounds the runs that are remembered.
 const maxRuns = 64
 
+// Good takes an attempt that succeeded.
 func (s *Runs) Good() { s.curGood = true }
 
+// Bad takes one that failed at at.
 func (s *Runs) Bad(at capture.Instant) {
 	if s.curBad == 0 || at < s.curBad {
 		s.curBad = at
@@ -30,6 +32,7 @@ func (s *Runs) Bad(at capture.Instant) {
 	s.lastBad = max(s.lastBad, at)
 }
 
+// Roll ends the window.
 func (s *Runs) Roll() {
 	switch {
 	case s.curBad != 0:

@@ -269,6 +269,7 @@ func (s *Series) Windows() int {
 	return s.n
 }
 
+// LogLik is the log likelihood of bad of total at their own share, less what is common to all splits.
 func LogLik(bad, total uint32) float64 {
 	if bad == 0 || bad >= total {
 		return 0
@@ -277,6 +278,7 @@ func LogLik(bad, total uint32) float64 {
 	return b*math.Log(b/n) + (n-b)*math.Log(1-b/n)
 }
 
+// Share is how many of all went wrong.
 func (p Point) Share() float64 { return Ratio(p.Bad, p.Total) }
 
 // Over is after how many windows without a failure, or back at the old rate, a fault is over. Its

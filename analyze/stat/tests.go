@@ -4,6 +4,7 @@ import (
 	"math"
 )
 
+// Ratio is a of b; 0 where b is none.
 func Ratio[N uint32 | uint64 | int](a, b N) float64 {
 	if b == 0 {
 		return 0

@@ -30,17 +30,18 @@ func Said(resp *http.Response) string {
 	return strings.TrimSpace(string(b))
 }
 
-// agentClient asks the agent that listens at where.
-type agentClient struct {
+// Client asks the agent that listens at where.
+type Client struct {
 	http.Client
 	host string
 }
 
-func NewClient(where string) (*agentClient, error) {
+// NewClient makes one for the agent that listens at where.
+func NewClient(where string) (*Client, error) {
 	if where == "" {
 		return nil, fmt.Errorf("the agent listens nowhere: set http.listen in its configuration")
 	}
-	client := &agentClient{http.Client{Timeout: 10 * time.Second}, where}
+	client := &Client{http.Client{Timeout: 10 * time.Second}, where}
 	if strings.HasPrefix(where, "/") {
 		client.host = "localhost"
 		client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -60,7 +61,8 @@ func Ask(ctx context.Context, where, method, path string) (*http.Response, error
 	return client.Ask(ctx, method, path)
 }
 
-func (client *agentClient) Ask(ctx context.Context, method, path string) (*http.Response, error) {
+// Ask asks the agent.
+func (client *Client) Ask(ctx context.Context, method, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+client.host+path, nil)
 	if err != nil {
 		return nil, err

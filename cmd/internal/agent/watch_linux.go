@@ -183,6 +183,7 @@ func (w *Watch) names() []string {
 	return names
 }
 
+// Close lets go of the sources and of the namespace.
 func (w *Watch) Close() error {
 	var errs []error
 	for _, s := range w.sources {

@@ -25,6 +25,7 @@ type Outlet struct {
 	changed chan struct{}
 }
 
+// NewOutlet begins to write to w.
 func NewOutlet(w io.Writer) *Outlet {
 	o := &Outlet{w: w, changed: make(chan struct{}, 1)}
 	go o.run()

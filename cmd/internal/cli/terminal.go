@@ -23,6 +23,7 @@ func LangFromEnv(getenv func(string) string) string {
 	return "en"
 }
 
+// IsTerminal reports whether f is one.
 func IsTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // WantColor says whether to colour what goes to f (https://no-color.org).

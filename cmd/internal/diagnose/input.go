@@ -121,6 +121,7 @@ func (in *Input) Meta() (recording.Meta, bool) {
 	return in.recordings[0].Meta(), true
 }
 
+// Close closes the sources.
 func (in *Input) Close() {
 	for _, s := range in.Sources {
 		s.Close()
