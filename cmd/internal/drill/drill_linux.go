@@ -142,11 +142,16 @@ func outcome(records []record) error {
 			wrong++
 		}
 	}
+	return exit(failed, wrong, len(records), "runs could not be made", "diagnoses are not as expected")
+}
+
+// exit is the status where of so many some failed and others are wrong; nil where none did or is.
+func exit(failed, wrong, of int, notRun, notRight string) error {
 	switch {
 	case failed > 0:
-		return cli.Exit(cli.ExitUnusable, fmt.Errorf("%d of %d runs could not be made", failed, len(records)))
+		return cli.Exit(cli.ExitUnusable, fmt.Errorf("%d of %d %s", failed, of, notRun))
 	case wrong > 0:
-		return cli.Exit(cli.ExitFailOn, fmt.Errorf("%d of %d diagnoses are not as expected", wrong, len(records)))
+		return cli.Exit(cli.ExitFailOn, fmt.Errorf("%d of %d %s", wrong, of, notRight))
 	}
 	return nil
 }

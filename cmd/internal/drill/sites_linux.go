@@ -120,13 +120,7 @@ func sitesOutcome(records []lab.SiteRecord) error {
 			wrong++
 		}
 	}
-	switch {
-	case failed > 0:
-		return cli.Exit(cli.ExitUnusable, fmt.Errorf("%d of %d sites could not be run", failed, len(records)))
-	case wrong > 0:
-		return cli.Exit(cli.ExitFailOn, fmt.Errorf("%d of %d diagnoses are wrong", wrong, len(records)))
-	}
-	return nil
+	return exit(failed, wrong, len(records), "sites could not be run", "diagnoses are wrong")
 }
 
 // site runs a site and judges its diagnosis.
@@ -322,18 +316,8 @@ func (a Command) tellSite(r lab.SiteRecord, output string, n, of int) {
 
 // writeAccuracy prints how often the diagnosis was right, and how it was wrong.
 func writeAccuracy(w io.Writer, markdown bool, s lab.Accuracy) {
-	table := func(rows [][]string) {
-		if !markdown {
-			report.Table(w, rows)
-			fmt.Fprintln(w)
-			return
-		}
-		for i, row := range rows {
-			fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
-			if i == 0 {
-				fmt.Fprintln(w, strings.Repeat("|---", len(row))+"|")
-			}
-		}
+	write := func(rows [][]string) {
+		table(w, markdown, rows)
 		fmt.Fprintln(w)
 	}
 	for _, part := range s.Parts {
@@ -344,19 +328,19 @@ func writeAccuracy(w io.Writer, markdown bool, s lab.Accuracy) {
 			rows = append(rows, []string{fault, fmt.Sprint(c.Runs), fmt.Sprint(c.Right), fmt.Sprint(c.Missed), fmt.Sprint(c.Beside),
 				fmt.Sprint(c.WrongRoot), fmt.Sprint(c.RuledOut), counts(c.Roots)})
 		}
-		table(rows)
+		write(rows)
 		rows = [][]string{{"Nothing wrong, or nobody harmed", "Runs", "Right", "False alarms", "Rules"}}
 		for _, name := range slices.Sorted(maps.Keys(part.Quiet)) {
 			c := part.Quiet[name]
 			rows = append(rows, []string{name, fmt.Sprint(c.Runs), fmt.Sprint(c.Right), fmt.Sprint(c.Runs - c.Right), counts(c.Roots)})
 		}
-		table(rows)
+		write(rows)
 		rows = [][]string{{"Shape", "Runs", "Right", "Share"}}
 		for _, name := range slices.Sorted(maps.Keys(part.Shapes)) {
 			c := part.Shapes[name]
 			rows = append(rows, []string{name, fmt.Sprint(c.Runs), fmt.Sprint(c.Right), fmt.Sprintf("%.0f %%", 100*float64(c.Right)/float64(c.Runs))})
 		}
-		table(rows)
+		write(rows)
 		t := part.Total
 		fmt.Fprintf(w, "Right root %d of %d; false alarms in %d of %d quiet runs; true cause ruled out in %d; wrong root named in %d\n\n",
 			t.Found, t.Runs, part.Alarms, part.QuietRuns, t.RuledOut, t.WrongRoot)

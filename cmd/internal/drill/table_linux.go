@@ -3,6 +3,7 @@ package drill
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -53,17 +54,22 @@ func writeTable(markdown bool, scenarios []lab.Scenario, records []record) error
 			seconds(first), seconds(root), share(atOnce, live), fmt.Sprint(wrong)})
 	}
 	out := bufio.NewWriter(os.Stdout)
+	table(out, markdown, rows)
+	return out.Flush()
+}
+
+// table writes rows, the head first, for a terminal or as Markdown.
+func table(w io.Writer, markdown bool, rows [][]string) {
 	if !markdown {
-		report.Table(out, rows)
-		return out.Flush()
+		report.Table(w, rows)
+		return
 	}
 	for i, row := range rows {
-		fmt.Fprintf(out, "| %s |\n", strings.Join(row, " | "))
+		fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
 		if i == 0 {
-			fmt.Fprintln(out, strings.Repeat("|---", len(row))+"|")
+			fmt.Fprintln(w, strings.Repeat("|---", len(row))+"|")
 		}
 	}
-	return out.Flush()
 }
 
 // share is a part of several; a dash of none.
