@@ -155,10 +155,10 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		args = cmp.main
 	}
 	in, err := diagnose.Open(args)
-	defer in.Close()
 	if err != nil {
 		return a.FailEach(err)
 	}
+	defer in.Close()
 	in.Given, in.Only = slices.Clone(local), &f.Narrow
 	page, err := openPage(f.report)
 	if err != nil {

@@ -122,10 +122,10 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 		return a.flowsOfPoints(ctx, f)
 	}
 	in, err := diagnose.Open(args)
-	defer in.Close()
 	if err != nil {
 		return a.FailEach(err)
 	}
+	defer in.Close()
 	in.Given, in.Only = slices.Clone(local), &f.Narrow
 	p := startProgress(in)
 	defer p.stop()

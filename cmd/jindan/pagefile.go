@@ -106,10 +106,10 @@ func trace(ctx context.Context, args []string, v *view.View) error {
 		return nil
 	}
 	in, err := diagnose.Open(args)
-	defer in.Close()
 	if err != nil {
 		return nil
 	}
+	defer in.Close()
 	enough := errors.New("enough")
 	err = in.Read(ctx, func(b *capture.Batch) error {
 		for i := range b.Obs {

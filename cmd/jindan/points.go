@@ -115,10 +115,10 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 			o.Before[i][j] = al.Before[k][l]
 		}
 		in, err := diagnose.Open(named[k].files)
-		defer in.Close()
 		if err != nil {
 			return nil, err
 		}
+		defer in.Close()
 		for _, src := range in.Sources {
 			sources = append(sources, shifted{src, capture.Instant(shift)})
 			owner = append(owner, i)
@@ -153,10 +153,10 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 // readPoint reads the captures of one point as one.
 func (a *app) readPoint(ctx context.Context, p pointFiles, take func(*capture.Batch)) error {
 	in, err := diagnose.Open(p.files)
-	defer in.Close()
 	if err != nil {
 		return err
 	}
+	defer in.Close()
 	if len(in.Unusable) > 0 {
 		return errors.Join(in.Unusable...)
 	}

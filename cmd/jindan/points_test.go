@@ -36,10 +36,10 @@ func diagnosePoints(t *testing.T, named []string, each func(*points.Row)) (*rule
 		t.Fatal(err)
 	}
 	in, err := diagnose.Open(cmp.main)
-	defer in.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer in.Close()
 	in.Points = cmp.report
 	d, _, err := diagnose.Run(t.Context(), in, set, nil, func(*analyze.Finding) error { return nil })
 	if err != nil {
@@ -98,10 +98,10 @@ func TestPointTwice(t *testing.T) {
 func TestPointRecorded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "server")
 	in, err := diagnose.Open([]string{incidentPoints[1][len("server="):]})
-	defer in.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer in.Close()
 	w, err := recording.Create(dir, recording.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -121,10 +121,10 @@ func (c *testCase) run(ctx context.Context, a *app, set *rules.Set) (*analyze.Di
 		return nil, err
 	}
 	in, err := diagnose.Open(files)
-	defer in.Close()
 	if err != nil {
 		return nil, err
 	}
+	defer in.Close()
 	if cmp != nil {
 		in.Points = cmp.report
 	}

@@ -256,10 +256,10 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 func (a *app) replayTop(ctx context.Context, f *topFlags, t *topFeed) error {
 	cli.LimitHeap(offlineMemory)
 	in, err := diagnose.Open([]string{f.replay})
-	defer in.Close()
 	if err != nil {
 		return err
 	}
+	defer in.Close()
 	o := analyze.Options{Sources: in.Names, Agent: "jindan/" + cli.Version}
 	if m, ok := in.Meta(); ok {
 		if o, err = diagnose.EngineOptions(m); err != nil {

@@ -56,7 +56,7 @@ func openFile(name string, n int) (captureFile, error) {
 }
 
 // Open opens what args name. What cannot be opened is noted, not fatal, as long as
-// something can.
+// something can; with an error nothing is open.
 func Open(args []string) (*Input, error) {
 	in := &Input{}
 	var plain []string

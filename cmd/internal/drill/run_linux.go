@@ -95,10 +95,10 @@ func diagnoseRun(ctx context.Context, set *rules.Set, truth *lab.Truth, dir stri
 // diagnoseKept diagnoses a capture or recording.
 func diagnoseKept(ctx context.Context, set *rules.Set, name string) (*analyze.Diagnosis, report.Input, error) {
 	in, err := diagnose.Open([]string{name})
-	defer in.Close()
 	if err != nil {
 		return nil, report.Input{}, err
 	}
+	defer in.Close()
 	d, inErr, err := diagnose.Run(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
 	return d, in.Report(inErr), errors.Join(err, inErr)
 }
@@ -175,10 +175,10 @@ func replays(ctx context.Context, set *rules.Set, dir, file string) (bool, error
 // replay is what an agent writes, from its recording.
 func replay(ctx context.Context, set *rules.Set, dir string) ([]byte, error) {
 	in, err := diagnose.Open([]string{dir})
-	defer in.Close()
 	if err != nil {
 		return nil, err
 	}
+	defer in.Close()
 	var out bytes.Buffer
 	records := report.NewRecords(&out, false)
 	d, inErr, err := diagnose.Run(ctx, in, set, nil, records.Finding)

@@ -272,12 +272,16 @@ func (a Command) damage(ctx context.Context, set *rules.Set, dirs []string, outp
 // judgeSite judges the diagnosis of a site's capture, damaged in a way unless that is nil.
 func judgeSite(ctx context.Context, set *rules.Set, d *lab.Draw, truth *lab.Truth, dir string, way *mutilate.Way) lab.SiteRecord {
 	in, err := diagnose.Open([]string{filepath.Join(dir, truth.Point)})
-	defer in.Close()
-	if err == nil && way != nil {
-		in.Sources[0], err = way.Source(ctx, in.Sources[0], d.Seed)
-	}
 	if err != nil {
 		return lab.NewSiteRecord(d, err)
+	}
+	defer in.Close()
+	if way != nil {
+		damaged, err := way.Source(ctx, in.Sources[0], d.Seed)
+		if err != nil {
+			return lab.NewSiteRecord(d, err)
+		}
+		in.Sources[0] = damaged
 	}
 	diagnosis, inErr, err := diagnose.Run(ctx, in, set, nil, func(*analyze.Finding) error { return nil })
 	if err = errors.Join(err, inErr); err != nil {
