@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -61,11 +62,15 @@ func Open(args []string) (*Input, error) {
 	in := &Input{}
 	var plain []string
 	for _, a := range args {
-		if !recording.IsRecording(a) {
+		dir, err := recordingIn(a)
+		if dir == "" && err == nil {
 			plain = append(plain, a)
 			continue
 		}
-		if err := in.openRecording(a); err != nil {
+		if err == nil {
+			err = in.openRecording(dir)
+		}
+		if err != nil {
 			in.Unusable = append(in.Unusable, err)
 			in.refused = append(in.refused, report.File{Name: a, Unread: true})
 		}
@@ -91,6 +96,33 @@ func Open(args []string) (*Input, error) {
 		return in, errors.Join(in.Unusable...)
 	}
 	return in, nil
+}
+
+// recordingIn is the recording that path names: path itself, or the only one in it, as of one network namespace; "" if there is none.
+func recordingIn(path string) (string, error) {
+	if recording.IsRecording(path) {
+		return path, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", nil // a file, or what opening it will say
+	}
+	var dirs []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			return "", nil // captures, some of them in directories
+		}
+		if dir := filepath.Join(path, e.Name()); recording.IsRecording(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	switch len(dirs) {
+	case 0:
+		return "", nil
+	case 1:
+		return dirs[0], nil
+	}
+	return "", fmt.Errorf("%s has %d recordings, each of which is a host or a time by itself: name one, such as %s", path, len(dirs), dirs[len(dirs)-1])
 }
 
 // openRecording opens what the agent has kept.
