@@ -28,6 +28,10 @@ func TestBrowser(t *testing.T) {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Skipf("no node: %v", err)
 	}
+	// Debian 12 has Node.js 18; playwright-core needs 20.
+	if err := exec.CommandContext(t.Context(), "node", "-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)").Run(); err != nil {
+		t.Skip("Node.js is older than 20")
+	}
 	if _, err := os.Stat(dir + "/node_modules/playwright-core"); err != nil {
 		t.Skip("playwright-core and axe-core are not installed: make test-browser does it")
 	}
