@@ -127,4 +127,22 @@ func TestConns(t *testing.T) {
 	if !slices.Equal(order, []int{1, 3, 4, 6}) || s.n != 3 || s.peek(refs[0]) != nil {
 		t.Errorf("in order of insertion: %v, %d left", order, s.n)
 	}
+	// What was dropped comes again: in the same window, and in a later one.
+	s.drop(refs[5])
+	s.drop(refs[5])
+	if x := s.get(refs[5]); x == nil || *x != 0 || s.n != 3 {
+		t.Errorf("dropped and back: %v, %d left", x, s.n)
+	}
+	allocated := testing.AllocsPerRun(100, func() {
+		for range 10 {
+			s.drop(refs[2])
+			*s.get(refs[2]) = 3
+		}
+		s.drop(refs[3])
+		s.each(func(flow.Ref, *int) bool { return true })
+		*s.get(refs[3]) = 4
+	})
+	if allocated != 0 || s.n != 3 || *s.peek(refs[2]) != 3 || *s.peek(refs[3]) != 4 {
+		t.Errorf("%v allocations, %d left", allocated, s.n)
+	}
 }

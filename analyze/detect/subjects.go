@@ -87,8 +87,9 @@ func (s *subjects[K, V]) each(f func(K, *V) bool) {
 
 // conns is what subjects is, for connections: their place in the flow table stands for a map.
 type conns[V any] struct {
-	places  []*connState[V]
+	places  []*connState[V] // one that was dropped stands at its place until each has gone by
 	states  []*connState[V] // in order of insertion
+	free    []*connState[V] // to be used again: an answer is under way for each request
 	n       int
 	refused uint64
 	limit   int
@@ -103,17 +104,24 @@ type connState[V any] struct {
 func newConns[V any](limit int) conns[V] { return conns[V]{limit: limit} }
 
 // get returns the state of r, made if need be; nil when there are too many. Who had its place before has left the table.
+// One that was dropped and comes again before each has gone by keeps its place in the order.
 func (s *conns[V]) get(r flow.Ref) *V {
 	i := r.Place()
+	if x := s.peek(r); x != nil {
+		return x
+	}
 	if i < len(s.places) && s.places[i] != nil {
-		if s.places[i].ref == r {
-			return &s.places[i].value
-		}
 		s.drop(s.places[i].ref)
 	}
 	if s.n >= s.limit {
 		s.refused++
 		return nil
+	}
+	if i < len(s.places) && s.places[i] != nil && s.places[i].ref == r {
+		x := s.places[i]
+		*x = connState[V]{ref: r}
+		s.n++
+		return &x.value
 	}
 	if len(s.states) >= 2*s.limit { // most of them dropped
 		s.each(func(flow.Ref, *V) bool { return true })
@@ -121,25 +129,37 @@ func (s *conns[V]) get(r flow.Ref) *V {
 	for i >= len(s.places) {
 		s.places = append(s.places, nil)
 	}
-	x := &connState[V]{ref: r}
+	x := s.unused()
+	x.ref = r
 	s.places[i], s.states = x, append(s.states, x)
 	s.n++
 	return &x.value
 }
 
+// unused is an empty state.
+func (s *conns[V]) unused() *connState[V] {
+	n := len(s.free)
+	if n == 0 {
+		return new(connState[V])
+	}
+	x := s.free[n-1]
+	s.free = s.free[:n-1]
+	*x = connState[V]{}
+	return x
+}
+
 // peek returns the state of r or nil.
 func (s *conns[V]) peek(r flow.Ref) *V {
-	if i := r.Place(); i < len(s.places) && s.places[i] != nil && s.places[i].ref == r {
+	if i := r.Place(); i < len(s.places) && s.places[i] != nil && s.places[i].ref == r && !s.places[i].dropped {
 		return &s.places[i].value
 	}
 	return nil
 }
 
-// drop forgets r at once.
+// drop forgets r at once. Its state may be read until the next one is made.
 func (s *conns[V]) drop(r flow.Ref) {
-	if i := r.Place(); i < len(s.places) && s.places[i] != nil && s.places[i].ref == r {
-		s.places[i].dropped = true
-		s.places[i] = nil
+	if s.peek(r) != nil {
+		s.places[r.Place()].dropped = true
 		s.n--
 	}
 }
@@ -148,15 +168,18 @@ func (s *conns[V]) drop(r flow.Ref) {
 func (s *conns[V]) each(f func(flow.Ref, *V) bool) {
 	n := 0
 	for _, x := range s.states {
-		if x.dropped {
-			continue
-		}
-		if f(x.ref, &x.value) {
-			s.states[n] = x
-			n++
-		} else {
+		if !x.dropped {
+			if f(x.ref, &x.value) {
+				s.states[n] = x
+				n++
+				continue
+			}
 			s.drop(x.ref)
 		}
+		if i := x.ref.Place(); s.places[i] == x {
+			s.places[i] = nil
+		}
+		s.free = append(s.free, x)
 	}
 	clear(s.states[n:])
 	s.states = s.states[:n]
