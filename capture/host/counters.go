@@ -54,6 +54,10 @@ type procFile struct {
 // NewCounters reads from the procfs mounted at root, for the network namespace ns (none or 0: the own one). For another
 // namespace, root must be a procfs that shows this process.
 func NewCounters(root string, ns netns.NsHandle) *Counters {
+	return newCounters(root, ns, isFirst(root, own(ns)))
+}
+
+func newCounters(root string, ns netns.NsHandle, first bool) *Counters {
 	files := []procFile{
 		{name: "snmp", net: true, parse: parseSNMP},
 		{name: "netstat", net: true, parse: parseSNMP},
@@ -66,7 +70,7 @@ func NewCounters(root string, ns netns.NsHandle) *Counters {
 		{name: "sys/net/ipv4/ip_local_port_range", parse: parsePortRange},
 		{name: "sys/net/ipv4/tcp_mem", host: true, parse: parseTCPMem},
 	}
-	if !isFirst(root, own(ns)) {
+	if !first {
 		// What the whole machine's receive backlog drops is no matter of one namespace.
 		files = slices.DeleteFunc(files, func(f procFile) bool { return f.name == "softnet_stat" })
 	}

@@ -36,6 +36,7 @@ var packageDatabases = []string{"/var/lib/dpkg/status", "/var/lib/rpm/Packages",
 type listeners struct {
 	ns    netns.NsHandle
 	procs *Processes
+	look  Looker
 	emit  func(capture.Change)
 	diag  *nl.SocketHandle // nil: not open
 
@@ -55,8 +56,8 @@ type listener struct {
 	seen        bool
 }
 
-func newListeners(ns netns.NsHandle, procs *Processes, emit func(capture.Change)) *listeners {
-	return &listeners{ns: ns, procs: procs, emit: emit,
+func newListeners(ns netns.NsHandle, procs *Processes, look Looker, emit func(capture.Change)) *listeners {
+	return &listeners{ns: ns, procs: procs, look: look, emit: emit,
 		sockets: map[uint32]*listener{}, owners: map[procKey]bool{}, told: map[string]int64{}}
 }
 
@@ -69,7 +70,9 @@ func (l *listeners) round() error {
 	if now >= l.packages {
 		l.packages = now + packagesEvery
 		for _, file := range packageDatabases {
-			l.newer(file, file, "packages were installed, changed or removed")
+			if info, err := os.Stat(file); err == nil {
+				l.newer(file, info.ModTime(), "packages were installed, changed or removed")
+			}
 		}
 	}
 	err := l.list()
@@ -89,7 +92,8 @@ func (l *listeners) round() error {
 		}
 	}
 	if len(wanted) > 0 {
-		for inode, pid := range l.procs.find(wanted, time.Now().Add(l.procs.budget)) {
+		pids, cut := l.look.Find(wanted)
+		for inode, pid := range pids {
 			if st, ok := l.procs.started(pid); ok {
 				k := procKey{pid, st.start}
 				l.sockets[inode].owner = k
@@ -98,7 +102,7 @@ func (l *listeners) round() error {
 		}
 		for _, inode := range wanted {
 			s := l.sockets[inode]
-			if s.cut++; l.procs.resume.pid == 0 || s.cut > maxCut { // it was searched for everywhere
+			if s.cut++; !cut || s.cut > maxCut { // it was searched for everywhere
 				s.retry = min(max(2*s.retry, minRetry), maxRetry)
 				s.next = now + s.retry
 			}
@@ -134,8 +138,7 @@ func (l *listeners) owner(k procKey, comm string, now time.Duration) {
 		l.emit(capture.Change{Kind: capture.ChangeProcessStart, When: l.procs.instant(k.start), What: who,
 			Detail: fmt.Sprintf("started %.1f s before its listener was seen", (now - k.start).Seconds())})
 	}
-	link := l.procs.path(k.pid, "exe")
-	exe, err := os.Readlink(link)
+	exe, modified, err := l.look.Exe(k.pid)
 	if err != nil { // another user's
 		return
 	}
@@ -144,16 +147,11 @@ func (l *listeners) owner(k procKey, comm string, now time.Duration) {
 	if gone {
 		why += ", and was replaced or removed since"
 	}
-	l.newer(link, exe, why)
+	l.newer(exe, modified, why)
 }
 
 // newer tells of a file that was modified after the last boot, once for each time of modification.
-func (l *listeners) newer(path, what, why string) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return
-	}
-	at := info.ModTime()
+func (l *listeners) newer(what string, at time.Time, why string) {
 	if at.UnixNano() <= int64(l.procs.instant(0)) || l.told[what] == at.UnixNano() {
 		return
 	}

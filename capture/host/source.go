@@ -30,8 +30,9 @@ type Options struct {
 	Netns    netns.NsHandle         // the network namespace; 0 or netns.None(): the own one
 	Name     string                 // of the namespace, as it stands in samples; empty for the own one
 	Interval time.Duration          // between two samples; 0: 1 s
-	Budget   time.Duration          // of work to find owners and threads, per Read; 0: 100 ms, a tenth of a core at one Ask a second
+	Budget   time.Duration          // of work to find owners and threads, per Read; 0: DefaultBudget
 	Clock    func() capture.Instant // 0: the wall clock
+	Look     Looker                 // at other users' processes, in the own namespace; nil: the process itself does, within Budget
 }
 
 // Source samples the host. Read returns one HostSample per interval, the changes since the last, and the owners of the
@@ -65,15 +66,22 @@ type Source struct {
 func NewSource(o Options) *Source {
 	o.Proc = cmp.Or(o.Proc, "/proc")
 	o.Interval = cmp.Or(o.Interval, time.Second)
-	o.Budget = cmp.Or(o.Budget, 100*time.Millisecond)
+	o.Budget = cmp.Or(o.Budget, DefaultBudget)
 	o.Netns = own(o.Netns)
 	if o.Clock == nil {
 		o.Clock = func() capture.Instant { return capture.Instant(time.Now().UnixNano()) }
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Source{o: o, stop: stop, closed: make(chan struct{}), failing: map[string]bool{}, queue: queue{clock: o.Clock},
-		counters: NewCounters(o.Proc, o.Netns), procs: NewProcesses(o.Proc, o.Budget, o.Clock)}
-	s.listeners = newListeners(o.Netns, s.procs, s.queue.change)
+		procs: NewProcesses(o.Proc, o.Budget, o.Clock)}
+	first := isFirst(o.Proc, o.Netns)
+	if s.o.Look == nil {
+		s.o.Look = s.procs
+	} else if o.Netns == netns.None() {
+		first = s.o.Look.IsFirst()
+	}
+	s.counters = newCounters(o.Proc, o.Netns, first)
+	s.listeners = newListeners(o.Netns, s.procs, s.o.Look, s.queue.change)
 	ready := make(chan struct{})
 	s.watching.Go(func() { newWatcher(o.Netns, &s.queue).run(ctx, ready) })
 	<-ready // so that a change right after the first sample is not missed; netlink answers within answerTime
@@ -184,7 +192,7 @@ func (s *Source) sample() {
 	}
 	if asked := s.queue.takeAsked(); len(asked) > 0 {
 		at := s.o.Clock()
-		p := s.procs.Owners(asked, maxOwners)
+		p := s.o.Look.Owners(asked, maxOwners)
 		p.Netns = s.o.Name
 		add(at, &capture.Sample{Processes: &p})
 	}

@@ -39,6 +39,8 @@ type Options struct {
 	Rings int
 	// BlockTimeout is how long the kernel waits before it hands over a block that is not full, in whole milliseconds; 0: DefaultBlockTimeout.
 	BlockTimeout time.Duration
+	// Socket opens a packet socket (AF_PACKET, SOCK_RAW, protocol 0), for a process that has no right to; nil: the process itself does.
+	Socket func() (int, error)
 }
 
 // Decoder turns the bytes of one captured packet into a Packet. decode.Decoder does.

@@ -90,7 +90,11 @@ const (
 // openRing opens a ring on an interface, in the network namespace of the calling thread. The ring takes no packets before
 // attach gives it a filter.
 func openRing(name string, o *Options, group fanout) (*ring, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // protocol 0: not bound yet
+	open := o.Socket
+	if open == nil {
+		open = packetSocket
+	}
+	fd, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("open a packet socket: %w", hint(err))
 	}
@@ -100,6 +104,11 @@ func openRing(name string, o *Options, group fanout) (*ring, error) {
 		return nil, fmt.Errorf("capture on %s: %w", name, err)
 	}
 	return r, nil
+}
+
+// packetSocket opens one that is bound to nothing yet: its protocol is 0.
+func packetSocket() (int, error) {
+	return unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 }
 
 func (r *ring) setUp(o *Options, group fanout) error {
