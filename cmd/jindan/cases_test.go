@@ -32,7 +32,7 @@ func TestBundledCases(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			d, err := c.run(t.Context(), &app{cli.App{Log: cli.NewLog("text", false)}}, set)
+			d, err := c.run(t.Context(), &app{App: cli.App{Log: cli.NewLog("text", false)}}, set)
 			if err != nil {
 				t.Fatal(err)
 			}

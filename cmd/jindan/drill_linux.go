@@ -4,12 +4,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/cmd/internal/drill"
+	"jindan/cmd/internal/privsep"
 	"jindan/fixtures/lab"
 	"jindan/fixtures/lab/program"
 )
 
 // runProgram ends the process if it was started as one of the lab's own programs.
 func runProgram() { program.Main() }
+
+// keepCapabilities serves an agent that holds none, if this process was started for that.
+func keepCapabilities() bool { return privsep.Keep() }
 
 func newDrill(a *app) *cobra.Command {
 	var f drill.Options

@@ -25,7 +25,7 @@ func TestIntegrationDrill(t *testing.T) {
 	if err := os.WriteFile(agent, []byte("#!/bin/sh\nexec env "+asProgram+"=1 "+self+" \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a := &app{cli.App{Log: cli.NewLog("text", false)}}
+	a := &app{App: cli.App{Log: cli.NewLog("text", false)}}
 	err = drill.Command{App: &a.App}.Run(t.Context(), strings.Fields("five-short S7 S1 S1c ports leak loss5 S5b S6a N17 healthy N7"),
 		drill.Options{Seed: 5, Runs: 1, Jobs: 6, Output: "text", Agent: agent})
 	if err != nil {

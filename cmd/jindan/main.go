@@ -19,12 +19,14 @@ import (
 )
 
 func main() {
+	if keepCapabilities() {
+		return
+	}
 	runProgram()
-	os.Exit(run(os.Args[1:]))
+	os.Exit(runAs(&app{App: cli.App{Log: cli.NewLog("text", false)}, whole: true}, os.Args[1:]))
 }
 
-func run(args []string) int {
-	a := &app{cli.App{Log: cli.NewLog("text", false)}}
+func runAs(a *app, args []string) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 1)
@@ -56,7 +58,10 @@ func run(args []string) int {
 }
 
 // app is a run of the program.
-type app struct{ cli.App }
+type app struct {
+	cli.App
+	whole bool // the process is the program's own, and may be begun anew; tests call run
+}
 
 func newRoot(a *app) *cobra.Command {
 	c := &cobra.Command{

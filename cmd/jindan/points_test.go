@@ -30,7 +30,7 @@ func diagnosePoints(t *testing.T, named []string, each func(*points.Row)) (*rule
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &app{cli.App{Log: cli.NewLog("text", false)}}
+	a := &app{App: cli.App{Log: cli.NewLog("text", false)}}
 	cmp, err := a.comparePoints(t.Context(), named, each)
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestPointsOfIncident(t *testing.T) {
 
 // A capture that is given twice is no path.
 func TestPointTwice(t *testing.T) {
-	a := &app{cli.App{Log: cli.NewLog("text", false)}}
+	a := &app{App: cli.App{Log: cli.NewLog("text", false)}}
 	file := incidentPoints[0][len("router="):]
 	if _, err := a.comparePoints(context.Background(), []string{"a=" + file, "b=" + file}, nil); err == nil || !strings.Contains(err.Error(), "the same capture") {
 		t.Error(err)
@@ -109,7 +109,7 @@ func TestPointRecorded(t *testing.T) {
 	if err := errors.Join(in.Read(context.Background(), w.Write), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	a := &app{cli.App{Log: cli.NewLog("text", false)}}
+	a := &app{App: cli.App{Log: cli.NewLog("text", false)}}
 	var edges [2]*points.Edge
 	for i, server := range []string{incidentPoints[1], "server=" + dir} {
 		cmp, err := a.comparePoints(context.Background(), []string{incidentPoints[0], server}, nil)

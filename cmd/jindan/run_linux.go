@@ -90,5 +90,5 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 			return err
 		}
 	}
-	return agent.Run(ctx, agent.Options{App: &a.App, Load: f.configuration, Output: f.output, Record: f.record})
+	return agent.Run(ctx, agent.Options{App: &a.App, Load: f.configuration, Output: f.output, Record: f.record, Divide: a.whole})
 }

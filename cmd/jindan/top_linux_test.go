@@ -114,7 +114,7 @@ func TestTopInTerminal(t *testing.T) {
 
 // One frame without a terminal, from a capture and from this host.
 func TestTopOnce(t *testing.T) {
-	a := &app{cli.App{Lang: "en"}}
+	a := &app{App: cli.App{Lang: "en"}}
 	c := newTop(a)
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -185,7 +185,7 @@ func TestTopBesideAgent(t *testing.T) {
 func TestTopPanics(t *testing.T) {
 	if os.Getenv("JINDAN_TEST_PANIC") != "" {
 		f := &topFlags{replay: "../../fixtures/gpki-2023-11-17/packets.pcap.zst"}
-		feed := &topFeed{app: &app{cli.App{Lang: "en", Color: "never"}}, view: view.New()} // no catalogue
+		feed := &topFeed{app: &app{App: cli.App{Lang: "en", Color: "never"}}, view: view.New()} // no catalogue
 		t.Fatalf("ended: %v", feed.app.terminal(t.Context(), f, feed, top.Frame{}))
 	}
 	self, err := os.Executable()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/diagnose"
+	"jindan/cmd/internal/privsep"
 	"jindan/cmd/internal/sink"
 	"jindan/rules"
 )
@@ -37,7 +37,8 @@ type agent struct {
 	host     string // empty: it has no name
 	// renamed tells that the files of sinks were moved away; nil: nobody does.
 	renamed <-chan os.Signal
-	share   memory // of each namespace
+	share   memory          // of each namespace
+	keeper  *privsep.Keeper // nil: this process has what it needs itself, or nobody has
 	stdout  *cli.Outlet
 	started atomic.Bool // watches are complete, and run
 	lives   atomic.Bool // a line on the terminal shows so
@@ -138,7 +139,7 @@ func (ag *agent) reload(cfg *config.Config) error {
 
 // add begins to watch a namespace, and keeps what it sees in record unless that is empty.
 func (ag *agent) add(ns, record string) error {
-	w, err := openWatch(ag.cfg, ns, ag.share)
+	w, err := openWatch(ag.cfg, ns, ag.share, ag.keeper)
 	if err != nil {
 		return err
 	}
@@ -191,23 +192,6 @@ func (ag *agent) close() {
 
 // flushWithin is how long the reader of standard output has for the rest.
 const flushWithin = time.Second
-
-// writes are the directories that the agent writes to while it runs.
-func (ag *agent) writes() []string {
-	var dirs []string
-	if ag.cfg.Recorder.Enabled {
-		dirs = append(dirs, ag.cfg.Recorder.Dir)
-	}
-	if ag.delivery.Load() != nil {
-		dirs = append(dirs, ag.cfg.Spool.Dir)
-	}
-	for _, s := range ag.cfg.Sinks {
-		if f, ok := s.Target.(*config.File); ok {
-			dirs = append(dirs, filepath.Dir(f.Path), f.Path)
-		}
-	}
-	return dirs
-}
 
 // banner says what is watched, and what is not.
 func (ag *agent) banner() {
@@ -265,12 +249,24 @@ func (ag *agent) run(ctx context.Context) error {
 		helpers.Go(func() { help(ctx) })
 	}
 	helpers.Go(func() { ag.guard(ctx, stop) })
+	if ag.keeper != nil {
+		helpers.Go(func() {
+			select {
+			case <-ctx.Done():
+			case <-ag.keeper.Gone():
+				stop(privsep.ErrGone)
+			}
+		})
+	}
 	done := make(chan struct{})
 	go func() { engines.Wait(); close(done) }()
 	<-ctx.Done()
 	helpers.Wait()
 	select {
 	case <-done:
+		if err := context.Cause(ctx); errors.Is(err, privsep.ErrGone) { // interfaces that come back would not be captured on
+			errs = append(errs, err)
+		}
 		return errors.Join(errs...)
 	case <-time.After(stopWithin):
 	}

@@ -27,7 +27,7 @@ func (ag *agent) economise(ctx context.Context) {
 	tick := time.NewTicker(budgetEvery)
 	defer tick.Stop()
 	b := budget{limit: float64(ag.cfg.Budget.CPU) / 100, part: 1}
-	used, at := cpuTime(), time.Now()
+	used, at := ag.cpuTime(), time.Now()
 	for looks := 0; ; looks++ {
 		select {
 		case <-ctx.Done():
@@ -37,7 +37,7 @@ func (ag *agent) economise(ctx context.Context) {
 		if looks == 0 {
 			settle()
 		}
-		u, now := cpuTime(), time.Now()
+		u, now := ag.cpuTime(), time.Now()
 		load := float64(u-used) / float64(now.Sub(at))
 		used, at = u, now
 		if n := b.next(load, ag.dropped()); n != b.part {
@@ -111,6 +111,14 @@ func (ag *agent) dropped() (n uint64) {
 		}
 	}
 	return n
+}
+
+// cpuTime is the CPU time that the agent has used, with its keeper.
+func (ag *agent) cpuTime() time.Duration {
+	if ag.keeper != nil {
+		return cpuTime() + ag.keeper.Used()
+	}
+	return cpuTime()
 }
 
 // cpuTime is the CPU time that the process has used.

@@ -9,6 +9,7 @@ import (
 	"jindan/analyze"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
+	"jindan/cmd/internal/privsep"
 	"jindan/rules"
 )
 
@@ -22,7 +23,7 @@ func Look(cfg *config.Config, set *rules.Set, watcher analyze.Watcher) (*Watch, 
 	cfg.Recorder.Enabled = false
 	share := divide(cfg, 1)
 	cli.LimitHeap(share.heap)
-	w, err := openWatch(cfg, ns, share)
+	w, err := openWatch(cfg, ns, share, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +35,7 @@ func Look(cfg *config.Config, set *rules.Set, watcher analyze.Watcher) (*Watch, 
 }
 
 // Confine gives up the rights that w does not need.
-func (w *Watch) Confine() error { return dropPrivileges(needed(w.ns != "", false)) }
+func (w *Watch) Confine() error { return privsep.Drop(needed(false, w.ns != "", false)) }
 
 // Engine is the engine; it belongs to the goroutine of run.
 func (w *Watch) Engine() *analyze.Engine { return w.engine }

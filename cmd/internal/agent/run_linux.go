@@ -14,6 +14,7 @@ import (
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/diagnose"
+	"jindan/cmd/internal/privsep"
 )
 
 // errReload ends a run of the agent so that it begins anew with another configuration.
@@ -25,6 +26,12 @@ type Options struct {
 	Load   func() (*config.Config, error) // reads the configuration, at the start and when it is to be read again
 	Output string                         // format on standard output: text, ndjson or ecs; empty: as the sink says
 	Record string                         // directory in which all that is observed is kept; empty: it is not
+	// Divide lets Run begin the process anew, as a worker without capabilities beside a keeper that has them. Only a program that calls
+	// privsep.Keep first may, not its tests.
+	Divide bool
+
+	keeper   *privsep.Keeper // nil: the agent is one process
+	confined bool            // by Landlock
 }
 
 // Run watches this host until ctx ends.
@@ -34,6 +41,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.Divide {
+		if o.keeper, err = split(cfg, o.Record); err != nil {
+			o.Log.Warn().Msgf("what reads packets keeps its capabilities: %s", cli.OneLine(err))
+		}
+	}
+	began := writes(cfg, o.Record)
 	defer o.LogAside()()
 	defer o.EndWithin(ctx)()
 	hangup := make(chan os.Signal, 1)
@@ -55,6 +68,9 @@ func Run(ctx context.Context, o Options) error {
 				case <-hangup:
 				}
 				next, err := o.Load()
+				if err == nil && o.confined {
+					err = within(writes(next, o.Record), began)
+				}
 				ag := running.Load()
 				if err == nil && ag != nil && watchesAlike(cfg, next) {
 					if err = ag.reload(next); err == nil {
@@ -95,7 +111,7 @@ func watchesAlike(a, b *config.Config) bool {
 }
 
 // watchOnce runs the agent with one configuration; moved tells that files of sinks were moved away, and running is told of the agent.
-func (o Options) watchOnce(ctx context.Context, cfg *config.Config, moved <-chan os.Signal, running *atomic.Pointer[agent]) error {
+func (o *Options) watchOnce(ctx context.Context, cfg *config.Config, moved <-chan os.Signal, running *atomic.Pointer[agent]) error {
 	set, err := diagnose.Catalogue(cfg.Rules)
 	if err != nil {
 		return o.FailEach(err)
@@ -108,7 +124,7 @@ func (o Options) watchOnce(ctx context.Context, cfg *config.Config, moved <-chan
 	if err != nil {
 		return err
 	}
-	ag.renamed = moved
+	ag.renamed, ag.keeper = moved, o.keeper
 	ag.share = divide(cfg, len(spaces))
 	cli.LimitHeap(ag.share.heap)
 	defer ag.close()
@@ -126,8 +142,13 @@ func (o Options) watchOnce(ctx context.Context, cfg *config.Config, moved <-chan
 	if err := ag.serve(ctx); err != nil {
 		o.Log.Warn().Msg(cli.OneLine(err))
 	}
-	if err := dropPrivileges(needed(len(cfg.Netns) > 0, foreign(ag.writes()...))); err != nil {
+	if err := privsep.Drop(needed(o.keeper != nil, len(cfg.Netns) > 0, foreign(owned(cfg, o.Record)...))); err != nil {
 		o.Log.Warn().Msgf("the agent keeps more rights than it needs: %s", cli.OneLine(err))
+	}
+	if o.keeper != nil && !o.confined {
+		if o.confined, err = confine(cfg, o.Record); err != nil {
+			o.Log.Warn().Msgf("the agent may open more files than it needs: %s", cli.OneLine(err))
+		}
 	}
 	ag.banner()
 	notify("READY=1\nSTATUS=watching")

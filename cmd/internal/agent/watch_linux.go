@@ -26,6 +26,7 @@ import (
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/diagnose"
+	"jindan/cmd/internal/privsep"
 	"jindan/rules"
 
 	"github.com/vishvananda/netns"
@@ -83,7 +84,7 @@ func (p *progressMade) late() time.Duration {
 
 // openWatch opens the sources of a namespace. What cannot be opened is noted; it fails only when
 // nothing can be.
-func openWatch(cfg *config.Config, ns string, share memory) (*Watch, error) {
+func openWatch(cfg *config.Config, ns string, share memory, keeper *privsep.Keeper) (*Watch, error) {
 	w := &Watch{ns: ns, handle: netns.None(), share: share}
 	path := ""
 	if ns != "" {
@@ -96,7 +97,7 @@ func openWatch(cfg *config.Config, ns string, share memory) (*Watch, error) {
 	}
 	var errs []error
 	if cfg.Capture.Enabled {
-		if err := w.openLive(cfg); err != nil {
+		if err := w.openLive(cfg, keeper); err != nil {
 			errs = append(errs, err)
 			w.NoPackets = advice(err, "CAP_NET_RAW")
 		}
@@ -114,9 +115,14 @@ func openWatch(cfg *config.Config, ns string, share memory) (*Watch, error) {
 		w.sockets = s
 		w.sources = append(w.sources, s)
 	}
-	w.host = host.NewSource(host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: cfg.Host.Every})
+	o := host.Options{Proc: cfg.Host.Procfs, Netns: w.handle, Name: ns, Interval: cfg.Host.Every}
+	held := privsep.Capabilities()
+	if keeper != nil {
+		o.Look, held = keeper, keeper.Capabilities()
+	}
+	w.host = host.NewSource(o)
 	w.sources = append(w.sources, w.host)
-	if b := blindToProcesses(); b != "" {
+	if b := blindToProcesses(held); b != "" {
 		w.Blind = append(w.Blind, b)
 	}
 	if w.live == nil && w.sockets == nil {
@@ -158,7 +164,7 @@ func advice(err error, capability string) string {
 	return cli.OneLine(err)
 }
 
-func (w *Watch) openLive(cfg *config.Config) error {
+func (w *Watch) openLive(cfg *config.Config, keeper *privsep.Keeper) error {
 	program, err := captureFilter(cfg, 1)
 	if err != nil {
 		return err
@@ -166,6 +172,9 @@ func (w *Watch) openLive(cfg *config.Config) error {
 	o := live.Options{Interfaces: cfg.Capture.Interfaces, Filter: program, RingBytes: int(cfg.Capture.RingSize), Rings: cfg.Capture.Fanout}
 	if w.handle.IsOpen() {
 		o.Netns = int(w.handle)
+	}
+	if keeper != nil {
+		o.Socket = keeper.Socket
 	}
 	if w.live, err = live.Open(o, decode.New()); err != nil {
 		return err

@@ -8,6 +8,7 @@ package privsep
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -48,6 +49,7 @@ const (
 type hello struct {
 	Capabilities uint64 // effective ones
 	First        bool   // it is in the network namespace of the machine's first process
+	Used         int64  // CPU time, ns
 }
 
 // found answers askFind.
@@ -127,7 +129,7 @@ func serve(c *net.UnixConn, procs *host.Processes) error {
 		}
 		switch {
 		case what == askHello:
-			err = answer(c, 0, hello{effective(), procs.IsFirst()}, -1)
+			err = answer(c, 0, hello{effective(), procs.IsFirst(), used()}, -1)
 		case what == askSocket:
 			fd, failed := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 			if failed != nil {
@@ -157,10 +159,19 @@ func serve(c *net.UnixConn, procs *host.Processes) error {
 	}
 }
 
+// used is the CPU time of this process, in ns.
+func used() int64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
 // number is what an error has from the kernel.
 func number(err error) unix.Errno {
 	var e unix.Errno
-	if asErrno(err, &e) {
+	if errors.As(err, &e) {
 		return e
 	}
 	return unix.EIO
@@ -180,7 +191,7 @@ func Keep() bool {
 	}
 	defer c.Close()
 	clock := func() capture.Instant { return capture.Instant(time.Now().UnixNano()) }
-	if err := serve(c, host.NewProcesses(root, host.DefaultBudget, clock)); err != nil && err != io.EOF {
+	if err := serve(c, host.NewProcesses(root, host.DefaultBudget, clock)); !errors.Is(err, io.EOF) {
 		fmt.Fprintf(os.Stderr, "jindan: the keeper of capabilities ends: %v\n", err)
 	}
 	return true

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,6 +39,10 @@ const self = "/proc/self/exe"
 // that has no capability to hand over, with nil. If a keeper cannot be started, the error says why, and nothing has changed.
 func Split(o Options) (*Keeper, error) {
 	if fd, _, ok := role(envWorker); ok {
+		name("jindan")
+		if err := Drop(o.Keeps); err != nil { // root of a container that may not change its bounding set
+			return nil, err
+		}
 		return open(fd)
 	}
 	if effective()&set(kept) == 0 {
@@ -58,27 +61,25 @@ func Split(o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a keeper of capabilities: %w", err)
 	}
-	k, err := greet(pair[0])
-	if err != nil { // it must not be taken for one later
+	if err := greet(pair[0]); err != nil { // it must not be taken for one later
 		_ = p.Kill()
 		_, _ = p.Wait()
 		return nil, err
 	}
-	_ = k
 	return nil, fmt.Errorf("begin anew as a worker: %w", become(o, pair[0]))
 }
 
 // greet tries the keeper before there is no way back. The socket stays open.
-func greet(fd int) (*Keeper, error) {
+func greet(fd int) error {
 	again, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	k, err := open(again)
-	if err == nil {
-		err = k.c.Close()
+	if err != nil {
+		return err
 	}
-	return k, err
+	return k.c.Close()
 }
 
 // become drops what a worker has no need of, on this thread, and begins the program anew, which then has no more than this thread.
@@ -129,11 +130,14 @@ func role(env string) (fd int, rest string, ok bool) {
 	return fd, rest, true
 }
 
+// name gives this process a name for ps(1): that of what it was begun from is "exe".
+func name(s string) { _ = os.WriteFile("/proc/self/comm", []byte(s), 0) }
+
 // quiet makes a process small and deaf: signals to the group are for the worker, whose end ends the keeper.
 func quiet() {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGPIPE)
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(25)
+	name("jindan-keeper")
+	shrink()
 	if err := Drop(kept); err != nil {
 		fmt.Fprintf(os.Stderr, "jindan: the keeper of capabilities has more than it needs: %v\n", err)
 	}
@@ -197,7 +201,7 @@ func Drop(keep []uint) error {
 		now[i].Permitted &= m
 		now[i].Inheritable &= m
 	}
-	if now == before { // as under the unit, whose filter refuses capset(2)
+	if now[0].Permitted == before[0].Permitted && now[1].Permitted == before[1].Permitted { // as under the unit, whose filter refuses capset(2)
 		return nil
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -205,4 +209,21 @@ func Drop(keep []uint) error {
 		return fmt.Errorf("give up capabilities: %w", err)
 	}
 	return nil
+}
+
+// Pose makes this thread open files as u would. The thread must not be used for anything else afterwards.
+func Pose(u *User) error {
+	groups := make([]uint32, len(u.Groups)+1)
+	groups[0] = uint32(u.GID)
+	for i, g := range u.Groups {
+		groups[i+1] = uint32(g)
+	}
+	if _, _, errno := syscall.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0); errno != 0 {
+		return errno
+	}
+	if _, err := unix.SetfsgidRetGid(u.GID); err != nil {
+		return err
+	}
+	_, err := unix.SetfsuidRetUid(u.UID) // which also takes the capabilities to override permissions
+	return err
 }

@@ -56,7 +56,7 @@ func (k *Keeper) ask(what byte, numbers []uint32, body any, fd *int) error {
 	}
 	errno, err := k.exchange(what, numbers, body, fd)
 	if err != nil {
-		k.gone = fmt.Errorf("the keeper of capabilities is gone: %w", err)
+		k.gone = fmt.Errorf("%w: %w", ErrGone, err)
 		k.c.Close()
 		close(k.lost)
 		return k.gone
@@ -121,7 +121,19 @@ func descriptor(rights []byte) int {
 // Capabilities are those that the keeper holds, as a set of bits.
 func (k *Keeper) Capabilities() uint64 { return k.hello.Capabilities }
 
-// Gone is closed when the keeper answers no more.
+// ErrGone says that the keeper answers no more.
+var ErrGone = errors.New("the keeper of capabilities is gone")
+
+// Used is the CPU time that the keeper has taken; without an answer none.
+func (k *Keeper) Used() time.Duration {
+	var h hello
+	if err := k.ask(askHello, nil, &h, nil); err != nil {
+		return 0
+	}
+	return time.Duration(h.Used)
+}
+
+// Gone is closed when the keeper is found to answer no more.
 func (k *Keeper) Gone() <-chan struct{} { return k.lost }
 
 // Socket opens a packet socket that is bound to nothing.
@@ -181,5 +193,3 @@ func connection(fd int) (*net.UnixConn, error) {
 	}
 	return u, nil
 }
-
-func asErrno(err error, e *unix.Errno) bool { return errors.As(err, e) }
