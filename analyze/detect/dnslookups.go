@@ -100,7 +100,8 @@ func (l *lookup) began() capture.Instant {
 	return l.first
 }
 
-// groups joins questions into groups.
+// groups joins questions into groups. By port are kept only those that are not the newest of their name, or were not begun from
+// that port.
 type groups struct{ subjects[askedKey, *group] }
 
 // join returns the group of a question that is asked at at, nil if there are too many.
@@ -109,26 +110,46 @@ func (gs *groups) join(d *flow.DNS, at capture.Instant) *group {
 	if bit == 0 {
 		return &group{at: at, open: 1}
 	}
-	own := gs.get(askedKey{d.Resolver, uint32(d.Client.Port), d.NameHash})
+	own := askedKey{d.Resolver, uint32(d.Client.Port), d.NameHash}
 	last := gs.get(askedKey{d.Resolver, 0, d.NameHash})
-	if own == nil || last == nil {
+	if last == nil {
 		return nil
 	}
-	g := *own
+	var g *group
+	if *last != nil && (*last).port == d.Client.Port {
+		g = *last
+	} else if x := gs.peek(own); x != nil {
+		g = *x
+	}
 	switch {
 	case g != nil && g.open > 0:
 		// glibc asks for all of a lookup again, from the same socket, when one of the answers is missing.
 	case g.takes(bit, at):
 	case (*last).takes(bit, at): // a socket for each question
 		g = *last
+		if !gs.keep(own, g) {
+			return nil
+		}
 	default:
+		if o := *last; o != nil && (o.open > 0 || at.Sub(o.at) <= askTogether) &&
+			!gs.keep(askedKey{d.Resolver, uint32(o.port), d.NameHash}, o) {
+			return nil
+		}
 		g = &group{at: at, port: d.Client.Port}
 		*last = g
 	}
-	*own = g
 	g.types |= bit
 	g.open++
 	return g
+}
+
+// keep keeps g under k, if there is room.
+func (gs *groups) keep(k askedKey, g *group) bool {
+	x := gs.get(k)
+	if x != nil {
+		*x = g
+	}
+	return x != nil
 }
 
 // takes reports whether a question of another type, asked at at, belongs to g.

@@ -148,10 +148,21 @@ const (
 type verdict struct {
 	covered map[way]bool  // left to a wider way
 	apart   map[way][]way // of a wider way: the narrower ones that are taken out
+	parts   map[way][]way // of a wider way that lost something: the narrower ones
 }
 
 func (ws *ways) weigh() verdict {
-	v := verdict{make(map[way]bool), make(map[way][]way)}
+	v := verdict{make(map[way]bool), make(map[way][]way), make(map[way][]way)}
+	for s := onePair; s < toAll; s++ {
+		for n := range ws.states[s].all {
+			wider := n.widen()
+			for _, k := range wider[s+1:] {
+				if st := ws.states[k.scope].peek(k); st != nil && st.series.Since.Bad > 0 && k.contains(n) {
+					v.parts[k] = append(v.parts[k], n)
+				}
+			}
+		}
+	}
 	for _, s := range [...]scope{toNet, fromNet, toAll, fromAll} {
 		for k, st := range ws.states[s].all {
 			if st.series.Since.Bad > 0 {
@@ -171,14 +182,12 @@ func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 	}
 	span := st.series.Windows()
 	var parts []part
-	for s := onePair; s < k.scope; s++ {
-		for n, x := range ws.states[s].all {
-			if !k.contains(n) || v.covered[n] {
-				continue
-			}
-			if d := x.data(span); d.Bad > 0 {
-				parts = append(parts, part{n, d})
-			}
+	for _, n := range v.parts[k] {
+		if v.covered[n] {
+			continue
+		}
+		if d := ws.states[n.scope].peek(n).data(span); d.Bad > 0 {
+			parts = append(parts, part{n, d})
 		}
 	}
 	slices.SortStableFunc(parts, func(a, b part) int {

@@ -3,9 +3,9 @@ package flow
 const chunkLen = 1024 // records per slab chunk: pointers stay valid while the slab grows
 
 type slab[T any] struct {
-	chunks [][]T
-	spare  []T // the next chunk, if it is there
-	stock  []T // the next spare: of who calls prepare
+	chunks []*[chunkLen]T
+	spare  *[chunkLen]T // the next chunk, if it is there
+	stock  *[chunkLen]T // the next spare: of who calls prepare
 	free   []uint32
 	n      uint32
 }
@@ -32,9 +32,9 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	return s.n - 1, s.at(s.n - 1)
 }
 
-func newChunk[T any]() []T {
-	chunk := make([]T, chunkLen)
-	clear(chunk) // writes to its pages: a page that is read first is mapped twice
+func newChunk[T any]() *[chunkLen]T {
+	chunk := new([chunkLen]T)
+	clear(chunk[:]) // writes to its pages: a page that is read first is mapped twice
 	return chunk
 }
 
