@@ -22,7 +22,7 @@ func All() []analyze.Detector {
 	}
 	gone.dials, slow.dials = calls, calls
 	again.ways = size.ways
-	delay.lookups, slow.where.lookups = unanswered.lookups, unanswered.lookups
+	delay.lookups, slow.where.lookups, size.dns.lookups = unanswered.lookups, unanswered.lookups, unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	return []analyze.Detector{
 		scan, // first: the measures of the others, and they, ask who scans

@@ -12,7 +12,7 @@ import (
 // bigAnswers learns how large the answers to a DNS question are, so that an answer that never came has a
 // size: the largest that the same server gave to the same question over UDP.
 type bigAnswers struct {
-	sizes   subjects[question, uint32]       // IP length in bytes
+	lookups *lookups
 	servers subjects[capture.Addr, struct{}] // in recent, now or before
 	newest  capture.Addr                     // of them
 	recent  stat.Ring[answer]
@@ -30,7 +30,7 @@ type answer struct {
 const maxAnswers = 2048
 
 func newBigAnswers() bigAnswers {
-	return bigAnswers{sizes: newSubjects[question, uint32](maxPerDetector), servers: newSubjects[capture.Addr, struct{}](maxPerDetector)}
+	return bigAnswers{lookups: newLookups(), servers: newSubjects[capture.Addr, struct{}](maxPerDetector)}
 }
 
 func (b *bigAnswers) event(e *flow.Event) {
@@ -39,11 +39,6 @@ func (b *bigAnswers) event(e *flow.Event) {
 		return
 	}
 	q := questionOf(d)
-	if e.Kind == flow.DNSAnswer {
-		if n := b.sizes.get(q); n != nil {
-			*n = max(*n, d.AnswerIPLen)
-		}
-	}
 	if q.server != b.newest {
 		b.newest = q.server
 		b.servers.get(q.server)
@@ -70,7 +65,7 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 		if a.from != k.to || a.q.server != k.from {
 			continue
 		}
-		if have := b.sizes.peek(a.q); have != nil && int(*have) > size {
+		if have := b.lookups.known.peek(a.q); have != nil && int(have.first) > size {
 			big = append(big, a)
 		}
 	}
@@ -82,7 +77,7 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 		}
 	}
 	for _, a := range big[begin:] {
-		n := int(*b.sizes.peek(a.q))
+		n := int(b.lookups.known.peek(a.q).first)
 		i := flow.Bin(uint32(n))
 		l.lost.Total++
 		l.sizes.sent[i]++

@@ -47,11 +47,10 @@ type DNSDelay struct {
 type dnsDelay struct {
 	*lookups
 	states resolvers[delayState]
-	known  subjects[question, capture.Instant] // when a server first answered for a name
-	chains subjects[uint64, capture.Instant]   // lookups, by number, that were answered, and when lately
-	slow   time.Duration                       // the rule's threshold, as of the last window
-	served stat.Latencies                      // all answers, for the assessment
-	gone   stat.Worst                          // of the states that were dropped
+	chains subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
+	slow   time.Duration                     // the rule's threshold, as of the last window
+	served stat.Latencies                    // all answers, for the assessment
+	gone   stat.Worst                        // of the states that were dropped
 }
 
 type delayState struct {
@@ -97,8 +96,8 @@ const (
 
 func newDNSDelay() analyze.Detector {
 	return &dnsDelay{lookups: newLookups(), states: newResolvers[delayState](),
-		known: newSubjects[question, capture.Instant](maxPerDetector), chains: newSubjects[uint64, capture.Instant](maxLookups),
-		slow: slowDNS}
+		chains: newSubjects[uint64, capture.Instant](maxLookups),
+		slow:   slowDNS}
 }
 
 func (d *dnsDelay) Spec() analyze.Spec {
@@ -153,10 +152,10 @@ func (d *dnsDelay) Event(e *flow.Event) {
 		return
 	}
 	cold := true
-	if known := d.known.get(questionOf(q)); known != nil {
+	if known := d.lookups.question; known != nil {
 		// What was asked before the first answer waited for the same as that did.
-		if cold = *known == 0 || asked < *known; *known == 0 {
-			*known = e.At
+		if cold = known.at == 0 || asked < known.at; known.at == 0 {
+			known.at = e.At
 		}
 	}
 	// A recursive server may be slow with what it does not know. Not when it answers at last as soon as it is asked

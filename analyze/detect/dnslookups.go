@@ -208,6 +208,9 @@ type lookups struct {
 	// newest is the lookup that the newest event belongs to, nil if it is not followed; it, or its piece, began at newestAt.
 	newest   *lookup
 	newestAt capture.Instant
+	// known is what is known of questions, and of that of the newest event if it was an answer; nil: it was none, or there are too many.
+	known    subjects[question, knownQuestion]
+	question *knownQuestion
 	decided  func(*analyze.Window, *lookup) // is told what nobody answered; nil: nobody is
 	sealed   capture.Instant                // end of the newest window that was judged
 	steps    uint64                         // along the chains of asked, for tests of what a packet costs
@@ -227,7 +230,7 @@ type nameKey struct {
 
 func newLookups() *lookups {
 	return &lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups),
-		groups: groups{newSubjects[askedKey, *group](maxLookups)}}
+		groups: groups{newSubjects[askedKey, *group](maxLookups)}, known: newSubjects[question, knownQuestion](maxPerDetector)}
 }
 
 // lookupEvents wake lookups.
@@ -241,8 +244,15 @@ func (ls *lookups) Events() flow.Mask { return lookupEvents }
 
 // Event implements analyze.Measure.
 func (ls *lookups) Event(e *flow.Event) {
-	if e.DNS != nil {
-		ls.newestAt, ls.newest = ls.follow(e)
+	if e.DNS == nil {
+		return
+	}
+	ls.newestAt, ls.newest = ls.follow(e)
+	ls.question = nil
+	if e.Kind == flow.DNSAnswer || e.Kind == flow.DNSLate {
+		if ls.question = ls.known.get(questionOf(e.DNS)); ls.question != nil && e.DNS.Proto == capture.ProtoUDP {
+			ls.question.answered(e)
+		}
 	}
 }
 
@@ -405,6 +415,23 @@ func (l *lookup) evidence(note string) analyze.Evidence {
 		e.Frames = []uint64{l.frame}
 	}
 	return e
+}
+
+// knownQuestion is what is known of a question from its answers so far. Sizes are lengths in IP, in bytes, of answers over UDP; 0: there
+// was none.
+type knownQuestion struct {
+	whole uint32          // the largest that was not cut
+	first uint32          // the largest of those that were the first to their query
+	at    capture.Instant // when dns-delay first took an answer
+}
+
+func (k *knownQuestion) answered(e *flow.Event) {
+	if !e.DNS.Truncated {
+		k.whole = max(k.whole, e.DNS.AnswerIPLen)
+	}
+	if e.Kind == flow.DNSAnswer {
+		k.first = max(k.first, e.DNS.AnswerIPLen)
+	}
 }
 
 // question is what a server is asked for.

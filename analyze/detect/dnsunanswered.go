@@ -47,7 +47,6 @@ type dnsUnanswered struct {
 	*dials
 	lookups  *lookups
 	states   resolvers[unansweredState]
-	sizes    subjects[question, uint32] // IP length of the largest answer over UDP
 	answered subjects[capture.Addr, struct{}]
 	cut      subjects[callKey, []tcpFailure] // who got truncated answers from whom, and cannot ask over TCP
 	gone     stat.Worst                      // of the states that were dropped
@@ -107,8 +106,8 @@ const maxDNSNotes = 512
 
 func newDNSUnanswered() analyze.Detector {
 	d := &dnsUnanswered{lookups: newLookups(), states: newResolvers[unansweredState](),
-		sizes: newSubjects[question, uint32](maxPerDetector), answered: newSubjects[capture.Addr, struct{}](maxPerDetector),
-		cut: newSubjects[callKey, []tcpFailure](maxPerDetector)}
+		answered: newSubjects[capture.Addr, struct{}](maxPerDetector),
+		cut:      newSubjects[callKey, []tcpFailure](maxPerDetector)}
 	d.lookups.decided = d.decided
 	d.share(newDials())
 	return d
@@ -160,9 +159,6 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 			st.asking = 0
 		}
 		if e.DNS.Proto == capture.ProtoUDP && !e.DNS.Truncated {
-			if n := d.sizes.get(questionOf(e.DNS)); n != nil {
-				*n = max(*n, e.DNS.AnswerIPLen)
-			}
 			st.answers = stat.AppendBounded(st.answers, answerSize{at, e.DNS.AnswerIPLen, e.DNS.QType}, maxDNSNotes)
 		} else if e.DNS.Truncated {
 			d.cut.get(callKey{e.DNS.Client.Addr, e.DNS.Server})
@@ -292,8 +288,8 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *lookup) {
 		note = flow.DNSType(l.qtype) + " " + q.text + ": " + note
 	}
 	q.evidence = l.evidence(note)
-	if n := d.sizes.peek(question{l.server.Addr, nameAndType(l.name, l.qtype)}); n != nil {
-		q.expected = *n
+	if n := d.lookups.known.peek(question{l.server.Addr, nameAndType(l.name, l.qtype)}); n != nil {
+		q.expected = n.whole
 	}
 	st.notes = stat.AppendBounded(st.notes, q, maxDNSNotes)
 }

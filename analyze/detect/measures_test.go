@@ -34,7 +34,7 @@ func TestMeasuresAreShared(t *testing.T) {
 			t.Errorf("%T is not known to this test", m)
 		}
 	}
-	if len(readers) != 4 || kinds["scanners"] != 1 || kinds["dials"] != 7 || kinds["ways"] != 2 || kinds["lookups"] != 2 {
+	if len(readers) != 4 || kinds["scanners"] != 1 || kinds["dials"] != 7 || kinds["ways"] != 2 || kinds["lookups"] != 3 {
 		t.Errorf("%d measures, read by %v", len(readers), kinds)
 	}
 }

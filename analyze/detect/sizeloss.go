@@ -78,6 +78,9 @@ func newSizeLoss() analyze.Detector {
 	return &sizeLoss{ways: newWays(), large: newLargeStill(), dns: newBigAnswers()}
 }
 
+// Measures implements analyze.Measurer.
+func (d *sizeLoss) Measures() []analyze.Measure { return []analyze.Measure{d.ways, d.dns.lookups} }
+
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
 		Events: stillEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered, flow.Abandoned), Features: SizeLoss{}}
