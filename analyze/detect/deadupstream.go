@@ -37,6 +37,7 @@ type DeadUpstream struct {
 	Small           bool    `json:"small"`
 	Looped          int     `json:"looped"`
 	Expired         int     `json:"expired"`
+	Peers           int     `json:"peers"`
 }
 
 // The classes of dead-upstream.
@@ -280,6 +281,7 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 	small := d.small(w)
+	var list []upstreamSymptom
 	d.states.each(func(k callKey, st *upstreamState) bool {
 		repeats, wait := st.repeats, st.wait
 		st.repeats, st.wait = 0, 0
@@ -301,10 +303,13 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		d.others(w, k, onset, &f)
 		f.Small, f.Looped, f.Expired = small, st.looped, st.expired
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(),
-			Peer: k.server.Addr.String(), Port: k.server.Port}, Onset: onset, Features: f, Evidence: evidence})
+		list = append(list, upstreamSymptom{k, f, onset, st.lastOK, evidence})
 		return true
 	})
+	for _, x := range d.outbound(w, list, emit) {
+		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: x.k.client.String(),
+			Peer: x.k.server.Addr.String(), Port: x.k.server.Port}, Onset: x.onset, Features: x.f, Evidence: x.evidence})
+	}
 }
 
 // may reports whether the calls from client to server may be an upstream's: where no address counts as this host,

@@ -35,6 +35,8 @@ type peerState struct {
 	side flow.Side // the peer's
 	seen uint32
 	note lossNote
+	// chose is when it was heard although a SYN to it got no answer: new connections are let down, not the path to it.
+	chose capture.Instant
 }
 
 // rateWindows is over how many windows the rate before the silence is measured.
@@ -66,6 +68,12 @@ func (st *peerState) forget() { st.asked, st.sent, st.tcp, st.counted = 0, 0, fa
 
 // ask notes a repetition over TCP: what was sent at first has no answer yet.
 func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
+	if e.Kind == flow.SynRepeat && e.N > 1 && first <= st.heard {
+		st.chose = e.At
+	}
+	if e.Kind == flow.SynRepeat && st.chose != 0 && e.At.Sub(st.chose) < lonely {
+		return
+	}
 	if first <= st.heard {
 		first = e.At // the peer was heard in between; the repetition is a new question
 	}
