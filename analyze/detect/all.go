@@ -49,6 +49,7 @@ func All() []analyze.Detector {
 		newChange(),
 		newAbnormalTermination(),
 		newSlowReceiver(),
+		newNagle(),
 		newSegments("segment-size-loss"),
 		newSegments("segment-loss"),
 		newSegments("segment-reset"),

@@ -74,7 +74,7 @@ const (
 	closedOn             // by the server, who closed
 )
 
-// Conn is one TCP connection. It is pointer-free, of 352 bytes; at most MaxConns are
+// Conn is one TCP connection. It is pointer-free, of 360 bytes; at most MaxConns are
 // kept. All fields but the exported ones belong to the tracker.
 type Conn struct {
 	Client, Server capture.Endpoint
@@ -118,7 +118,16 @@ type Conn struct {
 	// challenged: the newest SYN was answered with the acknowledgement of something older.
 	challenged challenge
 	challenges uint8 // how many SYNs were; 255: that or more
+	writes     [2]writing
 }
+
+// writing is what is known of the writes of a side.
+type writing uint8
+
+const (
+	smallOut writing = 1 << iota // its newest data was less than a full segment
+	noDelay                      // it sent less than a full segment while another one was not acknowledged: RFC 896 (Nagle) does not hold it back
+)
 
 // Endpoint returns the address of side s.
 func (c *Conn) Endpoint(s Side) capture.Endpoint {
