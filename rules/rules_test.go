@@ -63,7 +63,7 @@ func TestCatalogue(t *testing.T) {
 	s := mustLoad(t)
 	want := []string{"capture-quality", "retransmission", "size-dependent-loss", "abnormal-termination", "dns-delay",
 		"dns-unanswered", "dns-errors", "close-wait", "pool-exhausted", "slow-server", "connection-refused",
-		"dead-upstream", "dead-connection", "state-mismatch", "standstill", "path-cut", "scan", "surge", "slow-receiver", "backend-skew", "accept-queue", "exhaustion", "port-error", "change",
+		"dead-upstream", "dead-connection", "state-mismatch", "standstill", "nagle", "path-cut", "scan", "surge", "slow-receiver", "backend-skew", "accept-queue", "exhaustion", "port-error", "change",
 		"segment-size-loss", "segment-loss", "segment-reset", "segment-delay", "segment-disorder"}
 	for _, id := range want {
 		if s.Rule(id) == nil {

@@ -204,10 +204,10 @@ func TestDNSErrors(t *testing.T) {
 			}},
 		{name: "the only name that is asked for, all the time, from the beginning", want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 0,
 			make: func(n *network) { ask(n, 0, 20*sec, servFail, 1) }},
-		{name: "the only name that is asked for, now and then", make: func(n *network) {
+		{name: "the only name that is asked for, now and then", want: "info resolver 192.0.2.1 198.51.100.53 53", make: func(n *network) {
 			every(0, 60*sec, sec, func(at time.Duration, _ int) { n.query(at, app, dns, "broken.test", ms, servFail, 0) })
 		}},
-		{name: "one broken name of many", make: func(n *network) {
+		{name: "one broken name of many", want: "info resolver 192.0.2.1 198.51.100.53 53", onset: 20 * sec, make: func(n *network) {
 			ask(n, 0, 40*sec, noError, 5)
 			every(20*sec, 40*sec, 200*ms, func(at time.Duration, _ int) { n.query(at, app, dns, "broken.test", ms, servFail, 0) })
 		}},

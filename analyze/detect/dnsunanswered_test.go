@@ -218,3 +218,32 @@ func TestDNSUnanswered(t *testing.T) {
 		}},
 	})
 }
+
+// Three lookups that lose all three tries are no chance, however few the others are.
+func TestFewLookups(t *testing.T) {
+	const app, res = "192.0.2.9", "198.51.100.53:53"
+	lookups := func(tries int) func(*network) {
+		return func(n *network) {
+			every(0, 104*sec, 8*sec, func(at time.Duration, i int) {
+				c := n.from(app)
+				if i < 5 || i > 9 || i%2 == 0 {
+					n.queryFrom(at, c, res, "name"+itoa(i)+".example.com", ms, noError, 80)
+					return
+				}
+				q := n.ask(at, c, res, "name"+itoa(i)+".example.com", 1)
+				for k := 1; k < tries; k++ {
+					n.udp(at+time.Duration(k)*2*sec, c, host(res), q, len(q))
+				}
+			})
+		}
+	}
+	play(t, newDNSUnanswered, []scene{
+		{name: "three tries each", local: app, want: "warn resolver 192.0.2.9 198.51.100.53 53", onset: 40 * sec, make: lookups(3),
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSUnanswered); f.Unanswered != 3 || f.Tries != 9 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one try each", local: app, make: lookups(1)},
+	})
+}

@@ -396,6 +396,9 @@ func (t *troubled) close(at capture.Instant) {
 func (st *wayState) count(e *flow.Event) {
 	switch {
 	case e.Kind == flow.HoleFilled:
+		if e.Dur >= shortestTimeout+e.Conn.HandshakeRTT {
+			st.rto += e.N // who is told of the hole by duplicate acknowledgements fills it within a round trip
+		}
 	case e.Class == flow.Fast:
 		st.fast += e.N
 	case e.Class == flow.RTO:

@@ -30,6 +30,7 @@ type Retransmission struct {
 	Needless      bool    `json:"needless"`
 	Echoed        int     `json:"echoed"`
 	OwnListener   bool    `json:"own_listener"`
+	Held          int     `json:"held"`
 	Longest       float64 `json:"longest"`
 	Opened        int     `json:"opened"`
 	CopyShare     float64 `json:"copy_share"`
@@ -43,6 +44,8 @@ type Retransmission struct {
 	Part          float64 `json:"part"`
 	AllSegments   int     `json:"all_segments"`
 	AllResent     int     `json:"all_resent"`
+	LateEnds      int     `json:"late_ends"`
+	AllEnds       int     `json:"all_ends"`
 	Requests      int     `json:"requests"`
 	Repeated      int     `json:"repeated"`
 }
@@ -71,7 +74,8 @@ type synAgain struct {
 	at       capture.Instant
 	tries    uint32
 	answered bool
-	slow     bool // the answer came so late that it must have been on its way meanwhile
+	wait     time.Duration // of its client, for the answer
+	slow     bool          // the answer came so late that it must have been on its way meanwhile
 	saTries  uint32
 	note     lossNote
 }
@@ -120,6 +124,7 @@ func (d *retransmission) Event(e *flow.Event) {
 		}
 		if a := st.again.peek(e.Conn.Stream); a != nil {
 			a.answered = true
+			a.wait = e.At.Sub(a.at)
 		}
 	case flow.SynRepeat:
 		// A SYN that was answered and comes again means that the answer was lost, or that the
@@ -249,6 +254,10 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 				caller = a
 			}
 			slow += count(a.slow)
+			if s.segment == "syn" && a.answered && a.wait >= ignoredAfter {
+				f.Held++
+				f.Longest = max(f.Longest, a.wait.Seconds())
+			}
 			f.Echoed += count(a.tries > 0 && a.saTries > 0)
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, a.note.evidence())
@@ -305,6 +314,7 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 		f.AllSegments += int(all.Total)
 		f.AllResent += int(all.Bad)
 	})
+	f.LateEnds, f.AllEnds = lateEnds(w)
 	d.syns.each(func(_ capture.Endpoint, st *synState) bool {
 		f.Requests += int(st.requests.Since.Total + st.requests.Old.Total)
 		f.Repeated += int(st.requests.Since.Bad)

@@ -30,6 +30,8 @@ type Standstill struct {
 	HalfOpen    int     `json:"half_open"`
 	Mute        int     `json:"mute"`
 	LongMute    float64 `json:"long_mute"`
+	Paused      int     `json:"paused"`
+	PausedOf    int     `json:"paused_of"`
 	Small       bool    `json:"small"`
 }
 
@@ -289,6 +291,37 @@ func (d *standstill) mute(w *analyze.Window) {
 	}
 }
 
+// paused notes ends of writes that came a time-out after their full segments, as those do that are lost before the capture point and sent again.
+func (d *standstill) paused(w *analyze.Window) {
+	d.sum.Paused, d.sum.PausedOf = lateEnds(w)
+	if d.sum.Paused < w.Params.Int("min_paused") || float64(d.sum.Paused) < w.Params.Float("min_pauses")*float64(d.sum.PausedOf) {
+		d.sum.Paused = 0
+		return
+	}
+	d.touch(w.End)
+}
+
+// lateEnds counts the segments, of less than full size, that end a write of several, and those of them that came a retransmission time-out
+// late.
+func lateEnds(w *analyze.Window) (late, all int) {
+	w.Flows.Paths(func(p *flow.Path) {
+		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
+			return
+		}
+		for i := range p.Side {
+			bins := p.Side[i].Bin[:]
+			for len(bins) > flow.Bare+1 && bins[len(bins)-1].Shown == 0 {
+				bins = bins[:len(bins)-1]
+			}
+			for j := flow.Bare + 1; j < len(bins)-1; j++ { // the last one holds the full segments
+				late += int(bins[j].Late)
+				all += int(bins[j].Shown)
+			}
+		}
+	})
+	return late, all
+}
+
 func (d *standstill) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
 	if d.scanners.is(a.key.client) {
 		return
@@ -358,6 +391,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if w.Final {
 		d.unrepeated(w)
 		d.mute(w)
+		d.paused(w)
 		d.sum.Small = w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
