@@ -42,6 +42,7 @@ type AbnormalTermination struct {
 	Rejects     int     `json:"rejects"`
 	Survived    float64 `json:"survived"`
 	ForeignTTL  int     `json:"foreign_ttl"`
+	Unknown     int     `json:"unknown"`
 	More        bool    `json:"more"`
 	Small       bool    `json:"small"`
 	GivenUp     int     `json:"given_up"`
@@ -88,6 +89,7 @@ type resetNote struct {
 	side    flow.Side
 	foreign bool
 	rejects bool // what had just ended a silence
+	unknown bool // in the middle of an exchange, by a host that knows no such connection
 }
 
 // maxResets bounds the resets that one listener remembers one by one, some 300 kB, and maxResetting
@@ -156,7 +158,8 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	if e.Class != flow.ResetComplete {
 		d.resets++
 	}
-	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Flag, wait: e.Dur, frame: e.Frame}
+	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Flag, wait: e.Dur, frame: e.Frame,
+		unknown: e.Class == flow.ResetAbort && e.Bare}
 	onset := e.At
 	n.ended = e.At
 	if e.Class == flow.ResetLateRequest {
@@ -293,6 +296,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 				foreign = begin
 			}
 		}
+		f.Unknown += count(n.unknown)
 		switch n.class {
 		case flow.ResetLateAnswer:
 			waits = append(waits, n.wait.Seconds())
@@ -374,7 +378,7 @@ func (st *resetState) cuts() (n int) {
 
 // aborts reports whether the client cut off an exchange by itself.
 func (n *resetNote) aborts() bool {
-	return n.class == flow.ResetAbort && n.side == flow.Client && !n.foreign
+	return n.class == flow.ResetAbort && n.side == flow.Client && !n.foreign && !n.unknown
 }
 
 const (

@@ -24,6 +24,9 @@ type ConnectionRefused struct {
 	Insisting    int     `json:"insisting"`
 	RefuseDelay  float64 `json:"refuse_delay"`
 	Class        string  `json:"class"`
+	Foreign      int     `json:"foreign"`
+	TTL          int     `json:"ttl"`
+	UsualTTL     int     `json:"usual_ttl"`
 	Failed       int     `json:"failed"`
 	Worst        int     `json:"worst"`
 	Listener     string  `json:"listener"`
@@ -67,6 +70,7 @@ type listenerState struct {
 	answered capture.Instant
 	lastTry  capture.Instant // attempt
 	failed   uint32          // attempts, ever
+	ttl      uint8           // of its newest SYN-ACK
 }
 
 type failedAttempt struct {
@@ -75,6 +79,8 @@ type failedAttempt struct {
 	client   capture.Addr
 	served   uint32
 	refused  bool
+	foreign  uint8 // TTL of the refusal, if the listener's answers bear another: usual
+	usual    uint8
 	piled    bool // others had been accepted before, and none was answered
 	evidence analyze.Evidence
 }
@@ -201,6 +207,9 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 		st.stretch.Good()
 		st.served++
 		st.pile++
+		if e.Kind == flow.SynAckSent {
+			st.ttl = c.TTL(flow.Server)
+		}
 		return
 	case answered:
 		st.late = stat.AppendBounded(st.late, a.at, maxFails)
@@ -221,6 +230,9 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	if f.refused {
 		f.delay = e.At.Sub(a.at)
 		f.evidence = a.evidence(e.Frame, "refused")
+		if ttl := c.TTL(flow.Server); e.Kind == flow.Refused && st.ttl != 0 && ttl != st.ttl {
+			f.foreign, f.usual = ttl, st.ttl
+		}
 	} else {
 		f.evidence = a.evidence(0, "no answer to the SYN")
 	}
@@ -275,6 +287,10 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		f.ServedBefore = min(f.ServedBefore, int(x.served))
 		if x.refused {
 			f.Refused++
+			if x.foreign != 0 {
+				f.Foreign++
+				f.TTL, f.UsualTTL = int(x.foreign), int(x.usual)
+			}
 			delays = append(delays, x.delay.Seconds())
 		} else {
 			f.Unanswered++
@@ -303,6 +319,9 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		if n := st.insist.m[a]; n.tries >= insistTries && n.last.Sub(n.first) >= insistFor {
 			f.Insisting++
 		}
+	}
+	if 2*f.Foreign <= f.Refused {
+		f.TTL, f.UsualTTL = 0, 0
 	}
 	f.RefuseDelay = stat.Median(delays)
 	f.Class = classRefused

@@ -93,7 +93,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 		t.abandon(c, at, true, p.Frame)
 	}
 	e := Event{Kind: Reset, Conn: c, Side: s, At: at, Class: class, Frame: p.Frame, N: 1,
-		Flag: d.ttl != 0 && p.TTL != d.ttl, Proven: true}
+		Flag: d.ttl != 0 && p.TTL != d.ttl, Proven: true, Bare: p.Flags&capture.ACK == 0}
 	switch class {
 	case ResetRefused:
 		e.Kind, e.Since = Refused, c.synAgain

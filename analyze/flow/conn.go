@@ -137,6 +137,9 @@ func (c *Conn) Endpoint(s Side) capture.Endpoint {
 	return c.Server
 }
 
+// TTL is the TTL, or hop limit, of the first packet of s; 0: there was none.
+func (c *Conn) TTL(s Side) uint8 { return c.side[s].ttl }
+
 // Troubled reports whether c has a loss record.
 func (c *Conn) Troubled() bool { return c.trouble != 0 }
 

@@ -224,6 +224,7 @@ type Event struct {
 	Class  Class
 	Proven bool
 	Flag   bool
+	Bare   bool // Reset: it acknowledges nothing, as a host resets that knows no such connection (RFC 9293 §3.10.7.1); one that aborts its own acknowledges
 	At     capture.Instant
 	Since  capture.Instant // when the ended state began; At−Dur
 	Dur    time.Duration

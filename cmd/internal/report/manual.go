@@ -185,7 +185,7 @@ func (m *manual) decision(r *rules.Rule) {
 // koreanUnits are the units of thresholds: a test holds them against the catalogue.
 var koreanUnits = map[string]string{
 	"connections": "연결", "times": "배", "probability": "확률", "requests": "요청", "segments": "세그먼트", "attempts": "시도", "packets": "패킷",
-	"answers": "응답", "resets": "RST", "queries": "질의", "peers": "상대", "calls": "호출", "rounds": "회차", "requests per second": "요청/초",
+	"answers": "응답", "resets": "RST", "queries": "질의", "peers": "상대", "networks": "네트워크", "calls": "호출", "rounds": "회차", "requests per second": "요청/초",
 	"repetitions": "재전송", "handshakes": "핸드셰이크", "sockets": "소켓", "ports": "포트", "packets per second": "패킷/초", "names": "이름",
 	"lookups": "이름 해석", "hosts": "호스트", "handshakes per second": "핸드셰이크/초", "clients": "클라이언트", "attempts per second": "시도/초",
 }

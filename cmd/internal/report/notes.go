@@ -53,6 +53,7 @@ var notes = []string{
 	"FIN acknowledged, not answered by a FIN", "FIN에 확인응답만 하고 FIN은 보내지 않음",
 	"window closed", "수신 윈도 닫힘",
 	"requests are taken, and nobody is answered", "요청을 받았으나 아무에게도 답하지 않음",
+	"sent as soon as the delayed acknowledgement had come", "지연 확인응답이 오자마자 전송",
 	"a receive window stays closed", "수신 윈도가 닫힌 채로 있음",
 	"cut to fit a window smaller than a segment", "세그먼트보다 작은 수신 윈도에 맞춰 잘림",
 	"stands still: data outstanding, nothing of it is acknowledged", "멈춤: 보낸 데이터가 전혀 확인응답되지 않음",
