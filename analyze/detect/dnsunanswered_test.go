@@ -244,6 +244,17 @@ func TestFewLookups(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
-		{name: "one try each", local: app, make: lookups(1)},
+		{name: "one try each: a remark", local: app, want: "info resolver 192.0.2.9 198.51.100.53 53", onset: 40 * sec, make: lookups(1)},
+		{name: "one lookup, asked twice", local: app, make: func(n *network) {
+			every(0, 104*sec, 8*sec, func(at time.Duration, i int) {
+				c := n.from(app)
+				if i != 5 {
+					n.queryFrom(at, c, res, "name"+itoa(i)+".example.com", ms, noError, 80)
+					return
+				}
+				q := n.ask(at, c, res, "name5.example.com", 1)
+				n.udp(at+2*sec, c, host(res), q, len(q))
+			})
+		}},
 	})
 }
