@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"strconv"
+
 	"github.com/spf13/cobra"
 
 	"jindan/cmd/internal/drill"
@@ -17,7 +20,6 @@ func keepCapabilities() bool { return privsep.Keep() }
 
 func newDrill(a *app) *cobra.Command {
 	var f drill.Options
-	var agent bool
 	c := &cobra.Command{
 		Use:   "drill SCENARIO…",
 		Short: "Rebuild an incident in network namespaces and show the diagnosis",
@@ -53,10 +55,21 @@ Exit status: 1 if a diagnosis is not as expected, 2 if a scenario cannot be run.
 	c.Flags().StringVarP(&f.Output, "output", "o", "text", "`format`: text, markdown (the table) or ndjson (a record a run)")
 	c.Flags().StringVar(&f.Rules, "rules", "", "`directory` with rules of your own")
 	_ = c.MarkFlagDirname("rules")
-	c.Flags().BoolVar(&agent, "agent", false, "also run the agent on the captured host, with packets and without, and replay its recording")
+	agentFlag(c, &f.Agent, "also run the agent on the captured host, with packets and without, and replay its recording")
 	fixed(c, "output", "text", "markdown", "ndjson")
 	c.AddCommand(newDrillList(), newDrillAgain(a), newDrillSites(a))
 	return c
+}
+
+// agentFlag adds --agent, which makes this program the agent that is run beside a drill.
+func agentFlag(c *cobra.Command, program *string, usage string) {
+	c.Flags().BoolFunc("agent", usage, func(v string) error {
+		on, err := strconv.ParseBool(v)
+		if *program = ""; on && err == nil {
+			*program, err = os.Executable()
+		}
+		return err
+	})
 }
 
 func newDrillList() *cobra.Command {
@@ -92,7 +105,6 @@ is not as expected.`,
 
 func newDrillSites(a *app) *cobra.Command {
 	var f drill.SiteOptions
-	var agent bool
 	c := &cobra.Command{
 		Use:   "sites [DIR…]",
 		Short: "Draw sites and faults from a seed, run them, and say how often the diagnosis is right",
@@ -114,7 +126,7 @@ Exit status: 1 if a diagnosis is wrong, 2 if a site could not be run.`,
 	_ = c.MarkFlagDirname("keep")
 	c.Flags().Uint64Var(&f.Seed, "seed", 1, "first `number` from which a site is drawn")
 	c.Flags().IntVar(&f.Runs, "runs", 1, "draw `N` sites")
-	c.Flags().BoolVar(&agent, "agent", false, "run the agent on the server too, and judge every root that it names")
+	agentFlag(c, &f.Agent, "run the agent on the server too, and judge every root that it names")
 	c.Flags().IntVar(&f.Jobs, "jobs", 1, "run `N` at a time")
 	c.Flags().StringVarP(&f.Output, "output", "o", "text", "`format`: text, markdown (the tables) or ndjson (a record a site)")
 	c.Flags().StringVar(&f.Rules, "rules", "", "`directory` with rules of your own")

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/drill"
 	"jindan/fixtures/lab/testbed"
@@ -30,5 +32,21 @@ func TestIntegrationDrill(t *testing.T) {
 		drill.Options{Seed: 5, Runs: 1, Jobs: 6, Output: "text", Agent: agent})
 	if err != nil {
 		t.Error(err) // the log says of each what is not as expected
+	}
+}
+
+// --agent makes this program the agent of a drill.
+func TestAgentFlag(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for arg, want := range map[string]string{"--agent": self, "--agent=true": self, "--agent=false": ""} {
+		var program string
+		c := &cobra.Command{}
+		agentFlag(c, &program, "")
+		if err := c.ParseFlags([]string{arg}); err != nil || program != want {
+			t.Errorf("%s: %q, want %q: %v", arg, program, want, err)
+		}
 	}
 }
