@@ -95,6 +95,34 @@ func TestManyPeers(t *testing.T) {
 	})
 }
 
+// A policer lets as much through in each second as it is set to. Small packets find room where large ones do not, which is no loss by size.
+func TestPolicerUnderOverload(t *testing.T) {
+	// serve are downloads, step apart from begin to end, that lose every other large segment, half of them twice; small ones are lost too if policed.
+	serve := func(n *network, begin, end, step time.Duration, policed bool) {
+		every(begin, end, step, func(at time.Duration, i int) {
+			n.download(at, "203.0."+itoa(100+i%8)+"."+itoa(1+i%60), "192.0.2.10:80", 11, func(k int) bool {
+				return k < 11 && k%2 == 0 || policed && k == 11 && i%20 == 0
+			}, i%2 == 0)
+		})
+	}
+	well := func(n *network, step time.Duration) {
+		every(0, 20*sec, step, func(at time.Duration, i int) {
+			n.download(at, "203.0."+itoa(100+i%8)+"."+itoa(1+i%60), "192.0.2.10:80", 11, func(int) bool { return false }, false)
+		})
+	}
+	play(t, newSizeLoss, []scene{
+		{name: "the load doubles, and what exceeds the rate is lost", make: func(n *network) {
+			well(n, 250*ms)
+			serve(n, 20*sec, 60*sec, 125*ms, true)
+		}},
+		{name: "likewise from before the capture", make: func(n *network) { serve(n, 0, 40*sec, 125*ms, true) }},
+		{name: "the load stays as it was, and large segments are lost", want: "error path 192.0.2.10", onset: 20*sec + 203*ms, make: func(n *network) {
+			well(n, 250*ms)
+			serve(n, 20*sec, 60*sec, 250*ms, false)
+		}},
+	})
+}
+
 // A connection that nothing passes any more does not say that size is why.
 func TestMute(t *testing.T) {
 	const app, peer = "192.0.2.1", "198.51.100.2:8080"

@@ -47,6 +47,7 @@ type wayState struct {
 	series          stat.Series
 	ring            stat.Ring[sizes]           // by window
 	points          [stat.SeriesLen]stat.Point // of ring, the segments with data
+	acked           [stat.SeriesLen]uint64     // likewise
 	n               int
 	conns           subjects[uint32, troubled] // by stream
 	fast, rto, tail uint32
@@ -59,6 +60,7 @@ type wayState struct {
 	silent          sizes             // of this window: losses that only a stall tells of
 	tooBig          int               // ICMP: fragmentation needed, packet too big
 	index           uint32            // of a pair's path
+	began           capture.Instant   // the first of its paths
 	rolled          bool              // at least once: what the paths did before is known
 	cur             traffic           // of this window
 	all             traffic           // since the paths were first seen
@@ -72,6 +74,7 @@ type traffic struct {
 	spurious, copies, packets uint32
 	after, before             uint32 // segments lost after and before the capture point
 	conns                     uint32
+	acked                     uint64 // bytes
 }
 
 // troubled is a connection with losses.

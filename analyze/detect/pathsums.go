@@ -64,6 +64,7 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 	t.after += ps.Retransmits - b.Retransmits
 	t.before += ps.Lost - b.Lost
 	t.conns += conns
+	t.acked += ps.Acked - b.Acked
 }
 
 // data sums up the segments with data.
@@ -108,8 +109,9 @@ func (st *wayState) past(w *analyze.Window, k way) (first capture.Instant) {
 func (st *wayState) roll(w *analyze.Window, k way) bool {
 	first := !st.rolled
 	if first {
-		st.rolled = true
+		st.rolled, st.began = true, w.Start
 		if at := st.past(w, k); at != 0 {
+			st.began = at
 			st.series.Precede(max(int(w.Start.Sub(at)/analyze.WindowLength), 0))
 		}
 		st.series.Old.Total = st.all.data().Total
@@ -137,10 +139,11 @@ func (st *wayState) roll(w *analyze.Window, k way) bool {
 	if st.n == stat.SeriesLen {
 		copy(st.points[:], st.points[1:])
 		copy(st.newConns[:], st.newConns[1:])
+		copy(st.acked[:], st.acked[1:])
 		st.n--
 	}
 	st.ring.Add(cur.sizes, stat.SeriesLen)
-	st.points[st.n], st.newConns[st.n] = now, cur.conns
+	st.points[st.n], st.newConns[st.n], st.acked[st.n] = now, cur.conns, cur.acked
 	if first {
 		st.newConns[st.n] = max(cur.conns, 1)
 	}
@@ -190,6 +193,7 @@ func (t *traffic) join(o *traffic) {
 	t.after += o.after
 	t.before += o.before
 	t.conns += o.conns
+	t.acked += o.acked
 }
 
 // exact takes the exact sizes of what was lost and what passed from a path.

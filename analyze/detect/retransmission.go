@@ -201,7 +201,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 	// What nothing passes any more loses everything: that is no share of anything.
 	muted := fs.muted.data()
 	lost.Bad -= min(muted.Bad, lost.Bad)
-	lost.Total -= min(muted.Total, lost.Total)
+	lost.Total -= min(muted.Total, lost.Total-lost.Bad)
 	f := Retransmission{Class: "data", Segments: int(lost.Total), Retransmitted: int(lost.Bad),
 		ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
 		Flows: fs.flows, StalledFlows: fs.stalled, Longest: fs.longest.Seconds(), Mute: fs.mute,

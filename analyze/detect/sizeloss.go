@@ -56,6 +56,10 @@ type SizeLoss struct {
 	Passed           int     `json:"passed"`
 	Coalesced        int     `json:"coalesced"`
 	Singles          int     `json:"singles"`
+	Goodput          float64 `json:"goodput"`
+	GoodputBefore    float64 `json:"goodput_before"`
+	GoodputSpread    float64 `json:"goodput_spread"`
+	GoodputWindows   int     `json:"goodput_windows"`
 }
 
 // sizeLoss tells loss that depends on the size of the packet from other loss. It learns where the
@@ -202,6 +206,8 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if f.PValue < w.Params.Float("sure_p_value") {
 		f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
 	}
+	g := d.ways.goodput(k, st.series.Onset, w.End)
+	f.Goodput, f.GoodputBefore, f.GoodputSpread, f.GoodputWindows = g.rate, g.before, g.spread, g.windows
 	f.DNSBigUnanswered = int(dns.lost.Bad)
 	if dns.lost.Bad > 0 {
 		f.Cliff = min(f.Cliff, dns.smallest)
@@ -243,8 +249,8 @@ func (f *flowStats) aside(s *sizes, unsure sizes, minShare float64) {
 		return
 	}
 	for i := range f.muted.sent {
-		s.sent[i] -= min(f.muted.sent[i], s.sent[i])
 		s.lost[i] -= min(f.muted.lost[i], s.lost[i])
+		s.sent[i] -= min(f.muted.sent[i], s.sent[i]-min(s.lost[i], s.sent[i]))
 	}
 	for i := f.muteClass; i < flow.Bins; i++ {
 		s.sent[i] -= min(unsure.sent[i]-min(unsure.lost[i], unsure.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))

@@ -68,6 +68,7 @@ type PathSide struct {
 	// capture it tells the MSS better than the few segments that are.
 	full  uint16
 	Bytes uint64 // payload
+	Acked uint64 // of what it sent, bytes that were acknowledged, each once; SYN and FIN count as one
 }
 
 // Pair is a pair of hosts, with A < B.

@@ -291,6 +291,9 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	}
 	switch {
 	case d.flags&ackKnown == 0 || before(d.acked, p.Ack):
+		if path != nil && d.flags&ackKnown != 0 {
+			path.Side[c.dir(o)].Acked += uint64(p.Ack - d.acked)
+		}
 		d.acked = p.Ack
 		d.flags |= ackKnown
 		d.flags &^= sackSeen

@@ -1,0 +1,59 @@
+package detect
+
+import (
+	"math"
+	"time"
+
+	"jindan/analyze"
+	"jindan/capture"
+)
+
+// goodput is how much gets through on a way: bytes acknowledged per second.
+type goodput struct {
+	windows      int     // whole ones since the onset
+	rate, before float64 // mean since the onset, and before it; before is 0 where that was not seen
+	spread       float64 // standard deviation of the windows, as a share of their mean
+}
+
+// goodput measures what has got through since onset, or since before that where each second lost something already, and before.
+func (st *wayState) goodput(onset, now capture.Instant) (g goodput) {
+	span := min(int(now.Sub(onset)/analyze.WindowLength), st.n-1) // the first is not whole
+	for span < st.n-1 && st.points[st.n-span-1].Bad > 0 && st.points[st.n-span-2].Bad > 0 {
+		span++
+	}
+	if span < 1 {
+		return g
+	}
+	var sum, squares float64
+	for _, b := range st.acked[st.n-span : st.n] {
+		sum += float64(b)
+		squares += float64(b) * float64(b)
+	}
+	g.windows, g.rate = span, sum/float64(span)
+	if g.rate == 0 {
+		return g
+	}
+	g.spread = math.Sqrt(max(squares/float64(span)-g.rate*g.rate, 0)) / g.rate
+	past := now.Add(-time.Duration(span+1) * analyze.WindowLength).Sub(st.began)
+	if past >= minPast {
+		g.before = max(float64(st.all.acked)-sum-float64(st.acked[st.n-span-1]), 0) / past.Seconds()
+	}
+	return g
+}
+
+// minPast is how long a way must have been seen before it lost something to say what gets through as a rule.
+const minPast = 3 * time.Second
+
+// goodput is that of k, or of what k is part of, if that is steadier: what limits the rate may be shared.
+func (ws *ways) goodput(k way, onset, now capture.Instant) (best goodput) {
+	for _, wide := range k.widen() {
+		st := ws.states[wide.scope].peek(wide)
+		if st == nil || st.n == 0 {
+			continue
+		}
+		if g := st.goodput(onset, now); best.windows == 0 || g.windows >= best.windows && g.spread < best.spread {
+			best = g
+		}
+	}
+	return best
+}
