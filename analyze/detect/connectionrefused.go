@@ -30,6 +30,7 @@ type ConnectionRefused struct {
 	Failed       int     `json:"failed"`
 	Worst        int     `json:"worst"`
 	Listener     string  `json:"listener"`
+	Open         bool    `json:"open"`
 }
 
 // What the sockets of this host say of a port.
@@ -71,6 +72,7 @@ type listenerState struct {
 	lastTry  capture.Instant // attempt
 	failed   uint32          // attempts, ever
 	ttl      uint8           // of its newest SYN-ACK
+	unserved int             // connections that were accepted since the input began, and have had no answer so far
 }
 
 type failedAttempt struct {
@@ -82,6 +84,7 @@ type failedAttempt struct {
 	foreign  uint8 // TTL of the refusal, if the listener's answers bear another: usual
 	usual    uint8
 	piled    bool // others had been accepted before, and none was answered
+	room     bool // of those that had been accepted hardly any still waited for an answer: the accept queue had room
 	evidence analyze.Evidence
 }
 
@@ -135,7 +138,7 @@ func (d *connectionRefused) share(x *dials) {
 }
 
 func (d *connectionRefused) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: flow.Of(flow.SynAckSent) | heardEvents}
+	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: flow.Of(flow.SynAckSent) | heardEvents | flow.Of(flow.Closed)}
 }
 
 // Sample takes who listens.
@@ -175,9 +178,17 @@ func (d *connectionRefused) Event(e *flow.Event) {
 	if c == nil {
 		return
 	}
-	if e.Kind == flow.Response {
+	switch {
+	case e.Kind == flow.Response:
 		if st := d.states.get(c); st != nil {
 			st.pile, st.answered = 0, e.At
+			if c.SynAnswered() && c.Answers() == 1 {
+				st.unserved--
+			}
+		}
+	case e.Kind == flow.Closed && c.SynAnswered() && c.Answers() == 0:
+		if st := d.states.get(c); st != nil {
+			st.unserved--
 		}
 	}
 	if fromServer(e) {
@@ -210,10 +221,12 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 		if e.Kind == flow.SynAckSent {
 			st.ttl = c.TTL(flow.Server)
 		}
+		st.unserved++
 		return
 	case answered:
 		st.late = stat.AppendBounded(st.late, a.at, maxFails)
 		st.served++
+		st.unserved++
 		return
 	}
 	if o == refused {
@@ -226,7 +239,7 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 		return
 	}
 	f := failedAttempt{at: a.at, client: a.key.client, served: st.served, refused: o == refused,
-		piled: st.pile >= minPile && a.at.Sub(st.answered) >= heardSlack}
+		piled: st.pile >= minPile && a.at.Sub(st.answered) >= heardSlack, room: st.unserved < minPile}
 	if f.refused {
 		f.delay = e.At.Sub(a.at)
 		f.evidence = a.evidence(e.Frame, "refused")
@@ -277,7 +290,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 		ServedBefore: int(st.served)}
 	clients := newSubjects[capture.Addr, struct{}](maxFails)
 	var delays []float64
-	piled := 0
+	piled, room := 0, 0
 	for i := range st.fails {
 		x := &st.fails[i]
 		if x.at < s.Onset || d.callers.is(x.client, k.Addr) || d.scanners.is(x.client) {
@@ -294,9 +307,8 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 			delays = append(delays, x.delay.Seconds())
 		} else {
 			f.Unanswered++
-			if x.piled {
-				piled++
-			}
+			piled += count(x.piled)
+			room += count(x.room)
 		}
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, x.evidence)
@@ -308,11 +320,14 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	}
 	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
 	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
-	// after its program had ceased to answer: retransmission's.
+	// after its program had ceased to answer: retransmission's. Unless nobody whom it had accepted still waits: then its queue is
+	// not full, and new connections are turned away by a filter, or a table on the way that has no room for them.
 	f.Lasting = st.stretch.Longest(s.Onset).Seconds()
-	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.Onset) > 0 || 2*piled > f.Unanswered || st.heard > s.Onset.Add(heardSlack)) {
+	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.Onset) > 0 || 2*piled > f.Unanswered ||
+		st.heard > s.Onset.Add(heardSlack) && (2*room < f.Unanswered || st.answered <= s.Onset.Add(heardSlack))) {
 		f.Unanswered = 0
 	}
+	f.Open = f.Unanswered > 0 && st.heard > s.Onset.Add(heardSlack)
 	f.Share = stat.Ratio(f.Refused+f.Unanswered, f.Attempts)
 	f.Clients = len(clients.keys)
 	for _, a := range st.insist.keys {

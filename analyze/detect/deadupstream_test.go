@@ -160,6 +160,21 @@ func TestConnectionRefused(t *testing.T) {
 			every(19*sec, 21*sec, 100*ms, func(at time.Duration, i int) { n.hung(at, clients[i%3], srv, 3*sec) })
 			every(20*sec, 60*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 2) })
 		}},
+		{name: "a filter, or a full table on the way, drops new connections; those that are open are served", want: shut, onset: 20 * sec, make: func(n *network) {
+			well(n, 0, 20*sec)
+			n.closedLoop(clients[0], srv, 200, sec, 60*sec, 500*ms, func(time.Duration) time.Duration { return 5 * ms })
+			every(20*sec, 60*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 2) })
+		}, check: func(t *testing.T, features any) {
+			if f := features.(ConnectionRefused); f.Class != "silent" || !f.Open {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "all workers are taken by connections that stay open, and the accept queue is full", make: func(n *network) {
+			well(n, 0, 20*sec)
+			n.closedLoop(clients[0], srv, 200, sec, 60*sec, 500*ms, func(time.Duration) time.Duration { return 5 * ms })
+			every(19*sec, 20*sec, 100*ms, func(at time.Duration, i int) { n.hung(at, clients[i%3], srv, 0) })
+			every(20*sec, 60*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 2) })
+		}},
 		{name: "a scanner", make: func(n *network) {
 			ports := []string{":22", ":23", ":25", ":80", ":110", ":143", ":443", ":445", ":3306", ":8443"}
 			every(0, 40*sec, 25*ms, func(at time.Duration, i int) {
