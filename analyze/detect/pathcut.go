@@ -25,6 +25,7 @@ type PathCut struct {
 	Deaf        int     `json:"deaf"`
 	Unheard     int     `json:"unheard"`
 	Older       int     `json:"older"`
+	OneWay      int     `json:"one_way"`
 }
 
 // pathCut looks for peers of a host that fall silent together while the host goes on asking them.
@@ -34,6 +35,7 @@ type pathCut struct {
 	// Peers that were asked several times in vain: whether they are out of reach, or not there at all, only one that was
 	// heard before can tell, or one to which there are connections that are older than the capture.
 	vain subjects[peerKey, inVain]
+	deaf deafPeers
 }
 
 // inVain is a peer that was asked in vain.
@@ -72,12 +74,12 @@ const (
 
 func newPathCut() analyze.Detector {
 	return &pathCut{peers: newSubjects[peerKey, peerState](maxPerDetector), groups: newSubjects[capture.Addr, cutGroup](64),
-		vain: newSubjects[peerKey, inVain](maxPerDetector)}
+		vain: newSubjects[peerKey, inVain](maxPerDetector), deaf: newDeafPeers()}
 }
 
 func (d *pathCut) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "path-cut", Features: PathCut{}, Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.Retransmit,
-		flow.DNSQuery, flow.DNSAnswer, flow.DNSRepeat, flow.DNSUnanswered, flow.DNSLate)}
+		flow.DNSQuery, flow.DNSAnswer, flow.DNSRepeat, flow.DNSUnanswered, flow.DNSLate) | deafEvents}
 }
 
 func (d *pathCut) Event(e *flow.Event) {
@@ -89,6 +91,7 @@ func (d *pathCut) Event(e *flow.Event) {
 	if c == nil {
 		return
 	}
+	d.deaf.event(e)
 	k := peerKey{c.Endpoint(e.Side).Addr, c.Endpoint(e.Side.Other()).Addr}
 	switch {
 	case e.Kind == flow.SynRepeat && e.N >= vainTries && !c.Closed() && !c.SynAnswered(),
@@ -270,6 +273,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.gather(w, host, mine)
 	}
 	d.groups.each(func(host capture.Addr, g *cutGroup) bool { return d.follow(w, host, g, emit) })
+	d.deaf.judge(w, d, emit)
 }
 
 // follow reports a group until fewer than two of its peers are still silent.

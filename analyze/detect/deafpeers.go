@@ -1,0 +1,136 @@
+package detect
+
+import (
+	"jindan/analyze"
+	"jindan/analyze/flow"
+	"jindan/capture"
+)
+
+// deafPeers looks for peers of a host that go on sending while nothing that it answers is acknowledged any more: the way to them is cut,
+// the way from them is not. They are not silent, so that pathCut does not see it.
+type deafPeers struct {
+	peers subjects[peerKey, deafPeer]
+}
+
+type deafPeer struct {
+	progress    capture.Instant // something of the host was acknowledged; 0: never seen
+	asked, last capture.Instant // first and newest of what came again since; 0: none
+	sent        uint32          // how much that was
+	wants       bool            // the peer has sent its SYN again, or data: it is there, and waits
+	acked       uint64          // of the path, at the last window
+	note        lossNote
+}
+
+func newDeafPeers() deafPeers {
+	return deafPeers{newSubjects[peerKey, deafPeer](maxPerDetector)}
+}
+
+// deafEvents wake deafPeers.
+var deafEvents = flow.Of(flow.Established, flow.SynAckRepeat, flow.Retransmit)
+
+func (d *deafPeers) event(e *flow.Event) {
+	c := e.Conn
+	k := peerKey{c.Server.Addr, c.Client.Addr}
+	switch {
+	case e.Kind == flow.Established:
+		if x := d.peers.get(k); x != nil {
+			x.heed(e.At)
+		}
+	case e.Kind == flow.SynAckRepeat && wanted(c), e.Kind == flow.Retransmit && e.Side == flow.Server && e.Class == flow.RTO && e.Proven:
+		x := d.peers.get(k)
+		if x == nil {
+			return
+		}
+		first := e.At.Add(-e.Dur)
+		if first <= x.progress {
+			return
+		}
+		if x.asked == 0 {
+			x.asked, x.note = first, lossNote{e.At, c.Client, c.Server, e.Frame, "sent again; its receiver goes on asking"}
+		}
+		x.asked, x.last = min(x.asked, first), e.At
+		x.sent++
+		x.wants = x.wants || e.Kind == flow.SynAckRepeat
+	}
+}
+
+// heed notes that something of the host was acknowledged.
+func (x *deafPeer) heed(at capture.Instant) {
+	if x.progress = max(x.progress, at); x.asked != 0 && x.asked <= at {
+		*x = deafPeer{progress: x.progress, acked: x.acked}
+	}
+}
+
+func (d *deafPeers) roll(w *analyze.Window) {
+	w.Flows.Active(func(p *flow.Path) {
+		for i := range p.Side {
+			if x := d.peers.peek(peerKey{p.Host(i), p.Host(1 - i)}); x != nil && p.Side[i].Acked != x.acked {
+				x.acked = p.Side[i].Acked
+				x.heed(w.Start) // or later in this window: what was asked in it counts until the next
+			}
+		}
+	})
+	d.peers.each(func(_ peerKey, x *deafPeer) bool { return w.End.Sub(max(x.progress, x.last)) < idleState })
+}
+
+// judge emits, for each host that nobody is silent to (cuts), the peers that what it sends has ceased to reach at the same time.
+func (d *deafPeers) judge(w *analyze.Window, cuts *pathCut, emit func(analyze.Symptom)) {
+	d.roll(w)
+	groups := newSubjects[capture.Addr, []peerKey](maxPerDetector)
+	minSilent, minSent := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_sent"))
+	for _, k := range d.peers.keys {
+		x := d.peers.m[k]
+		if x.asked == 0 || !x.wants || x.sent < minSent || x.last.Sub(x.asked) < minSilent || w.End.Sub(x.last) > unasked {
+			continue
+		}
+		if list := groups.get(k.host); list != nil {
+			*list = append(*list, k)
+		}
+	}
+	groups.each(func(host capture.Addr, list *[]peerKey) bool {
+		if cuts.groups.peek(host) == nil {
+			d.emit(w, host, *list, cuts, emit)
+		}
+		return true
+	})
+}
+
+func (d *deafPeers) emit(w *analyze.Window, host capture.Addr, list []peerKey, cuts *pathCut, emit func(analyze.Symptom)) {
+	g := cutGroup{onset: d.peers.m[list[0]].asked}
+	for _, k := range list {
+		g.onset = min(g.onset, d.peers.m[k].asked)
+	}
+	f := PathCut{Addresses: " "}
+	var evidence []analyze.Evidence
+	var last capture.Instant
+	for _, k := range list {
+		x := d.peers.m[k]
+		if x.progress > g.onset.Add(together) {
+			continue // another time, another reason
+		}
+		if g.peers = append(g.peers, k.peer); len(g.peers) <= maxAddresses {
+			f.Addresses += k.peer.String() + " "
+		}
+		if x.progress == 0 {
+			f.Older++
+		}
+		f.Sent += int(x.sent)
+		last = max(last, x.last)
+		if len(evidence) < analyze.MaxEvidence {
+			evidence = append(evidence, x.note.evidence())
+		}
+	}
+	f.Peers, f.OneWay = len(g.peers), len(g.peers)
+	for _, k := range d.peers.keys {
+		if x := d.peers.m[k]; k.host == host && x.progress > g.onset.Add(together) && w.End.Sub(x.progress) < lonely {
+			f.OthersAlive++
+		}
+	}
+	if f.Peers < 2 || f.Older > 0 && f.OthersAlive == 0 {
+		return
+	}
+	f.PeersTotal = f.Peers + f.OthersAlive
+	f.Silent, f.Chance = last.Sub(g.onset).Seconds(), cuts.chance(w, host, &g)
+	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectPath, Host: host.String()},
+		Onset: g.onset, Features: f, Evidence: evidence, Filter: cutFilter(host, g.peers)})
+}
