@@ -72,6 +72,7 @@ type listenerState struct {
 	lastTry  capture.Instant // attempt
 	failed   uint32          // attempts, ever
 	ttl      uint8           // of its newest SYN-ACK
+	took     capture.Instant // newest attempt that was accepted
 	unserved int             // connections that were accepted since the input began, and have had no answer so far
 }
 
@@ -222,6 +223,7 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 			st.ttl = c.TTL(flow.Server)
 		}
 		st.unserved++
+		st.took = max(st.took, a.at)
 		return
 	case answered:
 		st.late = stat.AppendBounded(st.late, a.at, maxFails)
@@ -320,11 +322,11 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	}
 	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
 	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
-	// after its program had ceased to answer: retransmission's. Unless nobody whom it had accepted still waits: then its queue is
-	// not full, and new connections are turned away by a filter, or a table on the way that has no room for them.
+	// after its program had ceased to answer: retransmission's. Unless it takes nobody, and nobody whom it had accepted still waits: then
+	// its queue is not full, and new connections are turned away by a filter, or a table on the way that has no room for them.
 	f.Lasting = st.stretch.Longest(s.Onset).Seconds()
 	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.Onset) > 0 || 2*piled > f.Unanswered ||
-		st.heard > s.Onset.Add(heardSlack) && (2*room < f.Unanswered || st.answered <= s.Onset.Add(heardSlack))) {
+		st.heard > s.Onset.Add(heardSlack) && (2*room < f.Unanswered || st.answered <= s.Onset.Add(heardSlack) || st.took > s.Onset.Add(heardSlack))) {
 		f.Unanswered = 0
 	}
 	f.Open = f.Unanswered > 0 && st.heard > s.Onset.Add(heardSlack)
