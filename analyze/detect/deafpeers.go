@@ -131,6 +131,6 @@ func (d *deafPeers) emit(w *analyze.Window, host capture.Addr, list []peerKey, c
 	}
 	f.PeersTotal = f.Peers + f.OthersAlive
 	f.Silent, f.Chance = last.Sub(g.onset).Seconds(), cuts.chance(w, host, &g)
-	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectPath, Host: host.String()},
+	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectPath, Host: host.String(), Direction: "outbound"},
 		Onset: g.onset, Features: f, Evidence: evidence, Filter: cutFilter(host, g.peers)})
 }

@@ -16,16 +16,20 @@ type goodput struct {
 }
 
 // goodput measures what has got through since onset, or since before that where each second lost something already, and before.
-func (st *wayState) goodput(onset, now capture.Instant) (g goodput) {
-	span := min(int(now.Sub(onset)/analyze.WindowLength), st.n-1) // the first is not whole
-	for span < st.n-1 && st.points[st.n-span-1].Bad > 0 && st.points[st.n-span-2].Bad > 0 {
+func (st *wayState) goodput(w *analyze.Window, onset capture.Instant) (g goodput) {
+	n, now := st.n, w.End
+	if w.Final { // the last is not whole
+		n, now = n-1, w.Start
+	}
+	span := min(int(now.Sub(onset)/analyze.WindowLength), n-1) // nor is the first
+	for span < n-1 && st.points[n-span-1].Bad > 0 && st.points[n-span-2].Bad > 0 {
 		span++
 	}
 	if span < 1 {
 		return g
 	}
 	var sum, squares float64
-	for _, b := range st.acked[st.n-span : st.n] {
+	for _, b := range st.acked[n-span : n] {
 		sum += float64(b)
 		squares += float64(b) * float64(b)
 	}
@@ -36,7 +40,11 @@ func (st *wayState) goodput(onset, now capture.Instant) (g goodput) {
 	g.spread = math.Sqrt(max(squares/float64(span)-g.rate*g.rate, 0)) / g.rate
 	past := now.Add(-time.Duration(span+1) * analyze.WindowLength).Sub(st.began)
 	if past >= minPast {
-		g.before = max(float64(st.all.acked)-sum-float64(st.acked[st.n-span-1]), 0) / past.Seconds()
+		before := float64(st.all.acked) - sum
+		for _, b := range st.acked[n:st.n] {
+			before -= float64(b)
+		}
+		g.before = max(before-float64(st.acked[n-span-1]), 0) / past.Seconds()
 	}
 	return g
 }
@@ -45,13 +53,13 @@ func (st *wayState) goodput(onset, now capture.Instant) (g goodput) {
 const minPast = 3 * time.Second
 
 // goodput is that of k, or of what k is part of, if that is steadier: what limits the rate may be shared.
-func (ws *ways) goodput(k way, onset, now capture.Instant) (best goodput) {
+func (ws *ways) goodput(w *analyze.Window, k way, onset capture.Instant) (best goodput) {
 	for _, wide := range k.widen() {
 		st := ws.states[wide.scope].peek(wide)
 		if st == nil || st.n == 0 {
 			continue
 		}
-		if g := st.goodput(onset, now); best.windows == 0 || g.windows >= best.windows && g.spread < best.spread {
+		if g := st.goodput(w, onset); best.windows == 0 || g.windows >= best.windows && g.spread < best.spread {
 			best = g
 		}
 	}

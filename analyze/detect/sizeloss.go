@@ -206,7 +206,7 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if f.PValue < w.Params.Float("sure_p_value") {
 		f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
 	}
-	g := d.ways.goodput(k, st.series.Onset, w.End)
+	g := d.ways.goodput(w, k, st.series.Onset)
 	f.Goodput, f.GoodputBefore, f.GoodputSpread, f.GoodputWindows = g.rate, g.before, g.spread, g.windows
 	f.DNSBigUnanswered = int(dns.lost.Bad)
 	if dns.lost.Bad > 0 {
