@@ -6,15 +6,10 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"jindan/cmd/internal/cli"
 )
 
 // asProgram makes the test program behave as jindan.
 const asProgram = "JINDAN_TEST_AS_PROGRAM"
-
-// run is the program within a test: the process must not be begun anew.
-func run(args []string) int { return runAs(&app{App: cli.App{Log: cli.NewLog("text", false)}}, args) }
 
 func TestMain(m *testing.M) {
 	if keepCapabilities() {
