@@ -46,6 +46,7 @@ type SlowServer struct {
 	GreetWait       float64 `json:"greet_wait"`
 	Clients         int     `json:"clients"`
 	BrokenOff       int     `json:"broken_off"`
+	Earlier         int     `json:"earlier"`
 	Process         string  `json:"process"`
 	State           string  `json:"state"`
 	Threads         int     `json:"threads"`
@@ -69,6 +70,7 @@ type slowServer struct {
 	greetAfter time.Duration
 	patience   time.Duration
 	factor     float64
+	began      capture.Instant // first event
 	habit      habit
 	halted     halted
 	where      stages
@@ -126,6 +128,9 @@ func (d *slowServer) Event(e *flow.Event) {
 		st.paused = newSubjects[flow.Ref, capture.Instant](maxPending)
 	}
 	c := e.Conn
+	if d.began == 0 {
+		d.began = e.At
+	}
 	switch e.Kind {
 	case flow.Established:
 		if st.series.Locked {
@@ -148,6 +153,7 @@ func (d *slowServer) Event(e *flow.Event) {
 		st.greets[late].add(e)
 		d.answer(st, c, e, greetingKind)
 	case flow.Request:
+		d.earlier(st, c, 1)
 		if c.Answers() > 0 && st.paused.peek(c.Ref()) == nil {
 			st.kinds.of(c.RequestLen()).whole(c.AnswerBytes())
 		}
@@ -166,7 +172,16 @@ func (d *slowServer) Event(e *flow.Event) {
 			st.broken++
 		}
 	case flow.Closed:
+		d.earlier(st, c, 0)
 		d.closed(st, c, e)
+	}
+}
+
+// earlier counts a connection that is older than the input and whose first packet in it is an answer, a while after the beginning: what
+// it answers was asked before, and has waited for so long at least. requests is how many have been seen on it by now.
+func (d *slowServer) earlier(st *serverState, c *flow.Conn, requests uint32) {
+	if c.Requests() == requests && c.Bytes(flow.Server) > 0 && !c.SynSeen() && c.First.Sub(d.began) >= d.slowAfter {
+		st.earlier++
 	}
 }
 
@@ -470,14 +485,14 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 				waiting++
 			}
 		}
-		n := st.total + st.left + uint32(waiting)
+		n := st.total + st.left + st.earlier + uint32(waiting)
 		if n >= enough {
 			p95 = max(p95, st.before.Quantile(0.95), stat.Quantile(st.recent.since(0), 0.95))
 		}
-		if share := stat.Ratio(min(st.bad+st.left+st.broken+uint32(waiting), n), n); n >= enough && share > worst {
+		if share := stat.Ratio(min(st.bad+st.left+st.broken+st.earlier+uint32(waiting), n), n); n >= enough && share > worst {
 			worst = share
 			f = SlowServer{Class: "served", Requests: int(n), Answered: int(st.total), Slow: int(st.bad), Left: int(st.left), GaveUp: int(st.left),
-				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), P50: st.before.Quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
+				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), Earlier: int(st.earlier), P50: st.before.Quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
 		}
 		return true
 	})

@@ -316,3 +316,23 @@ func TestSlowUpstreamOfAStranger(t *testing.T) {
 			make: func(n *network) { asked(n, app, "192.0.2.9") }},
 	})
 }
+
+// A lock that is held since before the capture shows in answers alone, to requests that the capture lacks.
+func TestEarlierRequestsAreNotCleared(t *testing.T) {
+	const app, srv = "192.0.2.9", "198.51.100.2:5432"
+	for _, held := range []int{0, 30} {
+		n := &network{}
+		every(0, 30*sec, 200*ms, func(at time.Duration, _ int) { n.call(at, app, srv, 5*ms) })
+		for i := range held {
+			c, s := n.from(app), host(srv)
+			at := 10*sec + time.Duration(i)*ms
+			n.tcp(at, s, c, capture.ACK|capture.PSH, 5000, 7000, 300)
+			n.tcp(at+ms, c, s, capture.ACK, 7000, 5300, 0)
+			n.tcp(at+20*ms, c, s, capture.ACK|capture.PSH, 7000, 5300, 100)
+			n.tcp(at+25*ms, s, c, capture.ACK|capture.PSH, 5300, 7100, 300)
+		}
+		if got := n.cleared(t, newSlowServer()); got != (held == 0) {
+			t.Errorf("%d held: cleared %v", held, got)
+		}
+	}
+}

@@ -37,6 +37,7 @@ type serverState struct {
 	leftTo   capture.Instant // newest
 	unclosed uint32          // of these, connections that the server did not close either
 	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
+	earlier  uint32          // answers to what was asked before the input, and waited for long
 	greets   [2]greetings    // in time, and late
 	waits    lateWaits       // of the newest slow answers
 	greeted  bool            // the newest slow request was a client that waits for a greeting
