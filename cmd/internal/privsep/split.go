@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -137,7 +138,8 @@ func name(s string) { _ = os.WriteFile("/proc/self/comm", []byte(s), 0) }
 func quiet() {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGPIPE)
 	name("jindan-keeper")
-	shrink()
+	runtime.GOMAXPROCS(1)
+	debug.FreeOSMemory() // what the program's packages have made for others
 	if err := Drop(kept); err != nil {
 		fmt.Fprintf(os.Stderr, "jindan: the keeper of capabilities has more than it needs: %v\n", err)
 	}
