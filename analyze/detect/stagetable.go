@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -216,12 +217,16 @@ func (s *stageService) queue(r *stageRow, seconds []*stageRow) time.Duration {
 	}
 	// Only the seconds in which there was as much to do as ever: the number of calls varies when that does.
 	var most, load, load2, busy time.Duration
+	calls := 0.0
 	for _, x := range seconds {
 		most = max(most, x.wait)
 	}
 	for _, x := range seconds {
 		if 4*x.wait >= 3*most {
 			load, load2, busy = load+x.load, load2+x.load2, busy+x.busy
+			for k := range x.calls {
+				calls += float64(x.calls[k][stageDNS].n + x.calls[k][stageFirst].n)
+			}
 		}
 	}
 	if busy == 0 || load == 0 {
@@ -233,12 +238,15 @@ func (s *stageService) queue(r *stageRow, seconds []*stageRow) time.Duration {
 		return sampled
 	}
 	limit := mean / part
+	// The number of calls is a new one when as many have begun as there are at a time; of n such numbers the variance is known
+	// to a factor of sqrt(2/n).
+	unsure := 2 * (1 - part) / part * math.Sqrt(2*mean/max(calls, 1))
 	var queue, wait time.Duration
 	for _, x := range seconds {
 		wait += x.wait
 		queue += max(x.wait-time.Duration(limit*float64(x.open)), 0)
 	}
-	if queue < wait/10 { // the limit is not known so well
+	if queue.Seconds() < max(0.1, unsure)*wait.Seconds() { // the limit is not known so well
 		return sampled
 	}
 	if wait > 0 {
