@@ -177,14 +177,6 @@ func (d *slowServer) Event(e *flow.Event) {
 	}
 }
 
-// earlier counts a connection that is older than the input and whose first packet in it is an answer, a while after the beginning: what
-// it answers was asked before, and has waited for so long at least. requests is how many have been seen on it by now.
-func (d *slowServer) earlier(st *serverState, c *flow.Conn, requests uint32) {
-	if c.Requests() == requests && c.Bytes(flow.Server) > 0 && !c.SynSeen() && c.First.Sub(d.began) >= d.slowAfter {
-		st.earlier++
-	}
-}
-
 // greeting is the kind of who waits to be greeted; nil if nobody ever was.
 func (k *kinds) greeting() *kind {
 	x, _ := k.known(greetingKind)
