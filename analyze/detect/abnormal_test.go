@@ -136,6 +136,11 @@ func TestAbnormalTermination(t *testing.T) {
 			calls(n, 0, 10*sec, 100*ms)
 			every(10*sec, 30*sec, 100*ms, func(at time.Duration, _ int) { ends(n, at, false, 300*ms, rstAck, 64) })
 		}, check: class("ABORT", 200)},
+		{name: "clients that leave, long after a restart: it is no part of that", want: "error service 198.51.100.2 443", onset: 40*sec + 302*ms, make: func(n *network) {
+			calls(n, 0, 10*sec, 100*ms)
+			stops(n, 0, 10*sec)
+			every(40*sec, 60*sec, 100*ms, func(at time.Duration, _ int) { ends(n, at, false, 300*ms, rstAck, 64) })
+		}, check: class("ABORT", 200)},
 		{name: "clients that leave after 20 s of waiting", want: "error service 198.51.100.2 443", onset: 30*sec + 2*ms, make: func(n *network) {
 			calls(n, 0, 10*sec, 100*ms)
 			every(10*sec, 30*sec, 200*ms, func(at time.Duration, _ int) { ends(n, at, false, 20*sec, rstAck, 64) })
