@@ -116,6 +116,18 @@ func TestSizeLoss(t *testing.T) {
 				fetch(n, at, func(k int) bool { return k == i%6 || k == (i+2)%6 }, 900*ms)
 			})
 		}},
+		// Full segments are sent again into closed windows, which only the acknowledgements tell.
+		{name: "the capture lacks the receivers' direction", local: peer[:len(peer)-5], make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) {
+				c, s := n.from(app), host(peer)
+				for i := range uint32(4) {
+					n.tcp(at+time.Duration(i)*ms, s, c, capture.ACK|capture.PSH, 1000+i*400, 500, 400)
+				}
+				for i := range 4 {
+					n.tcp(at+10*ms+time.Duration(1<<i-1)*200*ms, s, c, capture.ACK, 2600, 500, mss)
+				}
+			})
+		}},
 		// All segments of the answer are lost, again and again. What shows is that the server's bare acknowledgements of what the
 		// client sends later are numbered beyond what has come. They count once the client still asks for what is missing, with its FIN.
 		{name: "answers of which only the acknowledgements tell", local: app, want: "error path 192.0.2.1 198.51.100.2", onset: 20700 * ms,
