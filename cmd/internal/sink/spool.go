@@ -26,12 +26,13 @@ const (
 	pendingBytes  = 8 << 20                // bytes held in memory while commits fail
 	lockWait      = time.Second            // for another process to let go of the file
 	recordCost    = 64                     // bytes beside its body that a record is charged: key, header, page slot
+	spoolGrowth   = 1 << 20                // bytes by which the file grows; bbolt's 16 MiB would pass a small bound at once
 )
 
 // SpoolOptions configures a spool.
 type SpoolOptions struct {
 	Path     string   // file; its directory must exist
-	MaxBytes int64    // bytes of records held; the file may be twice as large. Default 64 MiB
+	MaxBytes int64    // bytes of records held; the file may be three times as large. Default 64 MiB
 	Sinks    []string // names of the sinks; cursors of others are forgotten, a new sink begins at the oldest record
 }
 
@@ -190,7 +191,7 @@ func (s *Spool) load(path string, saved *salvage) error {
 		if err != nil {
 			return err
 		}
-		db.AllocSize = 1 << 20 // grow by this; bbolt's 16 MiB would pass a small bound at once
+		db.AllocSize = spoolGrowth
 		if saved != nil {
 			err = saved.into(db)
 		}
