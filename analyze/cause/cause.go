@@ -127,6 +127,7 @@ type linking struct {
 	clear   map[string]bool // what cleared said
 	// explains holds for each node the last round, one for each effect, in which it was found to be a cause.
 	explains []int
+	refuted  []int // the last round in which an experiment refuted it
 	round    int
 	parts    parts
 	chain    [maxUnseen]step               // of the effect that is being explained
@@ -138,7 +139,7 @@ type linking struct {
 // whether a rule was assessed and is ruled out; nil: none is.
 func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule string) bool, now capture.Instant) {
 	w := &linking{Graph: g, now: now, nodes: make([]node, len(fs)), concern: make(map[at]*concerned), present: make(map[string]bool),
-		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs)), parts: make(parts, len(fs)), ended: make(map[string][]*analyze.Finding)}
+		cleared: cleared, clear: make(map[string]bool), explains: make([]int, len(fs)), refuted: make([]int, len(fs)), parts: make(parts, len(fs)), ended: make(map[string][]*analyze.Finding)}
 	for i, f := range fs {
 		w.parts[i] = i
 		if f.State == analyze.Resolved {

@@ -43,6 +43,7 @@ func (w *linking) over(j int, f *analyze.Finding) bool {
 // back looks for causes of what is at p, of rule, by the edges that lead there; chain leads on from there to node i.
 func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule string, chain []step) {
 	n := &w.nodes[i]
+	var refuted []int
 	for _, e := range w.to[rule] {
 		if !w.present[e.From.Rule] || !leads(e) {
 			continue
@@ -54,16 +55,23 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 					break
 				}
 				tried++
-				if j == i || w.explains[j] == w.round || !w.may(e, j, p, i) {
+				if j == i || w.explains[j] == w.round || w.refuted[j] == w.round || !w.may(e, j, p, i) {
 					continue
 				}
-				if result, weak, ok := w.try(e, j, chain, i); ok {
+				switch result, weak, ok := w.try(e, j, chain, i); {
+				case ok:
 					n.parents = append(n.parents, parent{j, w.route(e, chain), result, weak})
 					w.explains[j] = w.round
 					found++
+				case result == rules.Refuted && len(chain) == 0:
+					// No way around, through what was not seen, makes good what an experiment denies of the two.
+					refuted = append(refuted, j)
 				}
 			}
 		}
+	}
+	for _, j := range refuted { // now that all links from it were tried
+		w.refuted[j] = w.round
 	}
 	if len(chain) == maxUnseen || len(n.parents) >= maxCauses {
 		return

@@ -148,9 +148,15 @@ func before(kind string, id rules.Identity, f *place) []place {
 		toCallee(f.service(), caller)
 	case rules.SameHost:
 		p.host = f.host
+		if p.called() { // what a call does to a peer of its host it does to the one that is called
+			p.peer, p.peerAddr = f.peer, f.peerAddr
+		}
 		if f.kind == analyze.SubjectPath && f.peer != none {
 			other := p
 			other.host = f.peer
+			if p.called() {
+				other.peer, other.peerAddr = f.host, netip.Addr{}
+			}
 			return []place{p, other}
 		}
 	case rules.Serves:
