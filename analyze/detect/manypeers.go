@@ -272,6 +272,7 @@ func (x *speaker) without(sum *sizes, span int) {
 			sum.late[i] -= min(s.late[i], sum.late[i])
 		}
 		sum.resent -= min(s.resent, sum.resent)
+		sum.needless -= min(s.needless, sum.needless)
 	}
 }
 

@@ -253,7 +253,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				st.hear(w.End) // a mere acknowledgement
 			}
 		}
-		if st.asked != 0 && w.End.Sub(st.asked) >= minSilent && (st.counted || st.rateBefore(w) >= minBefore) {
+		if st.asked != 0 && w.End.Sub(st.asked) >= minSilent && (st.counted || st.rateBefore(w) >= minBefore) && !st.oversized(w, k) {
 			suspects = append(suspects, k)
 			st.fellAt = st.asked
 		}

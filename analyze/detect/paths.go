@@ -21,6 +21,7 @@ type way struct {
 type sizes struct {
 	sent, lost, blind, late [flow.Bins]uint32
 	resent                  uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
+	needless                uint32 // repetitions whose receiver says, by D-SACK (RFC 2883), that it had what they repeat
 }
 
 func (s *sizes) add(o *sizes) {
@@ -31,6 +32,7 @@ func (s *sizes) add(o *sizes) {
 		s.late[i] += o.late[i]
 	}
 	s.resent += o.resent
+	s.needless += o.needless
 }
 
 // received leaves only what shows where segments are lost before the capture point.
@@ -71,10 +73,10 @@ type wayState struct {
 // traffic sums up what the paths of a way count. Segments are those with data.
 type traffic struct {
 	sizes
-	spurious, copies, packets uint32
-	after, before             uint32 // segments lost after and before the capture point
-	conns                     uint32
-	acked                     uint64 // bytes
+	copies, packets uint32
+	after, before   uint32 // segments lost after and before the capture point
+	conns           uint32
+	acked           uint64 // bytes
 }
 
 // troubled is a connection with losses.

@@ -58,7 +58,7 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 			t.blind[i] += x.Seen - y.Seen - min(x.Shown-y.Shown, x.Seen-y.Seen)
 		}
 	}
-	t.spurious += ps.Spurious - b.Spurious
+	t.needless += ps.Spurious - b.Spurious
 	t.copies += ps.Copies - b.Copies
 	t.packets += ps.Packets - b.Packets
 	t.after += ps.Retransmits - b.Retransmits
@@ -187,7 +187,6 @@ func (st *wayState) borrow() (data uint32) {
 // join adds o.
 func (t *traffic) join(o *traffic) {
 	t.sizes.add(&o.sizes)
-	t.spurious += o.spurious
 	t.copies += o.copies
 	t.packets += o.packets
 	t.after += o.after
@@ -267,10 +266,12 @@ func (st *wayState) data(span int) (p stat.Point) {
 // flowStats sums up the connections that suffered since onset.
 type flowStats struct {
 	suffered
-	mute      int   // connections that nothing passes any more; only those are counted above on which something had got through after a loss
-	muted     sizes // their segments, which nothing says that they depend on their size
-	muteClass int   // the smallest of them
-	muteLarge int   // connections of them on which all that is repeated is large
+	mute      int                          // connections that nothing passes any more; only those are counted above on which something had got through after a loss
+	muted     sizes                        // their segments, which nothing says that they depend on their size
+	muteClass int                          // the smallest of them
+	unsettled uint32                       // segments of the others, not sent again, whose acknowledgement has been due for longer than stall_age: nobody knows whether they arrived
+	muteLarge int                          // connections of them on which all that is repeated is large
+	muteEnds  map[[2]capture.Addr]struct{} // the pairs of hosts that have them
 	dead      suffered
 }
 
@@ -355,7 +356,11 @@ func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Dura
 			worst = max(worst, now.Sub(t.openAt))
 		}
 		if t.mute() && t.waitSince >= since {
+			if f.muteEnds == nil {
+				f.muteEnds = make(map[[2]capture.Addr]struct{})
+			}
 			f.mute++
+			f.muteEnds[t.ends] = struct{}{}
 			// After a time-out only the first of the flight is sent again: of the others nobody knows that they arrived.
 			f.muted.sent[t.waitClass] += max(t.waiting, t.flying)
 			f.muted.lost[t.waitClass] += t.waiting
@@ -372,6 +377,9 @@ func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Dura
 		}
 		if t.at == 0 || t.at < since && (t.openAt == 0 || t.openAt < since) {
 			continue
+		}
+		if t.waiting > 0 && t.overtaken && now.Sub(t.waitSince) >= stall {
+			f.unsettled += t.flying - min(t.waiting, t.flying)
 		}
 		f.add(k, t, worst, stall)
 	}

@@ -206,7 +206,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 		ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
 		Flows: fs.flows, StalledFlows: fs.stalled, Longest: fs.longest.Seconds(), Mute: fs.mute,
 		Peers: peersSince(w, k, s.Onset), PeersHit: len(fs.ends), Prefix: k.prefix()}
-	f.Spurious = int(min(st.all.spurious, st.all.after))
+	f.Spurious = int(min(st.all.needless, st.all.after))
 	f.CopyShare = st.all.copyShare()
 	recent, conns := st.recent()
 	f.FlowsTotal = max(conns, fs.flows)

@@ -23,6 +23,7 @@ type peerState struct {
 	fellAt   capture.Instant // asked, of the newest long silence
 	tcp      bool            // one of them over TCP
 	sent     uint32          // packets to it since asked
+	least    uint32          // IP length of the smallest of these that were repeated
 	curHeard uint32
 	rate     [rateWindows]uint16 // packets with content from the peer, by window, the newest last
 	segments uint32              // what the path has counted of them, at the last window
@@ -64,7 +65,27 @@ func (st *peerState) heardOn(p *flow.Pair, k peerKey) {
 }
 
 // forget forgets what is unanswered.
-func (st *peerState) forget() { st.asked, st.sent, st.tcp, st.counted = 0, 0, false, false }
+func (st *peerState) forget() {
+	st.asked, st.sent, st.least, st.tcp, st.counted = 0, 0, 0, false, false
+}
+
+// oversized reports whether all that the peer leaves unanswered is large, and nothing so large is known to have reached it: then it may be lost for
+// its size (RFC 2923 §2.1), and the peer, which lacks it, has nothing to say.
+func (st *peerState) oversized(w *analyze.Window, k peerKey) bool {
+	if st.least <= flow.SmallSize {
+		return false
+	}
+	c := w.Flows.Lookup(st.ref)
+	if c == nil {
+		return false
+	}
+	p := w.Flows.Path(c)
+	if p == nil {
+		return false
+	}
+	ps, ok := p.From(k.host)
+	return ok && !ps.Took(st.least)
+}
 
 // ask notes a repetition over TCP: what was sent at first has no answer yet.
 func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
@@ -82,7 +103,7 @@ func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
 		st.ref, st.side = e.Conn.Ref(), e.Side.Other()
 		st.seen = e.Conn.Packets(st.side)
 	}
-	if st.demand(first, e.At, n) {
+	if st.demand(first, e.At, n, e.IPLen) {
 		st.tcp = true
 	}
 }
@@ -103,17 +124,18 @@ func (st *peerState) askDNS(e *flow.Event) {
 	if e.Kind == flow.DNSUnanswered {
 		n = 0 // counted when it was sent, or as the first
 	}
-	st.demand(first, e.At, n)
+	st.demand(first, e.At, n, 0)
 }
 
-// demand notes n packets without an answer, the first sent at first.
-func (st *peerState) demand(first, at capture.Instant, n uint32) bool {
+// demand notes n packets of size bytes without an answer, the first sent at first.
+func (st *peerState) demand(first, at capture.Instant, n, size uint32) bool {
 	if st.heard == 0 || first <= st.heard {
 		return false // never heard at all: nobody says that it is there
 	}
 	if st.asked == 0 {
-		st.sent = 1
+		st.sent, st.least = 1, size
 	}
+	st.least = min(st.least, size)
 	if st.asked == 0 || first < st.asked {
 		st.asked = first
 	}

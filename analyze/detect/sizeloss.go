@@ -4,6 +4,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/analyze/stat"
+	"jindan/capture"
 )
 
 // SizeLoss are the features of size-dependent-loss. Sizes are IP lengths in bytes.
@@ -130,14 +131,14 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	s, conns := st.sum(span)
 	x.without(&s, span)
 	s.seenFrom(side)
-	fs.aside(&s, st.unsure(span), w.Params.Float("min_mute_share"))
+	d.ways.aside(w, k, st, &fs, &s, span)
 	if !bothSizes(&s, w.Params.Int("min_small")) {
 		// What went well before the first sign gives more to compare with, or drowns what little was lost since.
 		span := st.sinceOnset(w.End)
 		y, n := st.sum(span)
 		x.without(&y, span)
 		y.seenFrom(side)
-		if fs.aside(&y, st.unsure(span), w.Params.Float("min_mute_share")); apart(&y) < apart(&s) {
+		if d.ways.aside(w, k, st, &fs, &y, span); apart(&y) < apart(&s) {
 			s, conns = y, n
 		}
 	}
@@ -173,6 +174,10 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	}
 	if f.Side == "sender" || !dns.alike(big) {
 		dns = bigLoss{} // seen before they could be lost; or their server is silent, and not the path
+	}
+	if f.Side == "sender" {
+		big.Bad -= min(s.needless, big.Bad) // its acknowledgement was lost, or late
+		big.Total -= min(fs.unsettled, big.Total-big.Bad)
 	}
 	big.Bad += dns.lost.Bad
 	big.Total += dns.lost.Total
@@ -239,12 +244,11 @@ func (s *sizes) seenFrom(side string) {
 	s.received()
 }
 
-// aside takes the segments out of s of connections that nothing passes any more: whether they were lost for their size they do not
-// say, for nothing smaller was sent after them there. Two things do: that of the other connections' segments of that size
-// as large a share as minShare is lost; or that none of that size gets through at all, while smaller ones do. Then each of these connections
-// counts as one loss. Of unsure nobody knows whether it was sent before
-// the onset, or has arrived.
-func (f *flowStats) aside(s *sizes, unsure sizes, minShare float64) {
+// aside takes the segments out of s, the newest span windows of k, of connections that nothing passes any more: whether they were lost for their size
+// they do not say, for nothing smaller was sent after them there. Two things do: that of the other connections' segments of that size
+// as large a share as min_mute_share is lost; or that none of that size gets through at all, while smaller ones do, to the same
+// peers: what others get says nothing of a path that is not theirs. Then each of these connections counts as one loss.
+func (ws *ways) aside(w *analyze.Window, k way, st *wayState, f *flowStats, s *sizes, span int) {
 	if f.mute == 0 {
 		return
 	}
@@ -252,17 +256,44 @@ func (f *flowStats) aside(s *sizes, unsure sizes, minShare float64) {
 		s.lost[i] -= min(f.muted.lost[i], s.lost[i])
 		s.sent[i] -= min(f.muted.sent[i], s.sent[i]-min(s.lost[i], s.sent[i]))
 	}
-	for i := f.muteClass; i < flow.Bins; i++ {
-		s.sent[i] -= min(unsure.sent[i]-min(unsure.lost[i], unsure.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
-	}
+	unsure := st.unsure(span)
+	unsure.leave(s, f.muteClass)
 	big, small := s.split(f.muteClass)
-	if big.Total > 0 && big.Share() < minShare || small.Total == small.Bad {
+	if big.Total > 0 {
+		if big.Share() < w.Params.Float("min_mute_share") {
+			return
+		}
+	} else if k.scope != onePair {
+		_, small = ws.near(f.muteEnds, span).split(f.muteClass)
+	}
+	if small.Total == small.Bad {
 		return
 	}
 	s.sent[f.muteClass] += uint32(f.mute)
 	s.lost[f.muteClass] += uint32(f.mute)
 	f.merge(&f.dead)
 	f.dead = suffered{}
+}
+
+// leave takes what arrived out of s, from size class from on, that u knows of: whether it was sent before the onset, or has arrived, nobody knows.
+func (u *sizes) leave(s *sizes, from int) {
+	for i := from; i < flow.Bins; i++ {
+		s.sent[i] -= min(u.sent[i]-min(u.lost[i], u.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
+	}
+}
+
+// near sums up what is known to have passed between these pairs of hosts in the newest span windows.
+func (ws *ways) near(pairs map[[2]capture.Addr]struct{}, span int) *sizes {
+	sum := new(sizes)
+	for p := range pairs {
+		if st := ws.states[onePair].peek(way{from: p[0], to: p[1]}); st != nil {
+			s, _ := st.sum(span)
+			unsure := st.unsure(span)
+			unsure.leave(&s, 0)
+			sum.add(&s)
+		}
+	}
+	return sum
 }
 
 // apart is the p-value of the best split of s by size; 1 if there is none.

@@ -153,6 +153,15 @@ func (p *Path) From(a capture.Addr) (*PathSide, bool) {
 	return nil, false
 }
 
+// Took reports whether a segment of ip bytes or more was acknowledged for certain: more bytes were than all smaller ones held.
+func (ps *PathSide) Took(ip uint32) bool {
+	var smaller uint64
+	for i := range Bin(ip) {
+		smaller += uint64(ps.Bin[i].Seen+ps.Bin[i].Missing) * uint64(ps.Bin[i].MaxSeen)
+	}
+	return ps.Acked > smaller
+}
+
 // Host returns who sends Side[i].
 func (p *Path) Host(i int) capture.Addr {
 	if i == 0 {
