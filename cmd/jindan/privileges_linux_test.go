@@ -17,8 +17,8 @@ import (
 	"jindan/cmd/internal/cli"
 )
 
-// dividedAgent starts an agent as it is released: the runtime changes all threads of a program without cgo only.
-func dividedAgent(t *testing.T, environment ...string) (agent *exec.Cmd, messages *bytes.Buffer) {
+// dividedProgram builds the agent as it is released: the runtime changes all threads of a program without cgo only.
+func dividedProgram(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: others have nothing to give up")
@@ -29,8 +29,14 @@ func dividedAgent(t *testing.T, environment ...string) (agent *exec.Cmd, message
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Skipf("go build: %v: %s", err, out)
 	}
+	return bin
+}
+
+// dividedAgent starts an agent on the loopback interface.
+func dividedAgent(t *testing.T, environment ...string) (agent *exec.Cmd, messages *bytes.Buffer) {
+	t.Helper()
 	messages = new(bytes.Buffer)
-	agent = exec.Command(bin, "run", "-o", "ndjson", "-i", "lo")
+	agent = exec.Command(dividedProgram(t), "run", "-o", "ndjson", "-i", "lo")
 	agent.Env = append(append(os.Environ(), "JINDAN_HTTP_LISTEN=", "JINDAN_RECORDER_ENABLED=false"), environment...)
 	agent.Stderr = messages
 	if err := agent.Start(); err != nil {
