@@ -52,6 +52,7 @@ type htmlPage struct {
 	Steps     []stepRow
 	Rivals    []analyze.Text
 	First     analyze.Text // what to do first
+	Doubts    []doubt
 	Next      []analyze.Text
 	NotYet    []analyze.Text
 	Evidence  []evidenceRow
@@ -74,6 +75,12 @@ type box struct {
 	Answer analyze.Text
 	Detail analyze.Text
 	Bad    bool
+}
+
+// doubt says how far the fault and the verdict go: who is harmed, how sure it is, what fits nearly as well, what was excluded and what
+// was not judged.
+type doubt struct {
+	Name, Text analyze.Text
 }
 
 // section is a picture with the claim that it proves, and its data as a table.
@@ -223,6 +230,7 @@ func (b *builder) page() *htmlPage {
 	}
 	if len(p.Incidents) > 0 {
 		p.Heading, p.Boxes = p.Incidents[0].Heading, p.Incidents[0].Boxes
+		p.Doubts = b.doubts(slices.Concat(told, others)[0], p.Incidents[0].Sections)
 	}
 	p.Steps = b.steps()
 	for _, f := range told {

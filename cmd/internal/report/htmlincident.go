@@ -31,7 +31,7 @@ func (b *builder) incident(i int, root *analyze.Finding, after []*analyze.Findin
 	}
 	x.Boxes = []box{
 		{ID: "what" + suffix, Name: analyze.Text{En: "What", Ko: "무엇이"}, Answer: root.Title, Detail: b.level(root), Bad: true},
-		{ID: "where" + suffix, Name: analyze.Text{En: "Where", Ko: "어디서"}, Answer: b.place(root.Subject), Detail: b.notThere()},
+		{ID: "where" + suffix, Name: analyze.Text{En: "Where", Ko: "어디서"}, Answer: b.place(root.Subject), Detail: b.between(root.Subject)},
 		{ID: "since" + suffix, Name: analyze.Text{En: "Since when", Ko: "언제부터"},
 			Answer: b.say(func(r *text) string { return r.short(root.Onset) + " " + r.zoneAt(root.Onset) }),
 			Detail: b.say(func(r *text) string { return r.since(root) })},
@@ -50,41 +50,54 @@ func (b *builder) titles(fs []*analyze.Finding) analyze.Text {
 	return t
 }
 
-// level says how sure the verdict on a finding is, and by how many tests.
+// level says how bad a finding is.
 func (b *builder) level(f *analyze.Finding) analyze.Text {
 	return b.say(func(r *text) string {
 		word, _ := r.severity(f)
-		level := map[string]string{"high": r.pick("high", "높음"), "medium": r.pick("medium", "보통"), "low": r.pick("low", "낮음")}[f.Confidence.Level]
-		if level != "" {
-			word += r.pick(", confidence ", ", 확신도 ") + level
-		}
-		if why := r.tests(f.Confidence.Tests); why != "" {
-			word += ": " + why
-		}
 		return word
 	})
 }
 
-// notThere names the places that were seen to work while the cause did not: steps that are ruled out.
-func (b *builder) notThere() analyze.Text {
-	var en, ko []string
-	for _, s := range b.d.Steps {
-		if s.Verdict == analyze.RuledOut && s.Step != qualityStep {
-			en, ko = append(en, b.en.stepTitle(s.Step)), append(ko, b.ko.stepTitle(s.Step))
-		}
+// between says of a path how much of it is meant.
+func (b *builder) between(s analyze.Subject) analyze.Text {
+	if s.Kind != analyze.SubjectPath || s.Peer == "" || !b.local(s.Host) {
+		return analyze.Text{}
 	}
-	if len(en) == 0 {
-		return analyze.Text{En: "nothing else is ruled out by this input", Ko: "이 입력으로 배제된 항목 없음"}
-	}
-	return analyze.Text{En: "ruled out: " + strings.Join(en[:min(3, len(en))], ", ") + more(len(en)-3, " and %d more"),
-		Ko: "배제: " + strings.Join(ko[:min(3, len(ko))], ", ") + more(len(ko)-3, " 외 %d건")}
+	return analyze.Text{En: "somewhere between the two, their own ports included", Ko: "두 호스트의 포트를 포함한 그 사이 어딘가"}
 }
 
-func more(n int, format string) string {
-	if n <= 0 {
-		return ""
+// doubts are those about the verdict on a finding. The harm is what the picture of the service over time shows.
+func (b *builder) doubts(f *analyze.Finding, pictures []section) (ds []doubt) {
+	for _, s := range pictures {
+		if s.ID == stripsID && s.Picture != nil {
+			ds = append(ds, doubt{analyze.Text{En: "Harm", Ko: "피해"}, s.Claim})
+		}
 	}
-	return fmt.Sprintf(format, n)
+	if level := f.Confidence.Level; level != "" {
+		t := texts("confidence %s", "확신도 %s", analyze.Text{En: level, Ko: map[string]string{"high": "높음", "medium": "보통", "low": "낮음"}[level]})
+		if why := b.say(func(r *text) string { return r.tests(f.Confidence.Tests) }); why.En != "" {
+			t = texts("%s: %s", "%s: %s", t, why)
+		}
+		ds = append(ds, doubt{analyze.Text{En: "How sure", Ko: "확신도"}, t})
+	}
+	if len(f.Rivals) > 0 {
+		ds = append(ds, doubt{analyze.Text{En: "Looks alike", Ko: "비슷한 원인"}, f.Rivals[0]})
+	}
+	for _, v := range []struct {
+		verdict analyze.Verdict
+		name    analyze.Text
+	}{{analyze.RuledOut, analyze.Text{En: "Ruled out", Ko: "배제"}}, {analyze.NotAssessable, analyze.Text{En: "Not judged", Ko: "판정 불가"}}} {
+		var en, ko []string
+		for _, s := range b.d.Steps {
+			if s.Verdict == v.verdict && s.Step != qualityStep {
+				en, ko = append(en, b.en.stepTitle(s.Step)), append(ko, b.ko.stepTitle(s.Step))
+			}
+		}
+		if len(en) > 0 {
+			ds = append(ds, doubt{v.name, analyze.Text{En: strings.Join(en, ", "), Ko: strings.Join(ko, ", ")}})
+		}
+	}
+	return ds
 }
 
 // rootless is the incident of findings without a cause.
@@ -94,7 +107,7 @@ func (b *builder) rootless(fs []*analyze.Finding) incident {
 		Ko: "이 입력만으로는 하나의 원인을 특정할 수 없습니다. 먼저 나타난 것: " + firstSentence(first.Summary).Ko}}
 	x.Boxes = []box{
 		{ID: "what", Name: analyze.Text{En: "What", Ko: "무엇이"}, Answer: b.titles(fs), Detail: b.level(first), Bad: true},
-		{ID: "where", Name: analyze.Text{En: "Where", Ko: "어디서"}, Answer: b.place(first.Subject), Detail: b.notThere()},
+		{ID: "where", Name: analyze.Text{En: "Where", Ko: "어디서"}, Answer: b.place(first.Subject), Detail: b.between(first.Subject)},
 		{ID: "since", Name: analyze.Text{En: "Since when", Ko: "언제부터"},
 			Answer: b.say(func(r *text) string { return r.short(first.Onset) + " " + r.zoneAt(first.Onset) }),
 			Detail: b.say(func(r *text) string { return r.since(first) })},

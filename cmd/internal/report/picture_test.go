@@ -103,7 +103,7 @@ func TestSilentUpstreamPage(t *testing.T) {
 	page := renderPage(t, in, d, v, Options{})
 	elements(t, page)
 	for _, want := range []string{"Of the connections of 10.77.2.2 to 10.77.3.2:8080 since the onset 16 did not come about, and no data passed.",
-		"10.77.2.2 → 10.77.3.2:8080: 16 connections did not come about, 0 requests arrived", "before: 45 of 45", "since: 0 of 16 (0 %)"} {
+		"10.77.2.2 → 10.77.3.2:8080: 16 connections did not come about, 0 requests were sent", "before: 45 of 45", "since: 0 of 16 (0 %)"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}

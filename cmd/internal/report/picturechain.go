@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"jindan/analyze"
@@ -93,7 +94,7 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 		case analyze.Pending:
 			role = analyze.Text{En: "cause open", Ko: "원인 확인 중"}
 		}
-		p.Text("strong", "start", svg.Normal, 0, y(i)+1, labels, f.Title)
+		p.Text("strong", "start", svg.Normal, 0, y(i)+1, labels, short(f.Title))
 		p.Text("muted", "start", svg.Small, 0, y(i)+15, labels, b.place(f.Subject))
 		t, end := seconds(f.Onset, root.Onset), seconds(f.LastSeen, root.Onset)
 		bar := "bar"
@@ -150,6 +151,11 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 		s.Legend = append(s.Legend, legend{"whisker", "⊢", analyze.Text{En: "sampled: it began after the sample before, somewhere on this line",
 			Ko: "표본 관측: 앞선 표본 뒤, 이 선 위 어딘가에서 시작"}})
 	}
+	if len(after) > 0 {
+		s.Notes = append(s.Notes, analyze.Text{
+			En: "An arrow leads from a cause to its effect. “2 of 3 tests”: of the tests of that arrow (order in time, same place, what else would be seen) two hold; the third could not be made from this input.",
+			Ko: "화살표는 원인에서 결과로 갑니다. “검증 3건 중 2건”: 그 화살표의 검증(시간 순서, 같은 위치, 함께 보여야 할 것) 가운데 둘이 성립하고, 나머지는 이 입력으로 해 볼 수 없었습니다."})
+	}
 	if tied {
 		s.Notes = append(s.Notes, analyze.Text{En: "Unordered: it began with the row above, within a millisecond or between the same samples. Nobody can tell which came first.",
 			Ko: "선후 불명: 윗줄과 1ms 안에, 또는 같은 표본 사이에 시작했습니다. 어느 쪽이 먼저인지 알 수 없습니다."})
@@ -172,6 +178,13 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 		s.Notes = append(s.Notes, texts("%d more findings are in the list of evidence.", "%d건은 증거 목록에 있습니다.", hidden))
 	}
 	return s
+}
+
+// short is a title without what it says beside its name, which the line below it and the table tell.
+func short(t analyze.Text) analyze.Text {
+	en, _, _ := strings.Cut(t.En, ": ")
+	ko, _, _ := strings.Cut(t.Ko, ": ")
+	return analyze.Text{En: en, Ko: ko}
 }
 
 // surest is the cause of a finding whose link has passed most tests, and how many of those that were tried; the others were not observable.

@@ -264,9 +264,12 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 	}
 	g.window(window)
 	longest := both(func(l Lang) string { return l.span(g.quiet) })
+	if n := len(g.times); n > len(g.c.Segments) && g.times[n-1].Sub(g.times[n-2]) == g.quiet {
+		longest = texts("%s, up to the end", "%s(끝까지)", longest)
+	}
 	switch {
 	case holes > 0:
-		return p, texts("%s → %s: %s of %s bytes acknowledged, %d holes opened, %d never filled; the longest silence lasted %s.",
+		return p, texts("%s → %s: %s of %s bytes acknowledged; holes opened: %d, never filled: %d; the longest silence lasted %s.",
 			"%s → %s: %[4]s바이트 중 %[3]s바이트가 확인됐고 누락 구간 %[5]d개가 생겨 %[6]d개는 메워지지 않았습니다. 가장 긴 침묵 %[7]s.",
 			g.c.Client, g.c.Server, count(uint64(max(ack, 0))), count(uint64(most)), holes, open, longest)
 	default:
@@ -386,6 +389,9 @@ func (g *lens) lanes(top, bottom float64) analyze.Text {
 		}
 	}
 	longest := both(func(l Lang) string { return l.span(g.quiet) })
+	if n := len(g.times); n > len(g.c.Segments) && g.times[n-1].Sub(g.times[n-2]) == g.quiet {
+		longest = texts("%s, up to the end", "%s(끝까지)", longest)
+	}
 	return texts("%s → %s: %d packets of the client, %d of the server; the longest silence lasted %s.",
 		"%s → %s: 클라이언트 패킷 %d개, 서버 패킷 %d개. 가장 긴 침묵 %s.", g.c.Client, g.c.Server, n[0], n[1], longest)
 }

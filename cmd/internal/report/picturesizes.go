@@ -49,8 +49,10 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 	s := section{ID: "sizes" + suffix, Name: analyze.Text{En: "What gets through", Ko: "통과하는 것"}}
 	type line struct {
 		name                             analyze.Text
+		fared                            analyze.Text // what became of those that were not lost
 		before, lostBefore, after, lost2 uint64
 	}
+	came, answered := analyze.Text{En: "arrived", Ko: "도착"}, analyze.Text{En: "were answered", Ko: "응답받음"}
 	var lines []line
 	d := b.worst(root)
 	dir := analyze.Text{}
@@ -58,7 +60,7 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 		dir = same(d.From + " → " + d.To)
 		before, since := b.slots(d, root.Onset)
 		for class := 1; class < view.Classes; class++ {
-			l := line{name: className(class)}
+			l := line{name: className(class), fared: came}
 			for slot := range view.Slots {
 				switch sent, lost := b.cell(d, slot, class); {
 				case slot < before:
@@ -73,7 +75,7 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 		}
 	}
 	if n := b.called(root); n.unopened > 0 {
-		lines = append(lines, line{texts("Requests to %s", "%s에 대한 요청", endpoint(root.Subject.Peer, root.Subject.Port)), n.requestsBefore + n.unopenedBefore, n.unopenedBefore,
+		lines = append(lines, line{texts("Calls to %s", "%s에 대한 호출", endpoint(root.Subject.Peer, root.Subject.Port)), answered, n.requestsBefore + n.unopenedBefore, n.unopenedBefore,
 			n.requests + n.unopened, n.unopened})
 		dir = analyze.Text{}
 	}
@@ -83,7 +85,7 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 		if s := root.Subject; r.Client != s.Host || s.Peer != "" && r.Server != s.Peer {
 			continue
 		}
-		l := line{name: analyze.Text{En: "DNS answers", Ko: "DNS 응답"}}
+		l := line{name: analyze.Text{En: "DNS answers", Ko: "DNS 응답"}, fared: came}
 		if root.Subject.Peer == "" {
 			l.name = texts("DNS answers of %s", "%s의 DNS 응답", r.Server)
 		}
@@ -120,8 +122,8 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 	case worst.lost2 == 0:
 		s.Claim = texts("Everything gets through: nothing of what was sent since the onset is known to be lost%s.", "시작 이후 보낸 것 중 유실로 확인된 것이 없습니다%s.", in(dir))
 	default:
-		s.Claim = texts("%s: since the onset %s arrived, before %s%s.", "%s: 시작 이후 %s 도착, 이전 %s%s.", worst.name,
-			arrived(worst.lost2, worst.after), arrived(worst.lostBefore, worst.before), in(dir))
+		s.Claim = texts("%s: since the onset %s %s, before %s%s.", "%s: 시작 이후 %s %s, 이전 %s%s.", worst.name,
+			arrived(worst.lost2, worst.after), worst.fared, arrived(worst.lostBefore, worst.before), in(dir))
 	}
 
 	const left, right, top = 250.0, 690.0, 40.0
@@ -133,8 +135,8 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 		p.Line("grid", x.At(v), top-8, x.At(v), h-8)
 		p.Text("muted", "middle", svg.Small, x.At(v), top-16, 0, same(fmt.Sprintf("%d %%", i*25)))
 	}
-	s.Table.Head = []analyze.Text{{En: "what", Ko: "종류"}, {En: "arrived before the onset", Ko: "시작 전 도착"}, {En: "share", Ko: "비율"},
-		{En: "arrived since", Ko: "시작 후 도착"}, {En: "share", Ko: "비율"}}
+	s.Table.Head = []analyze.Text{{En: "what", Ko: "종류"}, {En: "got through before the onset", Ko: "시작 전 통과"}, {En: "share", Ko: "비율"},
+		{En: "got through since", Ko: "시작 후 통과"}, {En: "share", Ko: "비율"}}
 	for i, l := range lines {
 		y := top + float64(i)*rowHeight + 12
 		p.Text("strong", "start", svg.Normal, 0, y+4, left-20, l.name)

@@ -21,9 +21,12 @@ const (
 	sampling = 2 * time.Second
 )
 
+// stripsID names the picture of the first cause.
+const stripsID = "strips"
+
 // strips draws what was counted over the time of the input as bands on one axis, with the onset through all of them.
 func (b *builder) strips(suffix string, root *analyze.Finding, onset capture.Instant) section {
-	s := section{ID: "strips" + suffix, Name: analyze.Text{En: "Over time", Ko: "시간에 따라"}}
+	s := section{ID: stripsID + suffix, Name: analyze.Text{En: "Over time", Ko: "시간에 따라"}}
 	n := b.v.Buckets()
 	if n == 0 {
 		s.Claim = analyze.Text{En: "Nothing was observed over time.", Ko: "시간에 따라 관측된 것이 없습니다."}
@@ -73,7 +76,8 @@ func (b *builder) strips(suffix string, root *analyze.Finding, onset capture.Ins
 	return s
 }
 
-// busiest is the service that a finding is about, or that of this host with most requests.
+// busiest is the service that a finding is about, or that of this host with most requests. What an upstream does not answer is felt in
+// the service that calls it; where this host serves nobody, the upstream's own requests tell.
 func (b *builder) busiest(root *analyze.Finding) *view.Service {
 	match := func(f func(*view.Service) bool) *view.Service {
 		for i := range b.v.Services {
@@ -83,17 +87,22 @@ func (b *builder) busiest(root *analyze.Finding) *view.Service {
 		}
 		return nil
 	}
-	if root != nil && root.Subject.Port != 0 {
-		addr := root.Subject.Host
-		if root.Subject.Kind == analyze.SubjectUpstream {
-			addr = root.Subject.Peer
-		}
-		if s := match(func(s *view.Service) bool { return s.Addr == addr && s.Port == root.Subject.Port }); s != nil {
+	of := func(addr string) *view.Service {
+		return match(func(s *view.Service) bool { return s.Addr == addr && s.Port == root.Subject.Port })
+	}
+	upstream := root != nil && root.Subject.Kind == analyze.SubjectUpstream
+	if root != nil && root.Subject.Port != 0 && !upstream {
+		if s := of(root.Subject.Host); s != nil {
 			return s
 		}
 	}
 	if s := match(func(s *view.Service) bool { return b.local(s.Addr) }); s != nil {
 		return s
+	}
+	if upstream {
+		if s := of(root.Subject.Peer); s != nil {
+			return s
+		}
 	}
 	return match(func(*view.Service) bool { return true })
 }

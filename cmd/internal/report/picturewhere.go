@@ -189,23 +189,24 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		row(host, peer, toPeer)
 		row(restName.En, host, fromRest)
 		row(host, restName.En, toRest)
-		note := texts("%s of %s of 1,280 bytes and more lost; of smaller ones %s of %s",
-			"1,280바이트 이상 %[2]s개 중 %[1]s개 유실, 더 작은 것은 %[4]s개 중 %[3]s개",
-			count(toHost.bigLost), count(toHost.big), count(toHost.lost-toHost.bigLost), count(toHost.sent-toHost.big))
 		way, dir := toHost, texts("%s → %s", "%s → %s", peer, host)
 		if root.Subject.Direction == "outbound" || root.Subject.Direction == "" && toPeer.lost > toHost.lost {
 			way, dir = toPeer, texts("%s → %s", "%s → %s", host, peer)
-			note = texts("%s of %s of 1,280 bytes and more lost; of smaller ones %s of %s",
-				"1,280바이트 이상 %[2]s개 중 %[1]s개 유실, 더 작은 것은 %[4]s개 중 %[3]s개",
-				count(toPeer.bigLost), count(toPeer.big), count(toPeer.lost-toPeer.bigLost), count(toPeer.sent-toPeer.big))
 		}
 		if way.sent > 0 {
+			note := texts("%s of %s of 1,280 bytes and more lost", "1,280바이트 이상 %[2]s개 중 %[1]s개 유실", count(way.bigLost), count(way.big))
+			switch small := way.sent - way.big; small {
+			case 0:
+				note = texts("%s; no smaller one with data", "%s, 더 작은 데이터 세그먼트는 없음", note)
+			default:
+				note = texts("%s; of smaller ones %s of %s", "%s, 더 작은 것은 %[3]s개 중 %[2]s개", note, count(way.lost-way.bigLost), count(small))
+			}
 			p.Text("", "end", svg.Normal, picWidth, y+boxH+62, picWidth, texts("%s: %s", "%s: %s", dir, note))
 		}
 		called := b.called(root)
 		if called.unopened > 0 && way.sent == 0 {
-			p.Text("bad-text", "end", svg.Normal, picWidth, y+boxH+62, picWidth, texts("%s → %s: %s connections did not come about, %s requests arrived",
-				"%s → %s: 성립하지 않은 연결 %s개, 도착한 요청 %s건", host, endpoint(peer, root.Subject.Port), count(called.unopened), count(called.requests)))
+			p.Text("bad-text", "end", svg.Normal, picWidth, y+boxH+62, picWidth, texts("%s → %s: %s connections did not come about, %s requests were sent",
+				"%s → %s: 성립하지 않은 연결 %s개, 보낸 요청 %s건", host, endpoint(peer, root.Subject.Port), count(called.unopened), count(called.requests)))
 		}
 		if asked > 0 {
 			p.Text("", "end", svg.Normal, picWidth, y+boxH+82, picWidth, texts("DNS: %s of %s queries answered", "DNS: 질의 %[2]s건 중 %[1]s건 응답", count(answered), count(asked)))
@@ -227,8 +228,8 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		}
 		if root.Rule == "size-dependent-loss" && answered < asked {
 			s.Notes = append(s.Notes, analyze.Text{
-				En: "The finding counts lost segments and large DNS answers that never came together, from the onset on; the picture counts them apart, in whole steps of time.",
-				Ko: "발견 사항은 시작 시각부터 유실된 세그먼트와 도착하지 않은 큰 DNS 응답을 합쳐 셉니다. 그림은 둘을 나누어 시간 구간 단위로 셉니다."})
+				En: "The heading adds the large DNS answers that never came to the lost segments, from the onset on. The picture counts segments and queries apart, and in whole steps of time.",
+				Ko: "제목은 시작 시각부터 유실된 세그먼트에 도착하지 않은 큰 DNS 응답을 더한 수입니다. 그림은 세그먼트와 질의를 나누어 시간 구간 단위로 셉니다."})
 		}
 		if toHost.lost+toPeer.lost > 0 {
 			s.Notes = append(s.Notes, texts(
