@@ -218,6 +218,16 @@ func TestAbnormalTermination(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		}},
+		{name: "clients that are greeted after 12 s, and reset after their turns with the farewell unread", make: func(n *network) {
+			every(0, 60*sec, 500*ms, func(at time.Duration, _ int) {
+				x := n.talk(at, "203.0.113.9", srv)
+				n.tcp(at+12*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 30)
+				x.a += 30
+				x.turn(at + 12*sec + ms)
+				n.tcp(at+12*sec+20*ms, x.s, x.c, capture.ACK|capture.FIN, x.a, x.q, 15)
+				n.tcp(at+12*sec+21*ms, x.c, x.s, rstAck, x.q, x.a+16, 0)
+			})
+		}},
 		{name: "the only connection: its client half-closes and waits; after 75 s its answer is rejected", want: "warn service 198.51.100.2 443", onset: 76*sec + ms, make: func(n *network) {
 			x := n.talk(0, "203.0.113.1", srv)
 			n.tcp(sec, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 300)

@@ -134,7 +134,8 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
 	case s == Client && c.reqLast != 0 && c.idleEnd < at && c.reqLast <= c.idleEnd.Add(-c.idleFor) && r.nextAt >= c.idleEnd &&
 		d.flags&ackKnown != 0 && !before(d.acked+1, r.next):
 		return ResetComplete // it has taken the answer, or the FIN, that ended the silence
-	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho && !t.repeating(c, s.Other(), c.idleEnd):
+	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho && !t.repeating(c, s.Other(), c.idleEnd) && !(d.nextAt > c.idleEnd && r.nextAt >= c.idleEnd):
+		// Who has had an answer since the silence, or has given one, knows of the connection.
 		return ResetIdle
 	case c.side[0].bytes+c.side[1].bytes == 0:
 		if s == Server && c.estAt != 0 && at.Sub(c.estAt) <= overflowWithin {
