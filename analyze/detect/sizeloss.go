@@ -75,12 +75,13 @@ type sizeLoss struct {
 	dns   bigAnswers
 	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
 	unanswered int
-	mute       int      // most connections of a way that nothing passes any more, and on which something large is repeated
-	best       SizeLoss // of what did not amount to a finding, the one with most large segments
+	greets     subjects[capture.Addr, struct{}] // hosts that speak first
+	mute       int                              // most connections of a way that nothing passes any more, and on which something large is repeated
+	best       SizeLoss                         // of what did not amount to a finding, the one with most large segments
 }
 
 func newSizeLoss() analyze.Detector {
-	return &sizeLoss{ways: newWays(), large: newLargeStill(), dns: newBigAnswers()}
+	return &sizeLoss{ways: newWays(), large: newLargeStill(), dns: newBigAnswers(), greets: newSubjects[capture.Addr, struct{}](maxPerDetector)}
 }
 
 // Measures implements analyze.Measurer.
@@ -88,7 +89,7 @@ func (d *sizeLoss) Measures() []analyze.Measure { return []analyze.Measure{d.way
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
-		Events: stillEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered, flow.Abandoned), Features: SizeLoss{}}
+		Events: stillEvents | flow.Of(flow.DNSAnswer, flow.DNSUnanswered, flow.Abandoned, flow.Greeting, flow.Closed), Features: SizeLoss{}}
 }
 
 func (d *sizeLoss) Event(e *flow.Event) {
@@ -96,13 +97,26 @@ func (d *sizeLoss) Event(e *flow.Event) {
 		d.dns.event(e)
 		return
 	}
-	if e.Kind == flow.Abandoned {
+	switch e.Kind {
+	case flow.Abandoned:
 		if e.Dur >= flow.GiveUp {
 			d.unanswered++
 		}
-		return
+	case flow.Greeting:
+		d.greets.get(e.Conn.Server.Addr)
+	case flow.Closed:
+		if d.unmet(e.Conn, e.At) {
+			d.unanswered++
+		}
+	default:
+		d.large.event(e)
 	}
-	d.large.event(e)
+}
+
+// unmet reports whether nothing was said on c, open for long now, by a host that speaks first elsewhere: that may have been too large for the way.
+func (d *sizeLoss) unmet(c *flow.Conn, now capture.Instant) bool {
+	at := c.Established()
+	return at != 0 && now.Sub(at) >= flow.GiveUp && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0 && d.greets.peek(c.Server.Addr) != nil
 }
 
 func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
@@ -371,7 +385,7 @@ func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 	f := d.best
 	f.Unanswered, f.Mute = d.unanswered, d.mute
 	w.Flows.Live(func(c *flow.Conn) {
-		if at := c.Outstanding(); at != 0 && w.End.Sub(c.RequestLast()) >= w.Params.Duration("stall_age") {
+		if at := c.Outstanding(); at != 0 && w.End.Sub(c.RequestLast()) >= w.Params.Duration("stall_age") || !c.Closed() && d.unmet(c, w.End) {
 			f.Unanswered++
 		}
 	})

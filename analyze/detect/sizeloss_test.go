@@ -299,6 +299,28 @@ func TestFlightThatNothingPasses(t *testing.T) {
 	if few.cleared(t, newSizeLoss()) {
 		t.Error("cleared beside three answers of which nothing arrived")
 	}
+	// Nor by what passed to a client that waits in vain for a server that speaks first, as for an FTP server's data: it may have sent full segments.
+	for _, first := range []bool{true, false} {
+		var speaks network
+		hole(false)(&speaks)
+		for i := range 4 {
+			at := 20*sec + time.Duration(i)*sec
+			c, s := speaks.from("203.0.113.9"), host("192.0.2.1:"+itoa(30_000+i))
+			q := speaks.open(at, c, s)
+			if i == 0 && first {
+				speaks.tcp(at+2*ms, s, c, capture.ACK|capture.PSH, q, q, 1400)
+				speaks.tcp(at+3*ms, c, s, capture.ACK, q, q+1400, 0)
+			}
+			if i > 0 {
+				speaks.tcp(at+8*sec, c, s, capture.ACK|capture.FIN, q, q, 0)
+				speaks.tcp(at+8*sec+ms, s, c, capture.ACK|capture.FIN, q, q+1, 0)
+				speaks.tcp(at+8*sec+2*ms, c, s, capture.ACK, q+1, q+1, 0)
+			}
+		}
+		if got := speaks.cleared(t, newSizeLoss()); got == first {
+			t.Errorf("a server that speaks first: %v; cleared: %v", first, got)
+		}
+	}
 }
 
 // At the receiver, the end of a write that was lost comes after the full segments that were lost before it, in order, like one that was not lost.
