@@ -60,6 +60,9 @@ func TestLink(t *testing.T) {
 	dead := func(smallest int) *analyze.Finding {
 		return finding("dead-connection", time.Second, gone, detect.DeadConnection{Class: "some", Smallest: smallest})
 	}
+	calls := func(port uint16) *analyze.Finding {
+		return finding("dead-upstream", 0, analyze.Subject{Kind: "upstream", Host: service.Host, Peer: stranger.Host, Port: port}, detect.DeadUpstream{Class: "full"})
+	}
 	leak := finding("close-wait", time.Minute, service, detect.CloseWait{Class: "LEAK"})
 	starved := finding("close-wait", 4*time.Second, service, detect.CloseWait{Class: "STARVED", Waiting: 20, NeverAnswered: 20})
 	info := finding("capture-quality", 0, analyze.Subject{Kind: "capture"}, detect.CaptureQuality{})
@@ -87,6 +90,10 @@ func TestLink(t *testing.T) {
 			[]string{"size-dependent-loss:root", "pool-exhausted:root"}},
 		{"a leak is its own cause", []*analyze.Finding{loss(0), leak},
 			[]string{"size-dependent-loss:root", "close-wait:root"}},
+		{"calls to a service whose accept queue is full get no answer", []*analyze.Finding{calls(4433), finding("accept-queue", 100*time.Millisecond, stranger, detect.AcceptQueue{})},
+			[]string{"dead-upstream:consequence", "accept-queue:root"}},
+		{"not those to another port of its host", []*analyze.Finding{calls(443), finding("accept-queue", 100*time.Millisecond, stranger, detect.AcceptQueue{})},
+			[]string{"dead-upstream:root", "accept-queue:independent"}},
 		{"what was there when the input began may show later", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{}), pool(time.Second, service)},
 			[]string{"dns-unanswered:root", "pool-exhausted:consequence"}},
 		{"what was not there before begins when it shows", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{Baseline: 20}), pool(time.Second, service)},
