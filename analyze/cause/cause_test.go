@@ -92,6 +92,8 @@ func TestLink(t *testing.T) {
 			[]string{"size-dependent-loss:root", "close-wait:root"}},
 		{"calls to a service whose accept queue is full get no answer", []*analyze.Finding{calls(4433), finding("accept-queue", 100*time.Millisecond, stranger, detect.AcceptQueue{})},
 			[]string{"dead-upstream:consequence", "accept-queue:root"}},
+		{"handshakes of a full queue are repeated", []*analyze.Finding{calls(443), finding("retransmission", 200*time.Millisecond, calls(443).Subject, detect.Retransmission{Class: "syn-ack"})},
+			[]string{"dead-upstream:root", "retransmission:consequence"}},
 		{"not those to another port of its host", []*analyze.Finding{calls(443), finding("accept-queue", 100*time.Millisecond, stranger, detect.AcceptQueue{})},
 			[]string{"dead-upstream:root", "accept-queue:independent"}},
 		{"what was there when the input began may show later", []*analyze.Finding{finding("dns-unanswered", 5*time.Second, resolver, detect.DNSUnanswered{}), pool(time.Second, service)},

@@ -73,7 +73,7 @@ type listenerState struct {
 	failed   uint32          // attempts, ever
 	ttl      uint8           // of its newest SYN-ACK
 	took     capture.Instant // newest attempt that was accepted
-	unserved int             // connections that were accepted since the input began, and have had no answer so far
+	unserved int             // connections that were accepted, and have had no answer so far, as far as the input shows
 }
 
 type failedAttempt struct {
@@ -187,7 +187,11 @@ func (d *connectionRefused) Event(e *flow.Event) {
 				st.unserved--
 			}
 		}
-	case e.Kind == flow.Closed && c.SynAnswered() && c.Answers() == 0:
+	case e.Kind == flow.HalfClosed && leftOlder(c):
+		if st := d.states.get(c); st != nil {
+			st.unserved++
+		}
+	case e.Kind == flow.Closed && (c.SynAnswered() && c.Answers() == 0 || leftOlder(c)):
 		if st := d.states.get(c); st != nil {
 			st.unserved--
 		}
@@ -200,6 +204,12 @@ func (d *connectionRefused) Event(e *flow.Event) {
 			}
 		}
 	}
+}
+
+// leftOlder reports whether c is older than the input and its client closed it before the server said anything. It was accepted, and until the
+// server closes it too it looks like one that nobody takes up.
+func leftOlder(c *flow.Conn) bool {
+	return !c.SynSeen() && c.Closing(flow.Client) && c.Bytes(flow.Server) == 0
 }
 
 func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {

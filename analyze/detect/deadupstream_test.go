@@ -133,6 +133,20 @@ func TestConnectionRefused(t *testing.T) {
 	well := func(n *network, from, to time.Duration) {
 		every(from, to, 100*ms, func(at time.Duration, i int) { n.call(at, clients[i%3], srv, 5*ms) })
 	}
+	// older begins with connections that are open: one that is served, and five that their clients close; the server does after a time, or never.
+	older := func(n *network, closes time.Duration) {
+		n.closedLoop(clients[0], srv, 200, sec/2, 60*sec, 500*ms, func(time.Duration) time.Duration { return 5 * ms })
+		every(100*ms, 600*ms, 100*ms, func(at time.Duration, i int) {
+			c, s := n.from(clients[i%3]), host(srv)
+			n.tcp(at, c, s, capture.ACK|capture.FIN, n.seq, n.seq, 0)
+			n.tcp(at+ms/2, s, c, capture.ACK, n.seq, n.seq+1, 0)
+			if closes > 0 {
+				n.tcp(at+closes, s, c, capture.ACK|capture.FIN, n.seq, n.seq+1, 0)
+				n.tcp(at+closes+ms/2, c, s, capture.ACK, n.seq+1, n.seq+1, 0)
+			}
+		})
+		every(sec, 60*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 2) })
+	}
 	play(t, newConnectionRefused, []scene{
 		{name: "the program is gone", local: "198.51.100.2", want: shut, onset: 20 * sec, make: func(n *network) {
 			well(n, 0, 20*sec)
@@ -174,6 +188,12 @@ func TestConnectionRefused(t *testing.T) {
 			n.closedLoop(clients[0], srv, 200, sec, 60*sec, 500*ms, func(time.Duration) time.Duration { return 5 * ms })
 			every(19*sec, 20*sec, 100*ms, func(at time.Duration, i int) { n.hung(at, clients[i%3], srv, 0) })
 			every(20*sec, 60*sec, 100*ms, func(at time.Duration, i int) { n.silent(at, clients[i%3], srv, 2) })
+		}},
+		{name: "the same from the middle on: those that wait to be taken up tell when their clients close", make: func(n *network) {
+			older(n, 0)
+		}},
+		{name: "a filter from the middle on: what older clients close, the server closes", want: shut, onset: sec, make: func(n *network) {
+			older(n, ms)
 		}},
 		{name: "a scanner", make: func(n *network) {
 			ports := []string{":22", ":23", ":25", ":80", ":110", ":143", ":443", ":445", ":3306", ":8443"}
