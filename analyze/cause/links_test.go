@@ -143,7 +143,11 @@ func holdings() []holding {
 		{[]made{{"dead-upstream", call, nil}}, []made{{"backend-skew", analyze.Subject{Kind: analyze.SubjectHost, Host: caller, Port: 443}, has{"failed_member": callee}},
 			{"backend-skew", analyze.Subject{Kind: analyze.SubjectHost, Host: caller, Port: 443}, has{"idlest": callee}}},
 			[]otherwise{{why: "another member gets nothing", effect: has{"failed_member": client, "idlest": client}}}},
+		{[]made{{"accept-queue", called, nil}}, []made{{"dead-upstream[silent,full]", call, nil}}, nil},
 		{[]made{{"connection-refused", called, nil}}, []made{{"dead-upstream[silent,gone,refused,full]", call, nil}}, nil},
+		{[]made{{"dead-upstream[full]", call, nil}}, []made{{"retransmission[syn-ack]", call, nil}}, nil},
+		{[]made{{"dead-upstream", call, nil}}, []made{{"abnormal-termination[ABORT]", serves, has{"resets": 9, "by_server": 9}}},
+			[]otherwise{{why: "the clients reset", effect: has{"resets": 9, "by_server": 1}, around: true}}},
 
 		// What a service that is late does to those who wait for it.
 		{[]made{{"pool-exhausted", serves, nil}}, []made{{"slow-server[served]", serves, nil}, {"slow-receiver[listener]", serves, nil}}, nil},
