@@ -74,6 +74,10 @@ func (l *Local) Is(a capture.Addr) bool {
 	return len(l.named) > 0 && contains(l.named, a)
 }
 
+// Receives reports whether what the input holds on its way to a has reached a's host. That each connection has an end there says not where the
+// capture was made: it may have been at a switch or a router on the way.
+func (l *Local) Receives(a capture.Addr) bool { return l.By != LocalByCommon && l.Is(a) }
+
 // Host is the address that stands for the host of a: two addresses belong to one host exactly when Host is the same.
 func (l Local) Host(a capture.Addr) capture.Addr {
 	if l.Is(a) {

@@ -137,3 +137,25 @@ func (n *network) stuckAll(at time.Duration, client, server string) {
 		}
 	}
 }
+
+// TestSeenOnTheWay is about what is seen on its way to the one address that all connections have: only at its host has it arrived.
+func TestSeenOnTheWay(t *testing.T) {
+	const srv = "192.0.2.1:443"
+	uploads := func(n *network) {
+		every(0, 40*sec, 500*ms, func(at time.Duration, i int) {
+			client := "203.0.113." + itoa(1+i%4)
+			n.call(at, client, srv, 5*ms)
+			c, s := n.from(client), host(srv)
+			q := n.open(at+100*ms, c, s)
+			n.tcp(at+102*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+			n.tcp(at+103*ms, s, c, capture.ACK, q, q+100, 0)
+			for _, d := range [...]time.Duration{0, 200 * ms, 600 * ms, 1400 * ms, 3 * sec, 6200 * ms} {
+				n.tcp(at+104*ms+d, c, s, capture.ACK|capture.PSH, q+100, q, 1400)
+			}
+		})
+	}
+	play(t, newSizeLoss, []scene{
+		{name: "at any place between", want: "error path 192.0.2.1", onset: 304 * ms, make: uploads},
+		{name: "at the host itself, which does not take it", local: "192.0.2.1", make: uploads},
+	})
+}

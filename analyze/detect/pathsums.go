@@ -26,7 +26,7 @@ func (ws *ways) roll(w *analyze.Window) {
 			k := way{from: p.Host(i), to: p.Host(1 - i)}
 			for _, wide := range k.widen() {
 				if st := ws.states[wide.scope].peek(wide); st != nil {
-					st.cur.add(&p.Side[i], &b.Side[i], p.Conns-b.Conns, w.Local.Is(k.to))
+					st.cur.add(&p.Side[i], &b.Side[i], p.Conns-b.Conns, w.Local.Receives(k.to))
 					st.exact(&p.Side[i])
 				}
 			}
@@ -89,7 +89,7 @@ func (st *wayState) past(w *analyze.Window, k way) (first capture.Instant) {
 			if b := w.Flows.Before(p); b != nil {
 				before, conns = &b.Side[i], b.Conns
 			}
-			st.all.add(before, &none, conns, w.Local.Is(pk.to))
+			st.all.add(before, &none, conns, w.Local.Receives(pk.to))
 			if first == 0 || p.First < first {
 				first = p.First
 			}

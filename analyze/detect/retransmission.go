@@ -310,7 +310,7 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 		}
 		var sum traffic
 		for i := range p.Side {
-			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Is(p.Host(1-i)))
+			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Receives(p.Host(1-i)))
 		}
 		all := sum.data()
 		f.AllSegments += int(all.Total)

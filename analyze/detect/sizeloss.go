@@ -395,7 +395,7 @@ func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 		}
 		for i := range p.Side {
 			var sum traffic
-			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Is(p.Host(1-i)))
+			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Receives(p.Host(1-i)))
 			big, small := sum.split(flow.SmallBins)
 			f.AllBig += int(big.Total)
 			f.AllBigLost += int(big.Bad)
