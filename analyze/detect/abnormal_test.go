@@ -266,6 +266,12 @@ func TestAbnormalTermination(t *testing.T) {
 				n.call(21*sec+d, "203.0.113.1", srv, 5*ms)
 			}
 		}, check: class("ABORT", 8)},
+		{name: "packets that come untranslated: the server knows no such connection, in the middle of its answer", want: "error service 198.51.100.2 443",
+			onset: 20*sec + 13*ms, make: func(n *network) {
+				calls(n, 0, 30*sec, 500*ms)
+				cutOff(n, true)
+			}, check: class("ABORT", 8)},
+		{name: "the same after whole answers, as it always closes", make: func(n *network) { cutOff(n, false) }},
 		{name: "the only connection: closed by RST after a minute of silence", make: func(n *network) {
 			x := n.talk(0, "203.0.113.1", srv)
 			x.turn(sec)
@@ -325,5 +331,24 @@ func TestAbnormalTerminationClear(t *testing.T) {
 		if got := n.cleared(t, newAbnormalTermination()); got != c.want {
 			t.Errorf("%s: cleared %v", c.name, got)
 		}
+	}
+}
+
+// cutOff are eight answers of three full segments, each followed by a RST that acknowledges nothing; inside: there was more to come.
+func cutOff(n *network, inside bool) {
+	for i := range 8 {
+		at := 20*sec + time.Duration(i)*100*ms
+		c, s := n.from("203.0.113.1"), host("198.51.100.2:443")
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 200)
+		for j := range uint32(3) {
+			flags := uint8(capture.ACK)
+			if j == 2 && !inside {
+				flags |= capture.PSH
+			}
+			n.tcp(at+10*ms+time.Duration(j)*ms, s, c, flags, q+j*1460, q+200, 1460)
+			n.tcp(at+10*ms+time.Duration(j)*ms+ms/2, c, s, capture.ACK, q+200, q+(j+1)*1460, 0)
+		}
+		n.tcp(at+13*ms, s, c, capture.RST, q+3*1460, 0, 0)
 	}
 }

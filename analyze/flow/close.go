@@ -82,7 +82,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	if p.Flags&capture.ACK != 0 && r.flags&known != 0 && before(r.next, p.Ack) && p.TTL == d.ttl {
 		r.flags |= unseen // its sender had received more than the capture has (RFC 9293 §3.5.2)
 	}
-	class := t.resetClass(c, s, at)
+	class := t.resetClass(c, s, at, p.Flags&capture.ACK == 0)
 	switch {
 	case class == ResetAbort && (d.flags|r.flags)&unseen != 0:
 		class = ResetComplete // the end of the exchange is not in the capture
@@ -111,8 +111,8 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	t.finish(c, at, true)
 }
 
-// resetClass tells what a RST of side s means from what went before.
-func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
+// resetClass tells what a RST of side s means from what went before; bare: it acknowledges nothing.
+func (t *Table) resetClass(c *Conn, s Side, at capture.Instant, bare bool) Class {
 	d, r := &c.side[s], &c.side[s.Other()]
 	switch {
 	case c.synAckAt == 0 && c.synAt != 0 && s == Server && r.bytes == 0:
@@ -157,6 +157,8 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant) Class {
 		return ResetAbort
 	case r.flags&midWrite != 0 && r.flags&finSent == 0:
 		return ResetAbort // there was more to come
+	case bare && s == Server && d.flags&midWrite != 0 && r.flags&finSent == 0:
+		return ResetAbort // its own answer is not at its end, and its host knows no such connection any more (RFC 9293 §3.10.7.1)
 	}
 	return ResetComplete
 }
