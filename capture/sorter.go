@@ -1,7 +1,7 @@
 package capture
 
 import (
-	"bytes"
+	"slices"
 	"time"
 )
 
@@ -21,26 +21,34 @@ type Sorter struct {
 	active bool
 	newest Instant
 	any    bool
-	// ring holds records in the order of time, from number head to number tail; those before number due wait no longer. They are
-	// handed on from where they lie.
-	ring            []Observation
-	head, due, tail uint
-	batch           Batch
+	// held are batches whose records are handed on from where they lie: those of the first from head on, those before due at once.
+	held    []held
+	head    int
+	due     place
+	waiting int // records from due on
+	spare   []held
+	batch   Batch
 }
 
-// ringLen has room for the records that are held back and for a batch of those that are not.
-const ringLen = maxSorted + DefaultBatch
+// held is a batch that is held back.
+type held struct {
+	obs  []Observation
+	data Arena
+}
+
+// place is where a record is held.
+type place struct{ batch, record int }
 
 // NewSorter returns a Sorter that hands on to out.
 func NewSorter(out func(*Batch) error) *Sorter { return &Sorter{out: out} }
 
-// Observe takes the next batch of the input.
+// Observe takes the next batch of the input. It may keep the memory of b.Obs, and leave other memory in its place.
 func (s *Sorter) Observe(b *Batch) error {
 	n := 0
 	for ; n < len(b.Obs) && !s.active; n++ {
 		at := b.Obs[n].At
 		if s.any && at < s.newest && s.newest.Sub(at) < sortSpan {
-			s.active, s.ring = true, make([]Observation, ringLen)
+			s.active = true
 			break
 		}
 		s.any, s.newest = true, at
@@ -55,62 +63,104 @@ func (s *Sorter) Observe(b *Batch) error {
 			return err
 		}
 	}
-	for i := n; i < len(b.Obs); i++ {
-		if s.tail-s.head == ringLen {
-			if err := s.flush(); err != nil {
-				return err
-			}
-		}
-		s.push(&b.Obs[i])
+	if n == len(b.Obs) {
+		return nil
 	}
+	s.hold(b, n)
 	return s.flush()
 }
 
-func (s *Sorter) at(number uint) *Observation { return &s.ring[number%ringLen] }
-
-// push takes one observation; there is room for it.
-func (s *Sorter) push(o *Observation) {
-	if s.newest.Sub(o.At) >= sortSpan { // the clock was set: what was before comes first
-		s.due = s.tail
-		s.newest = o.At
+// hold takes the records of b from number n on.
+func (s *Sorter) hold(b *Batch, n int) {
+	var h held
+	if k := len(s.spare); k > 0 {
+		h, s.spare = s.spare[k-1], s.spare[:k-1]
 	}
-	x := s.at(s.tail)
-	if o.At >= s.newest {
-		s.newest = o.At
-	} else {
-		for i := s.tail; i > s.due; i-- {
-			before := s.at(i - 1)
-			if before.At <= o.At {
-				break
+	h.obs, b.Obs = b.Obs[n:], h.obs
+	s.held = append(s.held, h)
+	last := len(s.held) - 1
+	if last > 0 && s.due.record == len(s.held[s.due.batch].obs) {
+		s.due = place{batch: last}
+	}
+	obs, data := s.held[last].obs, &s.held[last].data
+	for i := range obs {
+		o := &obs[i]
+		if o.Packet.Data != nil {
+			o.Packet.Data = data.Keep(o.Packet.Data) // lent until the batch is read again
+		}
+		if s.newest.Sub(o.At) >= sortSpan { // the clock was set: what was before comes first
+			s.due, s.waiting = place{last, i}, 0
+			s.newest = o.At
+		}
+		if o.At >= s.newest {
+			s.newest = o.At
+		} else {
+			s.insert(place{last, i})
+		}
+		for s.waiting++; s.waiting > maxSorted || s.waiting > 0 && s.newest.Sub(s.at(s.due).At) >= sortSpan; s.waiting-- {
+			if s.due.record++; s.due.record == len(s.held[s.due.batch].obs) && s.due.batch < last {
+				s.due = place{batch: s.due.batch + 1}
 			}
-			*x, x = *before, before
 		}
 	}
-	*x = *o
-	if o.Packet.Data != nil {
-		x.Packet.Data = bytes.Clone(o.Packet.Data) // lent until the batch is read again
+}
+
+func (s *Sorter) at(p place) *Observation { return &s.held[p.batch].obs[p.record] }
+
+// insert moves the record at p to its place among those that wait.
+func (s *Sorter) insert(p place) {
+	late := *s.at(p)
+	for range s.waiting {
+		q := place{p.batch, p.record - 1}
+		if q.record < 0 {
+			q.batch--
+			q.record = len(s.held[q.batch].obs) - 1
+		}
+		before := s.at(q)
+		if before.At <= late.At {
+			break
+		}
+		o := s.at(p)
+		*o = *before
+		if o.Packet.Data != nil && q.batch != p.batch {
+			o.Packet.Data = s.held[p.batch].data.Keep(o.Packet.Data)
+		}
+		p = q
 	}
-	for s.tail++; s.tail-s.due > maxSorted || s.due < s.tail && s.newest.Sub(s.at(s.due).At) >= sortSpan; {
-		s.due++
-	}
+	*s.at(p) = late
 }
 
 // flush hands on what waits no longer.
 func (s *Sorter) flush() error {
-	for s.head < s.due {
-		from := s.head % ringLen
-		s.batch.Obs = s.ring[from:min(from+s.due-s.head, ringLen)]
-		s.batch.Until = s.batch.Obs[len(s.batch.Obs)-1].At
-		s.head += uint(len(s.batch.Obs))
-		if err := s.out(&s.batch); err != nil {
-			return err
+	for len(s.held) > 0 {
+		h := s.held[0]
+		end := len(h.obs)
+		if s.due.batch == 0 {
+			end = s.due.record
 		}
+		if s.head < end {
+			s.batch.Obs = h.obs[s.head:end]
+			s.batch.Until = h.obs[end-1].At
+			if err := s.out(&s.batch); err != nil {
+				return err
+			}
+		}
+		if s.head = end; s.due.batch == 0 {
+			break
+		}
+		h.data.buf = h.data.buf[:0]
+		s.spare = append(s.spare, h)
+		s.held = slices.Delete(s.held, 0, 1)
+		s.due.batch--
+		s.head = 0
 	}
 	return nil
 }
 
 // Close hands on what is held back.
 func (s *Sorter) Close() error {
-	s.due = s.tail
+	if last := len(s.held) - 1; last >= 0 {
+		s.due, s.waiting = place{last, len(s.held[last].obs)}, 0
+	}
 	return s.flush()
 }

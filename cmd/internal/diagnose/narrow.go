@@ -23,7 +23,7 @@ type Narrow struct {
 	from, to capture.Instant // 0: open; known with the first observation
 	began    bool
 	header   []byte
-	kept     []capture.Observation
+	batch    capture.Batch // what is left of the one read
 }
 
 // Set reports whether anything is to be left out.
@@ -95,21 +95,22 @@ func (n *Narrow) part(b *capture.Batch) (*capture.Batch, error) {
 		n.from, _ = instant(n.Since, b.Obs[0].At, n.zone) // compile has tried them
 		n.to, _ = instant(n.Until, b.Obs[0].At, n.zone)
 	}
-	n.kept = n.kept[:0]
+	kept := n.batch.Obs[:0]
 	for i := range b.Obs {
 		o := &b.Obs[i]
 		if o.At >= n.from && (n.to == 0 || o.At < n.to) && (o.Kind != capture.KindPacket || n.accepts(&o.Packet)) {
-			n.kept = append(n.kept, *o)
+			kept = append(kept, *o)
 		}
 	}
-	if n.to != 0 && len(b.Obs) > 0 && b.Until >= n.to && len(n.kept) == 0 {
+	if n.to != 0 && len(b.Obs) > 0 && b.Until >= n.to && len(kept) == 0 {
 		return nil, errBehind
 	}
 	until := b.Until
 	if n.to != 0 {
 		until = min(until, n.to)
 	}
-	return &capture.Batch{Obs: n.kept, Until: until}, nil
+	n.batch = capture.Batch{Obs: kept, Until: until}
+	return &n.batch, nil
 }
 
 // accepts runs the filter over headers that say of a packet what the decoder has read: of a tunnel's packet the inner ones.
