@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"cmp"
 	"embed"
 	"errors"
@@ -153,7 +154,10 @@ func readFile(dir fs.FS, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile+1)) // parseYAML refuses what is longer
+	var b bytes.Buffer
+	b.Grow(int(min(st.Size(), maxFile)) + bytes.MinRead)
+	_, err = b.ReadFrom(io.LimitReader(f, maxFile+1)) // parseYAML refuses what is longer
+	return b.Bytes(), err
 }
 
 // override applies a user's file to s.

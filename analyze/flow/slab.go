@@ -24,7 +24,7 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	if int(s.n) == len(s.chunks)*chunkLen {
 		chunk := s.spare
 		if s.spare = nil; chunk == nil {
-			chunk = newChunk[T]()
+			chunk = new([chunkLen]T)
 		}
 		s.chunks = append(s.chunks, chunk)
 	}
@@ -32,16 +32,11 @@ func (s *slab[T]) alloc() (uint32, *T) {
 	return s.n - 1, s.at(s.n - 1)
 }
 
-func newChunk[T any]() *[chunkLen]T {
-	chunk := new([chunkLen]T)
-	clear(chunk[:]) // writes to its pages: a page that is read first is mapped twice
-	return chunk
-}
-
 // prepare makes a chunk for later, if the last one was taken. It may run beside all else but prepare and restock.
 func (s *slab[T]) prepare() {
 	if s.stock == nil {
-		s.stock = newChunk[T]()
+		s.stock = new([chunkLen]T)
+		clear(s.stock[:]) // maps its pages, which is most of what a new record costs
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -260,7 +261,7 @@ func (d *decoder) scalar(n *node, to any, tag reflect.StructTag) bool {
 }
 
 // reference is ${NAME}; $${ stands for a literal ${.
-var reference = regexp.MustCompile(`\$?\$\{([A-Za-z_][A-Za-z0-9_]{0,127}\}|)`)
+var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\$?\$\{([A-Za-z_][A-Za-z0-9_]{0,127}\}|)`) })
 
 // expand is the text of n with the environment's values for references. Only files have them.
 func (d *decoder) expand(n *node) (string, bool) {
@@ -270,7 +271,7 @@ func (d *decoder) expand(n *node) (string, bool) {
 		return "", false
 	}
 	if n.line > 0 {
-		s = reference.ReplaceAllStringFunc(n.text, func(ref string) string {
+		s = reference().ReplaceAllStringFunc(n.text, func(ref string) string {
 			if strings.HasPrefix(ref, "$$") {
 				return ref[1:]
 			}
@@ -302,5 +303,5 @@ func (d *decoder) expand(n *node) (string, bool) {
 
 // refers reports whether n's text has a reference.
 func (n *node) refers() bool {
-	return n.line > 0 && slices.ContainsFunc(reference.FindAllString(n.text, -1), func(r string) bool { return !strings.HasPrefix(r, "$$") })
+	return n.line > 0 && slices.ContainsFunc(reference().FindAllString(n.text, -1), func(r string) bool { return !strings.HasPrefix(r, "$$") })
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A format is what the tag is:"…" demands of a text.
@@ -19,7 +20,8 @@ type format struct {
 }
 
 func matches(expr string) func(string) bool {
-	return regexp.MustCompile(`^(?:` + expr + `)$`).MatchString
+	re := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:` + expr + `)$`) }) // counted repetitions make large programs
+	return func(s string) bool { return re().MatchString(s) }
 }
 
 var formats = map[string]format{
