@@ -39,7 +39,7 @@ type Detector interface {
 	Assess(w *Window) Assessment
 }
 
-// Measure is what several detectors make of the same events. It is bounded, as they are.
+// Measure is what several detectors make of the same events, or of the same samples. It is bounded, as they are.
 type Measure interface {
 	Events() flow.Mask
 	// Event is called for each event of the mask, once and before any detector is.
@@ -58,9 +58,8 @@ type Configured interface {
 	Configure(p rules.Params)
 }
 
-// Sampler is a Detector that also reads samples of the host itself.
+// Sampler is a Measure or a Detector that also reads samples of the host itself. Measures are shown each before detectors are.
 type Sampler interface {
-	Detector
 	// Sample is called for each sample, in stream order. s is borrowed.
 	Sample(at capture.Instant, s *capture.Sample)
 }

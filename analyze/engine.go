@@ -135,6 +135,9 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	}
 	var mask flow.Mask
 	wake := func(events flow.Mask, t taker) {
+		if x, ok := t.(Sampler); ok {
+			e.samplers = append(e.samplers, x)
+		}
 		mask |= events
 		for k := range e.byKind {
 			if events.Has(flow.Kind(k)) {
@@ -147,9 +150,6 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	}
 	for _, d := range ds {
 		wake(d.Spec().Events, d)
-		if x, ok := d.(Sampler); ok {
-			e.samplers = append(e.samplers, x)
-		}
 	}
 	if o.Watch != nil {
 		e.watched = o.Watch.Events()

@@ -110,11 +110,14 @@ func newCloseWait() analyze.Detector {
 		services: newServices[closeState](maxPerDetector), callers: newSubjects[closeKey, closeState](maxPerDetector), sockets: newWaitingSockets()}
 }
 
+// Measures implements analyze.Measurer.
+func (d *closeWait) Measures() []analyze.Measure { return d.sockets.Measures() }
+
 // Sample takes the socket tables, and who owns the sockets.
 func (d *closeWait) Sample(at capture.Instant, s *capture.Sample) {
 	switch {
 	case s.Sockets != nil:
-		d.sockets.sample(at, s.Sockets)
+		d.sockets.sample()
 	case s.Processes != nil:
 		d.owners.sample(at, s.Processes)
 	}
@@ -222,7 +225,7 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 	lossy := w.Flows.Stats.CaptureLossShare()
-	exact := d.sockets.speaks(w.End)
+	exact := d.sockets.Every.Fresh(w.End)
 	if exact {
 		d.sockets.judge()
 		infer := emit
@@ -337,8 +340,8 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 }
 
 func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {
-	return analyze.Assessment{Assessable: d.conns > 0 || d.sockets.at != 0, Features: CloseWait{Waiting: d.most, Connections: int(d.conns),
-		Ended: d.ended, Exact: d.sockets.at != 0, Baseline: d.sockets.at.Sub(d.sockets.first).Seconds()}}
+	return analyze.Assessment{Assessable: d.conns > 0 || d.sockets.Every.First != 0, Features: CloseWait{Waiting: d.most, Connections: int(d.conns),
+		Ended: d.ended, Exact: d.sockets.Every.First != 0, Baseline: d.sockets.Every.Newest().Sub(d.sockets.Every.First).Seconds()}}
 }
 
 // exact corrects a symptom that was inferred from packets by the sockets, where they are this host's.
