@@ -24,6 +24,9 @@ func All() []analyze.Detector {
 	again.ways = size.ways
 	delay.lookups, slow.where.lookups, size.dns.lookups = unanswered.lookups, unanswered.lookups, unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
+	sockets, closing, pool := newHostSockets(), newCloseWait().(*closeWait), newPoolExhausted().(*poolExhausted)
+	again.resent.hostSockets, dead.opening.hostSockets = sockets, sockets
+	closing.sockets.hostSockets, pool.socks.hostSockets = sockets, sockets
 	return []analyze.Detector{
 		scan, // first: the measures of the others, and they, ask who scans
 		newCaptureQuality(),
@@ -41,8 +44,8 @@ func All() []analyze.Detector {
 		refused,
 		skew,
 		slow,
-		newPoolExhausted(),
-		newCloseWait(),
+		pool,
+		closing,
 		newAcceptQueue(),
 		newExhaustion(),
 		newPortError(),

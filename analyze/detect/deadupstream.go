@@ -131,10 +131,15 @@ func (d *deadUpstream) mine(e *flow.Event) bool {
 	return d.callers.mayEvent(e) || !d.callers.local.Known()
 }
 
+// Measures implements analyze.Measurer.
+func (d *deadUpstream) Measures() []analyze.Measure {
+	return append(d.dials.Measures(), d.opening.Measures()...)
+}
+
 // Sample takes the socket tables.
 func (d *deadUpstream) Sample(at capture.Instant, s *capture.Sample) {
 	if s.Sockets != nil {
-		d.opening.sample(at, s.Sockets)
+		d.opening.sample(at)
 	}
 }
 
@@ -491,5 +496,5 @@ func (d *deadUpstream) Assess(w *analyze.Window) analyze.Assessment {
 			f.NoAnswer += st.hung.unanswered(w, after)
 		}
 	}
-	return analyze.Assessment{Assessable: d.calls > 0 || d.opening.tables > 0, Features: f}
+	return analyze.Assessment{Assessable: d.calls > 0 || d.opening.Every.First != 0, Features: f}
 }

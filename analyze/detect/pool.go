@@ -93,6 +93,9 @@ func newPoolExhausted() analyze.Detector {
 	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16), socks: newPoolSockets()}
 }
 
+// Measures implements analyze.Measurer.
+func (d *poolExhausted) Measures() []analyze.Measure { return d.socks.Measures() }
+
 // Sample takes the socket tables, and what threads wait for.
 func (d *poolExhausted) Sample(at capture.Instant, s *capture.Sample) {
 	d.socks.sample(at, s)
@@ -355,5 +358,5 @@ func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
 		calls = calls || len(h.calls.keys)+len(h.asked.keys) > 0
 		return true
 	})
-	return analyze.Assessment{Assessable: calls || d.socks.dumps.newest() != 0, Features: d.most}
+	return analyze.Assessment{Assessable: calls || d.socks.Full.First != 0, Features: d.most}
 }

@@ -13,10 +13,10 @@ import (
 // poolSockets sees a used-up worker pool in dumps of all sockets: the connections that a listener's program has
 // accepted are flat in number while others wait in its queue, and the program's own calls wait for one server.
 type poolSockets struct {
+	*hostSockets
 	ports  subjects[capture.Endpoint, socketPool] // by listener
 	owners owners
 	waits  string // what the threads of the process in question wait for
-	dumps  dumps  // of all sockets
 	full   bool   // some queue is not empty: look more closely
 	queued map[uint16]uint32
 }
@@ -33,7 +33,7 @@ type socketPool struct {
 }
 
 func newPoolSockets() poolSockets {
-	return poolSockets{ports: newSubjects[capture.Endpoint, socketPool](maxQueues), queued: make(map[uint16]uint32)}
+	return poolSockets{hostSockets: newHostSockets(), ports: newSubjects[capture.Endpoint, socketPool](maxQueues), queued: make(map[uint16]uint32)}
 }
 
 func (d *poolSockets) sample(at capture.Instant, s *capture.Sample) {
@@ -51,7 +51,6 @@ func (d *poolSockets) sample(at capture.Instant, s *capture.Sample) {
 			}
 		}
 		if s.Sockets.States&capture.Established.Mask() != 0 {
-			d.dumps.add(at)
 			d.dump(at, s.Sockets)
 		}
 	}
@@ -149,7 +148,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 		w.Ask(analyze.Ask{Full: true})
 	}
 	d.ports.each(func(k capture.Endpoint, x *socketPool) bool {
-		if x.n < 2 || w.End.Sub(d.dumps.newest()) > max(d.dumps.apart, analyze.WindowLength)+analyze.WindowLength {
+		if x.n < 2 || !d.Full.Fresh(w.End) {
 			return true
 		}
 		if d.owners.of(x.inodes) == "" || d.waits == "" {
@@ -161,7 +160,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 		}
 		lo, hi := slices.Min(x.accepted[:x.n]), slices.Max(x.accepted[:x.n])
 		f := PoolExhausted{Level: int(hi), Spread: int(hi - lo), Queued: int(x.queue), Outstanding: int(hi + x.queue),
-			Plateau: d.dumps.newest().Sub(x.since).Seconds(), OldestWait: d.dumps.newest().Sub(x.since).Seconds(), Abandoned: int(x.gaveUp),
+			Plateau: d.Full.Newest().Sub(x.since).Seconds(), OldestWait: d.Full.Newest().Sub(x.since).Seconds(), Abandoned: int(x.gaveUp),
 			Baseline: max(x.since.Sub(w.First).Seconds(), 0), Sampled: true, Waits: d.waits}
 		if x.calls > 0 {
 			f.OutboundPeer, f.OutboundPort, f.OutboundKind = x.peer.Addr.String(), int(x.peer.Port), "tcp"

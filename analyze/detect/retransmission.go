@@ -88,10 +88,15 @@ func newRetransmission() analyze.Detector {
 	return &retransmission{ways: newWays(), syns: newServices[synState](maxPerDetector), resent: newResentSockets()}
 }
 
+// Measures implements analyze.Measurer.
+func (d *retransmission) Measures() []analyze.Measure {
+	return append(d.ways.Measures(), d.resent.Measures()...)
+}
+
 // Sample takes the socket tables.
 func (d *retransmission) Sample(at capture.Instant, s *capture.Sample) {
 	if s.Sockets != nil {
-		d.resent.sample(at, s.Sockets)
+		d.resent.sample(at)
 	}
 }
 
@@ -322,5 +327,5 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 		f.Repeated += int(st.requests.Since.Bad)
 		return true
 	})
-	return analyze.Assessment{Assessable: f.AllSegments > 0 || d.resent.table > 1, Features: f}
+	return analyze.Assessment{Assessable: f.AllSegments > 0 || d.resent.Full.Newest() != d.resent.Full.First, Features: f}
 }

@@ -1,8 +1,6 @@
 package detect
 
 import (
-	"time"
-
 	"jindan/analyze"
 	"jindan/analyze/stat"
 	"jindan/capture"
@@ -11,15 +9,8 @@ import (
 // resentSockets counts, by peer, what the host's own sockets have sent again (tcp_info), for when no packets are
 // captured: outbound only, for a receiver's socket does not know what was lost on its way.
 type resentSockets struct {
-	sockets subjects[uint64, resentSocket] // by cookie
-	paths   subjects[way, resentPath]
-	table   uint32
-	dumps   dumps
-}
-
-type resentSocket struct {
-	retrans, sent uint32
-	table         uint32
+	*hostSockets
+	paths subjects[way, resentPath]
 }
 
 type resentPath struct {
@@ -34,30 +25,17 @@ type resentPath struct {
 }
 
 func newResentSockets() resentSockets {
-	return resentSockets{sockets: newSubjects[uint64, resentSocket](maxWaiting), paths: newSubjects[way, resentPath](maxPerDetector)}
+	return resentSockets{hostSockets: newHostSockets(), paths: newSubjects[way, resentPath](maxPerDetector)}
 }
 
 // sample takes a dump of all sockets with tcp_info.
-func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
-	if !t.Info || t.States&capture.Established.Mask() == 0 {
+func (d *resentSockets) sample(at capture.Instant) {
+	if !d.Dump.Info || d.Dump.States&capture.Established.Mask() == 0 {
 		return
 	}
-	d.table++
-	d.dumps.add(at)
-	for i := range t.Sockets {
-		s := &t.Sockets[i]
-		if !s.HasInfo || s.State == capture.Listen {
+	for s, k := range d.Shown {
+		if k == nil || k.Sent == 0 && k.Resent == 0 {
 			continue
-		}
-		x := d.sockets.get(s.Cookie)
-		if x == nil {
-			continue
-		}
-		fresh := x.table == 0
-		resent, sent := s.Info.TotalRetrans-x.retrans, s.Info.DataSegsOut-x.sent
-		x.retrans, x.sent, x.table = s.Info.TotalRetrans, s.Info.DataSegsOut, d.table
-		if fresh && d.table == 1 || sent == 0 && resent == 0 {
-			continue // of the time before the agent
 		}
 		p := d.paths.get(way{from: s.Local.Addr, to: s.Remote.Addr})
 		if p == nil {
@@ -65,22 +43,21 @@ func (d *resentSockets) sample(at capture.Instant, t *capture.SocketTable) {
 		}
 		if p.resent.m == nil {
 			p.resent = newSubjects[uint64, struct{}](maxTroubled)
-			p.before = d.dumps.previous(at)
+			p.before = d.Full.Previous(at)
 		}
 		p.last, p.mss = at, s.Info.SndMSS
-		p.series.Add(min(resent, sent+resent), sent, at)
-		if resent > 0 {
+		p.series.Add(min(k.Resent, k.Sent+k.Resent), k.Sent, at)
+		if k.Resent > 0 {
 			p.resent.get(s.Cookie)
 			p.evidence = analyze.Evidence{At: at, Flow: s.Local.String() + " > " + s.Remote.String(), Note: "tcp_info: segments sent again"}
 		}
 	}
-	d.sockets.each(func(_ uint64, x *resentSocket) bool { return x.table == d.table })
 	d.paths.each(func(_ way, p *resentPath) bool {
 		p.series.Roll()
 		if p.series.Since.Bad == 0 {
 			p.resent = newSubjects[uint64, struct{}](maxTroubled)
 		} else if p.series.Onset != p.onset {
-			p.onset, p.since = p.series.Onset, d.dumps.previous(p.series.Onset)
+			p.onset, p.since = p.series.Onset, d.Full.Previous(p.series.Onset)
 		}
 		return at.Sub(p.last) < idleState
 	})
@@ -102,35 +79,4 @@ func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			Evidence: []analyze.Evidence{p.evidence}})
 		return true
 	})
-}
-
-// dumps are the times of the newest dumps of all sockets. How far apart they are is the source's affair.
-type dumps struct {
-	at    [stat.SeriesLen + 1]capture.Instant // the newest last
-	n     int
-	apart time.Duration // the longest time between two of them
-}
-
-func (d *dumps) add(at capture.Instant) {
-	if d.n > 0 {
-		d.apart = max(d.apart, at.Sub(d.newest()))
-	}
-	if d.n == len(d.at) {
-		copy(d.at[:], d.at[1:])
-		d.n--
-	}
-	d.at[d.n] = at
-	d.n++
-}
-
-func (d *dumps) newest() capture.Instant { return d.at[max(d.n, 1)-1] }
-
-// previous is the newest dump before at; at itself where none is known.
-func (d *dumps) previous(at capture.Instant) capture.Instant {
-	for i := d.n - 1; i >= 0; i-- {
-		if d.at[i] < at {
-			return d.at[i]
-		}
-	}
-	return at
 }

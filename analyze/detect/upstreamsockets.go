@@ -10,17 +10,8 @@ import (
 
 // openingSockets follows the host's sockets in SYN_SENT: calls whose connection request has no answer yet.
 type openingSockets struct {
-	calls   subjects[callKey, openingCalls]
-	sockets subjects[uint64, openingSocket] // by cookie
-	tables  uint32
-}
-
-type openingSocket struct {
-	call    *openingCalls
-	since   capture.Instant
-	retries uint8
-	table   uint32
-	counted bool
+	*hostSockets
+	calls subjects[callKey, openingCalls]
 }
 
 // openingCalls are those to one server.
@@ -39,52 +30,31 @@ type openingCalls struct {
 const synPatience = 3 * time.Second
 
 func newOpeningSockets() openingSockets {
-	return openingSockets{calls: newSubjects[callKey, openingCalls](maxPerDetector), sockets: newSubjects[uint64, openingSocket](maxWaiting)}
+	return openingSockets{hostSockets: newHostSockets(), calls: newSubjects[callKey, openingCalls](maxPerDetector)}
 }
 
-func (d *openingSockets) sample(at capture.Instant, t *capture.SocketTable) {
-	if t.States&capture.SynSent.Mask() == 0 {
-		return
-	}
-	d.tables++
-	for i := range t.Sockets {
-		s := &t.Sockets[i]
-		if s.State != capture.SynSent {
+// sample takes the calls that are still being opened, and those that are not any more.
+func (d *openingSockets) sample(at capture.Instant) {
+	for _, s := range d.In(capture.SynSent) {
+		c := d.calls.get(callKey{s.Local.Addr, s.Remote})
+		if c == nil || s.Seen != at {
 			continue
 		}
-		x := d.sockets.get(s.Cookie)
-		if x == nil {
-			continue
-		}
-		if x.call == nil {
-			if x.call = d.calls.get(callKey{s.Local.Addr, s.Remote}); x.call == nil {
-				x.call = new(openingCalls) // there are too many
+		c.seen = at
+		c.repeats += uint32(s.Again)
+		if s.Before.Sub(s.Since) < synPatience && at.Sub(s.Since) >= synPatience {
+			c.failed++
+			if c.onset == 0 {
+				c.onset = s.Since
 			}
-			x.since = at
-		}
-		x.table, x.call.seen = d.tables, at
-		if s.Retries > x.retries {
-			x.call.repeats += uint32(s.Retries - x.retries)
-			x.retries = s.Retries
-		}
-		if wait := at.Sub(x.since); wait >= synPatience && !x.counted {
-			x.counted = true
-			x.call.failed++
-			if x.call.onset == 0 {
-				x.call.onset = x.since
-			}
-			x.call.last, x.call.longest = at, max(x.call.longest, wait)
+			c.last, c.longest = at, max(c.longest, at.Sub(s.Since))
 		}
 	}
-	if t.Interrupted {
-		return
-	}
-	d.sockets.each(func(_ uint64, x *openingSocket) bool {
-		if x.table != d.tables && !x.counted {
-			x.call.opened++
+	for _, s := range d.Left {
+		if c := d.calls.peek(callKey{s.Local.Addr, s.Remote}); c != nil && s.From == capture.SynSent && s.Seen.Sub(s.Since) < synPatience {
+			c.opened++
 		}
-		return x.table == d.tables
-	})
+	}
 }
 
 // failPause ends a fault: no call has failed for that long.
