@@ -34,24 +34,23 @@ type AcceptQueue struct {
 // data on purpose (TCP_DEFER_ACCEPT). A queue that stays full drops the SYNs themselves (tcp_conn_request), while the kernel still
 // acknowledges the FINs of clients that leave, and nobody closes their connections.
 type acceptQueue struct {
+	*hostSockets
 	packets   services[acceptPackets]
 	listeners subjects[capture.Endpoint, listenQueue]
-	owners    owners
+	owner     inquiry
 	overflows [overflowSpan]uint32 // ListenOverflows by window, the newest last
 	last      uint64               // the counter itself
 	known     bool
 	cur       uint32
-	tables    uint32
 	most      AcceptQueue
-	first, at capture.Instant // oldest and newest table
-	dropped   uint32          // overflows, ever
+	dropped   uint32 // overflows, ever
 }
 
 type listenQueue struct {
 	queue, backlog, most uint32
 	inode                uint32
 	fullSince, fullLast  capture.Instant
-	table                uint32
+	seen                 capture.Instant // in the newest dump
 }
 
 // acceptPackets is what packets say of a listener.
@@ -75,7 +74,7 @@ const (
 )
 
 func newAcceptQueue() analyze.Detector {
-	return &acceptQueue{listeners: newSubjects[capture.Endpoint, listenQueue](maxQueues), packets: newServices[acceptPackets](maxPerDetector)}
+	return &acceptQueue{hostSockets: newHostSockets(), listeners: newSubjects[capture.Endpoint, listenQueue](maxQueues), packets: newServices[acceptPackets](maxPerDetector)}
 }
 
 func (d *acceptQueue) Spec() analyze.Spec {
@@ -84,8 +83,6 @@ func (d *acceptQueue) Spec() analyze.Spec {
 
 func (d *acceptQueue) Sample(at capture.Instant, s *capture.Sample) {
 	switch {
-	case s.Processes != nil:
-		d.owners.sample(at, s.Processes)
 	case s.Host != nil && s.Host.Known(capture.ListenOverflows):
 		n := s.Host.Counters[capture.ListenOverflows]
 		if d.known && n > d.last {
@@ -94,16 +91,10 @@ func (d *acceptQueue) Sample(at capture.Instant, s *capture.Sample) {
 		}
 		d.last, d.known = n, true
 	case s.Sockets != nil && s.Sockets.States&capture.Listen.Mask() != 0:
-		d.tables++
-		if d.at = at; d.first == 0 {
-			d.first = at
+		for _, x := range d.Listening {
+			d.listener(at, x)
 		}
-		for i := range s.Sockets.Sockets {
-			if x := &s.Sockets.Sockets[i]; x.State == capture.Listen {
-				d.listener(at, x)
-			}
-		}
-		d.listeners.each(func(_ capture.Endpoint, q *listenQueue) bool { return q.table == d.tables })
+		d.listeners.each(func(_ capture.Endpoint, q *listenQueue) bool { return q.seen == at })
 	}
 }
 
@@ -112,10 +103,10 @@ func (d *acceptQueue) listener(at capture.Instant, s *capture.Socket) {
 	if q == nil {
 		return
 	}
-	if q.table != d.tables {
+	if q.seen != at {
 		q.queue, q.backlog = 0, 0 // of several sockets on one port (SO_REUSEPORT) the sum counts
 	}
-	q.table, q.inode = d.tables, s.Inode
+	q.seen, q.inode = at, s.Inode
 	q.queue += s.RecvQ
 	q.backlog += s.SendQ
 	q.most = max(q.most, q.queue)
@@ -248,7 +239,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		inodes := []uint32{q.inode}
 		if f.Process = d.owners.of(inodes); f.Process == "" {
-			d.owners.ask(w, inodes)
+			d.owner.ask(w, inodes)
 		}
 		if k.Addr.Netip().IsUnspecified() {
 			k.Addr = d.asked(w, k.Port)
@@ -277,6 +268,6 @@ func (d *acceptQueue) asked(w *analyze.Window, port uint16) capture.Addr {
 
 func (d *acceptQueue) Assess(*analyze.Window) analyze.Assessment {
 	f := d.most
-	f.Overflows, f.Baseline, f.Listeners = int(d.dropped), d.at.Sub(d.first).Seconds(), len(d.listeners.keys)
-	return analyze.Assessment{Assessable: d.tables > 0, Features: f}
+	f.Overflows, f.Baseline, f.Listeners = int(d.dropped), d.Every.Newest().Sub(d.Every.First).Seconds(), len(d.listeners.keys)
+	return analyze.Assessment{Assessable: d.Every.First != 0, Features: f}
 }

@@ -24,16 +24,20 @@ func All() []analyze.Detector {
 	again.ways = size.ways
 	delay.lookups, slow.where.lookups, size.dns.lookups = unanswered.lookups, unanswered.lookups, unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
-	sockets, closing, pool := newHostSockets(), newCloseWait().(*closeWait), newPoolExhausted().(*poolExhausted)
-	again.resent.hostSockets, dead.opening.hostSockets = sockets, sockets
-	closing.sockets.hostSockets, pool.socks.hostSockets = sockets, sockets
+	closing, pool, load := newCloseWait().(*closeWait), newPoolExhausted().(*poolExhausted), newSurge().(*surge)
+	queue, limits := newAcceptQueue().(*acceptQueue), newExhaustion().(*exhaustion)
+	sockets := newHostSockets()
+	for _, of := range []**hostSockets{&again.resent.hostSockets, &dead.opening.hostSockets, &closing.sockets.hostSockets, &pool.socks.hostSockets,
+		&load.sockets.hostSockets, &queue.hostSockets, &limits.hostSockets, &refused.sockets, &slow.sockets} {
+		*of = sockets
+	}
 	return []analyze.Detector{
 		scan, // first: the measures of the others, and they, ask who scans
 		newCaptureQuality(),
 		size,
 		again,
 		newPathCut(),
-		newSurge(),
+		load,
 		unanswered,
 		delay,
 		newDNSErrors(),
@@ -46,8 +50,8 @@ func All() []analyze.Detector {
 		slow,
 		pool,
 		closing,
-		newAcceptQueue(),
-		newExhaustion(),
+		queue,
+		limits,
 		newPortError(),
 		newChange(),
 		newAbnormalTermination(),

@@ -61,7 +61,7 @@ type closeWait struct {
 	services services[closeState]           // sockets of listeners
 	callers  subjects[closeKey, closeState] // sockets of those who call them
 	sockets  waitingSockets
-	owners   owners
+	owner    inquiry
 	most     int // ever, over all subjects
 	ended    int // closed by the program after its peer, ever
 	conns    uint64
@@ -113,13 +113,10 @@ func newCloseWait() analyze.Detector {
 // Measures implements analyze.Measurer.
 func (d *closeWait) Measures() []analyze.Measure { return d.sockets.Measures() }
 
-// Sample takes the socket tables, and who owns the sockets.
-func (d *closeWait) Sample(at capture.Instant, s *capture.Sample) {
-	switch {
-	case s.Sockets != nil:
+// Sample takes the socket tables.
+func (d *closeWait) Sample(_ capture.Instant, s *capture.Sample) {
+	if s.Sockets != nil {
 		d.sockets.sample()
-	case s.Processes != nil:
-		d.owners.sample(at, s.Processes)
 	}
 }
 
@@ -405,9 +402,9 @@ func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
 // owned names the process that owns the sockets, and asks for it where it is not known.
 func (d *closeWait) owned(w *analyze.Window, st *socketWaits, f *CloseWait) {
 	inodes := st.inodes()
-	f.Process = d.owners.of(inodes)
+	f.Process = d.sockets.owners.of(inodes)
 	if f.Process == "" && len(inodes) > 0 && f.Waiting >= int(w.Params.Float("min_sockets")) {
-		d.owners.ask(w, inodes)
+		d.owner.ask(w, inodes)
 	}
 }
 

@@ -47,9 +47,9 @@ const (
 // A scanner, which tries a port once or twice, is neither.
 type connectionRefused struct {
 	*dials
+	sockets  *hostSockets
 	scanners *scanners // whose attempts do not count; nil: nobody's
 	states   services[listenerState]
-	queues   map[uint16]uint32 // connections that wait to be accepted, by port that somebody listens on; nil: not known
 	attempts int
 	refused  int
 	ignored  int
@@ -127,7 +127,7 @@ func fromServer(e *flow.Event) bool {
 }
 
 func newConnectionRefused() analyze.Detector {
-	d := &connectionRefused{states: newServices[listenerState](maxPerDetector)}
+	d := &connectionRefused{sockets: newHostSockets(), states: newServices[listenerState](maxPerDetector)}
 	d.share(newDials())
 	return d
 }
@@ -142,33 +142,20 @@ func (d *connectionRefused) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "connection-refused", Features: ConnectionRefused{}, Events: flow.Of(flow.SynAckSent) | heardEvents | flow.Of(flow.Closed)}
 }
 
-// Sample takes who listens.
-func (d *connectionRefused) Sample(_ capture.Instant, s *capture.Sample) {
-	if s.Sockets == nil || s.Sockets.States&capture.Listen.Mask() == 0 {
-		return
-	}
-	if d.queues == nil {
-		d.queues = make(map[uint16]uint32)
-	}
-	clear(d.queues)
-	for i := range s.Sockets.Sockets {
-		if x := &s.Sockets.Sockets[i]; x.State == capture.Listen && len(d.queues) < maxQueues {
-			d.queues[x.Local.Port] += x.RecvQ
-		}
-	}
+// Measures implements analyze.Measurer.
+func (d *connectionRefused) Measures() []analyze.Measure {
+	return append(d.dials.Measures(), d.sockets.Measures()...)
 }
 
 // listener is what the sockets say of the port of k; empty: they are not seen, or of another host.
 func (d *connectionRefused) listener(w *analyze.Window, k capture.Endpoint) string {
-	if d.queues == nil || !w.Have.Has(analyze.Sockets) || !w.Local.Is(k.Addr) {
+	if d.sockets.Every.First == 0 || !w.Have.Has(analyze.Sockets) || !w.Local.Is(k.Addr) {
 		return ""
 	}
-	switch n, ok := d.queues[k.Port]; {
-	case !ok && len(d.queues) == maxQueues:
-		return ""
-	case !ok:
+	switch p, listens := d.sockets.Port(k.Port); {
+	case !listens:
 		return listenerNone
-	case n > 0:
+	case p.Queue > 0:
 		return listenerBusy
 	}
 	return listenerIdle

@@ -30,6 +30,7 @@ const (
 
 // exhaustion holds what the host has against its limits.
 type exhaustion struct {
+	*hostSockets
 	host        hostLimits
 	ports       subjects[portsKey, portsUse]
 	processes   subjects[int32, processFiles]
@@ -50,7 +51,6 @@ type hostLimits struct {
 	refused            uint64 // conntrack: drop and insert_failed, cumulative
 	refused0           uint64 // at the first sample
 	conntrackLimited   bool
-	listening          map[uint16]struct{}
 	descriptorsLimited bool
 }
 
@@ -105,8 +105,8 @@ func (s *processFiles) again(now capture.Instant) time.Duration {
 }
 
 func newExhaustion() analyze.Detector {
-	return &exhaustion{ports: newSubjects[portsKey, portsUse](maxPerDetector), processes: newSubjects[int32, processFiles](maxPerDetector),
-		names: make(map[int32]string), host: hostLimits{listening: make(map[uint16]struct{})}}
+	return &exhaustion{hostSockets: newHostSockets(), ports: newSubjects[portsKey, portsUse](maxPerDetector), processes: newSubjects[int32, processFiles](maxPerDetector),
+		names: make(map[int32]string)}
 }
 
 func (d *exhaustion) Spec() analyze.Spec {
@@ -162,18 +162,9 @@ func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
 		return
 	}
 	d.table++
-	clear(d.host.listening)
-	for i := range t.Sockets {
-		if s := &t.Sockets[i]; s.State == capture.Listen {
-			d.host.listening[s.Local.Port] = struct{}{}
-		}
-	}
 	for i := range t.Sockets {
 		s := &t.Sockets[i]
-		if s.State == capture.Listen || s.Local.Port < d.host.first || s.Local.Port > d.host.last {
-			continue
-		}
-		if _, ok := d.host.listening[s.Local.Port]; ok {
+		if s.Local.Port < d.host.first || s.Local.Port > d.host.last || d.listens(s.Local.Port) {
 			continue
 		}
 		u := d.ports.get(portsKey{s.Local.Addr, s.Remote})

@@ -13,8 +13,10 @@ import (
 type owners struct {
 	byInode map[uint32]ownerName
 	order   []uint32 // oldest first
-	asked   capture.Instant
 }
+
+// inquiry is what one detector asks about owners.
+type inquiry struct{ asked capture.Instant }
 
 type ownerName struct {
 	name    string
@@ -30,10 +32,7 @@ const (
 	askAgain = 15 * time.Second
 )
 
-func (o *owners) sample(_ capture.Instant, p *capture.ProcessSample) {
-	if o.byInode == nil {
-		o.byInode = make(map[uint32]ownerName)
-	}
+func (o *owners) take(p *capture.ProcessSample) {
 	for i := range p.Processes {
 		x := &p.Processes[i]
 		for _, inode := range x.Inodes {
@@ -82,10 +81,27 @@ func (o *owners) halted(inodes []uint32) bool {
 }
 
 // ask asks who owns the sockets, not too often.
-func (o *owners) ask(w *analyze.Window, inodes []uint32) {
-	if w.Ask == nil || len(inodes) == 0 || o.asked != 0 && w.End.Sub(o.asked) < askAgain {
+func (q *inquiry) ask(w *analyze.Window, inodes []uint32) {
+	if w.Ask == nil || len(inodes) == 0 || q.asked != 0 && w.End.Sub(q.asked) < askAgain {
 		return
 	}
-	o.asked = w.End
+	q.asked = w.End
 	w.Ask(analyze.Ask{Inodes: inodes})
+}
+
+// stopped is the state of a process all of whose threads are stopped, by a signal (T) or a debugger (t); empty: some are not, or
+// it is not known (proc_pid_stat(5)).
+func stopped(p *capture.Process) (state string) {
+	n := int32(0)
+	for _, t := range p.Waits {
+		if t.State != "T" && t.State != "t" {
+			return ""
+		}
+		state = t.State
+		n += t.Threads
+	}
+	if n == 0 || n < p.Threads {
+		return ""
+	}
+	return state
 }

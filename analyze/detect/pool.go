@@ -39,11 +39,11 @@ type PoolExhausted struct {
 // calls in flight is flat, because each worker holds one, while requests to it pile up unanswered
 // and their clients lose patience.
 type poolExhausted struct {
-	hosts  subjects[capture.Addr, poolHost]
-	ports  services[servicePort] // where a listener's state is in hosts
-	socks  poolSockets
-	halted halted
-	most   PoolExhausted // the worst of each, over all services, for the assessment
+	hosts subjects[capture.Addr, poolHost]
+	ports services[servicePort] // where a listener's state is in hosts
+	socks poolSockets
+	owner inquiry       // of a listener
+	most  PoolExhausted // the worst of each, over all services, for the assessment
 }
 
 type poolHost struct {
@@ -99,7 +99,6 @@ func (d *poolExhausted) Measures() []analyze.Measure { return d.socks.Measures()
 // Sample takes the socket tables, and what threads wait for.
 func (d *poolExhausted) Sample(at capture.Instant, s *capture.Sample) {
 	d.socks.sample(at, s)
-	d.halted.sample(at, s)
 }
 
 func (d *poolExhausted) Spec() analyze.Spec {
@@ -343,7 +342,7 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 	}
 	f.OutboundShare = min(stat.Ratio(best, f.Level), 1)
 	if w.Local.Is(a) {
-		if _, state, _ := d.halted.of(w, port); state != "" {
+		if _, state, _ := d.socks.stopped(w, port, &d.owner); state != "" {
 			return // a program that is stopped, not its pool: slow-server's
 		}
 	}

@@ -14,11 +14,10 @@ import (
 // accepted are flat in number while others wait in its queue, and the program's own calls wait for one server.
 type poolSockets struct {
 	*hostSockets
-	ports  subjects[capture.Endpoint, socketPool] // by listener
-	owners owners
-	waits  string // what the threads of the process in question wait for
-	full   bool   // some queue is not empty: look more closely
-	queued map[uint16]uint32
+	ports subjects[capture.Endpoint, socketPool] // by listener
+	owner inquiry
+	waits string // what the threads of the process in question wait for
+	full  bool   // some queue is not empty: look more closely
 }
 
 type socketPool struct {
@@ -33,23 +32,15 @@ type socketPool struct {
 }
 
 func newPoolSockets() poolSockets {
-	return poolSockets{hostSockets: newHostSockets(), ports: newSubjects[capture.Endpoint, socketPool](maxQueues), queued: make(map[uint16]uint32)}
+	return poolSockets{hostSockets: newHostSockets(), ports: newSubjects[capture.Endpoint, socketPool](maxQueues)}
 }
 
 func (d *poolSockets) sample(at capture.Instant, s *capture.Sample) {
 	switch {
 	case s.Processes != nil:
-		d.owners.sample(at, s.Processes)
 		d.threads(s.Processes)
 	case s.Sockets != nil && s.Sockets.States&capture.Listen.Mask() != 0:
-		clear(d.queued)
-		d.full = false
-		for i := range s.Sockets.Sockets {
-			if x := &s.Sockets.Sockets[i]; x.State == capture.Listen {
-				d.queued[x.Local.Port] += x.RecvQ
-				d.full = d.full || x.RecvQ > 0
-			}
-		}
+		d.full = slices.ContainsFunc(d.Listening, func(l *capture.Socket) bool { return l.RecvQ > 0 })
 		if s.Sockets.States&capture.Established.Mask() != 0 {
 			d.dump(at, s.Sockets)
 		}
@@ -73,7 +64,7 @@ func (d *poolSockets) dump(at capture.Instant, t *capture.SocketTable) {
 		default:
 			continue
 		}
-		if _, serves := d.queued[s.Local.Port]; !serves {
+		if !d.listens(s.Local.Port) {
 			if s.Inode != 0 && (s.State == capture.SynSent || s.HasInfo && s.Info.LastDataRecv >= callLag && s.State == capture.Established) {
 				calls[s.Remote]++
 			}
@@ -152,7 +143,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 			return true
 		}
 		if d.owners.of(x.inodes) == "" || d.waits == "" {
-			d.owners.ask(w, x.inodes)
+			d.owner.ask(w, x.inodes)
 		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 		if told[subject.Key()] || d.owners.halted(x.inodes) {

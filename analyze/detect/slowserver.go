@@ -72,7 +72,8 @@ type slowServer struct {
 	factor     float64
 	began      capture.Instant // first event
 	habit      habit
-	halted     halted
+	sockets    *hostSockets
+	owner      inquiry
 	where      stages
 }
 
@@ -90,7 +91,7 @@ const (
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{dials: newDials(), services: newServices[serverState](maxServers), where: newStages()}
+	return &slowServer{dials: newDials(), sockets: newHostSockets(), services: newServices[serverState](maxServers), where: newStages()}
 }
 
 // Configure takes the thresholds that divide slow from fast as requests come.
@@ -105,11 +106,15 @@ func (d *slowServer) Spec() analyze.Spec {
 
 var serverEvents = flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HalfClosed, flow.HoleOpened)
 
-// Sample takes who listens, the accept queues, and what the threads of a program do.
+// Measures implements analyze.Measurer.
+func (d *slowServer) Measures() []analyze.Measure {
+	return append(d.dials.Measures(), d.sockets.Measures()...)
+}
+
+// Sample takes the accept queues.
 func (d *slowServer) Sample(at capture.Instant, s *capture.Sample) {
-	d.halted.sample(at, s)
 	if s.Sockets != nil {
-		d.where.sample(at, s.Sockets)
+		d.where.sample(at, d.sockets.Listening)
 	}
 }
 
@@ -448,7 +453,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		if f.Class == "served" && w.Local.Is(k.Addr) && f.Stops > 0 {
-			f.Process, f.State, f.Threads = d.halted.of(w, k.Port)
+			f.Process, f.State, f.Threads = d.sockets.stopped(w, k.Port, &d.owner)
 		}
 		x := analyze.Symptom{Subject: subject, Onset: onset, LastTry: st.lastTry(w.End)}
 		if f.Class == "served" && (f.LateGreetings == 0 || f.Slow > 0) { // a greeting is no request

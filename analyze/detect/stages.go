@@ -384,18 +384,15 @@ func (s *stageService) advance(at capture.Instant) {
 }
 
 // sample takes the accept queues of listeners.
-func (d *stages) sample(at capture.Instant, t *capture.SocketTable) {
-	if t.States&capture.Listen.Mask() == 0 {
-		return
-	}
+func (d *stages) sample(at capture.Instant, listening []*capture.Socket) {
 	apart := at.Sub(d.sampled)
 	d.sampled = at
 	if apart <= 0 || apart > 5*analyze.WindowLength {
 		return // what was between is not known
 	}
 	d.services.each(func(k capture.Endpoint, s *stageService) bool {
-		for i := range t.Sockets {
-			if l := &t.Sockets[i]; l.State == capture.Listen && l.Local.Port == k.Port && (l.Local.Addr == k.Addr || l.Local.Addr.Netip().IsUnspecified()) {
+		for _, l := range listening {
+			if l.Local.Port == k.Port && (l.Local.Addr == k.Addr || l.Local.Addr.Netip().IsUnspecified()) {
 				n := time.Duration(l.RecvQ)
 				s.spread(at.Add(-apart), at, func(r *stageRow, d time.Duration) {
 					r.queued += n * d

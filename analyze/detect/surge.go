@@ -179,6 +179,9 @@ func (d *surge) Event(e *flow.Event) {
 	}
 }
 
+// Measures implements analyze.Measurer.
+func (d *surge) Measures() []analyze.Measure { return d.sockets.Measures() }
+
 // Sample takes what speaks when no packets are captured.
 func (d *surge) Sample(at capture.Instant, s *capture.Sample) { d.sockets.sample(at, s) }
 

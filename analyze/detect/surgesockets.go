@@ -13,9 +13,9 @@ import (
 // that were accepted, that were answered with a cookie and that were turned away. Who asks is told by dumps of all
 // sockets: whose sockets have become more since the rise.
 type surgeSockets struct {
+	*hostSockets
 	demand  counterDemand
 	sources subjects[socketSource, sourceSockets]
-	serving map[uint16]struct{} // ports with a listener in the newest dump of all sockets
 	// Times of the dumps of all sockets: the newest, and the last two in which no rise was known.
 	at, before, prior capture.Instant
 	told              bool // in the last window
@@ -78,7 +78,7 @@ const (
 )
 
 func newSurgeSockets() surgeSockets {
-	return surgeSockets{sources: newSubjects[socketSource, sourceSockets](maxPerDetector), serving: make(map[uint16]struct{})}
+	return surgeSockets{hostSockets: newHostSockets(), sources: newSubjects[socketSource, sourceSockets](maxPerDetector)}
 }
 
 func (d *surgeSockets) sample(at capture.Instant, s *capture.Sample) {
@@ -92,12 +92,6 @@ func (d *surgeSockets) sample(at capture.Instant, s *capture.Sample) {
 }
 
 func (d *surgeSockets) dump(at capture.Instant, t *capture.SocketTable) {
-	clear(d.serving)
-	for i := range t.Sockets {
-		if s := &t.Sockets[i]; s.State == capture.Listen {
-			d.serving[s.Local.Port] = struct{}{}
-		}
-	}
 	calm := d.demand.high == 0 && !d.demand.blind
 	if calm {
 		d.prior, d.before = d.before, at
@@ -112,7 +106,7 @@ func (d *surgeSockets) dump(at capture.Instant, t *capture.SocketTable) {
 	})
 	for i := range t.Sockets {
 		s := &t.Sockets[i]
-		if _, serves := d.serving[s.Local.Port]; !serves || s.State == capture.Listen {
+		if s.State == capture.Listen || !d.listens(s.Local.Port) {
 			continue
 		}
 		x := d.sources.get(socketSource{s.Local, s.Remote.Addr})
