@@ -253,11 +253,9 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 	})
 }
 
-// lull is for how long nothing is reset between two things that went wrong: clients that are refused try again sooner.
-const lull = 5 * time.Second
-
 // tally sums up the resets since a time; cuts: those right after an answer are among them; restart is how long a program is away for
-// one. onset is the first of those, without a longer pause than lull, with which the class that most have began.
+// one. onset is the first of those with which the class that most have began, without a longer pause than that: what comes within the time of
+// one restart is one event.
 func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *subjects[capture.Addr, []float64], cuts bool, restart time.Duration) (
 	f AbnormalTermination, onset capture.Instant, evidence []analyze.Evidence,
 ) {
@@ -276,7 +274,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 			f.Regular++
 			continue
 		}
-		if f.Resets++; f.Resets == 1 || n.at.Sub(last) >= lull {
+		if f.Resets++; f.Resets == 1 || n.at.Sub(last) >= restart {
 			begin = n.at
 		}
 		last = max(last, n.at)

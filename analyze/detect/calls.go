@@ -27,11 +27,6 @@ const (
 	unreached         // flow.Unreached
 )
 
-// ignoredAfter is how long a SYN has no answer before it counts as ignored: by then it has been repeated
-// after 1 s and again after 2 s more (RFC 6298 §2, §5.5), so that losing one or two packets on
-// a path does not make a server look dead; or the program has given up before.
-const ignoredAfter = 3 * time.Second
-
 // attempt is a connection request.
 type attempt struct {
 	key   callKey

@@ -47,10 +47,6 @@ const (
 // growthSpan is over how many windows the growth is measured.
 const growthSpan = 10
 
-// brokenOff is how long an answer has to stand still before the peer leaves for it to count as broken off. Whoever has the whole
-// answer closes at once; the shortest time-outs in use are 1 s, and TCP's first repetition comes after 0.2 s (TCP_RTO_MIN).
-const brokenOff = 500 * time.Millisecond
-
 // maxWaiting bounds the half-closed connections that are followed.
 const maxWaiting = 1 << 17
 

@@ -54,7 +54,7 @@ type dnsDelay struct {
 }
 
 type delayState struct {
-	series stat.Series // of all measured answers; bad: slow
+	tally              // of all measured answers; bad: slow
 	cold   stat.Series // of the answers to names that the server had not answered before
 	waits  stat.Series // of lookups; bad: those that took a time-out of the asker's or more
 	recent []answerTime
@@ -63,9 +63,6 @@ type delayState struct {
 	lateN  int               // of them, those since onset
 	onset  capture.Instant
 	noise  []capture.Instant
-	lastAt capture.Instant
-	total  int // answers
-	bad    int // slow ones
 }
 
 // answerTime is one answer.
@@ -212,23 +209,16 @@ func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool 
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
 	d.lookups.judge(w)
-	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < stallPause })
+	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < episode })
 	d.states.each(func(k resolverKey, st *delayState) bool {
 		st.series.Roll()
 		st.cold.Roll()
 		st.waits.Roll()
 		st.name(w)
+		if quiet, keep := st.quiet(w, &d.gone); quiet {
+			return keep
+		}
 		s := &st.series
-		if s.Since.Bad == 0 {
-			if w.End.Sub(st.lastAt) < idleState {
-				return true
-			}
-			d.gone.Add(st.bad, st.total)
-			return false
-		}
-		if s.Over() {
-			return true
-		}
 		f, evidence := st.measure(d.slow, w.Params)
 		onset := s.Onset
 		// Where only some lookups are slow, the time-outs tell since when.

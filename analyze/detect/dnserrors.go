@@ -37,15 +37,12 @@ type dnsErrors struct {
 }
 
 type errorState struct {
-	series stat.Series // bad: errors; total: answers
-	notes  []errorAnswer
-	nx     []capture.Instant
-	good   []goodAnswer             // newest answers without error
-	codes  [rcodeRefused + 1]uint32 // errors by code since the onset, while there is a change; else all
-	since  capture.Instant          // that onset
-	lastAt capture.Instant
-	total  int // answers
-	errors int // of these
+	tally // of answers; bad: errors
+	notes []errorAnswer
+	nx    []capture.Instant
+	good  []goodAnswer             // newest answers without error
+	codes [rcodeRefused + 1]uint32 // errors by code since the onset, while there is a change; else all
+	since capture.Instant          // that onset
 }
 
 type errorAnswer struct {
@@ -102,7 +99,7 @@ func (d *dnsErrors) Event(e *flow.Event) {
 		d.nx++
 	case rcodeFormErr, rcodeServFail, rcodeNotImp, rcodeRefused:
 		bad = 1
-		st.errors++
+		st.bad++
 		st.codes[q.Rcode]++
 		n := errorAnswer{at: q.First, wait: e.Dur, name: q.NameHash, rcode: q.Rcode, qtype: q.QType, record: q.Record, evidence: analyze.Evidence{
 			At: e.At, Flow: q.Client.String() + " > " + q.Server.String(), Note: rcodeName(q.Rcode)}}
@@ -133,17 +130,10 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.states.each(func(k resolverKey, st *errorState) bool {
 		st.series.Roll()
 		st.name(w)
+		if quiet, keep := st.quiet(w, &d.gone); quiet {
+			return keep
+		}
 		s := &st.series
-		if s.Since.Bad == 0 {
-			if w.End.Sub(st.lastAt) < idleState {
-				return true
-			}
-			d.gone.Add(st.errors, st.total)
-			return false
-		}
-		if s.Over() {
-			return true
-		}
 		f := DNSErrors{Answered: int(s.Since.Total), Errors: int(s.Since.Bad), Share: s.Since.Share(),
 			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, NXDomain: countSince(st.nx, s.Onset)}
 		if s.Locked && s.Onset != st.since {
@@ -213,7 +203,7 @@ func (st *errorState) name(w *analyze.Window) {
 func (d *dnsErrors) Assess(*analyze.Window) analyze.Assessment {
 	x := d.gone
 	d.states.each(func(_ resolverKey, st *errorState) bool {
-		x.Add(st.errors, st.total)
+		x.Add(st.bad, st.total)
 		return true
 	})
 	f := DNSErrors{NXDomain: d.nx}

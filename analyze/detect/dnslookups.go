@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -178,9 +179,6 @@ const (
 	// maxLookups bounds the questions that wait for an answer: 3,000 a second for the 6 s that
 	// it takes to call one unanswered.
 	maxLookups = 1 << 14
-	// lookupDecided: a lookup is unanswered when its newest query is (flow.DNSTimeout), and in a window more, in
-	// which a resolver whose time-out is as long asks again, nothing has come.
-	lookupDecided = flow.DNSTimeout + analyze.WindowLength
 	// lookupPiece cuts an endless lookup into pieces: a program that asks for the same name every
 	// second looks like one that tries again. Two attempts of 5 s (resolv.conf(5)) are one piece.
 	lookupPiece = lookupDecided
@@ -196,8 +194,6 @@ const (
 	askElsewhere = 300 * time.Millisecond
 	// maxCallers bounds the callers that wait for one name at a time and are told apart.
 	maxCallers = 64
-	// idleState is after how long without traffic the state of a healthy subject is dropped.
-	idleState = 10 * time.Minute
 )
 
 // lookups follows questions until they are answered or given up.
@@ -447,6 +443,26 @@ func questionOf(d *flow.DNS) question {
 // nameAndType makes one number of a name's hash and a record type.
 func nameAndType(hash uint64, qtype uint16) uint64 {
 	return hash ^ uint64(qtype)*0x9e3779b97f4a7c15 // odd: another number for each type
+}
+
+// tally is how the answers of a resolver fare.
+type tally struct {
+	series stat.Series // bad: what went wrong; total: all
+	lastAt capture.Instant
+	total  int
+	bad    int // of these
+}
+
+// quiet reports that nothing is wrong, and whether the state is kept all the same. The share of one that is not goes to gone.
+func (t *tally) quiet(w *analyze.Window, gone *stat.Worst) (quiet, keep bool) {
+	switch {
+	case t.series.Since.Bad > 0:
+		return t.series.Over(), true
+	case w.End.Sub(t.lastAt) < idleState:
+		return true, true
+	}
+	gone.Add(t.bad, t.total)
+	return true, false
 }
 
 // resolvers are states by who asks whom for names.

@@ -59,16 +59,13 @@ type tcpFailure struct {
 }
 
 type unansweredState struct {
-	series   stat.Series
-	bins     []dnsBin        // seconds that are not settled, and the settled ones of the series
-	notes    []unansweredQ   // newest unanswered
-	answers  []answerSize    // newest answers over UDP
-	asking   capture.Instant // first question since the last answer
-	silence  time.Duration   // longest such time since the onset
-	began    capture.Instant // second of the first question
-	lastAt   capture.Instant
-	total    int              // lookups decided
-	lost     int              // of these
+	tally                     // of lookups that are decided; bad: unanswered
+	bins     []dnsBin         // seconds that are not settled, and the settled ones of the series
+	notes    []unansweredQ    // newest unanswered
+	answers  []answerSize     // newest answers over UDP
+	asking   capture.Instant  // first question since the last answer
+	silence  time.Duration    // longest such time since the onset
+	began    capture.Instant  // second of the first question
 	asked    int              // questions in them
 	answered bool             // ever
 	stray    capture.Endpoint // newest address that answered in place of the server
@@ -211,7 +208,7 @@ func (st *unansweredState) fail(l *lookup, b *dnsBin) bool {
 		g.failed = true
 	}
 	b.Bad++
-	st.lost++
+	st.bad++
 	return true
 }
 
@@ -307,21 +304,16 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s := &st.series
 		if s.Since.Bad == 0 {
 			st.silence = 0
-			if w.End.Sub(st.lastAt) < idleState {
-				return true
-			}
-			d.gone.Add(st.lost, st.total)
-			return false
 		}
-		if s.Over() {
-			return true
+		if quiet, keep := st.quiet(w, &d.gone); quiet {
+			return keep
 		}
 		f := DNSUnanswered{Queries: int(s.Since.Total), Unanswered: int(s.Since.Bad), Share: s.Since.Share(),
 			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, CaptureLoss: st.missed(lossy)}
 		// Without any answer in the capture, nothing tells silence from a direction that was not
 		// captured, unless the host is seen to receive something else.
 		// Most of what its asker asks again under the same id has got no answer, seen or not.
-		if !st.answered && 2*st.same < st.lost && d.answered.peek(k.client) == nil {
+		if !st.answered && 2*st.same < st.bad && d.answered.peek(k.client) == nil {
 			if hear == nil {
 				hear = hearing(w)
 			}
@@ -367,7 +359,7 @@ func hearing(w *analyze.Window) map[capture.Addr]struct{} {
 func (d *dnsUnanswered) Assess(w *analyze.Window) analyze.Assessment {
 	x, same := d.gone, 0
 	d.states.each(func(_ resolverKey, st *unansweredState) bool {
-		x.Add(st.lost, st.total)
+		x.Add(st.bad, st.total)
 		same += st.same
 		return true
 	})

@@ -71,12 +71,6 @@ type poolPort struct {
 	waiting    cohorts // requests without an answer
 }
 
-// dnsPatience are the time-outs that DNS clients use: how long after a query the caller waits is
-// not visible, and a query that will never be answered must stop counting as a call in flight at some
-// time. The one that makes the level flattest is taken (resolv.conf(5): 5 s; systemd-resolved
-// starts below 1 s; many programs 2 or 3 s).
-var dnsPatience = [...]time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second}
-
 // maxCalls bounds the calls in flight of one host, maxPoolHosts the hosts.
 const (
 	maxCalls     = 8192

@@ -51,9 +51,6 @@ type Retransmission struct {
 	Repeated      int     `json:"repeated"`
 }
 
-// stalledAfter is three time-outs with back-off from TCP_RTO_MIN: 0.2 + 0.4 + 0.8 s.
-const stalledAfter = 1400 * time.Millisecond
-
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {

@@ -72,7 +72,7 @@ type narrowWindow struct {
 }
 
 func (n *narrowWindow) add(e *flow.Event) {
-	if n.first == 0 || e.At.Sub(n.last) >= stallPause {
+	if n.first == 0 || e.At.Sub(n.last) >= episode {
 		*n = narrowWindow{first: e.At, conns: newSubjects[flow.Ref, int](maxReceiverConns)}
 	}
 	n.last = e.At
@@ -113,8 +113,6 @@ type closedSpell struct {
 const (
 	// longClosed is the rule's threshold until the first window is judged.
 	longClosed = time.Second
-	// stallPause ends an episode: as long as a finding is kept.
-	stallPause = 60 * time.Second
 	// maxReceiverConns bounds the connections that are followed per receiver.
 	maxReceiverConns = 4096
 )
@@ -216,8 +214,8 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	d.count(w)
 	d.states.each(func(k receiverKey, st *receiverState) bool {
-		closes := st.onset != 0 && w.End.Sub(st.lastBad) < stallPause
-		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < stallPause
+		closes := st.onset != 0 && w.End.Sub(st.lastBad) < episode
+		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < episode
 		if !closes {
 			st.calm(w)
 		}
@@ -280,7 +278,7 @@ func (st *receiverState) calm(w *analyze.Window) {
 	st.spells = st.spells[:0]
 	st.conns.each(func(_ flow.Ref, x *receiverConn) bool {
 		st.before.life += analyze.WindowLength
-		return !x.over && (x.zeroAt != 0 || w.End.Sub(st.lastAt) < stallPause)
+		return !x.over && (x.zeroAt != 0 || w.End.Sub(st.lastAt) < episode)
 	})
 }
 

@@ -86,8 +86,6 @@ const (
 	// maxStops bounds the stops that are remembered, maxSlowAfter the windows that slow_after may last.
 	maxStops     = 64
 	maxSlowAfter = 64
-	// stopPause ends an episode of stops: as long as a finding is kept.
-	stopPause = 60 * time.Second
 )
 
 func newSlowServer() analyze.Detector {

@@ -202,7 +202,7 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 	if s.from = max(s.from, st.lastAt); s.flows > 1 && w.End.Sub(s.from) >= slowAfter {
 		st.stop(s)
 	}
-	if n := len(st.stops); n > 0 && w.End.Sub(st.stops[n-1].to) >= stopPause {
+	if n := len(st.stops); n > 0 && w.End.Sub(st.stops[n-1].to) >= episode {
 		st.stops = st.stops[:0]
 	}
 }
@@ -262,7 +262,7 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		onset = st.leftAt
 	}
 	// Nobody waits on purpose before he says who he is; a time that is the same each time is a time-out.
-	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < stopPause {
+	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < episode {
 		f.LateGreetings, f.Greetings, f.GreetWait = late.n, late.n+st.greets[0].n, late.least.Seconds()
 		if onset == 0 {
 			onset, f.Greeting = late.first, true
@@ -325,7 +325,7 @@ func length(stops []stop) (d time.Duration) {
 
 // calm forgets what is over: then the time before begins anew.
 func (st *serverState) calm(w *analyze.Window, slowAfter time.Duration) {
-	if st.left > 0 && w.End.Sub(st.leftTo) >= stopPause {
+	if st.left > 0 && w.End.Sub(st.leftTo) >= episode {
 		st.left, st.unclosed, st.leftAt = 0, 0, 0
 	}
 	if st.series.Since.Bad == 0 && st.recent.Len() > 0 {

@@ -25,10 +25,6 @@ type openingCalls struct {
 	longest time.Duration
 }
 
-// synPatience is how long a SYN waits before its call counts as failed: the first repetition comes after 1 s,
-// the second after 3 s (RFC 6298 §2, §5.5).
-const synPatience = 3 * time.Second
-
 func newOpeningSockets() openingSockets {
 	return openingSockets{hostSockets: newHostSockets(), calls: newSubjects[callKey, openingCalls](maxPerDetector)}
 }
@@ -42,7 +38,7 @@ func (d *openingSockets) sample(at capture.Instant) {
 		}
 		c.seen = at
 		c.repeats += uint32(s.Again)
-		if s.Before.Sub(s.Since) < synPatience && at.Sub(s.Since) >= synPatience {
+		if s.Before.Sub(s.Since) < ignoredAfter && at.Sub(s.Since) >= ignoredAfter {
 			c.failed++
 			if c.onset == 0 {
 				c.onset = s.Since
@@ -51,7 +47,7 @@ func (d *openingSockets) sample(at capture.Instant) {
 		}
 	}
 	for _, s := range d.Left {
-		if c := d.calls.peek(callKey{s.Local.Addr, s.Remote}); c != nil && s.From == capture.SynSent && s.Seen.Sub(s.Since) < synPatience {
+		if c := d.calls.peek(callKey{s.Local.Addr, s.Remote}); c != nil && s.From == capture.SynSent && s.Seen.Sub(s.Since) < ignoredAfter {
 			c.opened++
 		}
 	}
