@@ -126,7 +126,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		return
 	}
 	if e.Kind == flow.Closed {
-		if !e.Flag || !e.Conn.IsEstablished() {
+		if !e.Ended() || !e.Conn.IsEstablished() {
 			return
 		}
 		d.closed++
@@ -158,7 +158,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	if e.Class != flow.ResetComplete {
 		d.resets++
 	}
-	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Flag, wait: e.Dur, frame: e.Frame,
+	n := resetNote{at: e.At, class: e.Class, side: e.Side, client: e.Conn.Client, foreign: e.Foreign(), wait: e.Dur, frame: e.Frame,
 		unknown: e.Class == flow.ResetAbort && e.Bare}
 	onset := e.At
 	n.ended = e.At

@@ -144,7 +144,7 @@ func (d *backendSkew) Event(e *flow.Event) {
 			}
 		}
 	case flow.Abandoned:
-		if m := d.member(k); m != nil && (e.Dur >= flow.GiveUp || e.Flag) {
+		if m := d.member(k); m != nil && (e.Dur >= flow.GiveUp || e.ByReset()) {
 			m.slow.good()
 			m.failed.bad(e.At.Add(-e.Dur), callEvidence(e, "given up"))
 		}

@@ -180,7 +180,7 @@ func (r *requests) event(e *flow.Event) {
 	case flow.Refused:
 		o = refused
 	case flow.ICMPError:
-		if c.SynAnswered() || c.Closed() || !flow.Unreachable(e.N, !c.Client.Addr.Netip().Is4()) {
+		if c.SynAnswered() || c.Closed() || !e.Unreachable() {
 			return
 		}
 		o = refused

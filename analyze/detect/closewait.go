@@ -146,7 +146,7 @@ func (d *closeWait) Event(e *flow.Event) {
 			}
 		}
 	case flow.Response:
-		if st := d.services.peek(c); st != nil && !e.Flag {
+		if st := d.services.peek(c); st != nil && !e.ToNobody() {
 			st.cur.Total++
 		}
 	case flow.Abandoned:
@@ -173,7 +173,7 @@ func (d *closeWait) Event(e *flow.Event) {
 		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, client: c.Client, frame: e.Frame}
 		h.paused = e.At.Sub(c.LastData(h.side)) >= brokenOff
 		// Of what was never seen to be asked or answered, in a capture that began later, nobody can say that it was.
-		h.starved = e.Flag || h.side == flow.Server && (c.Requests() == 0 || c.Bytes(flow.Server) == 0 || h.paused && d.isBrokenOff(c))
+		h.starved = e.StillAsked() || h.side == flow.Server && (c.Requests() == 0 || c.Bytes(flow.Server) == 0 || h.paused && d.isBrokenOff(c))
 		if h.starved && c.RequestLast() != 0 {
 			h.finDelay = e.At.Sub(c.RequestLast())
 		}

@@ -178,7 +178,7 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	if !d.mine(e) {
 		return
 	}
-	if loops, expired := e.Kind == flow.Copy && e.N >= loopHops, e.Kind == flow.ICMPError && timeExceeded(e); loops || expired {
+	if loops, expired := e.Hops() >= loopHops, e.TimeExceeded(); loops || expired {
 		if st := d.states.get(callKey{c.Client.Addr, c.Server}); st != nil {
 			st.looped += count(loops)
 			st.expired += count(expired)
@@ -206,14 +206,6 @@ func (d *deadUpstream) Event(e *flow.Event) {
 // loopHops is by how much the TTL of a packet has to fall between two times that it is captured to say that it goes round in a circle: no
 // host that captures on several interfaces passes it on so often.
 const loopHops = 16
-
-// timeExceeded reports that the TTL was used up on the way (RFC 792 type 11, RFC 4443 §3.3 type 3; code 0).
-func timeExceeded(e *flow.Event) bool {
-	if e.Conn.Client.Addr.Netip().Is4() {
-		return e.N == 11<<8
-	}
-	return e.N == 3<<8
-}
 
 func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
 	k := a.key

@@ -118,7 +118,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if e.Kind == flow.DNSLate {
 		st.late = stat.AppendBounded(st.late, q.First, maxDNSNotes)
 		st.lateN++
-		if e.Flag {
+		if e.Rejected() {
 			return // its answer is counted; now the asker's host says that nobody waits for it any more
 		}
 	}

@@ -83,7 +83,7 @@ func (d *dnsErrors) Spec() analyze.Spec {
 
 func (d *dnsErrors) Event(e *flow.Event) {
 	q := e.DNS
-	if q == nil || e.Flag {
+	if q == nil || e.Rejected() {
 		return
 	}
 	st := d.states.get(q)

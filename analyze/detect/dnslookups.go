@@ -294,7 +294,7 @@ func (ls *lookups) follow(e *flow.Event) (capture.Instant, *lookup) {
 	// DNSQuery and DNSRepeat tell of the same packet, and a packet that was captured twice is one: what comes sooner
 	// than any time-out is no try.
 	if try := l.tries == 0 || e.At.Sub(l.last) >= askElsewhere; try && l.tries < maxTries {
-		l.same = l.same || e.Kind == flow.DNSRepeat && !e.Flag
+		l.same = l.same || e.Kind == flow.DNSRepeat && !e.OtherID()
 		l.tries++
 	}
 	l.last, l.proto = e.At, d.Proto

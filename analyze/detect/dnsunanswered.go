@@ -161,7 +161,7 @@ func (d *dnsUnanswered) Event(e *flow.Event) {
 			d.cut.get(callKey{e.DNS.Client.Addr, e.DNS.Server})
 		}
 		switch {
-		case l == nil && e.Kind == flow.DNSLate && !e.Flag:
+		case l == nil && e.Kind == flow.DNSLate && !e.Rejected():
 			st.bin(at).late++
 		case l != nil && l.over && !l.again:
 			b := st.bin(l.began())

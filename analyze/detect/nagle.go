@@ -66,7 +66,7 @@ func (d *nagle) Event(e *flow.Event) {
 		return
 	}
 	x := &st.sides[e.Side]
-	if x.late++; !e.Flag {
+	if x.late++; !e.AtOnce() {
 		return
 	}
 	d.sum.Held++

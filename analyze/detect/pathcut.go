@@ -133,7 +133,7 @@ func (d *pathCut) dns(e *flow.Event) {
 	case flow.DNSAnswer:
 		d.heardFrom(k.host, k.peer, e.At)
 	case flow.DNSLate:
-		if !e.Flag {
+		if !e.Rejected() {
 			d.heardFrom(k.host, k.peer, e.At)
 		}
 	default:

@@ -245,8 +245,7 @@ func (st *wayState) event(e *flow.Event) {
 		}
 		return
 	case flow.ICMPError:
-		// RFC 1191: type 3 code 4; RFC 4443 §3.2: type 2.
-		if e.N == 3<<8|4 || e.N>>8 == 2 {
+		if e.TooBig() {
 			st.tooBig++
 		}
 		return
@@ -266,7 +265,7 @@ func (st *wayState) event(e *flow.Event) {
 			return
 		}
 		st.mark(e.At)
-		if e.Flag && e.Try > 1 {
+		if e.Again() && e.Try > 1 {
 			st.mark(e.Since) // held to be the listener's affair until now
 		}
 		t.mark(e, "sent again")
@@ -276,7 +275,7 @@ func (st *wayState) event(e *flow.Event) {
 			t.again.add(e.At, e.Len > e.Conn.MSS(e.Side), e.Try > 1)
 		}
 		t.retries++
-		if !e.Flag || e.Try > 1 {
+		if !e.Again() || e.Try > 1 {
 			t.failed++
 			t.worst = max(t.worst, e.Dur)
 		}
@@ -296,7 +295,7 @@ func (st *wayState) event(e *flow.Event) {
 		t.full = true
 		t.retries += e.N
 		t.failed += e.N
-		if !e.Flag {
+		if !e.Standing() {
 			t.passed = true
 			t.failed -= min(t.failed, 1) // the last repetition arrived
 		}
@@ -356,7 +355,7 @@ func (t *troubled) wait(e *flow.Event) {
 	if t.waiting == 0 {
 		t.waitSince, t.waitClass = e.At, flow.Bin(e.IPLen)
 	}
-	if e.Flag {
+	if e.Again() {
 		n := e.N
 		if e.Try > 1 {
 			n = 1 // one segment, which was held to be the listener's affair at first (flow.Unaccepted)

@@ -154,7 +154,7 @@ func (d *poolExhausted) Event(e *flow.Event) {
 			p.waiting.remove(e.Since)
 		}
 	case flow.Abandoned:
-		if p != nil && (e.Dur >= flow.GiveUp || e.Flag) {
+		if p != nil && (e.Dur >= flow.GiveUp || e.ByReset()) {
 			p.curAband++
 		}
 	case flow.Closed:

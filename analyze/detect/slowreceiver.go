@@ -88,7 +88,7 @@ func (n *narrowWindow) add(e *flow.Event) {
 			Note: "cut to fit a window smaller than a segment"})
 	}
 	n.segments++
-	n.widest = max(n.widest, e.Len)
+	n.widest = max(n.widest, e.Window())
 	n.unscaled = e.Conn.Unscaled()
 }
 

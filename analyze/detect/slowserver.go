@@ -208,7 +208,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 	case o != nil:
 		wait = max(wait, e.At.Sub(o.at))
 	case wait < d.slowAfter:
-		if !e.Flag { // else its client had left, and that is what counts
+		if !e.ToNobody() { // else its client had left, and that is what counts
 			k.answered(d.habit, e.At)
 			st.fastCur++
 		}
@@ -253,7 +253,7 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 			st.leftAt = c.Outstanding()
 		}
 		st.leftTo = e.At
-		if !e.Flag && len(st.half) < maxPending {
+		if !e.ByReset() && len(st.half) < maxPending {
 			st.half = append(st.half, leftBehind{c.Ref(), e.At})
 		}
 	}

@@ -56,7 +56,7 @@ func (t *Table) unanswered(c *Conn, p *capture.Packet, at capture.Instant) {
 func (t *Table) abandon(c *Conn, at capture.Instant, rst bool, frame uint64) {
 	c.unanswered = givenUp
 	if t.wants(Abandoned) {
-		t.ev = Event{Kind: Abandoned, Conn: c, Side: Client, At: at, Flag: rst,
+		t.ev = Event{Kind: Abandoned, Conn: c, Side: Client, At: at, flag: rst,
 			Since: c.reqLast, Dur: at.Sub(c.reqLast), Frame: frame}
 		t.send(&t.ev)
 	}
@@ -93,7 +93,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 		t.abandon(c, at, true, p.Frame)
 	}
 	e := Event{Kind: Reset, Conn: c, Side: s, At: at, Class: class, Frame: p.Frame, N: 1,
-		Flag: d.ttl != 0 && p.TTL != d.ttl, Proven: true, Bare: p.Flags&capture.ACK == 0}
+		flag: d.ttl != 0 && p.TTL != d.ttl, Proven: true, Bare: p.Flags&capture.ACK == 0}
 	switch class {
 	case ResetRefused:
 		e.Kind, e.Since = Refused, c.synAgain
@@ -201,7 +201,7 @@ func (t *Table) finish(c *Conn, at capture.Instant, ended bool) {
 		t.countStalled(c, tr, Server, at, 0)
 	}
 	if t.wants(Closed) {
-		t.ev = Event{Kind: Closed, Conn: c, Side: c.closedBy(), Class: c.close, At: at, Flag: ended,
+		t.ev = Event{Kind: Closed, Conn: c, Side: c.closedBy(), Class: c.close, At: at, flag: ended,
 			Since: c.First, Dur: at.Sub(c.First)}
 		t.send(&t.ev)
 	}

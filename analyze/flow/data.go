@@ -215,7 +215,7 @@ func (t *Table) turn(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	}
 	if t.wants(Response) {
 		t.ev = Event{Kind: Response, Conn: c, Side: s, At: at, Len: p.Len, Dur: wait, Since: since,
-			Flag: c.unanswered == givenUp, Frame: p.Frame}
+			flag: c.unanswered == givenUp, Frame: p.Frame}
 		t.send(&t.ev)
 	}
 }

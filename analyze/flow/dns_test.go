@@ -37,7 +37,7 @@ func newDNSTalk(tb testing.TB) *dnsTalk {
 		if e.N > 1 && e.Kind != ICMPError {
 			s += fmt.Sprintf(" try %d", e.N)
 		}
-		if e.Flag {
+		if e.flag {
 			s += " !"
 		}
 		if e.Kind != ICMPError && e.Kind != DNSLate && e.At.Sub(e.Since) != e.Dur {

@@ -110,7 +110,7 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 		Len: size, IPLen: p.IPLen, N: uint32(d.Tries), Frame: p.Frame, DNS: d}
 	emit(&t.ev)
 	if again {
-		t.ev.Kind, t.ev.Flag = DNSRepeat, true
+		t.ev.Kind, t.ev.flag = DNSRepeat, true
 		emit(&t.ev)
 	}
 }
@@ -265,7 +265,7 @@ func (t *dnsTable) icmp(p, q *capture.Packet, at capture.Instant, emit func(*Eve
 	}
 	d.Late = true
 	t.stats.Late++
-	t.ev.Kind, t.ev.Flag, t.ev.N = DNSLate, true, uint32(d.Tries)
+	t.ev.Kind, t.ev.flag, t.ev.N = DNSLate, true, uint32(d.Tries)
 	emit(&t.ev)
 }
 

@@ -87,7 +87,7 @@ func (t *Table) afterReset(c *Conn, s Side, p *capture.Packet, at capture.Instan
 	x := &tr.side[s]
 	x.After++
 	if powerOfTwo(x.After) && t.wants(AfterReset) {
-		t.ev = Event{Kind: AfterReset, Conn: c, Side: s, At: at, N: x.After, Len: p.Len, Flag: p.Len > 0, Since: l.since,
+		t.ev = Event{Kind: AfterReset, Conn: c, Side: s, At: at, N: x.After, Len: p.Len, flag: p.Len > 0, Since: l.since,
 			Dur: at.Sub(l.since), Frame: p.Frame}
 		t.send(&t.ev)
 	}

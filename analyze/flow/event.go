@@ -40,14 +40,13 @@ const (
 	// Greeting: the server speaks first, as those of mail, FTP, SSH and MySQL do. Dur is the time since the handshake.
 	Greeting
 	// Abandoned: the client closes or resets while its request has no answer. Dur
-	// is the time since the request's last byte. Flag is set for RST.
+	// is the time since the request's last byte. See ByReset.
 	Abandoned
 	// Unanswered: the server closes although a request has no answer, and none can come after its FIN. Class tells whether
 	// it had received the request. Dur is the time since the request's last byte, Since when the request began.
 	Unanswered
 	// HalfClosed: Side's FIN was acknowledged by the other side, which has not sent a
-	// FIN: the other side's socket is in CLOSE_WAIT. At is the time of the ACK. Flag: the other
-	// side had not sent a byte in answer to the last request.
+	// FIN: the other side's socket is in CLOSE_WAIT. At is the time of the ACK. See StillAsked.
 	HalfClosed
 	// HalfCloseEnd: the other side's FIN or any RST ended that, or the connection was
 	// evicted (Evicted). Dur is how long it lasted; Since = At−Dur is the At of HalfClosed.
@@ -71,14 +70,14 @@ const (
 	// so far, Since the first RST, Dur the time since then. It comes at 4 rounds, 8, 16 and so on.
 	ResetLoop
 	// AfterReset: Side sends although a RST has ended the connection: what was on its way, or a side that has not heard of the end. N is
-	// how many such packets, Dur the time since the RST, Flag: this one has data. It comes for 1, 2, 4, 8 and so on.
+	// how many such packets, Dur the time since the RST, See HasData. It comes for 1, 2, 4, 8 and so on.
 	AfterReset
 	// Closed: the connection ended by FINs, RST, or eviction: once per connection.
 	// Dur is its length.
 	Closed
 	// Retransmit: Side sent data again that was seen before. N is the number of
 	// segments (in MSS), Len the payload bytes, Class how it was triggered, Proven false if it may
-	// be a copy or a stack's re-use of the IP-ID. Dur: since the original was seen. Flag: of path, and for the first time.
+	// be a copy or a stack's re-use of the IP-ID. Dur: since the original was seen. See Again.
 	Retransmit
 	// Recovered: the other side acknowledges data that Side had sent again Try times. Dur is the time
 	// since its last repetition.
@@ -86,7 +85,7 @@ const (
 	// Stalled: Side stopped for Dur in the middle of a write: after a full segment without PSH, with
 	// everything acknowledged and the window open. Had the segments in between been seen, there would be
 	// no gap: N transmissions of the next segment were lost before the capture point, as the back-off of the
-	// retransmission time-out tells (RFC 6298 §5.5). A first stall is not reported: it may be the sender's own. Flag: it still stands.
+	// retransmission time-out tells (RFC 6298 §5.5). A first stall is not reported: it may be the sender's own. See Standing.
 	Stalled
 	// HoleOpened: data of Side is missing before this segment. Len is the bytes missing,
 	// N the segments that they stand for.
@@ -105,14 +104,14 @@ const (
 	HoleLost
 	// LateAck: Side goes on with less than a full segment after its data before, of less than a full segment as well, was
 	// acknowledged late, and by nothing but an acknowledgement: its receiver delayed it (RFC 9293 §3.8.6.3). Dur is how long the data was not
-	// acknowledged, a round trip left out. Flag: Side went on at once, as one does that had more to say and was not allowed to (RFC 896).
+	// acknowledged, a round trip left out. See AtOnce.
 	LateAck
 	// ZeroWindow: Side announces a receive window of 0. ZeroWindowEnd: it opens again after Dur.
 	ZeroWindow
 	ZeroWindowEnd
-	// Squeezed: Side cuts what it sends to fit a window that has room for less than a segment. Len is the window.
+	// Squeezed: Side cuts what it sends to fit a window that has room for less than a segment. See Window.
 	Squeezed
-	// Copy: the same packet captured twice. N is by how much its TTL is below that of the first packet of Side.
+	// Copy: the same packet captured twice. See Hops.
 	Copy
 	// Probe: Side asks whether the other side is still there: a keep-alive or a probe of a closed window (RFC 9293 §3.8.4,
 	// §3.8.6.1), at most one byte just below what is next. A peer that is there acknowledges it at once.
@@ -134,7 +133,7 @@ const (
 	// no notice (RFC 5452 §9.1): the query stays without an answer. From is who answered.
 	DNSStray
 	// ICMPError: destination unreachable, packet too big or time exceeded about a packet of
-	// a known connection or query; N is the ICMP type << 8 | code, Len the next-hop MTU when there is one.
+	// a known connection or query; see TimeExceeded, TooBig and Unreachable.
 	ICMPError
 	kinds
 )
@@ -223,7 +222,7 @@ type Event struct {
 	Side   Side
 	Class  Class
 	Proven bool
-	Flag   bool
+	flag   bool // read by the methods in read.go
 	Bare   bool // Reset: it acknowledges nothing, as a host resets that knows no such connection (RFC 9293 §3.10.7.1); one that aborts its own acknowledges
 	At     capture.Instant
 	Since  capture.Instant // when the ended state began; At−Dur

@@ -35,7 +35,7 @@ const unsentSlots = 256
 
 // unreached tells once of a SYN that is known from the ICMP error only. A SYN that is repeated is quoted as often.
 func (t *Table) unreached(p, q *capture.Packet, e *Event) {
-	if q.Flags&(capture.SYN|capture.ACK|capture.RST) != capture.SYN || !Unreachable(e.N, q.IPv6) || !t.wants(Unreached) {
+	if q.Flags&(capture.SYN|capture.ACK|capture.RST) != capture.SYN || !unreachable(e.N, q.IPv6) || !t.wants(Unreached) {
 		return
 	}
 	h := q.Src.Hash() + 31*q.Dst.Hash() + uint64(q.Seq)
@@ -48,9 +48,9 @@ func (t *Table) unreached(p, q *capture.Packet, e *Event) {
 	t.send(&t.ev)
 }
 
-// Unreachable reports whether ICMP type and code, type<<8|code, make connect() fail: destination unreachable other than
+// unreachable reports whether ICMP type and code, type<<8|code, make connect() fail: destination unreachable other than
 // "fragmentation needed" (RFC 1122 §4.2.3.9; RFC 4443 §3.1).
-func Unreachable(n uint32, ipv6 bool) bool {
+func unreachable(n uint32, ipv6 bool) bool {
 	if ipv6 {
 		return n>>8 == 1
 	}

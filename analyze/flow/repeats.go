@@ -66,7 +66,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 		}
 	}
 	if t.wants(Retransmit) {
-		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: class, Proven: proven, Flag: first, Len: p.Len, N: n,
+		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: class, Proven: proven, flag: first, Len: p.Len, N: n,
 			Try: x.again, IPLen: header + min(p.Len, mss), Since: d.nextAt, Dur: at.Sub(d.nextAt), Frame: p.Frame}
 		t.send(&t.ev)
 	}
@@ -117,7 +117,7 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 		path.Side[c.dir(s)].again(x.heldIP, 1) // one segment, however often it came
 	}
 	if t.wants(Retransmit) {
-		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, Flag: first, N: n, Try: x.again,
+		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, flag: first, N: n, Try: x.again,
 			Len: x.heldLen, IPLen: x.heldIP, Since: c.estAt, Dur: at.Sub(c.estAt)}
 		t.send(&t.ev)
 	}

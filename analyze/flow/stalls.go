@@ -31,7 +31,7 @@ func (t *Table) stalled(c *Conn, s Side, now capture.Instant, ended bool) {
 	}
 	if t.wants(Stalled) {
 		t.ev = Event{Kind: Stalled, Conn: c, Side: s, At: now, Since: d.nextAt, Dur: gap, N: uint32(n - d.hidden),
-			Len: c.MSS(s), IPLen: headerOf(c) + c.MSS(s), Flag: !ended}
+			Len: c.MSS(s), IPLen: headerOf(c) + c.MSS(s), flag: !ended}
 		t.send(&t.ev)
 	}
 	d.hidden = n

@@ -313,7 +313,7 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			if d.flags&finSent == 0 && p.Flags&capture.FIN == 0 && !c.closed && d.flags&unseen == 0 {
 				c.halfAt, c.halfSide = at, o
 				if t.wants(HalfClosed) {
-					t.ev = Event{Kind: HalfClosed, Conn: c, Side: o, At: at, Frame: p.Frame, Flag: c.unanswered == givenUp}
+					t.ev = Event{Kind: HalfClosed, Conn: c, Side: o, At: at, Frame: p.Frame, flag: c.unanswered == givenUp}
 					t.send(&t.ev)
 				}
 			}

@@ -38,6 +38,6 @@ func (t *Table) write(c *Conn, s Side, p *capture.Packet, at capture.Instant, ms
 		return
 	}
 	t.ev = Event{Kind: LateAck, Conn: c, Side: s, At: at, Since: d.nextAt, Dur: late, Len: p.Len, N: 1, Frame: p.Frame,
-		Flag: at.Sub(r.lastAt) <= atOnce+min(c.HandshakeRTT, shortTrips)}
+		flag: at.Sub(r.lastAt) <= atOnce+min(c.HandshakeRTT, shortTrips)}
 	t.send(&t.ev)
 }

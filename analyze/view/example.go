@@ -83,7 +83,7 @@ func (x *examples) event(e *flow.Event) {
 			what = waited
 		}
 	case flow.HalfClosed:
-		if e.Flag || e.Side == flow.Client {
+		if e.StillAsked() || e.Side == flow.Client {
 			what = halfClosed
 		}
 	case flow.SynRepeat:
