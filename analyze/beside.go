@@ -11,11 +11,11 @@ type Beside interface {
 	Wait()
 }
 
-// handful is how many events go to the other goroutine at a time: to wake a sleeping thread takes some microseconds, as long
-// as detectors take for dozens of events. Two handfuls are 1.6 MB.
+// handful is how many events go to the other goroutine at a time: waking a sleeping thread takes some microseconds, as long
+// as detectors take for dozens of events. Two batches are 1.6 MB.
 const handful = 1024
 
-// kept is an event with a copy of what it points to, as it was at that moment: the table goes on while detectors look at it.
+// kept is an event with a copy of what it points to: the flow table changes the original while detectors read the copy.
 type kept struct {
 	event flow.Event
 	conn  flow.Conn
@@ -47,7 +47,7 @@ type handover struct {
 	delivering []kept
 }
 
-// keep keeps an event, and hands over what there is when that is enough.
+// keep copies an event, and starts the delivery of the batch when it is full.
 func (e *Engine) keep(ev *flow.Event) {
 	h := &e.handover
 	h.filling = h.filling[:len(h.filling)+1]
@@ -57,7 +57,7 @@ func (e *Engine) keep(ev *flow.Event) {
 	}
 }
 
-// hand waits until detectors have seen what they were given, and gives them the rest.
+// hand waits until detectors have seen the batch before, and gives them this one.
 func (e *Engine) hand() {
 	h := &e.handover
 	h.beside.Wait()
@@ -66,8 +66,8 @@ func (e *Engine) hand() {
 	h.beside.Go(h.work)
 }
 
-// deliver shows detectors what was handed over. For the time that is left it takes a burden off the flow table: most of what a new
-// record costs is its memory.
+// deliver gives detectors the events of a batch. Before that it allocates records for the flow table: most of what a new one costs is
+// its memory.
 func (e *Engine) deliver() {
 	e.table.Prepare()
 	for i := range e.handover.delivering {

@@ -23,13 +23,11 @@ type Spec struct {
 	Features any
 }
 
-// Detector is one diagnosis: a pure function of the flow events and windows that
-// it is shown. It has no clock, does no I/O and keeps bounded state. An engine
-// owns its detectors; they are never shared.
+// Detector is one diagnosis: a pure function of flow events, samples and windows. It has no clock, does no I/O and its state is
+// bounded. An engine owns its detectors; they are never shared.
 type Detector interface {
 	Spec() Spec
-	// Event is called for each event of the mask, in stream order. e and what it
-	// points to are borrowed.
+	// Event is called for each event of the mask, in stream order. e and what it points to are valid during the call only.
 	Event(e *flow.Event)
 	// Judge is called once per sealed window, in order, and emits the symptoms that
 	// hold at its end, whether or not they reach the rule's threshold.
@@ -58,15 +56,15 @@ type Configured interface {
 	Configure(p rules.Params)
 }
 
-// Sampler is a Measure or a Detector that also reads samples of the host itself. Measures are shown each before detectors are.
+// Sampler is a Measure or a Detector that also reads samples of the host itself. Measures get each sample before detectors do.
 type Sampler interface {
-	// Sample is called for each sample, in stream order. s is borrowed.
+	// Sample is called for each sample, in stream order. s is valid during the call only.
 	Sample(at capture.Instant, s *capture.Sample)
 }
 
-// Watcher looks on: it is shown what detectors are shown, and has no say.
+// Watcher gets what detectors get, and changes nothing.
 type Watcher interface {
-	// Events are those that it wants to be shown.
+	// Events are those that it wants.
 	Events() flow.Mask
 	// Event, Sample and Seal are called as Event, Sample and Judge of a Detector; the window is to be read only.
 	Event(e *flow.Event)

@@ -392,7 +392,7 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 		return // of the agent, not of the host
 	case s.Change != nil && s.Change.Kind == capture.ChangeCapture:
 		e.blinded(at, s.Change)
-		return // likewise
+		return // of the agent, too
 	}
 	e.meet()
 	if c := s.Change; c != nil && c.When != 0 && e.clock.shift != 0 {
@@ -413,7 +413,7 @@ func (e *Engine) sample(at capture.Instant, s *capture.Sample) {
 // busy host may delay some. Of packets it is not asked: a quiet network has none; their source says when it ends.
 const freshness = 10 * time.Second
 
-// have is the set of inputs that speak.
+// have is the set of inputs that have sent something lately.
 func (e *Engine) have() (i Inputs) {
 	for bit, at := range e.heard {
 		if at != 0 && (bit == 0 && e.blind.why == "" || bit > 0 && e.w.End.Sub(at) <= freshness) {

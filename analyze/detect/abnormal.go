@@ -196,7 +196,7 @@ func abrupt(e *flow.Event) bool {
 		e.At.Sub(c.LastData(flow.Server)) < time.Second
 }
 
-// briefly is how long a connection lasts at most whose server rejects the first thing that it is told: longer, and it is a
+// briefly is how long a connection lasts at most whose server rejects the first data that it gets: longer, and it is a
 // stream that never gets an answer, of logs for example, and ends when its reader does.
 const briefly = 10 * time.Second
 

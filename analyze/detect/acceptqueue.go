@@ -184,7 +184,7 @@ func (d *acceptQueue) between(w *analyze.Window, k capture.Endpoint, since captu
 	return q, overflows
 }
 
-// judgePackets judges the listeners that no socket table has told of.
+// judgePackets judges the listeners whose sockets are not seen, by packets.
 func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.packets.each(func(k capture.Endpoint, st *acceptPackets) bool {
 		var sum [3]uint32

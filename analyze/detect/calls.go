@@ -94,12 +94,12 @@ type requests struct {
 	young  []askedRequest // not old enough to be called ignored, in order of time
 	open   subjects[flow.Ref, attempt]
 	askers []asker
-	told   attempt // scratch: what askers are shown
+	shared attempt // scratch: the attempt that is reported to askers
 }
 
-// asker is a detector that is told of outcomes.
+// asker is a detector to which outcomes are reported.
 type asker struct {
-	outcomes uint8                    // those that it wants to know, a bit each
+	outcomes uint8                    // those that are reported to it, a bit each
 	mine     func(e *flow.Event) bool // whether it asks about the connection of e; nil: about all
 	report   func(c *flow.Conn, o outcome, a *attempt, e *flow.Event)
 }
@@ -150,7 +150,7 @@ func (r *requests) of(e *flow.Event) (of askers) {
 	return of
 }
 
-// report tells those of a.of who want to know it.
+// report reports o to those of a.of that asked for it.
 func (r *requests) report(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
 	for i := range r.askers {
 		if x := &r.askers[i]; x.outcomes>>o&1 == 1 && a.of>>i&1 == 1 && (e == nil || x.mine == nil || x.mine(e)) {
@@ -206,8 +206,8 @@ func (r *requests) event(e *flow.Event) {
 		*a = attemptOf(c, all)
 		a.over = true
 	}
-	r.told = attemptOf(c, all)
-	r.report(c, o, &r.told, e)
+	r.shared = attemptOf(c, all)
+	r.report(c, o, &r.shared, e)
 }
 
 // judge reports the requests that nothing has answered.
@@ -270,6 +270,49 @@ func (a *attempt) evidence(frame uint64, note string) analyze.Evidence {
 		}
 	}
 	return e
+}
+
+// failure is a connection request that failed.
+type failure struct {
+	at       capture.Instant
+	delay    time.Duration // SYN to RST
+	before   uint32        // requests that had succeeded by then
+	refused  bool
+	evidence analyze.Evidence
+}
+
+func failureOf(a *attempt, o outcome, e *flow.Event, before uint32) failure {
+	f := failure{at: a.at, before: before, refused: o == refused}
+	switch o {
+	case refused:
+		f.delay, f.evidence = e.At.Sub(a.at), a.evidence(e.Frame, "refused")
+	case unreached:
+		f.evidence = a.evidence(e.Frame, "ICMP: unreachable")
+	default:
+		f.evidence = a.evidence(0, "no answer to the SYN")
+	}
+	return f
+}
+
+// maxFails bounds the failures that one subject remembers one by one: the first ones since the onset.
+const maxFails = 512
+
+// appendFirst appends x unless there are enough.
+func appendFirst[T any](v []T, x T) []T {
+	if len(v) >= maxFails {
+		return v
+	}
+	return append(v, x)
+}
+
+// ofAll is how many of all that failed were refused, and how many not answered, where so many of the first maxFails were.
+func ofAll(refused, unanswered int, all uint32) (int, int) {
+	n := refused + unanswered
+	if n < maxFails || int(all) <= n {
+		return refused, unanswered
+	}
+	refused = refused * int(all) / n
+	return refused, int(all) - refused
 }
 
 // callers tells which hosts' calls are made on behalf of somebody: those of this host, or, where no

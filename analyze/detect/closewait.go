@@ -97,7 +97,7 @@ type closeState struct {
 	waiting   int           // entries of closeWait.waiting that refer to this
 	listener  *closeState   // of a caller: whom it calls
 	endedRing [stat.SeriesLen]uint32
-	leaks     bool   // a leak was found: those that were answered are told apart from then on
+	leaks     bool   // a leak was found: from then on only connections that were answered count as leaked
 	usual     uint32 // how many waited before what there is now
 }
 
@@ -337,7 +337,7 @@ func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {
 		Ended: d.ended, Exact: d.sockets.Every.First != 0, Baseline: d.sockets.Every.Newest().Sub(d.sockets.Every.First).Seconds()}}
 }
 
-// exact corrects a symptom that was inferred from packets by the sockets, where they are this host's.
+// exact corrects a symptom that was inferred from packets: where the sockets are this host's, it counts the sockets.
 func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyze.Symptom)) {
 	f := s.Features.(CloseWait)
 	k, mine := d.socketKey(w, &s)
@@ -352,7 +352,7 @@ func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyz
 	st.measure(&f, w.End, w.Params.Duration("old_age"), w.Params.Int("min_sockets"))
 	d.owned(w, st, &f)
 	s.Features = f
-	st.list = st.list[:0] // told
+	st.list = st.list[:0] // rest is not to emit them again
 	emit(s)
 }
 
@@ -373,7 +373,7 @@ func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (closeKey, 
 	return k, w.Local.Is(capture.AddrFrom(local))
 }
 
-// rest emits the subjects of which no packet has told.
+// rest emits the subjects that the packets did not show.
 func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.sockets.states.each(func(k closeKey, st *socketWaits) bool {
 		n := len(st.list)

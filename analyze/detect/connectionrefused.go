@@ -77,16 +77,12 @@ type listenerState struct {
 }
 
 type failedAttempt struct {
-	at       capture.Instant
-	delay    time.Duration
-	client   capture.Addr
-	served   uint32
-	refused  bool
-	foreign  uint8 // TTL of the refusal, if the listener's answers bear another: usual
-	usual    uint8
-	piled    bool // others had been accepted before, and none was answered
-	room     bool // of those that had been accepted hardly any still waited for an answer: the accept queue had room
-	evidence analyze.Evidence
+	failure
+	client  capture.Addr
+	foreign uint8 // TTL of the refusal, if the listener's answers bear another: usual
+	usual   uint8
+	piled   bool // others had been accepted before, and none was answered
+	room    bool // of those that had been accepted hardly any still waited for an answer: the accept queue had room
 }
 
 // insisting is a client that tries again.
@@ -113,7 +109,7 @@ const (
 // heardEvents are signs of life of a listener beside its SYN-ACK.
 var heardEvents = flow.Of(flow.SynAckRepeat, flow.Response, flow.HalfClosed, flow.Retransmit)
 
-// fromServer reports whether e tells of a packet, other than RST, that the server has sent.
+// fromServer reports whether the server has sent a packet, other than RST, with e.
 func fromServer(e *flow.Event) bool {
 	switch e.Kind {
 	case flow.SynAckSent, flow.SynAckRepeat, flow.Response:
@@ -237,16 +233,10 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 	if d.callers.judged && d.callers.is(a.key.client, a.key.server.Addr) {
 		return
 	}
-	f := failedAttempt{at: a.at, client: a.key.client, served: st.served, refused: o == refused,
+	f := failedAttempt{failure: failureOf(a, o, e, st.served), client: a.key.client,
 		piled: st.pile >= minPile && a.at.Sub(st.answered) >= heardSlack, room: st.unserved < minPile}
-	if f.refused {
-		f.delay = e.At.Sub(a.at)
-		f.evidence = a.evidence(e.Frame, "refused")
-		if ttl := c.TTL(flow.Server); e.Kind == flow.Refused && st.ttl != 0 && ttl != st.ttl {
-			f.foreign, f.usual = ttl, st.ttl
-		}
-	} else {
-		f.evidence = a.evidence(0, "no answer to the SYN")
+	if f.refused && e.Kind == flow.Refused && st.ttl != 0 && c.TTL(flow.Server) != st.ttl {
+		f.foreign, f.usual = c.TTL(flow.Server), st.ttl
 	}
 	st.series.Add(1, 1, a.at)
 	st.stretch.Bad(a.at)
@@ -296,7 +286,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 			continue // or it was not yet known whose call this is, and that it is a scan
 		}
 		clients.get(x.client)
-		f.ServedBefore = min(f.ServedBefore, int(x.served))
+		f.ServedBefore = min(f.ServedBefore, int(x.before))
 		if x.refused {
 			f.Refused++
 			if x.foreign != 0 {
@@ -313,10 +303,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 			evidence = append(evidence, x.evidence)
 		}
 	}
-	if n := f.Refused + f.Unanswered; n == maxFails && int(s.Since.Bad) > n {
-		f.Refused = f.Refused * int(s.Since.Bad) / n
-		f.Unanswered = int(s.Since.Bad) - f.Refused
-	}
+	f.Refused, f.Unanswered = ofAll(f.Refused, f.Unanswered, s.Since.Bad)
 	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
 	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
 	// after its program had ceased to answer: retransmission's. Unless it takes nobody, and nobody whom it had accepted still waits: then

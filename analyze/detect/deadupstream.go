@@ -89,30 +89,14 @@ type upstreamState struct {
 	wait     time.Duration // the longest wait of these
 }
 
-// failedCall is a connection request that failed.
 type failedCall struct {
-	at        capture.Instant
-	delay     time.Duration // SYN to RST
-	ok        uint32        // calls that had succeeded by then
-	refused   bool
+	failure
 	unreached bool // the SYN is known from an ICMP error only
 	fallback  bool // over IPv6, and the same port was reached over IPv4 meanwhile (RFC 8305)
-	evidence  analyze.Evidence
 }
 
 // maxAccepted bounds the calls over IPv4 that are remembered: those of the last seconds count.
 const maxAccepted = 64
-
-// maxFails bounds the failures that one subject remembers one by one: the first ones since the onset.
-const maxFails = 512
-
-// appendFirst appends x unless there are enough.
-func appendFirst[T any](v []T, x T) []T {
-	if len(v) >= maxFails {
-		return v
-	}
-	return append(v, x)
-}
 
 func newDeadUpstream() analyze.Detector {
 	d := &deadUpstream{states: newSubjects[callKey, upstreamState](maxPerDetector), opening: newOpeningSockets()}
@@ -234,16 +218,7 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 		st.lastOK = e.At
 		return
 	}
-	f := failedCall{at: a.at, ok: st.ok, refused: o == refused}
-	if f.refused {
-		f.delay = e.At.Sub(a.at)
-		f.evidence = a.evidence(e.Frame, "refused")
-	} else if o == unreached {
-		f.unreached = true
-		f.evidence = a.evidence(e.Frame, "ICMP: unreachable")
-	} else {
-		f.evidence = a.evidence(0, "no answer to the SYN")
-	}
+	f := failedCall{failure: failureOf(a, o, e, st.ok), unreached: o == unreached}
 	if !a.key.server.Addr.Netip().Is4() {
 		f.fallback = slices.ContainsFunc(d.accepted, func(x acceptedV4) bool {
 			return x.port == a.key.server.Port && x.at >= a.at && x.at.Sub(a.at) < ignoredAfter
@@ -315,8 +290,8 @@ func (d *deadUpstream) may(client, server capture.Addr) bool {
 	return d.callers.may(client, server) || !d.callers.local.Known()
 }
 
-// small reports whether the whole input is so small that it is about each of its calls, whoever's they are: people hand in the
-// capture of one connection and want to know what happened to it. Only the end tells.
+// small reports whether the whole input has so few connections that each of them is of interest, whoever opened it: people give the
+// capture of one connection and ask what happened to it. That is known at the end of the input only.
 func (d *deadUpstream) small(w *analyze.Window) bool {
 	return w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 }
@@ -334,7 +309,7 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 	var delays []float64
 	for i := range st.fails {
 		x := &st.fails[i]
-		f.SucceededBefore = min(f.SucceededBefore, int(x.ok))
+		f.SucceededBefore = min(f.SucceededBefore, int(x.before))
 		if x.refused {
 			f.Refused++
 			delays = append(delays, x.delay.Seconds())
@@ -349,11 +324,7 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 			evidence = append(evidence, x.evidence)
 		}
 	}
-	// The list is bounded, the series is not.
-	if n := f.Refused + f.SynUnanswered; n == maxFails && int(s.Since.Bad) > n {
-		f.Refused = f.Refused * int(s.Since.Bad) / n
-		f.SynUnanswered = int(s.Since.Bad) - f.Refused
-	}
+	f.Refused, f.SynUnanswered = ofAll(f.Refused, f.SynUnanswered, s.Since.Bad)
 	// A request that is answered at a later try was held up, by loss or by a full
 	// accept queue; its server is there.
 	late := countSince(st.late, onset)

@@ -128,7 +128,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	asked, tries := q.LookupAt, q.Tries
 	if at := d.chains.get(q.Lookup); at != nil {
 		if *at != 0 {
-			// The lookup has got its answer: what looked like another try was somebody else's question.
+			// The lookup has been answered already: what looked like another try was somebody else's question.
 			asked, tries = q.First, q.Repeats+1
 		}
 		*at = e.At

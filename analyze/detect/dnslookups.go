@@ -187,12 +187,12 @@ const (
 	// dnsSettled is how old a second must be before its questions are counted: by then each
 	// question is answered or called unanswered, so that the two are counted alike.
 	dnsSettled = lookupDecided + analyze.WindowLength
-	// maxTries bounds the count of tries; nobody tells more of them apart.
+	// maxTries bounds the count of tries.
 	maxTries = 1 << 20
 	// askElsewhere: programs that ask several servers at once do so within milliseconds; what
 	// comes later is a second server asked because the first is silent.
 	askElsewhere = 300 * time.Millisecond
-	// maxCallers bounds the callers that wait for one name at a time and are told apart.
+	// maxCallers bounds the callers that wait for one name at a time and are followed one by one.
 	maxCallers = 64
 )
 
@@ -207,7 +207,7 @@ type lookups struct {
 	// known is what is known of questions, and of that of the newest event if it was an answer; nil: it was none, or there are too many.
 	known    subjects[question, knownQuestion]
 	question *knownQuestion
-	decided  func(*analyze.Window, *lookup) // is told what nobody answered; nil: nobody is
+	decided  func(*analyze.Window, *lookup) // is called with each lookup that nobody answered; may be nil
 	sealed   capture.Instant                // end of the newest window that was judged
 	steps    uint64                         // along the chains of asked, for tests of what a packet costs
 }
@@ -453,7 +453,7 @@ type tally struct {
 	bad    int // of these
 }
 
-// quiet reports that nothing is wrong, and whether the state is kept all the same. The share of one that is not goes to gone.
+// quiet reports whether nothing is wrong, and whether the state is still needed. Where it is not, its share goes to gone.
 func (t *tally) quiet(w *analyze.Window, gone *stat.Worst) (quiet, keep bool) {
 	switch {
 	case t.series.Since.Bad > 0:

@@ -310,9 +310,9 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f := DNSUnanswered{Queries: int(s.Since.Total), Unanswered: int(s.Since.Bad), Share: s.Since.Share(),
 			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, CaptureLoss: st.missed(lossy)}
-		// Without any answer in the capture, nothing tells silence from a direction that was not
-		// captured, unless the host is seen to receive something else.
-		// Most of what its asker asks again under the same id has got no answer, seen or not.
+		// Without any answer in the capture, the server may be silent, or that direction was not captured. It was captured where
+		// the host is seen to receive something else. And the server is silent where the asker asks again under the same id
+		// most of the time: it does that when it has no answer.
 		if !st.answered && 2*st.same < st.bad && d.answered.peek(k.client) == nil {
 			if hear == nil {
 				hear = hearing(w)

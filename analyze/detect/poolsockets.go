@@ -17,7 +17,7 @@ type poolSockets struct {
 	ports subjects[capture.Endpoint, socketPool] // by listener
 	owner inquiry
 	waits string // what the threads of the process in question wait for
-	full  bool   // some queue is not empty: look more closely
+	full  bool   // some queue is not empty
 }
 
 type socketPool struct {
@@ -133,8 +133,8 @@ func (d *poolSockets) threads(p *capture.ProcessSample) {
 	}
 }
 
-// judge emits the pools of which no packet has told, and asks for a closer look while a queue is not empty.
-func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(analyze.Symptom)) {
+// judge emits the pools that the packets did not show (those of seen), and asks for a dump of all sockets while a queue is not empty.
+func (d *poolSockets) judge(w *analyze.Window, seen map[string]bool, emit func(analyze.Symptom)) {
 	if d.full && w.Ask != nil {
 		w.Ask(analyze.Ask{Full: true})
 	}
@@ -146,7 +146,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 			d.owner.ask(w, x.inodes)
 		}
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
-		if told[subject.Key()] || d.owners.halted(x.inodes) {
+		if seen[subject.Key()] || d.owners.halted(x.inodes) {
 			return true // or its program is stopped, however many threads it has
 		}
 		lo, hi := slices.Min(x.accepted[:x.n]), slices.Max(x.accepted[:x.n])
@@ -162,7 +162,7 @@ func (d *poolSockets) judge(w *analyze.Window, told map[string]bool, emit func(a
 	})
 }
 
-// waiting is what the threads wait for, if the process is known, and whether it speaks for peer.
+// waiting is what the threads wait for; empty if that is not known, or is not peer.
 func (d *poolSockets) waiting(peer string) string {
 	if peer != "" && !strings.Contains(d.waits, peer) {
 		return ""

@@ -7,7 +7,7 @@ import (
 )
 
 // resentSockets counts, by peer, what the host's own sockets have sent again (tcp_info), for when no packets are
-// captured: outbound only, for a receiver's socket does not know what was lost on its way.
+// captured. It sees outbound loss only: a receiver's socket does not know what was lost on its way.
 type resentSockets struct {
 	*hostSockets
 	paths subjects[way, resentPath]
@@ -72,7 +72,7 @@ func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f := Retransmission{Class: "data", Segments: int(s.Since.Total), Retransmitted: int(s.Since.Bad), Share: s.Since.Share(),
 			ShareBefore: s.Before.Share(), Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
 			MeanSize: float64(p.mss), Sampled: true}
-		if s.BeforeSpan > 0 { // the series counts dumps, which are as far apart as their source is told
+		if s.BeforeSpan > 0 { // the series counts dumps; how far apart they are, their times say
 			f.Baseline = p.since.Sub(p.before).Seconds()
 		}
 		emit(analyze.Symptom{Subject: k.subject(w.Local, "data"), Onset: max(p.since, w.First), Features: f,

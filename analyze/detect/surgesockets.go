@@ -9,16 +9,16 @@ import (
 	"jindan/capture"
 )
 
-// surgeSockets sees a surge from one source without packets. How many connections are asked for is told by the host's counters: those
-// that were accepted, that were answered with a cookie and that were turned away. Who asks is told by dumps of all
-// sockets: whose sockets have become more since the rise.
+// surgeSockets finds a surge from one source without packets. The host's counters say how many connections were requested: those that were
+// accepted, those that were answered with a SYN cookie, and those that were dropped. The dumps of all sockets say who requested them: the
+// source that has more sockets than before the rise.
 type surgeSockets struct {
 	*hostSockets
 	demand  counterDemand
 	sources subjects[socketSource, sourceSockets]
 	// Times of the dumps of all sockets: the newest, and the last two in which no rise was known.
 	at, before, prior capture.Instant
-	told              bool // in the last window
+	found             bool // a surge, in the last window
 }
 
 type socketSource struct {
@@ -33,8 +33,8 @@ type sourceSockets struct {
 	peer               capture.Endpoint
 }
 
-// sourceCount tells those in TIME_WAIT from the others. They show the minute before; during a rise, only those of the newest
-// second count.
+// sourceCount counts sockets in TIME_WAIT (closed) apart from the others. Those in TIME_WAIT show the minute before; during a rise only those
+// of the newest second count.
 type sourceCount struct{ open, closed uint32 }
 
 func (c sourceCount) all() uint32 { return c.open + c.closed }
@@ -61,12 +61,12 @@ type counterDemand struct {
 type demandCounts struct{ accepted, cookies, dropped uint64 }
 
 const (
-	// minInterval and maxInterval bound the time between samples from which a rate can be told: they come every second, on a busy
+	// minInterval and maxInterval bound the time between samples from which a rate can be computed: samples come every second, on a busy
 	// host later, and SYNs are sent again after one (RFC 6298 §2). A shorter interval becomes part of the next.
 	minInterval, maxInterval = 500 * time.Millisecond, 2 * time.Second
 	// timeWait is how long sockets stay in TIME_WAIT: TCP_TIMEWAIT_LEN in include/net/tcp.h.
 	timeWait = time.Minute
-	// minGrown is how many more sockets than before a source must have to be told from others: with 20, a share of
+	// minGrown is how many more sockets than before a source must have to stand out from others: with 20, a share of
 	// half has a standard error of 11 %.
 	minGrown = 20
 	// lookCloser is how long after a rise dumps of all sockets are asked for: as long as the patience of clients (3 to 10 s), after
@@ -217,16 +217,16 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !d.demand.risen() {
 		return
 	}
-	told := d.told
-	d.told = false
-	if since := w.End.Sub(d.demand.onset); !told && since > newNormal {
+	found := d.found
+	d.found = false
+	if since := w.End.Sub(d.demand.onset); !found && since > newNormal {
 		d.demand.settle()
 		return
-	} else if w.Ask != nil && (told || since < lookCloser) {
+	} else if w.Ask != nil && (found || since < lookCloser) {
 		w.Ask(analyze.Ask{Full: true})
 	}
 	if d.at <= d.demand.onset {
-		return // who it is, the next dump tells
+		return // the next dump will show who it is
 	}
 	var busiest socketSource
 	var first, next, grown, old, sources, sourcesBefore uint32
@@ -271,7 +271,7 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return // of a rise that many share, or that comes through a proxy as ever, counters do not tell where it goes
 	}
 	// Whether it is worth a closer look, for as long as it lasts.
-	d.told = f.Rate >= max(w.Params.Float("min_rate"), w.Params.Float("min_factor")*f.RateBefore)
+	d.found = f.Rate >= max(w.Params.Float("min_rate"), w.Params.Float("min_factor")*f.RateBefore)
 	emit(analyze.Symptom{Onset: r.onset, Features: f,
 		Subject:  analyze.Subject{Kind: analyze.SubjectSource, Host: busiest.server.Addr.String(), Port: busiest.server.Port, Peer: busiest.client.String()},
 		Evidence: []analyze.Evidence{{At: d.at, Flow: x.peer.String() + " > " + busiest.server.String(), Note: "one of its sockets"}}})

@@ -17,8 +17,8 @@ const (
 	classQueued     = "STARVED-QUEUED"     // accepted, and more than the FIN is unread
 )
 
-// waitingSockets are the sockets in CLOSE_WAIT: exact where packets only allow to infer. They belong to a listener, or to calls to
-// a server.
+// waitingSockets are the sockets in CLOSE_WAIT. Packets allow only to infer them; a dump shows each. They belong to a listener, or to
+// calls to a server.
 type waitingSockets struct {
 	*hostSockets
 	states subjects[closeKey, socketWaits]
@@ -61,8 +61,8 @@ func (d *waitingSockets) sample() {
 	}
 }
 
-// judge groups the sockets by subject, but for those whose peer has not acknowledged all that was sent: these wait for the network, not
-// for their program.
+// judge groups the sockets by subject. It leaves out those whose peer has not acknowledged all that was sent: they wait for the network,
+// not for their program.
 func (d *waitingSockets) judge() {
 	d.states.each(func(_ closeKey, st *socketWaits) bool {
 		st.list, st.all = st.list[:0], 0

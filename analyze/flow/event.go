@@ -42,7 +42,7 @@ const (
 	// Abandoned: the client closes or resets while its request has no answer. Dur
 	// is the time since the request's last byte. See ByReset.
 	Abandoned
-	// Unanswered: the server closes although a request has no answer, and none can come after its FIN. Class tells whether
+	// Unanswered: the server closes although a request has no answer, and none can come after its FIN. Class says whether
 	// it had received the request. Dur is the time since the request's last byte, Since when the request began.
 	Unanswered
 	// HalfClosed: Side's FIN was acknowledged by the other side, which has not sent a
@@ -55,13 +55,13 @@ const (
 	Reset
 	// SynChallenged: the server answers a SYN with the acknowledgement of something older: of a connection on the same ports
 	// that it still has, in TIME_WAIT or LAST_ACK (RFC 5961 §4). Side = Server. N counts them in this connection,
-	// Dur is the time since that SYN. The connect has failed if no Established follows; Conn.Challenges tells later.
+	// Dur is the time since that SYN. The connect has failed if no Established follows; Conn.Challenges counts them.
 	SynChallenged
 	// SynAckElsewhere: a SYN-ACK to this connection's SYN comes from another address or port, From; the caller does not know it.
 	// Conn is the connection that was asked for, Dur the time since its first SYN.
 	SynAckElsewhere
 	// Unreached: an ICMP error says that the SYN that it quotes reached nobody, and the capture does not hold it: a host sends
-	// none to a neighbour that does not answer, and tells itself so. From asked To; there is no Conn.
+	// none to a neighbour that does not answer, and sends itself the error. From asked To; there is no Conn.
 	Unreached
 	// ResetIgnored: a RST of Side that its receiver has to ignore: it does not acknowledge the SYN, or lies outside the
 	// window. N counts them in this connection.
@@ -85,7 +85,7 @@ const (
 	// Stalled: Side stopped for Dur in the middle of a write: after a full segment without PSH, with
 	// everything acknowledged and the window open. Had the segments in between been seen, there would be
 	// no gap: N transmissions of the next segment were lost before the capture point, as the back-off of the
-	// retransmission time-out tells (RFC 6298 §5.5). A first stall is not reported: it may be the sender's own. See Standing.
+	// retransmission time-out shows (RFC 6298 §5.5). A first stall is not reported: it may be the sender's own. See Standing.
 	Stalled
 	// HoleOpened: data of Side is missing before this segment. Len is the bytes missing,
 	// N the segments that they stand for.
@@ -212,7 +212,7 @@ func (c Class) String() string {
 	return "unknown"
 }
 
-// OfPath reports whether a repetition of class c speaks of loss on the path.
+// OfPath reports whether a repetition of class c means loss on the path.
 func (c Class) OfPath() bool { return c == Fast || c == RTO || c == TailLoss }
 
 // Event is one thing that happened to a connection or DNS transaction. It is
