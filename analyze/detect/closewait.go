@@ -312,8 +312,8 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	}
 	f.ClientsSucceed = 1 - served.Share()
 	switch {
-	case f.NeverAnswered*2 < n:
-		f.Class = classLeak
+	case f.NeverAnswered*2 < n && (f.Older >= enough || f.NeverAnswered < enough):
+		f.Class = classLeak // younger ones are not forgotten yet: they may wait with those that got no answer
 	case f.Ended > n && f.OldestAge < 2*old.Seconds():
 		f.Class = classSlowHandler
 	default:

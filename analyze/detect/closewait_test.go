@@ -55,6 +55,19 @@ func TestCloseWait(t *testing.T) {
 				well(n, 0, 20*sec, 0)
 				every(20*sec, 40*sec, 200*ms, func(at time.Duration, _ int) { talk(n, at, 1, 3*sec, false) })
 			}},
+		{name: "a program that stops: clients whose answer it had just written leave, and more that get none", want: want, onset: 20*sec + 755*ms, check: class(classStarved),
+			make: func(n *network) {
+				well(n, 0, 20*sec, 0)
+				every(20*sec, 22*sec, 125*ms, func(at time.Duration, _ int) { talk(n, at, 1, 0, false) })
+				every(20*sec, 22*sec, 150*ms, func(at time.Duration, _ int) {
+					c, s := n.from("203.0.113.7"), host(srv)
+					q := n.open(at, c, s)
+					n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+					n.tcp(at+2*sec, c, s, capture.ACK|capture.FIN, q+100, q, 0)
+					n.tcp(at+2*sec+ms, s, c, capture.ACK, q, q+101, 0)
+				})
+				n.call(27*sec, "203.0.113.9", "192.0.2.1:9090", ms)
+			}},
 		{name: "clients that leave connections of which nothing else is seen", want: want, onset: 701 * ms, check: class(classStarved), make: func(n *network) {
 			every(100*ms, 20*sec, 200*ms, func(at time.Duration, i int) {
 				c, s := n.from("203.0.113.7"), host(srv)

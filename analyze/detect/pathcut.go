@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ type PathCut struct {
 	Unheard     int     `json:"unheard"`
 	Older       int     `json:"older"`
 	OneWay      int     `json:"one_way"`
+	Smallest    int     `json:"smallest"`
 }
 
 // pathCut looks for peers of a host that fall silent together while the host goes on asking them.
@@ -280,7 +282,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit func(analyze.Symptom)) bool {
 	f := PathCut{Peers: len(g.peers), RateBefore: g.before, Chance: g.chance, Addresses: " ", Older: g.older}
 	var evidence []analyze.Evidence
-	last := g.onset
+	last, smallest := g.onset, uint32(math.MaxUint32)
 	for i, p := range g.peers {
 		if i < maxAddresses {
 			f.Addresses += p.String() + " "
@@ -292,6 +294,7 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 		}
 		last = max(last, st.last)
 		f.Sent += int(st.sent)
+		smallest = min(smallest, st.least)
 		f.Flows += int(st.conns)
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, st.note.evidence())
@@ -304,8 +307,9 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 		if f.Sent = g.last.Sent; f.Flows == 0 {
 			f.Flows = g.last.Flows
 		}
-		last = w.Start
+		last, smallest = w.Start, uint32(g.last.Smallest)
 	}
+	f.Smallest = int(smallest)
 	f.Silent = last.Sub(g.onset).Seconds()
 	if w.End.Sub(last) > unasked {
 		return false
