@@ -26,7 +26,8 @@ type Analysis struct {
 	cachedKey flowKey
 	convs     []*conv
 	free      []uint32
-	openings  openings
+	openings  openings // SYNs
+	asked     openings // datagrams
 	services  map[service]*asked
 	orders    map[service][MaxPoints * (MaxPoints - 1) / 2]int8 // see known
 

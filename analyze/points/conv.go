@@ -43,8 +43,10 @@ type conv struct {
 	dsack       [2]uint32          // acknowledgements that say that data came twice
 	twice       [2]uint32          // data that came to the last point twice
 	twins       [2]uint32          // data that only the last point shows twice
-	// votes: how often the second of two points showed a direction later than the first one, less how often sooner.
-	votes       [2][MaxPoints * (MaxPoints - 1) / 2]int8
+	// votes: how often what went from the first of two points to the second one and what came back took some time together, less how often less than
+	// none. prior is of the newest packet that both show: how much later the second one did, µs, times 4; plus 1 if the opener sent it, else 2.
+	votes       [MaxPoints * (MaxPoints - 1) / 2]int8
+	prior       [MaxPoints * (MaxPoints - 1) / 2]int32
 	waiting     uint8 // points at which a request has no answer yet
 	asked       [MaxPoints]capture.Instant
 	bytes       [2]uint64
@@ -92,17 +94,22 @@ func (a *Analysis) lookup(pt int, p *capture.Packet, at capture.Instant) (c *con
 		}
 	}
 	if !ok {
-		if r, ok = a.begin(k, swapped, p, opens, at); !ok {
+		if r, ok = a.begin(pt, k, swapped, p, opens, at); !ok {
 			return nil, 0, 0
 		}
 		c = a.convs[r.conv]
 	}
-	if opens { // each one that is sent again, too: the first may not have come so far as where addresses are translated
-		a.openings.put(p, r.conv, at)
-	}
 	a.cached, a.cachedKey = r, k
 	if swapped != r.flip {
 		dir = 1
+	}
+	// Each one that is sent again, too: the first may not have come so far as where addresses are translated.
+	if opens {
+		a.openings.put(p.Seq, p.TSVal, r.conv, at)
+	} else if p.Proto == capture.ProtoUDP && dir == 0 && c.seen[0][pt] < fewAsked {
+		if key, stamp, ok := asking(p); ok {
+			a.asked.put(key, stamp, r.conv, at)
+		}
 	}
 	return c, r.conv, dir
 }
@@ -124,20 +131,25 @@ func (c *conv) anew(pt int, p *capture.Packet, at capture.Instant, away bool) bo
 	return at.Sub(c.first) > horizon
 }
 
-// begin makes a conversation, or finds it by its SYN where a device on the way translates addresses.
-func (a *Analysis) begin(k flowKey, swapped bool, p *capture.Packet, opens bool, at capture.Instant) (flowRef, bool) {
+// begin makes a conversation, or finds it by what opens it where a device on the way translates addresses.
+func (a *Analysis) begin(pt int, k flowKey, swapped bool, p *capture.Packet, opens bool, at capture.Instant) (flowRef, bool) {
 	answers := p.Proto == capture.ProtoTCP && p.Flags&capture.SYN != 0 && !opens ||
 		p.Flags&capture.SYN == 0 && p.Src.Port < p.Dst.Port // services have the lower ports (RFC 6335 §6)
 	r := flowRef{flip: swapped != answers}
+	var known bool
 	if opens {
-		if o, ok := a.openings.get(p, at); ok {
-			if c := a.convs[o]; c != nil && (c.ends[0] != p.Src || c.ends[1] != p.Dst) {
-				r.conv = o
-				c.keys = append(c.keys, k)
-				c.translated = true
-				a.flows[k] = r
-				return r, true
-			}
+		r.conv, known = a.openings.get(p.Seq, p.TSVal, at)
+	} else if p.Proto == capture.ProtoUDP && !answers {
+		if key, stamp, ok := asking(p); ok {
+			r.conv, known = a.asked.get(key, stamp, at)
+		}
+	}
+	if known {
+		if c := a.convs[r.conv]; c != nil && c.proto == p.Proto && (c.ends[0] != p.Src || c.ends[1] != p.Dst) && (opens || c.pts>>pt&1 == 0) {
+			c.keys = append(c.keys, k)
+			c.translated = true
+			a.flows[k] = r
+			return r, true
 		}
 	}
 	if len(a.convs)-len(a.free) >= maxConvs {
@@ -160,8 +172,8 @@ func (a *Analysis) begin(k flowKey, swapped bool, p *capture.Packet, opens bool,
 	return r, true
 }
 
-// openings remembers the SYNs of the last two spans of horizon by the sequence number that each begins with. A device that translates addresses
-// leaves it, and may change or remove options; a time stamp that is left must be the same.
+// openings remembers what began connections in the last two spans of horizon, by what a device that translates addresses leaves alone: the
+// sequence number of a SYN, the payload of a datagram. It may change or remove options; a time stamp that is left must be the same.
 type openings struct {
 	now, old map[uint32]opening
 	since    capture.Instant
@@ -178,19 +190,34 @@ func (o *openings) roll(at capture.Instant) {
 	}
 }
 
-func (o *openings) get(p *capture.Packet, at capture.Instant) (conv uint32, ok bool) {
+func (o *openings) get(key, stamp uint32, at capture.Instant) (conv uint32, ok bool) {
 	o.roll(at)
-	x, ok := o.now[p.Seq]
+	x, ok := o.now[key]
 	if !ok {
-		x, ok = o.old[p.Seq]
+		x, ok = o.old[key]
 	}
-	return x.conv, ok && (x.stamp == p.TSVal || x.stamp == 0 || p.TSVal == 0)
+	return x.conv, ok && (x.stamp == stamp || x.stamp == 0 || stamp == 0)
 }
 
-func (o *openings) put(p *capture.Packet, conv uint32, at capture.Instant) {
+func (o *openings) put(key, stamp, conv uint32, at capture.Instant) {
 	if o.roll(at); len(o.now) < maxConvs {
-		o.now[p.Seq] = opening{conv, p.TSVal}
+		o.now[key] = opening{conv, stamp}
 	}
+}
+
+// fewAsked: of so many datagrams of whoever began, one reaches the other side of a translation.
+const fewAsked = 16
+
+// asking is what a datagram is known by on both sides of a translation; not ok, if it may be mistaken for another one: the message of DNS bears a
+// random number (RFC 5452 §4.3), others are told by the identification of their IP packet.
+func asking(p *capture.Packet) (key, stamp uint32, ok bool) {
+	const dns = 53
+	d := digest(p.Data)
+	key = uint32(d>>32) ^ uint32(d) ^ p.Len<<16
+	if p.Src.Port == dns || p.Dst.Port == dns {
+		return key, 0, len(p.Data) >= 12
+	}
+	return key, uint32(p.IPID), p.IPID != 0 && len(p.Data) > 0
 }
 
 // rel is a sequence number of a direction counted from the beginning of the connection, or, if that was not seen, from where the first
@@ -233,6 +260,9 @@ func (c *conv) opened(dir, pt int, p *capture.Packet) {
 	}
 }
 
+// sure: so many round trips do not all bear a wrong time.
+const sure = 3
+
 // way lists the points that see c in the order in which what its opener sends passes them.
 func (a *Analysis) way(c *conv) []uint8 {
 	if c.pathOf == c.pts {
@@ -248,13 +278,13 @@ func (a *Analysis) way(c *conv) []uint8 {
 		}
 	}
 	before := func(p, q int) bool {
+		// Hops may be counted anew by a device on the way. Time is not.
+		if v := c.vote(p, q); v >= sure || v <= -sure {
+			a.known(c, p, q, v > 0)
+			return v > 0
+		}
 		if h := c.hops(p, q); h != 0 {
 			return h > 0
-		}
-		// Whatever their clocks show: in both directions only one order is possible.
-		if there, back := c.vote(0, p, q), c.vote(1, p, q); there > 0 && back < 0 || there < 0 && back > 0 {
-			a.known(c, p, q, there > 0)
-			return there > 0
 		}
 		if h := a.hint(c, p, q); h != 0 {
 			return h > 0
@@ -298,30 +328,33 @@ func (c *conv) hops(p, q int) int {
 // voter is where the votes on two points are, p before q.
 func voter(p, q int) int { return q*(q-1)/2 + p }
 
-// vote is positive if what a direction sends shows later at q than at p.
-func (c *conv) vote(dir, p, q int) int {
+// vote is positive if p comes before q on the way of what the opener of c sends.
+func (c *conv) vote(p, q int) int {
 	if p > q {
-		return -int(c.votes[dir][voter(q, p)])
+		return -int(c.votes[voter(q, p)])
 	}
-	return int(c.votes[dir][voter(p, q)])
+	return int(c.votes[voter(p, q)])
 }
 
-// timed notes that a record has come by pt.
+// timed notes that a record has come by pt. Whatever the clocks of two points show: a way there and one back take some time together.
 func (c *conv) timed(r *record, pt int) {
-	for q := range MaxPoints {
-		if q == pt || r.mask>>q&1 == 0 {
+	for others := r.mask &^ (1 << pt); others != 0; others &= others - 1 {
+		q := bits.TrailingZeros8(others)
+		k := voter(min(pt, q), max(pt, q))
+		now := (r.off[max(pt, q)]-r.off[min(pt, q)])<<2 | int32(r.dir+1)
+		was := c.prior[k]
+		c.prior[k] = now
+		if was == 0 || was&3 == now&3 {
 			continue
 		}
-		later := r.off[pt] > r.off[q]
-		if r.off[pt] == r.off[q] {
-			continue
+		round := now>>2 - was>>2
+		if r.dir == 1 {
+			round = -round
 		}
-		v := &c.votes[r.dir][voter(min(pt, q), max(pt, q))]
-		switch {
-		case later == (pt > q) && *v < 100:
-			*v++
-		case later != (pt > q) && *v > -100:
-			*v--
+		if v := &c.votes[k]; round > 0 {
+			*v = min(*v+1, 100)
+		} else if round < 0 {
+			*v = max(*v-1, -100)
 		}
 	}
 }

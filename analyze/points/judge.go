@@ -232,7 +232,13 @@ func (a *Analysis) clock(p, q uint8, at capture.Instant, took float64) {
 
 // reset says where a RST appeared.
 func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
-	if first < 0 || first > 0 && r.marks&twin != 0 {
+	if first < 0 {
+		return
+	}
+	if first > 0 && r.marks&twin != 0 {
+		e := a.edge(way[first-1], way[first])
+		e.Doubled++
+		e.odd(r.at)
 		return
 	}
 	if first == 0 {
@@ -291,7 +297,6 @@ type asked struct {
 	answered, seen [MaxPoints]uint32 // answered connections in the time of a point, and those that it saw
 	way            [MaxPoints]uint8  // of one that many points saw
 	wayLen         uint8
-	translated     bool
 	vain           map[vainKey]*vain // those in vain
 }
 
@@ -325,7 +330,6 @@ func (a *Analysis) conclude(c *conv) {
 		k = &asked{vain: make(map[vainKey]*vain)}
 		a.services[s] = k
 	}
-	k.translated = k.translated || c.translated || s == service{}
 	switch {
 	case c.dirPts[1] != 0 && (c.hasSyn[1] != 0 || !c.began):
 		for p := range a.report.Points {
@@ -420,9 +424,6 @@ func (a *Analysis) compareSyns(c *conv, way []uint8) {
 // unheard counts as lost, or as refused, the requests of connections that a point saw nothing of, though all that were answered passed it.
 func (a *Analysis) unheard() {
 	for _, k := range a.services {
-		if k.translated {
-			continue
-		}
 		for key, v := range k.vain {
 			way := slices.DeleteFunc(slices.Clone(k.way[:k.wayLen]), func(p uint8) bool { return a.report.Points[p].Lacks&1 != 0 })
 			last := -1

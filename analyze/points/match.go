@@ -259,7 +259,9 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 					r.marks |= vague
 					u.vague = true
 				}
-				u.twin = u.twin || at.Sub(r.when(pt)) < copyGap && (u.kind != data || c.sackAt[dir] <= r.when(pt))
+				// The identification of what is sent again is another one. A RST is not asked for: who makes one like it adds nothing.
+				told := u.kind == reset || u.id != 0 && r.id == u.id && !c.loose && !u.joined && r.marks&joined == 0
+				u.twin = u.twin || told || at.Sub(r.when(pt)) < copyGap && (u.kind != data || c.sackAt[dir] <= r.when(pt))
 			case r.mask>>pt&1 == 0:
 				other = no
 			}

@@ -126,15 +126,14 @@ func way(p *capture.Packet) int {
 // identity hashes what the path leaves alone, even where it translates addresses, and what all captures hold, even those that cut options.
 func identity(p *capture.Packet) uint64 {
 	if p.Proto == capture.ProtoUDP {
-		h := mix(uint64(p.Len)<<32|uint64(p.IPID), uint64(p.Src.Port)<<16|uint64(p.Dst.Port))
-		return mix(h, digest(p.Data))
+		return mix(uint64(p.Len)<<32|uint64(p.IPID), digest(p.Data))
 	}
 	return mix(uint64(p.Seq)<<32|uint64(p.Ack), uint64(p.Len)<<8|uint64(p.Flags&^(capture.ECE|capture.CWR)))
 }
 
-// digest is of the first bytes of a payload that was kept: as many as a DNS header and a short name have.
+// digest is of the first bytes of a payload, fewer than short captures keep (68 bytes of a frame, tcpdump's old -s, are 26 of them).
 func digest(b []byte) (h uint64) {
-	for i, x := range b[:min(len(b), 48)] {
+	for i, x := range b[:min(len(b), 24)] {
 		h = h<<7 ^ h>>57 ^ uint64(x)
 		if i%8 == 7 {
 			h = mix(h, uint64(i))
@@ -207,7 +206,7 @@ func Align(sketches []*Sketch) Alignment {
 // compare tells what two points have in common, whether the first one comes before, how far the clock of the second one is ahead, and
 // whether both show the same capture.
 func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same bool) {
-	var all []time.Duration
+	var all []passage
 	var ways [2][]time.Duration
 	hops := 0
 	for h, m := range x.marks {
@@ -215,37 +214,80 @@ func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same b
 		if !ok {
 			continue
 		}
-		d := k.at.Sub(m.at)
-		all = append(all, d)
 		w := 0
 		if m.way < 0 {
 			w = 1
 		}
+		d := k.at.Sub(m.at)
+		all = append(all, passage{m.at, d, w})
 		ways[w] = append(ways[w], d)
 		hops += cmp.Compare(m.ttl, k.ttl) * int(m.way)
 	}
 	if len(all) == 0 {
 		return 0, 0, 0, false
 	}
+	slices.SortFunc(all, func(a, b passage) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.way, b.way), cmp.Compare(a.took, b.took))
+	})
 	there, back := median(ways[0]), median(ways[1])
-	ahead = median(all)
-	if len(ways[0]) > 0 && len(ways[1]) > 0 {
+	switch {
+	case len(ways[1]) == 0:
+		ahead = there
+	case len(ways[0]) == 0:
+		ahead = back
+	default:
 		ahead = (there + back) / 2
 	}
+	round := rounds(all)
 	switch {
 	case len(all) < fewMarks:
+	case round != 0:
+		before = round
 	case hops > len(all)/2:
 		before = 1
 	case hops < -len(all)/2:
 		before = -1
-	case len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && there > 0 && back < 0:
-		// Whatever the clocks show: if the second point were before the first one, this could not be.
-		before = 1
-	case len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && there < 0 && back > 0:
-		before = -1
 	}
-	same = hops == 0 && len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && slices.Min(all) == slices.Max(all)
+	least, most := slices.MinFunc(all, byTook), slices.MaxFunc(all, byTook)
+	same = hops == 0 && len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && least.took == most.took
 	return len(all), before, ahead, same
+}
+
+// passage is a packet that two points show: how much later the second one does.
+type passage struct {
+	at   capture.Instant
+	took time.Duration
+	way  int
+}
+
+func byTook(a, b passage) int { return cmp.Compare(a.took, b.took) }
+
+// rounds is 1 where packets go from the first point to the second one and back, -1 where they go the other way round, 0 where that is not
+// clear. Whatever the clocks show, and however many hops are counted: a way there and one back soon after it take some time together.
+func rounds(all []passage) int8 {
+	up, down := 0, 0
+	for i := range all[1:] {
+		a, b := &all[i], &all[i+1]
+		if a.way == b.way {
+			continue
+		}
+		if a.way == 1 {
+			a, b = b, a
+		}
+		switch d := a.took - b.took; {
+		case d > 0:
+			up++
+		case d < 0:
+			down++
+		}
+	}
+	switch {
+	case up >= fewMarks && up > 3*down:
+		return 1
+	case down >= fewMarks && down > 3*up:
+		return -1
+	}
+	return 0
 }
 
 func median(d []time.Duration) time.Duration {
