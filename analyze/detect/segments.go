@@ -119,7 +119,7 @@ func (d segments) Assess(w *analyze.Window) analyze.Assessment {
 		}
 		worst.Segments++
 	}
-	worst.Apart = len(w.Points.Apart)
+	worst.Apart = w.Points.Blind()
 	return analyze.Assessment{Assessable: worst.Segments > 0, Features: worst}
 }
 

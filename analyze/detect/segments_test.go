@@ -77,7 +77,9 @@ func (h hop) compare() *points.Report {
 			return true
 		}
 		send(true, capture.SYN, 100, 0, 0)
-		send(false, capture.SYN|capture.ACK, 900, 101, 0)
+		for !send(false, capture.SYN|capture.ACK, 900, 101, 0) {
+			at = at.Add(200 * ms)
+		}
 		send(true, capture.ACK, 101, 901, 100)
 		seq := uint32(901)
 		for _, size := range []uint32{1460, 1460, 1460, 200} {

@@ -39,7 +39,6 @@ type Analysis struct {
 	edges  [MaxPoints][MaxPoints]*Edge
 	clocks [MaxPoints][MaxPoints]*envelope
 	legs   []leg
-	shared [MaxPoints]uint8 // points that saw a connection which this one saw, too
 }
 
 // New begins to compare points, in the order in which packets pass them as far as that is known.

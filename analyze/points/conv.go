@@ -2,6 +2,8 @@ package points
 
 import (
 	"math/bits"
+	"slices"
+	"time"
 
 	"jindan/capture"
 )
@@ -33,6 +35,10 @@ type conv struct {
 	lost        [2]uint32
 	lostAt      [2][MaxPoints]uint32 // behind which point
 	missed      [MaxPoints]uint32
+	stuck       [2][MaxPoints]uint32 // lost behind a point since something passed on from there
+	passedAt    capture.Instant      // the last packet that went on from any point
+	quiet       time.Duration        // how long nothing had when the first of those that are stuck was lost
+	keyAt       [MaxPoints]uint8     // which of keys a point shows, times 2, plus 1 if its lower endpoint answers
 	high, acked [2]uint32
 	hasHigh     [2]bool
 	hasAcked    [2]bool
@@ -79,6 +85,15 @@ func keyOf(p *capture.Packet) (k flowKey, swapped bool) {
 	return k, swapped
 }
 
+// shown is who sends, and to whom, in a direction, as a point shows it.
+func (c *conv) shown(dir, pt int) [2]capture.Addr {
+	k := c.keys[c.keyAt[pt]>>1]
+	if int(c.keyAt[pt]&1) != dir {
+		return [2]capture.Addr{k.hi.Addr, k.lo.Addr}
+	}
+	return [2]capture.Addr{k.lo.Addr, k.hi.Addr}
+}
+
 // lookup finds the conversation of a packet and its direction, or begins one. nil: there are too many.
 func (a *Analysis) lookup(pt int, p *capture.Packet, at capture.Instant) (c *conv, id uint32, dir int) {
 	k, swapped := keyOf(p)
@@ -102,6 +117,11 @@ func (a *Analysis) lookup(pt int, p *capture.Packet, at capture.Instant) (c *con
 	a.cached, a.cachedKey = r, k
 	if swapped != r.flip {
 		dir = 1
+	}
+	if c.pts>>pt&1 == 0 {
+		if c.keyAt[pt] = uint8(max(0, slices.Index(c.keys, k))) << 1; r.flip {
+			c.keyAt[pt]++
+		}
 	}
 	// Each one that is sent again, too: the first may not have come so far as where addresses are translated.
 	if opens {
@@ -145,7 +165,7 @@ func (a *Analysis) begin(pt int, k flowKey, swapped bool, p *capture.Packet, ope
 		}
 	}
 	if known {
-		if c := a.convs[r.conv]; c != nil && c.proto == p.Proto && (c.ends[0] != p.Src || c.ends[1] != p.Dst) && (opens || c.pts>>pt&1 == 0) {
+		if c := a.convs[r.conv]; c != nil && c.proto == p.Proto && (c.ends[0] != p.Src || c.ends[1] != p.Dst) && c.pts>>pt&1 == 0 {
 			c.keys = append(c.keys, k)
 			c.translated = true
 			a.flows[k] = r

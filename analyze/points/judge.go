@@ -1,6 +1,7 @@
 package points
 
 import (
+	"math/bits"
 	"slices"
 
 	"jindan/capture"
@@ -99,7 +100,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	}
 	e := a.edge(way[reached], way[reached+1])
 	b := bin(uint32(r.size))
-	pair := e.enter(c, r)
+	pair, kind := a.enter(e, c, r)
 	switch {
 	case a.rejected(c, r, way[reached], way[reached+1]):
 		e.Rejected++
@@ -107,6 +108,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	case r.marks&repeated != 0 || acked && r.marks&spare == 0: // what looks just like it came instead
 		e.Lost[b]++
 		pair.Lost++
+		kind.Lost++
 		c.lost[r.dir]++
 		c.lostAt[r.dir][way[reached]]++
 		if e.First == 0 || r.at < e.First {
@@ -115,23 +117,36 @@ func (a *Analysis) judge(c *conv, r *record) {
 		e.series.add(r.at, b, counts{lost: 1, in: 1})
 	default:
 		e.Absent[b]++
+		pair.Absent++
+		kind.Absent++
 		e.absent(r.at, b)
 		if r.kind != data {
 			e.BareAbsent++
 		}
 	}
+	if c.stuck[r.dir][way[reached]]++; c.stuck[r.dir][way[reached]] == 1 {
+		c.quiet = r.at.Sub(c.passedAt)
+	}
 }
 
 // enter counts a segment that left the first point of an edge.
-func (e *Edge) enter(c *conv, r *record) *Pair {
+func (a *Analysis) enter(e *Edge, c *conv, r *record) (*Pair, *Kind) {
 	e.In[bin(uint32(r.size))]++
 	if r.kind != data {
 		e.Bare++
 	}
 	e.ways[r.dir]++
-	pair := e.pair(c, r.dir)
+	pair := a.pair(e, c, r.dir)
 	pair.In++
-	return pair
+	kind := new(Kind) // of no interest
+	switch {
+	case r.kind == datagram:
+		kind = &e.Datagrams
+	case r.flags&capture.SYN != 0:
+		kind = &e.Opening
+	}
+	kind.In++
+	return pair, kind
 }
 
 // rejected reports whether what went on from one point and did not reach the next was answered by a reset that was made between them: it
@@ -161,8 +176,12 @@ func (a *Analysis) rejected(c *conv, r *record, from, to uint8) bool {
 func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	p, q := way[i], way[i+1]
 	e := a.edge(p, q)
-	e.enter(c, r)
+	a.enter(e, c, r)
 	e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
+	if c.passedAt != 0 {
+		e.survived = max(e.survived, r.at.Sub(c.passedAt))
+	}
+	c.passedAt, c.stuck[r.dir][p] = max(c.passedAt, r.at), 0
 	if r.mask>>q&1 != 0 && r.marks&repeated != 0 {
 		e.Again++
 	}
@@ -246,6 +265,7 @@ func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
 	} else {
 		e := a.edge(way[first-1], way[first])
 		e.resets(r.at, 1)
+		a.pair(e, c, r.dir).Resets++
 		if t := c.ttl[r.dir][way[first]]; t != 0 && t != r.ttl {
 			e.Foreign++
 		}
@@ -255,7 +275,7 @@ func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
 	}
 	if last < len(way)-1 {
 		e := a.edge(way[last], way[last+1])
-		e.enter(c, r)
+		a.enter(e, c, r)
 		if a.rejected(c, r, way[last], way[last+1]) {
 			e.Rejected++
 			e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
@@ -270,7 +290,8 @@ func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
 // maxPairs bounds the pairs of hosts that are told apart.
 const maxPairs = 1024
 
-func (e *Edge) pair(c *conv, dir uint8) *Pair {
+// pair is that of the hosts of c, in a direction.
+func (a *Analysis) pair(e *Edge, c *conv, dir uint8) *Pair {
 	k := [2]capture.Addr{c.ends[dir].Addr, c.ends[1-dir].Addr}
 	p := e.pairs[k]
 	if p == nil {
@@ -281,43 +302,16 @@ func (e *Edge) pair(c *conv, dir uint8) *Pair {
 			}
 		}
 		p = &Pair{Src: k[0], Dst: k[1]}
+		if c.translated {
+			for pts := c.pts; pts != 0; pts &= pts - 1 {
+				pt := bits.TrailingZeros8(pts)
+				p.shown[pt] = c.shown(int(dir), pt)
+			}
+		}
 		e.pairs[k] = p
 	}
 	return p
 }
-
-// service is what connections are opened to.
-type service struct {
-	end   capture.Endpoint
-	proto uint8
-}
-
-// asked is how a service fared at each point, to tell whether what does not reach a point would have passed it.
-type asked struct {
-	answered, seen [MaxPoints]uint32 // answered connections in the time of a point, and those that it saw
-	way            [MaxPoints]uint8  // of one that many points saw
-	wayLen         uint8
-	vain           map[vainKey]*vain // those in vain
-}
-
-// vainKey tells requests in vain apart by the points that saw them, and by whether a reset was the answer.
-type vainKey struct {
-	pts     uint8
-	refused bool
-}
-
-type vain struct {
-	requests    uint64
-	first, last capture.Instant
-	size        int
-	ends        [2]capture.Endpoint
-}
-
-const (
-	maxServices = 4096
-	// fewAnswered: so many answered connections must all have passed a point before others to the same service are missed there.
-	fewAnswered = 3
-)
 
 // conclude takes what a connection that is over tells beside its segments.
 func (a *Analysis) conclude(c *conv) {
@@ -325,10 +319,12 @@ func (a *Analysis) conclude(c *conv) {
 	k := a.services[s]
 	if k == nil {
 		if len(a.services) >= maxServices {
-			s = service{}
+			s = service{} // of none in particular
 		}
-		k = &asked{vain: make(map[vainKey]*vain)}
-		a.services[s] = k
+		if k = a.services[s]; k == nil {
+			k = &asked{vain: make(map[vainKey]*vain)}
+			a.services[s] = k
+		}
 	}
 	switch {
 	case c.dirPts[1] != 0 && (c.hasSyn[1] != 0 || !c.began):
@@ -346,22 +342,16 @@ func (a *Analysis) conclude(c *conv) {
 		v := k.vain[key]
 		if v == nil {
 			size := 60 // of a SYN with options
-			v = &vain{first: c.first, size: size, ends: c.ends}
+			v = &vain{first: c.first, size: size, conv: c}
 			k.vain[key] = v
 		}
 		v.requests += uint64(c.requests)
 		v.first, v.last = min(v.first, c.first), max(v.last, c.last)
 	}
 	if way := a.way(c); len(way) > 1 {
-		for _, p := range way {
-			for _, pts := range c.dirPts {
-				if pts>>p&1 != 0 {
-					a.shared[p] |= pts
-				}
-			}
-		}
 		a.compareSyns(c, way)
 		a.twins(c, way)
+		a.dead(c, way)
 	}
 	a.legs = appendLeg(a.legs, c)
 	if a.o.Row != nil {
@@ -386,6 +376,25 @@ func (a *Analysis) twins(c *conv, way []uint8) {
 		e.Copies -= min(e.Copies, uint64(k))
 		e.odd(c.first)
 		e.odd(c.last)
+	}
+}
+
+// fewDead: so many packets of a connection, and nothing behind them, are no accident.
+const fewDead = 3
+
+// maxDead bounds the dead connections of an edge that are remembered.
+const maxDead = 4096
+
+// dead notes that a connection had been silent and nothing of a direction came to a point any more.
+func (a *Analysis) dead(c *conv, way []uint8) {
+	for i := 1; i < len(way); i++ {
+		for dir, ends := range [2][2]uint8{{way[i-1], way[i]}, {way[i], way[i-1]}} {
+			if n := c.stuck[dir][ends[0]]; n >= fewDead && c.quiet >= rejection {
+				if e := a.edge(ends[0], ends[1]); len(e.dead) < maxDead {
+					e.dead = append(e.dead, dead{c.quiet, n})
+				}
+			}
+		}
 	}
 }
 
@@ -418,53 +427,6 @@ func (a *Analysis) compareSyns(c *conv, way []uint8) {
 				n.Numbers++
 			}
 		}
-	}
-}
-
-// unheard counts as lost, or as refused, the requests of connections that a point saw nothing of, though all that were answered passed it.
-func (a *Analysis) unheard() {
-	for _, k := range a.services {
-		for key, v := range k.vain {
-			way := slices.DeleteFunc(slices.Clone(k.way[:k.wayLen]), func(p uint8) bool { return a.report.Points[p].Lacks&1 != 0 })
-			last := -1
-			for i, p := range way {
-				if key.pts>>p&1 != 0 {
-					last = i
-				}
-			}
-			if last < 0 || last == len(way)-1 {
-				continue
-			}
-			n := way[last+1]
-			if k.answered[n] < fewAnswered || k.seen[n] < k.answered[n] || !a.covers(int(n), v.first) || !a.covers(int(n), v.last) {
-				continue
-			}
-			a.vain(way[last], n, v, key.refused)
-		}
-	}
-}
-
-// vain counts requests that got as far as one point and not to the next.
-func (a *Analysis) vain(from, to uint8, v *vain, refused bool) {
-	e := a.edge(from, to)
-	e.In[bin(uint32(v.size))] += v.requests
-	p := e.pair(&conv{ends: v.ends}, 0)
-	p.In += v.requests
-	if refused {
-		e.Rejected += v.requests
-		back := a.edge(to, from)
-		back.resets(v.first, v.requests)
-		a.report.At[from].Resets -= min(a.report.At[from].Resets, v.requests) // which seemed to come from the end
-		return
-	}
-	e.Requests += v.requests
-	e.Lost[bin(uint32(v.size))] += v.requests
-	p.Lost += v.requests
-	if e.First == 0 || v.first < e.First {
-		e.First = v.first
-	}
-	for range min(v.requests, 1000) {
-		e.series.add(v.first, bin(uint32(v.size)), counts{lost: 1, in: 1})
 	}
 }
 

@@ -228,6 +228,9 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 		if r.conv == id && r.seq == u.seq && int(r.dir) == dir && r.kind == u.kind && (r.stamp == u.stamp || u.cut || r.marks&bald != 0) &&
 			(u.kind == data || r.extra == u.extra) && (r.n == 0) == (u.n == 0) {
 			same := r.id == u.id || u.joined || r.marks&joined != 0 || c.loose
+			// The identification of what is sent again is another one, unless a device gives all a new one.
+			told := u.id != 0 && r.id == u.id && !c.loose && !u.joined && r.marks&joined == 0
+			more := int(r.again(pt)) < a.report.Points[pt].Holds-1
 			switch {
 			case same && r.mask>>pt&1 == 0:
 				alike++
@@ -249,8 +252,9 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 				case past == none:
 					past = no // the newest of those
 				}
-			case same && at.Sub(r.when(pt)) < copyGap && a.copied(r, pt):
-				if best == none || int(r.again(pt)) < a.report.Points[pt].Holds-1 {
+			case same && (at.Sub(r.when(pt)) < copyGap && (r.id != 0 || more) || told && more):
+				// Without an identification it was captured again only at a point that shows the rest as often.
+				if best == none || more {
 					return no, true
 				}
 			case same:
@@ -259,9 +263,8 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 					r.marks |= vague
 					u.vague = true
 				}
-				// The identification of what is sent again is another one. A RST is not asked for: who makes one like it adds nothing.
-				told := u.kind == reset || u.id != 0 && r.id == u.id && !c.loose && !u.joined && r.marks&joined == 0
-				u.twin = u.twin || told || at.Sub(r.when(pt)) < copyGap && (u.kind != data || c.sackAt[dir] <= r.when(pt))
+				// A RST is not asked for: who makes one like it adds nothing.
+				u.twin = u.twin || told || u.kind == reset || at.Sub(r.when(pt)) < copyGap && (u.kind != data || c.sackAt[dir] <= r.when(pt))
 			case r.mask>>pt&1 == 0:
 				other = no
 			}
@@ -289,12 +292,6 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 		return other, false
 	}
 	return none, false
-}
-
-// copied reports whether a point shows a packet again because it was captured again. An identification tells; without one it is so only at a
-// point that shows the rest as often.
-func (a *Analysis) copied(r *record, pt int) bool {
-	return r.id != 0 || int(r.again(pt)) < a.report.Points[pt].Holds-1
 }
 
 // again is how many times a point shows a record beside the first one.

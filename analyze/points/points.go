@@ -102,9 +102,18 @@ type Edge struct {
 	First    capture.Instant // the first that was lost
 	// Elsewhere: of hosts that lost nothing, the segments that passed; Peers and PeersHit count pairs of hosts.
 	Peers, PeersHit int
-	Worst           Pair // the pair of hosts that lost most
-	Reordered       uint64
-	Doubled         uint64 // that To and all points behind saw twice and From once
+	Worst           Pair   // the pair of hosts that lost most
+	Hit             Pair   // of those that lost some, the one that lost most of what it sent
+	Pairs           []Pair // those that lost most
+	// Opening are SYNs and the answers to them, Datagrams UDP.
+	Opening, Datagrams Kind
+	// Forgotten are connections of which nothing passed any more after they had been silent for longer than any that lived on: Idle and longer.
+	Forgotten, ForgottenLost uint64
+	Idle                     time.Duration
+	dead                     []dead
+	survived                 time.Duration // the longest silence after which something passed
+	Reordered                uint64
+	Doubled                  uint64 // that To and all points behind saw twice and From once
 	// Copies are packets that To saw twice and From once, where no point is behind to tell whether the capture made the second one.
 	Copies uint64
 	// Needless are those of Reordered that were sent again though they came; OddAt is the first that was overtaken or doubled,
@@ -125,10 +134,29 @@ type Edge struct {
 // Share counts something of something.
 type Share struct{ Lost, In uint64 }
 
-// Pair counts what two hosts lost.
+// Kind counts packets of one kind.
+type Kind struct{ In, Lost, Absent uint64 }
+
+// Pair counts what two hosts lost, and the resets between them.
 type Pair struct {
-	Src, Dst capture.Addr
+	Src, Dst capture.Addr // as the first point shows them
 	Share
+	Absent, Resets uint64
+	shown          [MaxPoints][2]capture.Addr
+}
+
+// At is the pair as a point shows it, behind address translation; as the first point shows it if that one does not.
+func (p *Pair) At(pt int) (src, dst capture.Addr) {
+	if s := p.shown[pt]; s != [2]capture.Addr{} {
+		return s[0], s[1]
+	}
+	return p.Src, p.Dst
+}
+
+// dead is a connection of which nothing passed any more.
+type dead struct {
+	quiet time.Duration
+	lost  uint32
 }
 
 // Changes count connection requests, and answers to them, that To shows otherwise than From.

@@ -16,7 +16,9 @@ type Report struct {
 	Clocks  []Offset // of neighbours
 	Borders []Border
 	Apart   [][2]int // neighbours that have nothing in common
-	// Lead is how much later the times of the first point are than those of the one that is looked at closer.
+	// Closer is the point that is looked at closer: the last one that shows nearly all connections is nearest to the services. Lead is how much
+	// later the times of the first point are than its own.
+	Closer  int
 	Lead    capture.Instant
 	Refused uint64 // packets of connections beyond what is followed at a time
 	Early   uint64 // segments judged before their time
@@ -66,11 +68,50 @@ func (a *Analysis) sum() *Report {
 				r.Edges = append(r.Edges, e)
 			}
 		}
-		if p+1 < n && a.shared[p]>>(p+1)&1 == 0 {
+	}
+	for p := range n - 1 {
+		if r.Over(p, 0) == nil && r.Over(p, 1) == nil {
 			a.apart(p, p+1)
 		}
 	}
+	most := uint64(0)
+	for _, x := range r.At {
+		most = max(most, x.Conns)
+	}
+	for i, x := range r.At {
+		if x.Conns*10 >= most*9 {
+			r.Closer = i
+		}
+	}
+	r.Lead = capture.Instant(r.Points[r.Closer].Shift)
 	return r
+}
+
+// Over is the edge by which most packets went from a point, or one before it, to the next one or one behind it; way 1: the other way. nil: none did.
+func (r *Report) Over(p, way int) (most *Edge) {
+	for _, e := range r.Edges {
+		from, to := e.From, e.To
+		if way == 1 {
+			from, to = to, from
+		}
+		if from <= p && to > p && (most == nil || e.In.All() > most.In.All()) {
+			most = e
+		}
+	}
+	return most
+}
+
+// Blind is between how many neighbouring points nothing can be said of a direction, each direction for itself: they have no packet of it in common,
+// or a proxy lies between them.
+func (r *Report) Blind() (n int) {
+	for p := range len(r.Points) - 1 {
+		for way := range 2 {
+			if r.Over(p, way) == nil {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (a *Analysis) offset(p, q int, c *Clock) Offset {
@@ -82,6 +123,9 @@ func (a *Analysis) offset(p, q int, c *Clock) Offset {
 	o.Skew, o.SkewBound = c.Skew()
 	return o
 }
+
+// maxPairsTold is how many pairs of hosts are told of an edge.
+const maxPairsTold = 16
 
 // sum completes an edge. c is the clock of the later point against the earlier one, in the order of the points.
 func (e *Edge) sum(c *Clock) {
@@ -96,10 +140,26 @@ func (e *Edge) sum(c *Clock) {
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(x, y *Pair) int {
-		return cmp.Or(cmp.Compare(y.Lost, x.Lost), cmp.Compare(y.In, x.In), slices.Compare(x.Src[:], y.Src[:]), slices.Compare(x.Dst[:], y.Dst[:]))
+		return cmp.Or(cmp.Compare(y.Lost+y.Absent+y.Resets, x.Lost+x.Absent+x.Resets), cmp.Compare(y.In, x.In), slices.Compare(x.Src[:], y.Src[:]), slices.Compare(x.Dst[:], y.Dst[:]))
 	})
+	for _, p := range all[:min(len(all), maxPairsTold)] {
+		e.Pairs = append(e.Pairs, *p)
+	}
 	if len(all) > 0 {
-		e.Worst = *all[0]
+		e.Worst, e.Hit = *all[0], *all[0]
+	}
+	for _, p := range all {
+		if n := p.Lost + p.Absent; n >= fewDead && float64(n)*float64(e.Hit.In) > float64(e.Hit.Lost+e.Hit.Absent)*float64(p.In) {
+			e.Hit = *p
+		}
+	}
+	for _, d := range e.dead {
+		if d.quiet > e.survived {
+			if e.Forgotten++; e.Idle == 0 || d.quiet < e.Idle {
+				e.Idle = d.quiet
+			}
+			e.ForgottenLost += uint64(d.lost)
+		}
 	}
 	if e.ways[1] > e.ways[0] {
 		e.Way = 1

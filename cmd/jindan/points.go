@@ -134,20 +134,9 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 	if err := fatal(err); err != nil {
 		return nil, err
 	}
-	c := &compared{report: an.Close()}
-	// The last point that shows nearly all connections is looked at closer: it is nearest to the services.
-	most, at := uint64(0), 0
-	for _, x := range c.report.At {
-		most = max(most, x.Conns)
-	}
-	for i, x := range c.report.At {
-		if x.Conns*10 >= most*9 {
-			at = i
-		}
-	}
-	c.main, c.closer = named[order[at]].files, named[order[at]].name
-	c.report.Lead = capture.Instant(pts[at].Shift)
-	return c, nil
+	r := an.Close()
+	closer := named[order[r.Closer]]
+	return &compared{report: r, main: closer.files, closer: closer.name}, nil
 }
 
 // readPoint reads the captures of one point as one.

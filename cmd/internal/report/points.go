@@ -70,18 +70,6 @@ func (p *drawing) edge(k, l int, back bool) *points.Edge {
 	return nil
 }
 
-// over is the segment that leads over the one between a point and the next, by which most packets go.
-func (p *drawing) over(i int, back bool) (most *points.Edge) {
-	for k := range i + 1 {
-		for l := i + 1; l < len(p.r.Points); l++ {
-			if e := p.edge(k, l, back); e != nil && (most == nil || e.In.All() > most.In.All()) {
-				most = e
-			}
-		}
-	}
-	return most
-}
-
 // draw shows the points in a row, and marks what is between them.
 func (p *drawing) draw() {
 	var names, marks strings.Builder
@@ -100,13 +88,13 @@ func (p *drawing) draw() {
 			line, mark = " ··?··· ", "?"
 		case there == nil && back == nil: // packets go between them by way of other points
 			line = " ─ ─ ─ ─ "
-			mark = p.mark(p.over(i, false), "→") + p.mark(p.over(i, true), "←")
+			mark = p.mark(p.r.Over(i, 0), "→") + p.mark(p.r.Over(i, 1), "←")
 		default: // a capture may hold one direction only
 			if there == nil {
-				there = p.over(i, false)
+				there = p.r.Over(i, 0)
 			}
 			if back == nil {
-				back = p.over(i, true)
+				back = p.r.Over(i, 1)
 			}
 			mark = p.mark(there, "→") + p.mark(back, "←")
 		}
