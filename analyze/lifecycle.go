@@ -170,7 +170,9 @@ func (e *Engine) open(t *tracker, r *rules.Rule, s *judged, severity string) {
 	}
 	f := t.f
 	f.State, f.Severity, f.Ended = Open, severity, ""
-	f.LastSeen = e.w.End
+	if f.LastSeen = e.w.End; s.Until != 0 {
+		f.LastSeen = max(min(f.LastSeen, s.Until), f.Onset)
+	}
 	e.fill(f, s)
 	f.told = ""
 	e.linked = false

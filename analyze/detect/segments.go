@@ -53,6 +53,15 @@ type Segment struct {
 	Copies    int     `json:"copies"`
 	Peers     int     `json:"peers"`
 	PeersHit  int     `json:"peers_hit"`
+	Lasting   float64 `json:"rose_for"`
+	Part      string  `json:"part"`
+	PartIn    int     `json:"part_in"`
+	PartLost  int     `json:"part_lost"`
+	PartHost  string  `json:"part_host"`
+	PartPeer  string  `json:"part_peer"`
+	Forgotten int     `json:"forgotten"`
+	ForLost   int     `json:"forgotten_lost"`
+	Idle      float64 `json:"idle"`
 	Segments  int     `json:"segments"`
 	Apart     int     `json:"apart"`
 }
@@ -76,33 +85,41 @@ func (d segments) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	for _, e := range w.Points.Edges {
 		f := SegmentOf(w.Points, e)
-		onset, note := d.what(e, &f)
-		if onset == 0 {
+		onset, end, note := d.what(e, &f)
+		if onset == 0 || d.narrower(w.Points, e, &f) {
 			continue
 		}
-		s := analyze.Subject{Kind: analyze.SubjectSegment, Host: e.Worst.Dst.String(), Peer: e.Worst.Src.String(), Direction: "inbound",
-			Segment: f.From + " → " + f.To}
-		// The points' times are those of the first one; findings bear those of the point that is looked at closer.
+		// The points' times are those of the first one, and hosts may have other addresses there: findings bear those of the point that is looked at
+		// closer.
+		subject := func(p *points.Pair) analyze.Subject {
+			src, dst := p.At(w.Points.Closer)
+			return analyze.Subject{Kind: analyze.SubjectSegment, Host: dst.String(), Peer: src.String(), Direction: "inbound", Segment: f.From + " → " + f.To}
+		}
 		onset -= w.Points.Lead
-		emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: []analyze.Evidence{{At: onset, Note: note}}})
+		s := analyze.Symptom{Subject: subject(&e.Worst), Onset: onset, Features: f, Evidence: []analyze.Evidence{{At: onset, Note: note}}}
+		if end != 0 {
+			s.Until = end - w.Points.Lead
+		}
+		emit(s)
 	}
 }
 
-// what tells since when something was, and what.
-func (d segments) what(e *points.Edge, f *Segment) (onset capture.Instant, note string) {
+// what tells since when something was, until when if it ended, and what.
+func (d segments) what(e *points.Edge, f *Segment) (onset, end capture.Instant, note string) {
 	switch d.rule {
 	case "segment-reset":
-		return e.ResetAt, fmt.Sprintf("%d resets seen at %s that %s has not seen", f.Resets, f.To, f.From)
+		return e.ResetAt, 0, fmt.Sprintf("%d resets seen at %s that %s has not seen", f.Resets, f.To, f.From)
 	case "segment-delay":
-		return e.Delays.RoseAt, fmt.Sprintf("%.1f ms from %s to %s, %.1f ms before", 1e3*f.Since, f.From, f.To, 1e3*f.Usual)
+		return e.Delays.RoseAt, e.Delays.FellAt, fmt.Sprintf("%.1f ms from %s to %s, %.1f ms before", 1e3*f.Since, f.From, f.To, 1e3*f.Usual)
 	case "segment-disorder":
-		return e.OddAt, fmt.Sprintf("%d packets doubled and %d overtaken between %s and %s", f.Doubled, f.Overtaken, f.From, f.To)
+		return e.OddAt, 0, fmt.Sprintf("%d packets doubled and %d overtaken between %s and %s", f.Doubled, f.Overtaken, f.From, f.To)
 	}
 	least := 0
 	if d.rule == "segment-size-loss" {
 		least = f.Cliff / points.BinBytes
 	}
-	return e.Change(least, f.Lost > int(e.Lost.All())).At, fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
+	c := e.Change(least, f.Lost > int(e.Lost.All()))
+	return c.At, c.End, fmt.Sprintf("%d of %d segments from %s did not reach %s", f.Lost, f.In, f.From, f.To)
 }
 
 func (d segments) Assess(w *analyze.Window) analyze.Assessment {
@@ -136,7 +153,7 @@ func (d segments) bad(f *Segment) float64 {
 	case "segment-disorder":
 		return float64(f.Doubled+f.Overtaken+f.Copies+1) / float64(f.In+1)
 	}
-	return float64(f.Lost+f.Absent+1) / float64(f.In+1)
+	return max(float64(f.Lost+f.Absent+1)/float64(f.In+1), stat.Ratio(f.PartLost, f.PartIn))
 }
 
 // SegmentOf sums up what happened between two points.
@@ -146,7 +163,7 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	f.Doubled, f.Overtaken, f.Needless, f.Copies = int(e.Doubled), int(e.Reordered), int(e.Needless), int(e.Copies)
 	if t := &e.Delays; t.Known {
 		f.Timed, f.Median, f.P99, f.Bound, f.Usual, f.Since = t.N(), t.Median, t.P99, t.Bound, t.MedianBefore, t.MedianSince
-		f.Rose = f.Since - f.Usual
+		f.Rose, f.Lasting = f.Since-f.Usual, t.RoseFor.Seconds()
 	}
 	f.OddIn = int(e.OddIn)
 	dir := e.Way
@@ -161,6 +178,7 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 			lost[i] += n
 		}
 	}
+	f.Forgotten, f.ForLost, f.Idle = int(e.Forgotten), int(e.ForgottenLost), e.Idle.Seconds()
 	// Of the packets that nobody acknowledges a capture misses as many as of the others.
 	f.Open = max(0, f.Absent-int(math.Ceil(float64(e.Bare)*to.MissShare())))
 	change := e.Change(0, complete)
@@ -174,6 +192,7 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 		f.AllResets += int(r.At[i].Resets)
 	}
 	f.ByMiss = stat.AtLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
+	f.part(r, e, complete)
 	f.split(&e.In, &lost)
 	if f.Cliff > 0 && change.Since.Lost > 0 {
 		if big := e.Change(f.Cliff/points.BinBytes, complete); big.Since.Lost > 0 {
@@ -182,6 +201,68 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 		}
 	}
 	return f
+}
+
+// part finds what loses more than the rest by more than chance: connection requests and the answers to them, datagrams, or a pair of hosts.
+func (f *Segment) part(r *points.Report, e *points.Edge, complete bool) {
+	least := maxPartChance / float64(e.Peers+2) // so many were looked at
+	look := func(name string, k points.Kind) {
+		in, lost := int(k.In), int(k.Lost)
+		if complete {
+			lost += int(k.Absent)
+		}
+		if lost == 0 || lost*max(1, f.PartIn) <= f.PartLost*in || stat.Fisher(uint32(lost), uint32(in), uint32(max(0, f.Lost-lost)), uint32(max(0, f.In-in))) > least {
+			return
+		}
+		f.Part, f.PartIn, f.PartLost = name, in, lost
+	}
+	if f.Share >= cut {
+		return // nothing passed, whatever it was
+	}
+	look("udp", e.Datagrams)
+	look("syn", e.Opening)
+	if look("pair", points.Kind{In: e.Hit.In, Lost: e.Hit.Lost, Absent: e.Hit.Absent}); f.Part == "pair" {
+		src, dst := e.Hit.At(r.Closer)
+		f.PartHost, f.PartPeer = dst.String(), src.String()
+	}
+}
+
+// cut: a loss of nearly all, as cut_loss of segment-loss.
+const cut = 0.9
+
+// maxPartChance is the chance that one of the parts of a segment loses so much more than the rest: one false alarm in 1,000 segments.
+const maxPartChance = 0.001
+
+// narrower reports whether a segment inside of e, in the same direction, shows at least as much of the same: then that one is named.
+func (d segments) narrower(r *points.Report, e *points.Edge, f *Segment) bool {
+	n, rate := d.much(f)
+	for _, o := range r.Edges {
+		inside := o.From >= e.From && o.To <= e.To
+		if e.From > e.To {
+			inside = o.From <= e.From && o.To >= e.To
+		}
+		if o == e || !inside || (o.From < o.To) != (e.From < e.To) {
+			continue
+		}
+		g := SegmentOf(r, o)
+		if k, at := d.much(&g); k >= n && 2*at >= rate {
+			return true
+		}
+	}
+	return false
+}
+
+// much is how often a rule's fault was met on a segment, and on which share of the packets; of delay, by how much it rose.
+func (d segments) much(f *Segment) (n int, rate float64) {
+	switch d.rule {
+	case "segment-reset":
+		return f.Resets, 0
+	case "segment-delay":
+		return f.Timed, f.Rose
+	case "segment-disorder":
+		return f.Doubled + f.Overtaken, 0
+	}
+	return f.Lost, stat.Ratio(f.Lost, f.In)
 }
 
 // rejected is how many packets the resets of a segment refused: they came the other way.

@@ -35,10 +35,10 @@ type conv struct {
 	lost        [2]uint32
 	lostAt      [2][MaxPoints]uint32 // behind which point
 	missed      [MaxPoints]uint32
-	stuck       [2][MaxPoints]uint32 // lost behind a point since something passed on from there
-	passedAt    capture.Instant      // the last packet that went on from any point
-	quiet       time.Duration        // how long nothing had when the first of those that are stuck was lost
-	keyAt       [MaxPoints]uint8     // which of keys a point shows, times 2, plus 1 if its lower endpoint answers
+	stuck       [2][MaxPoints]uint32       // lost behind a point since something passed on from there
+	passedAt    [MaxPoints]capture.Instant // the last packet, of either direction, that passed a point and one behind it
+	quiet       [2]time.Duration           // how long nothing had when the first of those that are stuck was lost
+	keyAt       [MaxPoints]uint8           // which of keys a point shows, times 2, plus 1 if its lower endpoint answers
 	high, acked [2]uint32
 	hasHigh     [2]bool
 	hasAcked    [2]bool

@@ -125,7 +125,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 		}
 	}
 	if c.stuck[r.dir][way[reached]]++; c.stuck[r.dir][way[reached]] == 1 {
-		c.quiet = r.at.Sub(c.passedAt)
+		c.quiet[r.dir] = r.at.Sub(c.passedAt[min(way[reached], way[reached+1])])
 	}
 }
 
@@ -178,10 +178,11 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	e := a.edge(p, q)
 	a.enter(e, c, r)
 	e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
-	if c.passedAt != 0 {
-		e.survived = max(e.survived, r.at.Sub(c.passedAt))
+	last := &c.passedAt[min(p, q)]
+	if *last != 0 {
+		e.survived = max(e.survived, r.at.Sub(*last))
 	}
-	c.passedAt, c.stuck[r.dir][p] = max(c.passedAt, r.at), 0
+	*last, c.stuck[r.dir][p] = max(*last, r.at), 0
 	if r.mask>>q&1 != 0 && r.marks&repeated != 0 {
 		e.Again++
 	}
@@ -347,6 +348,9 @@ func (a *Analysis) conclude(c *conv) {
 		}
 		v.requests += uint64(c.requests)
 		v.first, v.last = min(v.first, c.first), max(v.last, c.last)
+		for i := range min(int(c.requests), maxVain-len(v.times)) { // as if they were repeated at even intervals
+			v.times = append(v.times, c.first+(c.last-c.first)*capture.Instant(i)/capture.Instant(max(1, c.requests-1)))
+		}
 	}
 	if way := a.way(c); len(way) > 1 {
 		a.compareSyns(c, way)
@@ -389,9 +393,9 @@ const maxDead = 4096
 func (a *Analysis) dead(c *conv, way []uint8) {
 	for i := 1; i < len(way); i++ {
 		for dir, ends := range [2][2]uint8{{way[i-1], way[i]}, {way[i], way[i-1]}} {
-			if n := c.stuck[dir][ends[0]]; n >= fewDead && c.quiet >= rejection {
+			if n := c.stuck[dir][ends[0]]; n >= fewDead && c.quiet[dir] >= rejection && c.passedAt[min(ends[0], ends[1])] != 0 {
 				if e := a.edge(ends[0], ends[1]); len(e.dead) < maxDead {
-					e.dead = append(e.dead, dead{c.quiet, n})
+					e.dead = append(e.dead, dead{c.quiet[dir], n})
 				}
 			}
 		}

@@ -43,6 +43,8 @@ type Delays struct {
 	// MedianBefore and MedianSince are before and since RoseAt; 0: they did not rise.
 	MedianBefore, MedianSince float64
 	RoseAt                    capture.Instant
+	RoseFor                   time.Duration
+	FellAt                    capture.Instant // 0: they did not fall again
 }
 
 // sum makes the report.
@@ -224,6 +226,9 @@ func (d *Delays) rise(kept []timed) {
 	before, since := quantile(kept[:at], 0.5), quantile(kept[at:end], 0.5)
 	if since > before {
 		d.MedianBefore, d.MedianSince, d.RoseAt = before, since, kept[at].at
+		if d.RoseFor = kept[end-1].at.Sub(d.RoseAt); end < len(kept) {
+			d.FellAt = kept[end].at
+		}
 	}
 }
 

@@ -81,6 +81,9 @@ type Change struct {
 // endCost: chance makes a change that ends, or begins, inside of a capture likelier by so much at one of so many places (log of maxBuckets), in nats.
 const endCost = 6
 
+// changeCost is what a change must be worth beside its ends: one in 1,000 by chance (log of 1,000), in nats.
+const changeCost = 7
+
 // Change is when the share of what is lost of the sizes from a bin on changed, and maybe changed back, by maximum likelihood.
 // absent: what is absent is lost.
 func (e *Edge) Change(least int, absent bool) Change {
@@ -108,7 +111,7 @@ func (e *Edge) Change(least int, absent bool) Change {
 			}
 			in := sums[k].less(sums[i])
 			out := all.less(in)
-			x := span{i, k, logLik(in) + logLik(out) - logLik(all), 0}
+			x := span{i, k, logLik(in) + logLik(out) - logLik(all), changeCost}
 			if i > 0 {
 				x.cost += endCost
 			}

@@ -29,12 +29,15 @@ type vainKey struct {
 type vain struct {
 	requests    uint64
 	first, last capture.Instant
+	times       []capture.Instant // of the first maxVain
 	size        int
 	conv        *conv // the first of them
 }
 
 const (
 	maxServices = 4096
+	// maxVain is how many requests in vain of a service are told by their time.
+	maxVain = 1024
 	// fewAnswered: so many answered connections must all have passed a point before others to the same service are missed there.
 	fewAnswered = 3
 )
@@ -90,7 +93,7 @@ func (a *Analysis) vain(from, to uint8, v *vain, refused bool) {
 	if e.First == 0 || v.first < e.First {
 		e.First = v.first
 	}
-	for range min(v.requests, 1000) {
-		e.series.add(v.first, bin(uint32(v.size)), counts{lost: 1, in: 1})
+	for _, at := range v.times {
+		e.series.add(at, bin(uint32(v.size)), counts{lost: 1, in: 1})
 	}
 }

@@ -112,7 +112,7 @@ func (p *drawing) mark(e *points.Edge, arrow string) string {
 	if e == nil {
 		return ""
 	}
-	switch v, _ := p.verdict(e); v {
+	switch v, _, _ := p.verdict(e); v {
 	case analyze.Confirmed:
 		return arrow + "✗"
 	case analyze.RuledOut:
@@ -121,38 +121,44 @@ func (p *drawing) mark(e *points.Edge, arrow string) string {
 	return arrow + "?"
 }
 
-// verdict is what the findings say of a segment, and else whether so much passed that a loss would have shown.
-func (p *drawing) verdict(e *points.Edge) (analyze.Verdict, detect.Segment) {
-	f := detect.SegmentOf(p.r, e)
+// verdict is what the rules say of a segment, and which one holds; else whether so much passed that a loss would have shown.
+func (p *drawing) verdict(e *points.Edge) (v analyze.Verdict, rule string, f detect.Segment) {
+	f = detect.SegmentOf(p.r, e)
+	losses := []string{"segment-size-loss", "segment-loss"}
+	for _, id := range losses {
+		if _, holds, err := p.set.Rule(id).Eval(f); holds && err == nil {
+			return analyze.Confirmed, id, f
+		}
+	}
 	for _, x := range p.d.Findings {
 		if x.Subject.Kind == analyze.SubjectSegment && x.Subject.Segment == f.From+" → "+f.To {
-			return analyze.Confirmed, f
+			return analyze.Confirmed, x.Rule, f
 		}
 	}
-	for _, rule := range []string{"segment-size-loss", "segment-loss"} {
-		if ok, err := p.set.Rule(rule).IsClear(f); !ok || err != nil {
-			return analyze.NotAssessable, f
+	for _, id := range losses {
+		if ok, err := p.set.Rule(id).IsClear(f); !ok || err != nil {
+			return analyze.NotAssessable, "", f
 		}
 	}
-	return analyze.RuledOut, f
+	return analyze.RuledOut, "", f
 }
 
 // segment tells what happened between two points, in one direction.
 func (p *drawing) segment(label string, e *points.Edge) {
-	verdict, f := p.verdict(e)
+	verdict, rule, f := p.verdict(e)
 	head := p.head(e)
 	var style string
 	var s string
 	bound := p.percent(rules.AtMost(f.Lost, f.In))
 	switch {
-	case verdict == analyze.Confirmed && f.BigLost == f.Lost && f.SmallIn > 0 && f.PValue < 1:
+	case rule == "segment-size-loss":
 		style = red
 		s = fmt.Sprintf(p.pick("LOST %s of %s of %s bytes and more", "유실: %[3]s바이트 이상 %[2]s개 중 %[1]s개"), count(f.BigLost), count(f.BigIn), count(f.Cliff))
 		if f.SinceIn < f.BigIn {
 			s += fmt.Sprintf(p.pick(" (%s of %s since the onset)", "(시작 이후 %[2]s개 중 %[1]s개)"), count(f.SinceLost), count(f.SinceIn))
 		}
 		s += fmt.Sprintf(p.pick("; %s of %s smaller ones", ", 더 작은 %[2]s개 중 %[1]s개"), count(f.SmallLost), count(f.SmallIn))
-	case verdict == analyze.Confirmed && f.Lost > 0:
+	case rule == "segment-loss":
 		style = red
 		s = fmt.Sprintf(p.pick("LOST %s of %s packets", "유실: %[2]s개 중 %[1]s개"), count(f.Lost), count(f.In))
 	case verdict == analyze.RuledOut || verdict == analyze.Confirmed:
