@@ -97,20 +97,21 @@ func (s *Sorter) hold(b *Batch, n int) {
 		} else {
 			s.insert(place{last, i})
 		}
-		for s.waiting++; s.waiting > maxSorted || s.waiting > 0 && s.newest.Sub(s.at(s.due).At) >= sortSpan; s.waiting-- {
-			if s.due.record++; s.due.record == len(s.held[s.due.batch].obs) && s.due.batch < last {
-				s.due = place{batch: s.due.batch + 1}
-			}
+		s.waiting++
+	}
+	for ; s.waiting > maxSorted || s.waiting > 0 && s.newest.Sub(s.at(s.due).At) >= sortSpan; s.waiting-- {
+		if s.due.record++; s.due.record == len(s.held[s.due.batch].obs) && s.due.batch < last {
+			s.due = place{batch: s.due.batch + 1}
 		}
 	}
 }
 
 func (s *Sorter) at(p place) *Observation { return &s.held[p.batch].obs[p.record] }
 
-// insert moves the record at p to its place among those that wait.
+// insert moves the record at p to its place among those that wait: at most maxSorted, and none of them a second older.
 func (s *Sorter) insert(p place) {
 	late := *s.at(p)
-	for range s.waiting {
+	for range min(s.waiting, maxSorted) {
 		q := place{p.batch, p.record - 1}
 		if q.record < 0 {
 			q.batch--
