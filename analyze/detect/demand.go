@@ -86,6 +86,9 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	f = Surge{SYNs: int(first), TotalSYNs: int(total), Share: stat.Ratio(first, max(total, first)), Rate: float64(first) / span,
 		RateNext: float64(next) / span, Unanswered: int(st.ignored), Sources: int(active),
 		OthersFailed: min(stat.Ratio(failed, others), 1), Class: classSingle}
+	if !top.spoke && int(top.opened) >= w.Params.Int("min_seen") {
+		f.Mute = int(top.opened)
+	}
 	if !r.Locked {
 		return f, busiest
 	}

@@ -28,6 +28,7 @@ type Surge struct {
 	Answered      int     `json:"answered"`
 	More          bool    `json:"more"`
 	Unanswered    int     `json:"unanswered"`
+	Mute          int     `json:"mute"`
 	OthersFailed  float64 `json:"others_failed"`
 	FailedBefore  float64 `json:"failed_before"`
 	AskedBefore   float64 `json:"asked_before"`
@@ -94,6 +95,8 @@ type sourceState struct {
 	since  uint32
 	failed uint32 // since the onset
 	idle   int    // windows without a request
+	opened uint32 // handshakes that it completed, and
+	spoke  bool   // it sent data on any, both since it was first seen
 	known  bool   // was there before the onset, be it on connections that it had opened long ago
 	note   firstSYN
 }
@@ -128,8 +131,6 @@ func (d *surge) Event(e *flow.Event) {
 	c := e.Conn
 	var st *demandState
 	switch e.Kind {
-	case flow.Established:
-		return
 	case flow.SynSent:
 		st = d.states.get(c)
 	default:
@@ -153,8 +154,15 @@ func (d *surge) Event(e *flow.Event) {
 				src.note = firstSYN{e.At, c.Client, e.Frame}
 			}
 		}
+	case flow.Established:
+		if src := st.sources.peek(c.Client.Addr); src != nil {
+			src.opened++
+		}
 	case flow.Request:
 		st.curAsk++
+		if src := st.sources.peek(c.Client.Addr); src != nil {
+			src.spoke = true
+		}
 	case flow.SynRepeat:
 		fail = e.N == 1 && !c.SynAnswered()
 		if fail {

@@ -23,7 +23,17 @@ func TestSurge(t *testing.T) {
 			},
 			check: func(t *testing.T, features any) {
 				f := features.(Surge)
-				if f.Class != "single" || f.Share < 0.9 || f.ShareBefore > 0.01 || f.Rate < 230 || f.Rate > 260 {
+				if f.Class != "single" || f.Share < 0.9 || f.ShareBefore > 0.01 || f.Rate < 230 || f.Rate > 260 || f.Mute < 7000 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one source that asks for something", want: "warn source 198.51.100.2 192.0.2.66 443", onset: 30701 * ms,
+			make: func(n *network) {
+				users(n, 0, 60*sec, 50*ms, 40)
+				every(30701*ms, 60*sec, 4*ms, func(at time.Duration, _ int) { n.call(at, "192.0.2.66", srv, 5*ms) })
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(Surge); f.Class != "single" || f.Mute != 0 {
 					t.Errorf("%+v", f)
 				}
 			}},

@@ -329,7 +329,7 @@ func (w *bands) progress(s *view.Service) {
 		w.without(top, base, analyze.Text{En: "no request in this input", Ko: "이 입력에 요청이 없음"})
 		return
 	}
-	top, base := w.band(name, analyze.Text{En: "asked, not yet answered", Ko: "아직 응답 없음"})
+	top, base := w.band(name, analyze.Text{En: "asked; the client still waits", Ko: "클라이언트가 응답 대기 중"})
 	most, _ := s.Open.Peak(0, w.n)
 	w.step("area", w.scale(top, base, float64(most)), &s.Open, nil)
 	w.peaked(analyze.Text{En: "requests that wait for their answer", Ko: "응답을 기다리는 요청"}, &s.Open)
