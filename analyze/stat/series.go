@@ -204,13 +204,7 @@ func (s *Series) split() {
 		if s.Locked {
 			s.Locked = false
 		}
-		s.Onset = 0
-		for i := range s.ring[:s.n] {
-			if s.ring[i].Bad > 0 {
-				s.Onset = s.ring[i].First
-				break
-			}
-		}
+		s.Onset = s.firstBad(0)
 		s.Since = since
 		s.BeforeSpan = 0
 		return
@@ -222,7 +216,7 @@ func (s *Series) split() {
 // change sets the onset at window at of the ring.
 func (s *Series) change(at int, since Point) {
 	s.Since = since
-	s.Onset = s.ring[at].First
+	s.Onset = s.firstBad(at)
 	s.BeforeSpan = float64(s.windowsSeen - (s.n - at))
 	s.at = s.n - at
 	s.Locked = true
@@ -232,6 +226,16 @@ func (s *Series) change(at int, since Point) {
 			s.quiet++
 		}
 	}
+}
+
+// firstBad is when the first of what is bad from window at on began, 0 if nothing is. What was decided late stands in a later window.
+func (s *Series) firstBad(at int) (first capture.Instant) {
+	for i := range s.ring[at:s.n] {
+		if p := &s.ring[at+i]; p.Bad > 0 && (first == 0 || p.First < first) {
+			first = p.First
+		}
+	}
+	return first
 }
 
 // best divides windows, which old precedes, where the likelihood gains most. Without a gain of

@@ -63,6 +63,23 @@ func TestSeriesFindsTheChange(t *testing.T) {
 	}
 }
 
+// What is decided late stands in a later window than what is decided at once, and may have begun before it.
+func TestSeriesOnsetOfLate(t *testing.T) {
+	var s Series
+	feed(&s, 40, func(int) (uint32, uint32) { return 0, 20 })
+	for i := range 10 {
+		at := capture.Instant(40+i) * 1e9
+		s.Add(1, 1, at+3e8)
+		if i == 4 {
+			s.Add(1, 1, 38e9)
+		}
+		s.Roll()
+	}
+	if s.Onset != 38e9 {
+		t.Errorf("since %v", s.Onset)
+	}
+}
+
 func TestSeriesForgetsAfterRecovery(t *testing.T) {
 	var s Series
 	feed(&s, 30, func(int) (uint32, uint32) { return 0, 20 })
