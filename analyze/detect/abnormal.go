@@ -27,6 +27,7 @@ type AbnormalTermination struct {
 	Overflow    int     `json:"overflow"`
 	Timeout     int     `json:"timeout"`
 	LateRequest int     `json:"late_request"`
+	TurnedAway  int     `json:"turned_away"`
 	NoAnswer    int     `json:"no_answer"`
 	CutShort    int     `json:"cut_short"`
 	Abrupt      int     `json:"abrupt"`
@@ -89,6 +90,7 @@ type resetNote struct {
 	side    flow.Side
 	foreign bool
 	rejects bool // what had just ended a silence
+	turned  bool // by a server that had closed as soon as it had the connection, without a byte
 	unknown bool // in the middle of an exchange, by a host that knows no such connection
 }
 
@@ -164,6 +166,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	n.ended = e.At
 	if e.Class == flow.ResetLateRequest {
 		n.ended = e.Conn.FinAt(e.Side)
+		n.turned = turnedAway(e.Conn, n.ended)
 	}
 	end, _ := e.Conn.Idle()
 	n.rejects = e.Class == flow.ResetIdle && end < e.At
@@ -194,6 +197,12 @@ func abrupt(e *flow.Event) bool {
 	c := e.Conn
 	return e.Side == flow.Server && c.Answers() > 0 && !c.Closing(flow.Client) && !c.Closing(flow.Server) &&
 		e.At.Sub(c.LastData(flow.Server)) < time.Second
+}
+
+// turnedAway reports whether the server, which closed at a time, closed c as soon as it had it, without a byte: sooner than an idle one
+// is closed (the shortest time limits in use are 2 s of gunicorn and 5 s of Apache and Node.js).
+func turnedAway(c *flow.Conn, closed capture.Instant) bool {
+	return c.SynSeen() && c.Bytes(flow.Server) == 0 && closed.Sub(c.SynAt()) < time.Second
 }
 
 // briefly is how long a connection lasts at most whose server rejects the first data that it gets: longer, and it is a
@@ -295,6 +304,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 			}
 		}
 		f.Unknown += count(n.unknown)
+		f.TurnedAway += count(n.turned)
 		switch n.class {
 		case flow.ResetLateAnswer:
 			waits = append(waits, n.wait.Seconds())
@@ -316,6 +326,9 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 	f.LateAnswer, f.Abort, f.Idle = byClass[flow.ResetLateAnswer], byClass[flow.ResetAbort], byClass[flow.ResetIdle]
 	f.Overflow, f.Timeout = byClass[flow.ResetOverflow], byClass[flow.ResetTimeout]
 	f.LateRequest, f.NoAnswer = byClass[flow.ResetLateRequest], byClass[flow.ClosedUnanswered]
+	if 2*f.TurnedAway <= f.LateRequest {
+		f.TurnedAway = 0
+	}
 	f.Clients, f.Lasting = len(clients.keys), lasting(ends, restart).Seconds()
 	f.FinDelay = stat.Median(waits)
 	f.IdleAge = stat.Median(idle)

@@ -51,6 +51,16 @@ func TestAbnormalTermination(t *testing.T) {
 		}
 		n.tcp(at+5*sec+after+ms, s, c, capture.RST, q+1001, 0, 0)
 	}
+	// away are connections that the server closes after a time, as their first request is on its way.
+	away := func(n *network, after time.Duration) {
+		every(0, 30*sec, 500*ms, func(at time.Duration, _ int) {
+			c, s := n.from("203.0.113.7"), host(srv)
+			q := n.open(at, c, s)
+			n.tcp(at+after, s, c, capture.ACK|capture.FIN, q, q, 0)
+			n.tcp(at+after+ms/10, c, s, capture.ACK|capture.PSH, q, q, 49)
+			n.tcp(at+after+ms/2, s, c, capture.RST, q+1, 0, 0)
+		})
+	}
 	// unread is a connection whose client sends size bytes and closes, and whose server closes without reading them.
 	unread := func(n *network, at time.Duration, size uint32) {
 		x := n.talk(at, "203.0.113."+itoa(1+int(at/ms)%50), srv)
@@ -167,6 +177,18 @@ func TestAbnormalTermination(t *testing.T) {
 		{name: "requests that come to a server that has closed its idle connection", want: "error service 198.51.100.2 443", onset: 17 * sec, make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 12*sec, 60, false) })
 		}, check: class("LATE-REQUEST", 60)},
+		{name: "a server at its limit closes what it accepts", want: "error service 198.51.100.2 443", onset: 2 * ms, make: func(n *network) { away(n, 2*ms) },
+			check: func(t *testing.T, features any) {
+				if f := features.(AbnormalTermination); f.Class != "LATE-REQUEST" || f.TurnedAway != 60 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one that closes what nobody has used for 10 s", want: "error service 198.51.100.2 443", onset: 10 * sec, make: func(n *network) { away(n, 10*sec) },
+			check: func(t *testing.T, features any) {
+				if f := features.(AbnormalTermination); f.Class != "LATE-REQUEST" || f.TurnedAway != 0 {
+					t.Errorf("%+v", f)
+				}
+			}},
 		{name: "requests that cross the server's FIN", want: "error service 198.51.100.2 443", onset: 5 * sec, make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, -ms/2, 400, false) })
 		}, check: class("LATE-REQUEST", 60)},
