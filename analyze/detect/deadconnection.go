@@ -30,6 +30,7 @@ type DeadConnection struct {
 	Unheard     int     `json:"unheard"`
 	Opened      int     `json:"opened"`
 	SynAcks     int     `json:"syn_acks"`
+	Away        float64 `json:"away"`
 }
 
 // The classes of dead-connection.

@@ -84,6 +84,16 @@ func TestDeadConnection(t *testing.T) {
 			}
 		}
 	}
+	// crash kills four connections in use at 10 s; from back on others are opened, which stay.
+	crash := func(n *network, back time.Duration) {
+		for i := range 4 {
+			x := n.talk(time.Duration(i)*10*ms, app, srv)
+			every(500*ms, 10*sec, 500*ms, func(at time.Duration, _ int) { x.turn(at + time.Duration(i)*ms) })
+			x.vain(10*sec+time.Duration(i)*100*ms, 8)
+			y := n.talk(back+time.Duration(i)*10*ms, app, srv)
+			every(back+500*ms, 60*sec, 500*ms, func(at time.Duration, _ int) { y.turn(at + time.Duration(i)*ms) })
+		}
+	}
 	play(t, newDeadConnection, []scene{
 		{name: "the server gets what is sent on some connections, and discards it (PAWS)", local: app, want: "error upstream 192.0.2.9 198.51.100.2 443", onset: 10 * sec,
 			make: func(n *network) {
@@ -97,6 +107,15 @@ func TestDeadConnection(t *testing.T) {
 					}
 				}
 			}, check: want("discarded", 4, 1)},
+		{name: "a host that crashes and comes back: none of the old connections survives, new ones are well", local: app,
+			want: "error upstream 192.0.2.9 198.51.100.2 443", onset: 10 * sec, make: func(n *network) { crash(n, 45*sec) },
+			check: func(t *testing.T, features any) {
+				if f := features.(DeadConnection); f.Class != deadGone || f.Connections != 4 || f.Away < 34 || f.Away > 36 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "new connections are well all the time", local: app, want: "error upstream 192.0.2.9 198.51.100.2 443", onset: 10 * sec,
+			make: func(n *network) { crash(n, 12*sec) }, check: want(deadSome, 4, 1)},
 		{name: "what is missing is repeated while what follows it is acknowledged", local: app, make: func(n *network) {
 			t := n.talk(0, app, srv)
 			every(500*ms, 10*sec, 500*ms, func(at time.Duration, _ int) { t.turn(at) })

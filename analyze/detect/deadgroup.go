@@ -23,6 +23,7 @@ type deadGroup struct {
 	list  subjects[deadSide, deadRecord]
 	alive int // the most that were alive at a time
 	fresh int
+	heard capture.Instant // the silent side, first, on a connection that is alive, since the onset; 0: not yet
 }
 
 // deadRecord is a dead connection, or one that came back after a time.
@@ -109,6 +110,9 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 				continue // that something answers a SYN does not tell that the rest gets through
 			}
 			a.alive++
+			if at := max(c.SynAt(), a.onset); a.heard == 0 || at < a.heard {
+				a.heard = at
+			}
 			// Of the same client: that others get through says nothing about it.
 			if c.SynAt() > a.onset && c.SynAnswered() && a.clients.peek(c.Client.Addr) != nil {
 				a.fresh++
@@ -118,6 +122,9 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 	for _, k := range sums.keys {
 		a, g := sums.m[k], d.groups.m[k]
 		g.alive, g.fresh = max(g.alive, a.alive), max(g.fresh, a.fresh)
+		if g.heard == 0 {
+			g.heard = a.heard
+		}
 	}
 }
 
@@ -126,6 +133,7 @@ type around struct {
 	list         *subjects[deadSide, deadRecord]
 	clients      subjects[capture.Addr, struct{}] // those with a dead one
 	onset        capture.Instant
+	heard        capture.Instant // when the first of the living ones was opened, or the onset if that was before
 	alive, fresh int
 }
 
@@ -222,6 +230,9 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		f.Class = deadUnreached
 	case f.Alive == 0:
 		f.Class = deadGone
+	case f.Connections >= w.Params.Int("many") && f.Idle < minIdle && f.Fresh == f.Alive && g.heard.Sub(onset) >= w.Params.Duration("min_outage"):
+		// None that was open has survived, and until those that are alive were opened nothing was heard.
+		f.Class, f.Away = deadGone, g.heard.Sub(onset).Seconds()
 	case f.Idle >= minIdle && f.Survived < f.Idle: // the others live on, or are fresh
 		f.Class = deadForgotten
 	default:
