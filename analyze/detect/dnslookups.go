@@ -289,7 +289,7 @@ func (ls *lookups) follow(e *flow.Event) (capture.Instant, *lookup) {
 		*l = lookup{begun: true, resolverKey: resolverOf(d), resolver: d.Resolver, name: d.NameHash, qtype: d.QType, at: at,
 			id: d.ID, record: d.Record, group: ls.groups.join(d, e.At),
 			first: e.At, frame: e.Frame, port: d.Client.Port, again: d.Tries > 1 && piece == 0}
-		ls.moved(l, e.At)
+		ls.moved(l, e.At, d.KeepsID)
 	}
 	// DNSQuery and DNSRepeat tell of the same packet, and a packet that was captured twice is one: what comes sooner
 	// than any time-out is no try.
@@ -305,8 +305,8 @@ func (ls *lookups) follow(e *flow.Event) (capture.Instant, *lookup) {
 const pieceBits = 16
 
 // moved notes that the asker of l turns to another server for a name that it waits for: of several
-// callers that wait, the one that has waited longest.
-func (ls *lookups) moved(l *lookup, at capture.Instant) {
+// callers that wait, the one whose id it keeps, or else that which has waited longest.
+func (ls *lookups) moved(l *lookup, at capture.Instant, keepsID bool) {
 	w := ls.asked.get(nameKey{l.client, nameAndType(l.name, l.qtype)})
 	if w == nil {
 		return
@@ -318,7 +318,7 @@ func (ls *lookups) moved(l *lookup, at capture.Instant) {
 	// Where all wait for one server nobody turns to another: a flood of equal questions walks nowhere.
 	for o := w.oldest; o != nil && w.mixed && at.Sub(o.at) >= askElsewhere; o = o.next {
 		ls.steps++
-		if o.server != l.server && !o.over && o.elsewhere == 0 && at.Sub(o.first) >= askElsewhere {
+		if o.server != l.server && !o.over && o.elsewhere == 0 && at.Sub(o.first) >= askElsewhere && (o.id == l.id || !keepsID) {
 			o.elsewhere = at.Sub(o.first)
 			break
 		}

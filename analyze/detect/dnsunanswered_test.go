@@ -51,6 +51,39 @@ func TestDNSUnanswered(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
+		{name: "the same, and all ask for one name, under the id of the first query (glibc, musl): each caller counts", local: app,
+			want: "error resolver 192.0.2.1 198.51.100.54 53", onset: 200 * ms,
+			make: func(n *network) {
+				every(200*ms, 40*sec, 700*ms, func(at time.Duration, i int) {
+					for _, ask := range []func(){
+						func() { n.query(at, app, other, "a.test", -1, 0, 0) },
+						func() { n.query(at+5*sec, app, dns, "a.test", ms, noError, 200) },
+					} {
+						n.dnsID = uint16(7000 + i)
+						ask()
+					}
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSUnanswered); f.Unanswered < 45 || f.Unanswered > 57 || f.ElsewhereAfter != 5 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "one caller at a time, with a new id and port for each of three tries (Go): the tries are one lookup", local: app,
+			want: "warn resolver 192.0.2.1 198.51.100.54 53", onset: 200 * ms,
+			make: func(n *network) {
+				every(200*ms, 140*sec, 35*sec, func(at time.Duration, _ int) {
+					for try := range 3 {
+						n.query(at+time.Duration(try)*1500*ms, app, other, "a.test", -1, 0, 0)
+					}
+					n.query(at+4500*ms, app, dns, "a.test", ms, noError, 200)
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(DNSUnanswered); f.Unanswered > 4 || f.ElsewhereAfter != 4.5 {
+					t.Errorf("%+v", f)
+				}
+			}},
 		{name: "one name every other second, from the beginning", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
 			make: func(n *network) {
 				n.call(0, "203.0.113.7", app+":443", ms) // the capture has both directions

@@ -90,6 +90,8 @@ type DNS struct {
 	// Iterative: the query does not ask for recursion (RFC 1035 §4.1.1, RD): it is a resolver's, and who answers it
 	// knows the answer or says who does.
 	Iterative bool
+	// KeepsID: its host asks again, here or at another server, under the id of the first query.
+	KeepsID bool
 	// Repeat: the record is a repeat of RetransmitOf's query. OriginalAnswered: that one was answered.
 	Repeat           bool
 	OriginalAnswered bool

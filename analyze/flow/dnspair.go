@@ -84,12 +84,15 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	t.stats.Transactions++
 	d.Number, d.Lookup, d.Resolver = t.stats.Transactions, t.stats.Transactions, t.resolvers.get(resolverPair{d.Client.Addr, d.Server}, t.window)
 	old, asked := t.find(byID, d), t.find(byName, d)
+	d.KeepsID = t.keepsID(n, d)
 	// The same id from the same socket is the same caller; else the question may be somebody else's.
 	before := old
 	again := repeats(d, old)
-	if !again {
+	if again {
+		t.keepers.keeps(d.Client.Addr)
+	} else {
 		before = asked
-		again = repeats(d, asked) && !t.anew(d, asked)
+		again = repeats(d, asked) && !(d.KeepsID && apart(d, asked)) && !t.anew(d, asked)
 	}
 	switch {
 	case again:
@@ -115,11 +118,14 @@ func (t *dnsTable) query(p *capture.Packet, size uint32, at capture.Instant, emi
 	}
 }
 
+// apart reports whether d is asked under another id than e, and from another port.
+func apart(d, e *DNS) bool { return d.Client.Port != e.Client.Port && d.ID != e.ID }
+
 // anew reports whether d, which looks like the next try of e, is another lookup: of a name that is asked for as often
 // as this anyway, or of two types at once from a socket of its own. Of one that tries again the other type is tried
 // again too, or not asked.
 func (t *dnsTable) anew(d, e *DNS) bool {
-	if d.Client.Port == e.Client.Port || d.ID == e.ID {
+	if !apart(d, e) {
 		return false
 	}
 	if e.Period > 0 && 2*d.First.Sub(e.First) <= 3*e.Period && 2*e.Period <= 3*d.First.Sub(e.First) {
@@ -160,6 +166,7 @@ func (t *dnsTable) again(d *DNS, p *capture.Packet, size uint32, at capture.Inst
 	}
 	if try {
 		d.Gap, d.Last = at.Sub(d.Last), at
+		t.keepers.keeps(d.Client.Addr)
 	}
 	of := *d
 	n, r := t.add()

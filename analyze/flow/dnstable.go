@@ -20,6 +20,7 @@ type dnsTable struct {
 	buckets   [indexes][]uint32
 	stats     DNSStats
 	resolvers numbers[resolverPair]
+	keepers   idKeepers
 	window    uint32 // counts seals
 	row       func(*DNS)
 	tcp       dnsStreams
