@@ -78,6 +78,7 @@ type resetState struct {
 	// that is its way of closing, or a process that dies in the middle, what it did before tells.
 	clean  uint32
 	abrupt bool
+	steady capture.Instant // the first reset, where it has been so for as long as is known; 0: it began later
 }
 
 type resetNote struct {
@@ -226,13 +227,24 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		s.Cover()
 		s.Roll()
 		if s.Since.Bad == 0 {
+			st.steady = 0
 			return true
+		}
+		began := s.Onset
+		if s.Locked {
+			st.steady = 0
+		} else {
+			// The series counts all that it has seen, but finds the first of a few minutes only.
+			if st.steady == 0 {
+				st.steady = began
+			}
+			began = st.steady
 		}
 		checks := st.checks()
 		cuts := float64(st.cuts()) >= w.Params.Float("much_share")*float64(s.Since.Total)
 		restart := w.Params.Duration("restart")
-		f, onset, evidence := st.tally(k, s.Onset, &checks, cuts, restart)
-		if onset > s.Onset {
+		f, onset, evidence := st.tally(k, began, &checks, cuts, restart)
+		if onset > began {
 			// What came before is of another kind: a restart long before the answers were late is no part of it.
 			f, _, evidence = st.tally(k, onset, &checks, cuts, restart)
 		}
@@ -247,7 +259,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if f.Share = stat.Ratio(f.Resets, f.Connections); f.More {
 			f.Share = s.Since.Share()
 		}
-		span := max(w.End.Sub(s.Onset).Seconds(), 1)
+		span := max(w.End.Sub(began).Seconds(), 1)
 		f.Rate = float64(max(f.Resets, int(s.Since.Bad)-f.Regular)) / span
 		if s.BeforeSpan > 0 {
 			f.RateBefore = float64(s.Before.Bad) / s.BeforeSpan
@@ -256,7 +268,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.Passes() {
 			return true
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: max(s.Onset, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
+		emit(analyze.Symptom{Subject: subject, Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})

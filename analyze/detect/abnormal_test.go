@@ -189,6 +189,13 @@ func TestAbnormalTermination(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
+		{name: "pooled connections that outlive the server's patience, one every 25 s", want: "error service 198.51.100.2 443", onset: 17 * sec, make: func(n *network) {
+			every(0, 300*sec, 25*sec, func(at time.Duration, _ int) { late(n, at, 12*sec, 60, false) })
+		}, check: func(t *testing.T, features any) {
+			if f := features.(AbnormalTermination); f.Resets != 12 || f.Connections != 12 {
+				t.Errorf("%+v", f)
+			}
+		}},
 		{name: "requests that cross the server's FIN", want: "error service 198.51.100.2 443", onset: 5 * sec, make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, -ms/2, 400, false) })
 		}, check: class("LATE-REQUEST", 60)},
