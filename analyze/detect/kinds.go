@@ -103,6 +103,12 @@ func (k *kind) waits() bool {
 	return k.usual
 }
 
+// late notes a request of that size without an answer in time, and reports whether that is unusual. Who goes on to ask without an answer
+// waits for the first one all the same, if its like are answered, and are not followed by more, as a rule.
+func (k *kinds) late(size uint32) bool {
+	return k.of(size).waits() || size&(moreSegments|greetingKind) == moreSegments && k.of(size&^moreSegments).usual
+}
+
 // whole notes how long an answer was.
 func (k *kind) whole(size uint32) {
 	if k.complete == 0 || size < k.shortest {

@@ -139,6 +139,52 @@ func TestHeldConnections(t *testing.T) {
 	}
 }
 
+func TestStoppedWhileAsked(t *testing.T) {
+	const srv = "198.51.100.2:2049"
+	// mounts are connections on which one request follows the other until the server answers nobody for half a minute, while
+	// its clients go on to ask. Each request is a segment of its own. With rounds nothing stops, and one client asks three times each time
+	// before it is answered, after 3 s.
+	mounts := func(n *network, rounds bool) {
+		for i := range 4 {
+			x := n.talk(time.Duration(i)*10*ms, "203.0.113."+itoa(1+i), srv)
+			round := func(at, answer time.Duration) {
+				for range 3 {
+					n.tcp(at, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 200)
+					x.q += 200
+					n.tcp(at+40*ms, x.s, x.c, capture.ACK, x.a, x.q, 0)
+					at += 400 * ms
+				}
+				for range 3 {
+					n.tcp(answer, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 800)
+					x.a += 800
+				}
+				n.tcp(answer+ms, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			}
+			at := time.Duration(i) * 17 * ms
+			if rounds {
+				if i == 3 {
+					every(200*ms, 55*sec, 5*sec, func(at time.Duration, _ int) { round(at, at+3*sec) })
+				} else {
+					every(200*ms+at, 60*sec, 100*ms, func(at time.Duration, _ int) { x.turn(at) })
+				}
+				continue
+			}
+			every(200*ms+at, 20*sec, 100*ms, func(at time.Duration, _ int) { x.turn(at) })
+			round(20*sec+at, 50*sec+at)
+			every(51*sec+at, 60*sec, 100*ms, func(at time.Duration, _ int) { x.turn(at) })
+		}
+	}
+	play(t, newSlowServer, []scene{
+		{name: "a file server whose disk hangs: its clients ask on", want: "warn service 198.51.100.2 2049", onset: 20 * sec,
+			make: func(n *network) { mounts(n, false) }, check: func(t *testing.T, features any) {
+				if f := features.(SlowServer); f.StoppedFlows != 4 || f.Stopped < 29 || f.Stopped > 31 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "a client that always asks on before it is answered, beside others", make: func(n *network) { mounts(n, true) }},
+	})
+}
+
 func TestLateRequests(t *testing.T) {
 	const srv = "198.51.100.2:8080"
 	race := func(n *network, lost int) {

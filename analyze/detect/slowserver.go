@@ -335,7 +335,7 @@ func (d *slowServer) look(w *analyze.Window, st *serverState) {
 			if size != greetingKind {
 				size = request(c, x.at)
 			}
-			*o = overdueRequest{at: x.at, size: size, usual: st.kinds.of(size).waits()}
+			*o = overdueRequest{at: x.at, size: size, usual: st.kinds.late(size)}
 			if o.usual {
 				st.late(x.at, c, size)
 			}
