@@ -343,8 +343,8 @@ func (ls *lookups) serve(d *flow.DNS, at capture.Instant) {
 			apart > askTogether || at.Sub(o.first) > askElsewhere {
 			continue
 		}
-		// One socket for all servers (musl), or one id (dnsmasq), or all in one loop.
-		if o.port == d.Client.Port || o.id == d.ID || apart <= askAtOnce {
+		// One socket for all servers (musl), or one id (dnsmasq), or all in one loop; who keeps the id of a question keeps it there, too.
+		if o.port == d.Client.Port || o.id == d.ID || !d.KeepsID && apart <= askAtOnce {
 			o.served, last = true, o.server
 		}
 	}
