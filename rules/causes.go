@@ -57,7 +57,7 @@ type Edge struct {
 	// Through is what of the cause must hold for the effect to be taken as there without having been seen; may be empty.
 	Through string
 	// Experiment is a condition that, when it holds, proves the edge beyond order and identity; may be empty. Where it
-	// does not hold but Known does, the edge is refuted.
+	// does not hold but Known does, the edge is refuted; Known may stand alone.
 	Experiment, Known string
 	Proof             Text // what the experiment proves, in words
 	Why               Text // with the measured onsets
@@ -168,12 +168,12 @@ const (
 
 // Try makes the natural experiment; not observable where there is none.
 func (e *Edge) Try(cause, effect *Party) (Result, error) {
-	if e.experiment == nil {
-		return NotObservable, nil
-	}
-	ok, err := e.run(e.experiment, cause, effect)
-	if ok && err == nil {
-		return Proven, nil
+	var ok bool
+	var err error
+	if e.experiment != nil {
+		if ok, err = e.run(e.experiment, cause, effect); ok && err == nil {
+			return Proven, nil
+		}
 	}
 	if err == nil && e.known != nil {
 		if ok, err = e.run(e.known, cause, effect); ok && err == nil {
@@ -285,17 +285,19 @@ func (d *decoder) edges(s *Set, n *node) {
 			link.Through = d.str(t)
 		}
 		if x := i.get("experiment"); x != nil && d.fields(x, "of", "when", "known", "en", "ko") {
-			link.Experiment = d.str(d.need(x, "when"))
 			if k := x.get("known"); k != nil {
 				link.Known = d.str(k)
 			}
-			proof := node{file: x.file, line: x.line, col: x.col, kind: mapping}
-			for at, k := range x.keys {
-				if slices.Contains(Languages, k.text) {
-					proof.keys, proof.items = append(proof.keys, k), append(proof.items, x.items[at])
+			if x.get("when") != nil || link.Known == "" { // else it can only refute
+				link.Experiment = d.str(d.need(x, "when"))
+				proof := node{file: x.file, line: x.line, col: x.col, kind: mapping}
+				for at, k := range x.keys {
+					if slices.Contains(Languages, k.text) {
+						proof.keys, proof.items = append(proof.keys, k), append(proof.items, x.items[at])
+					}
 				}
+				link.Proof = d.both(&proof)
 			}
-			link.Proof = d.both(&proof)
 		}
 		of := ""
 		if x := i.get("experiment"); x != nil && x.get("of") != nil {

@@ -354,7 +354,7 @@ func (n *node) confidence() analyze.Confidence {
 		c.Tests = append(c.Tests, "order", "identity:"+string(p.edges[0].Identity))
 		if p.experiment == rules.Proven {
 			c.Tests = append(c.Tests, "experiment:"+last.From.Rule+">"+last.To.Rule)
-			proven = true
+			proven = proven || !p.weak
 		}
 		strong = strong || !p.weak
 	}

@@ -51,7 +51,7 @@ func TestLink(t *testing.T) {
 		return finding("pool-exhausted", at, s, detect.PoolExhausted{OutboundPeer: path.Peer})
 	}
 	out, gone := path, path
-	out.Direction, gone.Kind, gone.Port = "outbound", "upstream", 443
+	out.Direction, gone.Kind, gone.Port, gone.Direction = "outbound", "upstream", 443, ""
 	crossed := analyze.Subject{Kind: analyze.SubjectSegment, Host: path.Host, Peer: path.Peer, Direction: "inbound", Segment: "a → b"}
 	all := func(direction string) analyze.Subject {
 		return analyze.Subject{Kind: analyze.SubjectPath, Host: path.Host, Direction: direction}

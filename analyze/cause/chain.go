@@ -31,6 +31,10 @@ func (w *linking) explain(i int) {
 	if slices.ContainsFunc(n.parents, func(p parent) bool { return !w.over(p.from, n.f) }) {
 		n.parents = slices.DeleteFunc(n.parents, func(p parent) bool { return w.over(p.from, n.f) })
 	}
+	// Nor need what has only begun before, somewhere on the host, where more speaks for another.
+	if slices.ContainsFunc(n.parents, func(p parent) bool { return !p.weak }) {
+		n.parents = slices.DeleteFunc(n.parents, func(p parent) bool { return p.weak })
+	}
 	slices.SortFunc(n.parents, func(a, b parent) int { return cmp.Compare(a.from, b.from) })
 }
 
@@ -175,7 +179,6 @@ func (w *linking) healed(c, f *analyze.Finding) bool {
 // what the last experiment gave and whether nothing but order and the host speaks for it; not ok if a test refutes it.
 func (w *linking) try(e *rules.Edge, j int, chain []step, i int) (result rules.Result, weak, ok bool) {
 	edge, from, place := e, &w.nodes[j].party, w.nodes[j].place
-	weak = e.Identity == rules.SameHost
 	for k := len(chain) - 1; k >= 0; k-- {
 		s := &chain[k]
 		place = s.place.settled(edge.Identity, &place)
@@ -192,11 +195,11 @@ func (w *linking) try(e *rules.Edge, j int, chain []step, i int) (result rules.R
 				return "", false, false
 			}
 		}
-		edge, from = s.edge, to
 		weak = weak || edge.Identity == rules.SameHost
+		edge, from = s.edge, to
 	}
 	result, ok = holds(edge, from, &w.nodes[i].party)
-	return result, weak && result != rules.Proven, ok
+	return result, weak || edge.Identity == rules.SameHost && result != rules.Proven, ok
 }
 
 // holds makes the tests of an edge between two parties.
@@ -224,7 +227,7 @@ func (n *node) tests(p *parent, c *node) []analyze.Tried {
 		identity.Note += ": nothing narrower was seen"
 	}
 	out := []analyze.Tried{order, identity}
-	if last.Experiment != "" {
+	if last.Experiment != "" || last.Known != "" {
 		x := analyze.Tried{Test: "experiment", Result: string(p.experiment)}
 		if p.experiment == rules.Proven {
 			x.Note = last.Proof.En

@@ -31,7 +31,12 @@ func (p parts) join(i, j int) { p[p.of(i)] = p.of(j) }
 func (w *linking) group() {
 	p := w.parts
 	for i := range w.nodes {
-		for _, c := range w.nodes[i].parents {
+		parents := w.nodes[i].parents
+		if len(parents) > 1 && parents[0].weak { // none of them is more than suspected: they do not become one for that
+			first := slices.MinFunc(parents, func(a, b parent) int { return cmp.Compare(w.nodes[a.from].f.Onset, w.nodes[b.from].f.Onset) })
+			parents = []parent{first}
+		}
+		for _, c := range parents {
 			p.join(i, c.from)
 		}
 	}
@@ -69,13 +74,13 @@ type start struct {
 }
 
 // starts joins the roots of one kind that begin together on the paths of one host. Two services of a host are two: what they
-// share is not known.
+// share is not known. So are two hosts that refuse: each of them said so itself, over a path that is well.
 func (w *linking) starts() {
 	last := make(map[start]int)
 	order := make([]int, 0, len(w.nodes))
 	for i := range w.nodes {
 		n := &w.nodes[i]
-		if n.f.Role == analyze.Root && (n.place.called() || n.place.kind == analyze.SubjectPath) {
+		if n.f.Role == analyze.Root && n.class != "refused" && (n.place.called() || n.place.kind == analyze.SubjectPath) {
 			order = append(order, i)
 		}
 	}

@@ -52,6 +52,10 @@ func TestIncidents(t *testing.T) {
 		{"one that was over when the other began", []*analyze.Finding{early, dead("203.0.113.2", 8*time.Second)}, []int{0, 1}},
 		{"two kinds of fault at once", []*analyze.Finding{dead("203.0.113.2", 0), finding("close-wait", 0, service, detect.CloseWait{Class: "LEAK"})}, []int{0, 1}},
 		{"two services of a host at once", []*analyze.Finding{served(service, 0), served(other, 0)}, []int{0, 1}},
+		{"two peers that refuse", []*analyze.Finding{finding("dead-upstream", 0, upstream("198.51.100.2"), detect.DeadUpstream{Class: "refused"}),
+			finding("dead-upstream", time.Second, upstream("203.0.113.2"), detect.DeadUpstream{Class: "refused"})}, []int{0, 1}},
+		{"two suspects of one effect", []*analyze.Finding{dead("198.51.100.2", 0), served(service, 2*time.Second), finding("dns-delay", time.Second, resolver, detect.DNSDelay{})},
+			[]int{0, 0, 1}},
 		{"a sign beside a fault of its host", []*analyze.Finding{finding("close-wait", 0, service, detect.CloseWait{Class: "STARVED"}),
 			finding("dns-delay", 9*time.Second, resolver, detect.DNSDelay{Baseline: 0.01})}, []int{0, 0}},
 	} {

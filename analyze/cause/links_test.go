@@ -87,10 +87,13 @@ func holdings() []holding {
 	spent := otherwise{why: "the requests take longer in another call", effect: has{"stage_peer": "198.51.100.99", "stage_share": 0.9}, of: "slow-server"}
 	return []holding{
 		// Loss.
-		{[]made{{"size-dependent-loss", in, has{"opened": 5}}}, []made{{"dns-unanswered", names, nil}}, nil},
+		{[]made{{"size-dependent-loss", in, has{"opened": 5}}}, []made{{"dns-unanswered", names, nil}},
+			[]otherwise{{why: "queries are lost, which are small", at: analyze.Subject{Kind: analyze.SubjectPath, Host: caller, Peer: callee, Direction: "outbound"}}}},
 		{[]made{{"size-dependent-loss", in, has{"cliff": 1400}}}, []made{{"retransmission[data]", in, nil}}, nil},
-		{[]made{{"size-dependent-loss", in, has{"opened": 5}}, {"retransmission[data]", in, has{"opened": 5}}}, []made{{"slow-server[called]", call, nil}}, nil},
-		{[]made{{"retransmission[data]", in, nil}}, []made{{"dns-unanswered", names, nil}, {"dead-upstream[silent,refused,hung,full]", call, nil}}, nil},
+		{[]made{{"size-dependent-loss", in, has{"opened": 5}}, {"retransmission[data]", in, has{"opened": 5}}}, []made{{"slow-server[called]", call, nil}},
+			[]otherwise{{why: "the other opened the connections", cause: has{"opened": 0}}}},
+		{[]made{{"retransmission[data]", in, has{"opened": 5}}}, []made{{"dns-unanswered", names, nil}, {"dead-upstream[silent,hung,full]", call, nil}},
+			[]otherwise{{why: "what is lost is for clients", cause: has{"opened": 0}}}},
 		{[]made{{"size-dependent-loss", toClient, has{"flows": 5}}, {"retransmission[data]", toClient, has{"flows": 5}}},
 			[]made{{starved, serves, nil}, {"abnormal-termination", serves, nil}, {"slow-server[served]", serves, has{"flows": 5}}},
 			[]otherwise{{why: "on calls of its own", cause: has{"opened": 5}, around: true}, {why: "requests are lost, not answers", at: in, around: true},

@@ -77,6 +77,9 @@ func shared(id rules.Identity, c, f *place) bool {
 	eq := func(a, b capture.Addr) bool { return a == b || c.free && a == none || f.free && b == none }
 	port := c.port == f.port || c.free && c.port == 0 || f.free && f.port == 0
 	pair := eq(c.host, f.host) && eq(c.peer, f.peer)
+	if against(c, f) && id != rules.Within {
+		return false
+	}
 	switch id {
 	case rules.SamePath:
 		return c.all() && (c.host == f.host || c.host == f.peer) || pair || eq(c.host, f.peer) && eq(c.peer, f.host) || c.crosses(f)
@@ -99,6 +102,14 @@ func shared(id rules.Identity, c, f *place) bool {
 		return c.host != none && eq(c.host, f.peer) && (port || c.port == 0 || f.port == 0)
 	}
 	return false
+}
+
+// against reports whether c and f are paths between the same hosts in opposite directions: what is lost on the one is not lost on the other.
+func against(c, f *place) bool {
+	if c.direction == "" || f.direction == "" {
+		return false
+	}
+	return c.host == f.host && c.direction != f.direction || c.host == f.peer && c.peer == f.host && c.direction == f.direction
 }
 
 // sameNet reports whether two addresses are in the same /24 or /64.
@@ -132,6 +143,9 @@ func before(kind string, id rules.Identity, f *place) []place {
 	switch id {
 	case rules.SamePath, rules.SameNet, rules.SameUpstream, rules.Within:
 		p.host, p.peer, p.peerAddr, p.port = f.host, f.peer, f.peerAddr, f.port
+		if kind == analyze.SubjectPath {
+			p.direction = f.direction
+		}
 		if kind == analyze.SubjectService || f.peer == none && !f.free {
 			return nil // one host is no pair of hosts
 		}
@@ -187,7 +201,7 @@ func (p place) settled(id rules.Identity, c *place) place {
 		}
 	default:
 		host, peer, peerAddr := c.host, c.peer, c.peerAddr
-		if p.host != none && p.host != host && p.host == peer {
+		if p.host != none && p.host != host && p.host == peer || p.peer != none && p.peer != peer && p.peer == host {
 			host, peer, peerAddr = peer, host, netip.Addr{}
 		}
 		if p.host == none {
