@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -95,7 +96,7 @@ type Party struct {
 // read reads the features, which are of rule r.
 func (p *Party) read(r *Rule) (map[string]any, error) {
 	if p.values == nil && p.err == nil {
-		p.values, p.err = r.values(p.Features, p.Subject)
+		p.values, p.err = r.ask(p.Features, p.Subject)
 	}
 	return p.values, p.err
 }
@@ -183,6 +184,9 @@ func (e *Edge) Try(cause, effect *Party) (Result, error) {
 	return NotObservable, err
 }
 
+// pairs are what conditions of edges see.
+var pairs sync.Pool
+
 // run computes a condition of the edge.
 func (e *Edge) run(p *condition, cause, effect *Party) (bool, error) {
 	c, err := cause.read(e.from)
@@ -192,7 +196,14 @@ func (e *Edge) run(p *condition, cause, effect *Party) (bool, error) {
 	f, err := effect.read(e.to)
 	ok := false
 	if err == nil {
-		ok, err = run(p, map[string]any{"cause": c, "effect": f})
+		env, _ := pairs.Get().(map[string]any)
+		if env == nil {
+			env = make(map[string]any, 2)
+		}
+		env["cause"], env["effect"] = c, f
+		ok, err = run(p, env)
+		clear(env)
+		pairs.Put(env)
 	}
 	return ok && err == nil, e.wrap(err)
 }

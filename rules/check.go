@@ -99,6 +99,8 @@ func (d *decoder) unused(r *Rule) {
 
 var identifiers = regexp.MustCompile(`[a-z][a-z0-9_]*`)
 
+var parties = regexp.MustCompile(`\b(cause|effect)\.([a-z][a-z0-9_]*)`)
+
 // ours reports whether the rule is the embedded one, but for numbers that an override may have changed.
 func (r *Rule) ours() bool { return r.nodes.id.file.ours }
 
@@ -127,6 +129,14 @@ func (d *decoder) checkEdges(s *Set) {
 			e.known = d.condition(n.get("known"), ours, env)
 		}
 		e.from, e.to = from, to
+		for _, text := range []string{e.Requires, e.Through, e.Experiment, e.Known} {
+			for _, m := range parties.FindAllStringSubmatch(text, -1) {
+				r := map[string]*Rule{"cause": from, "effect": to}[m[1]]
+				if !slices.Contains(r.asked, m[2]) {
+					r.asked = append(r.asked, m[2])
+				}
+			}
+		}
 	}
 	for _, p := range s.signs {
 		d.selected(s, p.Selector, p.node)

@@ -305,12 +305,20 @@ func (r *Rule) env() *map[string]any {
 	return &env
 }
 
+// machines keep their stacks.
+var machines sync.Pool
+
 func run(c *condition, env map[string]any) (bool, error) {
 	p, err := c.program()
 	if err != nil {
 		return false, err
 	}
-	out, err := expr.Run(p, env)
+	m, _ := machines.Get().(*vm.VM)
+	if m == nil {
+		m = new(vm.VM)
+	}
+	out, err := m.Run(p, env)
+	machines.Put(m)
 	if err != nil {
 		return false, firstLine(err)
 	}

@@ -124,6 +124,7 @@ type Rule struct {
 
 	nodes    ruleNodes
 	zero     map[string]any // a zero value of every name that texts and conditions may use
+	asked    []string       // of these, what conditions of edges speak of
 	features *plan
 	when     *condition
 	clear    *condition        // nil without Clear

@@ -212,6 +212,31 @@ func (r *Rule) values(features any, subject map[string]any) (map[string]any, err
 	return v, r.features.fill(v, features)
 }
 
+// ask is what conditions of edges ask of a finding.
+func (r *Rule) ask(features any, subject map[string]any) (map[string]any, error) {
+	v := make(map[string]any, len(r.asked))
+	for _, name := range r.asked {
+		zero := r.zero[name]
+		v[name] = zero
+		var is reflect.Value
+		if _, ok := SubjectFields[name]; ok {
+			is = reflect.ValueOf(subject[name])
+		} else {
+			var err error
+			if is, err = r.feature(features, name); err != nil {
+				return nil, err
+			}
+		}
+		if !is.IsValid() {
+			continue
+		}
+		if v[name] = plainValue(is); reflect.TypeOf(v[name]) != reflect.TypeOf(zero) {
+			return nil, fmt.Errorf("%s is %v, not %T", name, is.Type(), zero)
+		}
+	}
+	return v, nil
+}
+
 // Render is one text of a rule: title, summary, ruled_out or not_assessable. The features
 // are of the detector's type, a map by name, or nil for zeros; the subject's
 // fields are those of [SubjectFields] and may be absent.

@@ -129,6 +129,7 @@ type linking struct {
 	explains []int
 	refuted  []int // the last round in which an experiment refuted it
 	round    int
+	up       []int // ancestors that are still to be visited
 	parts    parts
 	chain    [maxUnseen]step               // of the effect that is being explained
 	lists    [][]int                       // what candidates returned last
@@ -177,7 +178,7 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 	w.group()
 	w.wait()
 	for i := range w.nodes {
-		w.nodes[i].conclude(w.nodes, direct(w.nodes, i))
+		w.nodes[i].conclude(w.nodes, w.direct(i))
 	}
 }
 
@@ -185,7 +186,8 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 func (w *linking) credit(i int) {
 	w.round++
 	w.explains[i] = w.round
-	for up := []int{i}; len(up) > 0; {
+	up := append(w.up[:0], i)
+	for len(up) > 0 {
 		n := &w.nodes[up[len(up)-1]]
 		up = up[:len(up)-1]
 		for _, p := range n.parents {
@@ -196,6 +198,7 @@ func (w *linking) credit(i int) {
 			}
 		}
 	}
+	w.up = up
 }
 
 // roles tells roots from consequences. What only says that something else is wrong is no root beside one.
@@ -413,28 +416,31 @@ func breakCycles(nodes []node) {
 const maxAncestors = 256
 
 // direct are the parents of i that are no ancestors of another of its parents.
-func direct(nodes []node, i int) []parent {
-	if len(nodes[i].parents) < 2 {
-		return slices.Clone(nodes[i].parents)
+func (w *linking) direct(i int) []parent {
+	parents := w.nodes[i].parents
+	if len(parents) < 2 {
+		return parents
 	}
-	indirect := make(map[int]bool)
-	var up []int
-	for _, p := range nodes[i].parents {
+	w.round++
+	up := w.up[:0]
+	for _, p := range parents {
 		up = append(up, p.from)
 	}
-	for len(up) > 0 && len(indirect) < maxAncestors {
+	for found := 0; len(up) > 0 && found < maxAncestors; {
 		j := up[len(up)-1]
 		up = up[:len(up)-1]
-		for _, p := range nodes[j].parents {
-			if !indirect[p.from] {
-				indirect[p.from] = true
+		for _, p := range w.nodes[j].parents {
+			if w.explains[p.from] != w.round {
+				w.explains[p.from] = w.round
 				up = append(up, p.from)
+				found++
 			}
 		}
 	}
+	w.up = up
 	var out []parent
-	for _, p := range nodes[i].parents {
-		if !indirect[p.from] {
+	for _, p := range parents {
+		if w.explains[p.from] != w.round {
 			out = append(out, p)
 		}
 	}

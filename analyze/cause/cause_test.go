@@ -304,7 +304,25 @@ func TestFindingID(t *testing.T) {
 	}
 }
 
-// BenchmarkLink links n findings of one host: its services and its upstreams in equal parts, all at once.
+// outage is n findings of one host: its services and its upstreams in equal parts, all at once.
+func outage(n int) (fs []*analyze.Finding) {
+	for i := range n {
+		at := time.Duration(i) * time.Millisecond
+		port := uint16(1 + i/6)
+		here := analyze.Subject{Kind: "service", Host: "192.0.2.9", Port: port}
+		there := analyze.Subject{Kind: "upstream", Host: "192.0.2.9", Peer: fmt.Sprintf("198.51.%d.%d", 100+i/1500, i/6%250), Port: port}
+		fs = append(fs, [...]*analyze.Finding{
+			finding("dead-upstream", at, there, detect.DeadUpstream{Class: "silent"}),
+			finding("slow-server", at, there, detect.SlowServer{Class: "called"}),
+			finding("slow-server", at, here, detect.SlowServer{Class: "served"}),
+			finding("pool-exhausted", at, here, detect.PoolExhausted{OutboundPeer: there.Peer}),
+			finding("close-wait", at, here, detect.CloseWait{Class: "STARVED", Waiting: 20, NeverAnswered: 20}),
+			finding("abnormal-termination", at, here, detect.AbnormalTermination{Class: "ABORT"}),
+		}[i%6])
+	}
+	return fs
+}
+
 func BenchmarkLink(b *testing.B) {
 	set, err := rules.Load(detect.Features())
 	if err != nil {
@@ -312,26 +330,28 @@ func BenchmarkLink(b *testing.B) {
 	}
 	g := cause.New(set)
 	for _, n := range []int{100, 1000, 2000, 10_000} {
+		fs := outage(n)
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			var fs []*analyze.Finding
-			for i := range n {
-				at := time.Duration(i) * time.Millisecond
-				port := uint16(1 + i/6)
-				here := analyze.Subject{Kind: "service", Host: "192.0.2.9", Port: port}
-				there := analyze.Subject{Kind: "upstream", Host: "192.0.2.9", Peer: fmt.Sprintf("198.51.%d.%d", 100+i/1500, i/6%250), Port: port}
-				fs = append(fs, [...]*analyze.Finding{
-					finding("dead-upstream", at, there, detect.DeadUpstream{Class: "silent"}),
-					finding("slow-server", at, there, detect.SlowServer{Class: "called"}),
-					finding("slow-server", at, here, detect.SlowServer{Class: "served"}),
-					finding("pool-exhausted", at, here, detect.PoolExhausted{OutboundPeer: there.Peer}),
-					finding("close-wait", at, here, detect.CloseWait{Class: "STARVED", Waiting: 20, NeverAnswered: 20}),
-					finding("abnormal-termination", at, here, detect.AbnormalTermination{Class: "ABORT"}),
-				}[i%6])
-			}
 			for b.Loop() {
 				g.Link(fs, analyze.Local{}, nil, math.MaxInt64)
 			}
 		})
+	}
+}
+
+// What linking one finding costs does not grow with the number of the others.
+func TestLinkObjects(t *testing.T) {
+	set, err := rules.Load(detect.Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := cause.New(set)
+	for _, n := range []int{600, 2400} {
+		fs := outage(n)
+		got := testing.AllocsPerRun(1, func() { g.Link(fs, analyze.Local{}, nil, math.MaxInt64) }) / float64(n)
+		if got > 130 {
+			t.Errorf("%d findings: %.0f objects each", n, got)
+		}
 	}
 }
 

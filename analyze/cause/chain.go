@@ -80,6 +80,9 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 	if len(chain) == maxUnseen || len(n.parents) >= maxCauses {
 		return
 	}
+	if len(chain) == 0 && slices.ContainsFunc(n.parents, func(p parent) bool { return !p.weak }) {
+		return // what was seen explains it
+	}
 	for _, e := range w.to[rule] {
 		for _, u := range w.set.Unseen {
 			if u.Rule != e.From.Rule || !leads(e) || !w.reachable(u.Rule) || slices.ContainsFunc(chain, func(s step) bool { return s.edge.From.Rule == u.Rule }) {
@@ -89,16 +92,18 @@ func (w *linking) back(i int, p *place, leads func(*rules.Edge) bool, rule strin
 			if !ok || w.isClear(u.Rule) {
 				continue
 			}
-			for _, b := range before(u.Subject, e.Identity, p) {
-				if w.seen(u.Selector, e, &b, p, n.f.Onset) {
+			if len(classes) == 0 {
+				classes = anyClass
+			}
+			places, count := before(u.Subject, e.Identity, p)
+			for k := range places[:count] {
+				b := &places[k]
+				if w.seen(u.Selector, e, b, p, n.f.Onset) {
 					continue
 				}
-				if len(classes) == 0 {
-					classes = []string{""}
-				}
 				for _, class := range classes {
-					w.back(i, &b, func(up *rules.Edge) bool { return picks(up.To, class) },
-						u.Rule, append(chain, step{e, b, class})) // its place is free again when that is done
+					w.back(i, b, func(up *rules.Edge) bool { return picks(up.To, class) },
+						u.Rule, append(chain, step{e, *b, class})) // its place is free again when that is done
 				}
 			}
 		}
@@ -116,6 +121,8 @@ func (w *linking) route(e *rules.Edge, chain []step) []*rules.Edge {
 	}
 	return edges
 }
+
+var anyClass = []string{""}
 
 func picks(s rules.Selector, class string) bool {
 	return len(s.Classes) == 0 || slices.Contains(s.Classes, class)

@@ -34,7 +34,7 @@ func placeOf(s analyze.Subject, l analyze.Local) place {
 
 // ends are the hosts that p concerns.
 func (p *place) ends() []capture.Addr {
-	var out []capture.Addr
+	out := make([]capture.Addr, 0, 2)
 	if p.host != none {
 		out = append(out, p.host)
 	}
@@ -127,7 +127,7 @@ func sameNet(p, q netip.Addr) bool {
 
 // before are the places, of a kind, at which a cause would stand that leads to an effect at f by id. What the
 // identity leaves open stays free.
-func before(kind string, id rules.Identity, f *place) []place {
+func before(kind string, id rules.Identity, f *place) (out [2]place, n int) {
 	p := place{kind: kind, free: true}
 	toCallee := func(callee, caller capture.Addr) {
 		p.port = f.port
@@ -147,12 +147,12 @@ func before(kind string, id rules.Identity, f *place) []place {
 			p.direction = f.direction
 		}
 		if kind == analyze.SubjectService || f.peer == none && !f.free {
-			return nil // one host is no pair of hosts
+			return out, 0 // one host is no pair of hosts
 		}
 		if id == rules.SamePath && p.called() && !f.called() {
 			other := p
 			other.host, other.peer, other.peerAddr = f.peer, f.host, netip.Addr{}
-			return []place{p, other}
+			return [2]place{p, other}, 2
 		}
 	case rules.SameService:
 		caller := none
@@ -171,12 +171,12 @@ func before(kind string, id rules.Identity, f *place) []place {
 			if p.called() {
 				other.peer, other.peerAddr = f.host, netip.Addr{}
 			}
-			return []place{p, other}
+			return [2]place{p, other}, 2
 		}
 	case rules.Serves:
 		p.host, p.port = f.peer, f.port
 	}
-	return []place{p}
+	return [2]place{p}, 1
 }
 
 // settled is the free place p with what a cause at c, to which id joins it, says of it.
