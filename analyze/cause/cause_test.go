@@ -349,7 +349,7 @@ func TestLinkObjects(t *testing.T) {
 	for _, n := range []int{600, 2400} {
 		fs := outage(n)
 		got := testing.AllocsPerRun(1, func() { g.Link(fs, analyze.Local{}, nil, math.MaxInt64) }) / float64(n)
-		if got > 130 {
+		if got > 200 {
 			t.Errorf("%d findings: %.0f objects each", n, got)
 		}
 	}

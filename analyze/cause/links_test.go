@@ -91,7 +91,7 @@ func holdings() []holding {
 			[]otherwise{{why: "queries are lost, which are small", at: analyze.Subject{Kind: analyze.SubjectPath, Host: caller, Peer: callee, Direction: "outbound"}}}},
 		{[]made{{"size-dependent-loss", in, has{"cliff": 1400}}}, []made{{"retransmission[data]", in, nil}}, nil},
 		{[]made{{"size-dependent-loss", in, has{"opened": 5}}, {"retransmission[data]", in, has{"opened": 5}}}, []made{{"slow-server[called]", call, nil}},
-			[]otherwise{{why: "the other opened the connections", cause: has{"opened": 0}}}},
+			[]otherwise{{why: "the other opened the connections", cause: has{"opened": 0}, around: true}}},
 		{[]made{{"retransmission[data]", in, has{"opened": 5}}}, []made{{"dns-unanswered", names, nil}, {"dead-upstream[silent,hung,full]", call, nil}},
 			[]otherwise{{why: "what is lost is for clients", cause: has{"opened": 0}}}},
 		{[]made{{"size-dependent-loss", toClient, has{"flows": 5}}, {"retransmission[data]", toClient, has{"flows": 5}}},
