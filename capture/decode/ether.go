@@ -99,49 +99,6 @@ func (d *Decoder) etherRare(etherType uint16, b []byte, wire int, p *capture.Pac
 	return capture.LossNotIP
 }
 
-// LLC service access points (IEEE 802.2) and the SNAP organization codes whose
-// type is an EtherType (RFC 1042; IEEE 802.1H).
-const (
-	sapSNAP     = 0xaa
-	sapIP       = 0x06
-	llcUI       = 0x03
-	llcLen      = 3
-	snapLen     = 5
-	ouiEthernet = 0x000000
-	oui8021H    = 0x0000f8
-)
-
-// llc reads IEEE 802.2 LLC and SNAP.
-func (d *Decoder) llc(b []byte, wire int, p *capture.Packet) capture.LossReason {
-	if !d.step() {
-		return capture.LossNesting
-	}
-	if len(b) < llcLen || b[2]&3 != 3 && len(b) < llcLen+1 { // numbered frames have two bytes of control
-		return short(wire, llcLen+1)
-	}
-	if b[2] != llcUI {
-		return capture.LossNotIP
-	}
-	dsap, ssap := b[0]&^1, b[1]&^1 // without the bits for groups and for responses
-	b, wire = b[llcLen:], wire-llcLen
-	if dsap == sapIP && ssap == sapIP {
-		return d.ip(b, wire, p)
-	}
-	if dsap != sapSNAP || ssap != sapSNAP {
-		return capture.LossNotIP
-	}
-	if len(b) < snapLen {
-		return short(wire, snapLen)
-	}
-	switch be32(b) >> 8 {
-	case ouiEthernet, oui8021H:
-		if etherType := be16(b[3:]); etherType > maxEtherLength {
-			return d.ether(etherType, b[snapLen:], wire-snapLen, p)
-		}
-	}
-	return capture.LossNotIP
-}
-
 // mpls reads a label stack (RFC 3032 §2.1). What follows has no type: it is told by
 // its first nibble, and Ethernet pseudowires (RFC 4448 §4.6: with a control word, whose
 // nibble is 0, or without) only by an IP packet found inside.

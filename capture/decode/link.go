@@ -355,19 +355,3 @@ func (d *Decoder) nflog(b []byte, wire int, p *capture.Packet) capture.LossReaso
 	}
 	return capture.LossNotIP
 }
-
-// pflog reads OpenBSD's packet filter log (net/if_pflog.h): length without padding, address family, and at 60 the direction.
-func (d *Decoder) pflog(b []byte, wire int, p *capture.Packet) capture.LossReason {
-	const usual = 64
-	if len(b) <= 60 || b[0]%4 != 1 || len(b) < int(b[0])+3 {
-		return short(wire, usual)
-	}
-	switch b[60] {
-	case 1:
-		p.Dir = capture.DirInbound
-	case 2:
-		p.Dir = capture.DirOutbound
-	}
-	l := int(b[0]) + 3
-	return d.family(uint32(b[1]), b[l:], wire-l, p)
-}

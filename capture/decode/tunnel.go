@@ -36,32 +36,6 @@ func (d *Decoder) tunnel(proto uint8, b []byte, n int, p *capture.Packet) captur
 	return r
 }
 
-// gre reads RFC 2784 with the extensions of RFC 2890 (key, sequence) and RFC 2637
-// (version 1, acknowledgement). Source routes (RFC 1701) are refused as RFC 2784
-// §2.1 has it.
-func (d *Decoder) gre(b []byte, n int, p *capture.Packet) capture.LossReason {
-	const checksum, routing, key, sequence, ack = 0x80, 0x40, 0x20, 0x10, 0x80 // ack in the second byte
-	if len(b) < 4 {
-		return short(n, 4)
-	}
-	if b[0]&routing != 0 {
-		return capture.LossTransport
-	}
-	l := 4
-	for _, there := range [...]bool{b[0]&checksum != 0, b[0]&key != 0, b[0]&sequence != 0, b[1]&ack != 0} {
-		if there {
-			l += 4
-		}
-	}
-	if len(b) < l {
-		return short(n, 16) // its longest, without source routes
-	}
-	if b[1]&7 > 1 {
-		return capture.LossTransport
-	}
-	return d.grePayload(be16(b[2:]), b[0]&sequence != 0, b[l:], n-l, p)
-}
-
 // grePayload reads what a GRE header announced. seq says whether it had a sequence
 // number, which tells ERSPAN type II from type I (draft-foschiano-erspan-03 §4.1).
 func (d *Decoder) grePayload(proto uint16, seq bool, b []byte, n int, p *capture.Packet) capture.LossReason {
@@ -90,25 +64,8 @@ func (d *Decoder) grePayload(proto uint16, seq bool, b []byte, n int, p *capture
 	return d.ether(proto, b, n, p)
 }
 
-// erspan2 reads draft-foschiano-erspan-03 §4.2.
-func (d *Decoder) erspan2(b []byte, n int, p *capture.Packet) capture.LossReason {
-	const header = 8
-	if len(b) < header {
-		return short(n, header)
-	}
-	return d.ethernet(b[header:], n-header, p)
-}
-
-// etherIP reads RFC 3378 §3.
-func (d *Decoder) etherIP(b []byte, n int, p *capture.Packet) capture.LossReason {
-	const header = 2
-	if len(b) < header {
-		return short(n, header)
-	}
-	return d.ethernet(b[header:], n-header, p)
-}
-
-// erspan3 reads a type III header (draft-foschiano-erspan-03 §4.3): 12 bytes, and 8 more with the O bit.
+// erspan3 reads a type III header (draft-foschiano-erspan-03 §4.3), which gopacket
+// does not know: 12 bytes, and 8 more with the O bit.
 func (d *Decoder) erspan3(b []byte, n int, p *capture.Packet) capture.LossReason {
 	l := 12
 	if len(b) < l {
@@ -175,20 +132,8 @@ func (d *Decoder) udpTunnel(sport, dport uint16, b []byte, n int, p *capture.Pac
 	return d.l2tp(b, n, p)
 }
 
-// vxlan reads RFC 7348 §5, which wants the reserved bits ignored. strict wants them
-// zero, as Linux sends them: it serves the port that is not VXLAN's by right.
-func (d *Decoder) vxlan(b []byte, n int, strict bool, p *capture.Packet) capture.LossReason {
-	const header, valid = 8, 0x08
-	if len(b) < header {
-		return short(n, header)
-	}
-	if b[0]&valid == 0 || strict && (be32(b) != valid<<24 || b[7] != 0) {
-		return capture.LossNotIP
-	}
-	return d.ethernet(b[header:], n-header, p)
-}
-
-// geneve reads RFC 8926 §3.4.
+// geneve reads RFC 8926 §3.4. By hand: gopacket's layer takes the option length for
+// 4 bits instead of 5 and keeps every option of every packet it ever decoded.
 func (d *Decoder) geneve(b []byte, n int, p *capture.Packet) capture.LossReason {
 	if len(b) < 8 || b[0]>>6 != 0 || b[7] != 0 {
 		return capture.LossNotIP
@@ -204,7 +149,8 @@ func (d *Decoder) geneve(b []byte, n int, p *capture.Packet) capture.LossReason 
 	return d.ether(proto, b[l:], n-l, p)
 }
 
-// gtpu reads a G-PDU (3GPP TS 29.281 §5.1).
+// gtpu reads a G-PDU (3GPP TS 29.281 §5.1). By hand: gopacket's layer refuses what
+// the snap length cut and allocates for extension headers.
 func (d *Decoder) gtpu(b []byte, n int, p *capture.Packet) capture.LossReason {
 	const header, gpdu = 8, 255
 	if len(b) < header || b[0]&0xf0 != 0x30 || b[1] != gpdu { // version 1, protocol type GTP
