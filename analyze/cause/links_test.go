@@ -117,7 +117,7 @@ func holdings() []holding {
 		{[]made{{"dead-connection", call, nil}}, []made{{"retransmission[data]", in, nil}}, nil},
 		{[]made{{"dead-connection[unreached]", serves, nil}}, []made{{"retransmission[syn-ack]", serves, nil}},
 			[]otherwise{{why: "dead after the handshake", cause: has{"class": "gone"}, around: true}}},
-		{[]made{{"dead-connection[gone,forgotten,some,outage,discarded,unreached]", call, nil}}, []made{{"slow-server[called]", call, nil}}, nil},
+		{[]made{{"dead-connection[gone,forgotten,some,outage,discarded,unreached]", call, nil}}, []made{{"slow-server[called]", call, nil}, {"dead-upstream[silent]", call, nil}}, nil},
 		{[]made{{"dead-connection", call, nil}, {"dead-upstream", call, nil}}, []made{{"abnormal-termination", called, nil}}, nil},
 		{[]made{{"dead-upstream[gone]", call, nil}, {"connection-refused", called, nil}}, []made{{"dead-connection", call, nil}, {"abnormal-termination[NO-ANSWER]", called, nil}}, nil},
 		{[]made{{"state-mismatch[loop]", serves, nil}}, []made{{"dead-connection[vanished,gone,some,forgotten]", serves, nil}}, nil},
