@@ -186,7 +186,8 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 func (w *linking) credit(i int) {
 	w.round++
 	w.explains[i] = w.round
-	up := append(w.up[:0], i)
+	w.up = append(w.up[:0], i)
+	up := w.up
 	for len(up) > 0 {
 		n := &w.nodes[up[len(up)-1]]
 		up = up[:len(up)-1]

@@ -371,7 +371,7 @@ func cutOff(n *network, inside bool) {
 		q := n.open(at, c, s)
 		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 200)
 		for j := range uint32(3) {
-			flags := uint8(capture.ACK)
+			flags := capture.ACK
 			if j == 2 && !inside {
 				flags |= capture.PSH
 			}

@@ -271,7 +271,7 @@ func (ws *ways) aside(w *analyze.Window, k way, st *wayState, f *flowStats, s *s
 		s.sent[i] -= min(f.muted.sent[i], s.sent[i]-min(s.lost[i], s.sent[i]))
 	}
 	unsure := st.unsure(span)
-	unsure.leave(s, f.muteClass)
+	s.without(&unsure, f.muteClass)
 	big, small := s.split(f.muteClass)
 	if big.Total > 0 {
 		if big.Share() < w.Params.Float("min_mute_share") {
@@ -289,10 +289,10 @@ func (ws *ways) aside(w *analyze.Window, k way, st *wayState, f *flowStats, s *s
 	f.dead = suffered{}
 }
 
-// leave takes what arrived out of s, from size class from on, that u knows of: whether it was sent before the onset, or has arrived, nobody knows.
-func (u *sizes) leave(s *sizes, from int) {
+// without takes out of s, from size class from on, what arrived and is in unsure: whether it was sent before the onset, or has arrived, nobody knows.
+func (s *sizes) without(unsure *sizes, from int) {
 	for i := from; i < flow.Bins; i++ {
-		s.sent[i] -= min(u.sent[i]-min(u.lost[i], u.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
+		s.sent[i] -= min(unsure.sent[i]-min(unsure.lost[i], unsure.sent[i]), s.sent[i]-min(s.lost[i], s.sent[i]))
 	}
 }
 
@@ -303,7 +303,7 @@ func (ws *ways) near(pairs map[[2]capture.Addr]struct{}, span int) *sizes {
 		if st := ws.states[onePair].peek(way{from: p[0], to: p[1]}); st != nil {
 			s, _ := st.sum(span)
 			unsure := st.unsure(span)
-			unsure.leave(&s, 0)
+			s.without(&unsure, 0)
 			sum.add(&s)
 		}
 	}

@@ -2,37 +2,37 @@ package flow
 
 // What an event says beside its kind and time. Each of these is of some kinds only, and false, or 0, for the others.
 
-// ByReset: the client reset the connection, and did not close it (Abandoned).
+// ByReset reports whether the client reset the connection, and did not close it (Abandoned).
 func (e *Event) ByReset() bool { return e.Kind == Abandoned && e.flag }
 
-// ToNobody: the client had left before the answer came (Response).
+// ToNobody reports whether the client had left before the answer came (Response).
 func (e *Event) ToNobody() bool { return e.Kind == Response && e.flag }
 
-// StillAsked: the other side had not sent a byte in answer to the last request (HalfClosed).
+// StillAsked reports whether the other side had not sent a byte in answer to the last request (HalfClosed).
 func (e *Event) StillAsked() bool { return e.Kind == HalfClosed && e.flag }
 
-// Foreign: the TTL is another one than that of what this side sent before (Reset, Refused).
+// Foreign reports whether the TTL is another one than that of what this side sent before (Reset, Refused).
 func (e *Event) Foreign() bool { return (e.Kind == Reset || e.Kind == Refused) && e.flag }
 
-// Ended: its ends closed or reset the connection; else the table forgot it (Closed).
+// Ended reports whether its ends closed or reset the connection; else the table forgot it (Closed).
 func (e *Event) Ended() bool { return e.Kind == Closed && e.flag }
 
-// HasData: the packet carries data (AfterReset).
+// HasData reports whether the packet carries data (AfterReset).
 func (e *Event) HasData() bool { return e.Kind == AfterReset && e.flag }
 
-// Again: these segments are sent again for the first time, and for loss on the path (Retransmit).
+// Again reports whether these segments are sent again for the first time, and for loss on the path (Retransmit).
 func (e *Event) Again() bool { return e.Kind == Retransmit && e.flag }
 
-// Standing: the sender has not gone on so far (Stalled).
+// Standing reports whether the sender has not gone on so far (Stalled).
 func (e *Event) Standing() bool { return e.Kind == Stalled && e.flag }
 
-// AtOnce: Side went on as soon as the acknowledgement came, as one does that had more to say and was not allowed to (LateAck, RFC 896).
+// AtOnce reports whether Side went on as soon as the acknowledgement came, as one does that had more to say and was not allowed to (LateAck, RFC 896).
 func (e *Event) AtOnce() bool { return e.Kind == LateAck && e.flag }
 
-// OtherID: the question is asked again under another transaction id (DNSRepeat).
+// OtherID reports whether the question is asked again under another transaction id (DNSRepeat).
 func (e *Event) OtherID() bool { return e.Kind == DNSRepeat && e.flag }
 
-// Rejected: the asker's host says by ICMP that nobody waits for the answer any more (DNSLate).
+// Rejected reports whether the asker's host says by ICMP that nobody waits for the answer any more (DNSLate).
 func (e *Event) Rejected() bool { return e.Kind == DNSLate && e.flag }
 
 // Window is the window that has room for less than a segment (Squeezed).
@@ -51,7 +51,7 @@ func (e *Event) Hops() int {
 	return int(e.N)
 }
 
-// TimeExceeded: the TTL was used up on the way (ICMPError; RFC 792 type 11, RFC 4443 §3.3 type 3; code 0).
+// TimeExceeded reports whether the TTL was used up on the way (ICMPError; RFC 792 type 11, RFC 4443 §3.3 type 3; code 0).
 func (e *Event) TimeExceeded() bool {
 	if e.ipv6() {
 		return e.Kind == ICMPError && e.N == 3<<8
@@ -59,10 +59,10 @@ func (e *Event) TimeExceeded() bool {
 	return e.Kind == ICMPError && e.N == 11<<8
 }
 
-// TooBig: a packet did not fit the next hop (ICMPError; RFC 1191 type 3 code 4, RFC 4443 §3.2 type 2).
+// TooBig reports whether a packet did not fit the next hop (ICMPError; RFC 1191 type 3 code 4, RFC 4443 §3.2 type 2).
 func (e *Event) TooBig() bool { return e.Kind == ICMPError && (e.N == 3<<8|4 || e.N>>8 == 2) }
 
-// Unreachable: connect() fails for it (ICMPError; RFC 1122 §4.2.3.9, RFC 4443 §3.1).
+// Unreachable reports whether connect() fails for it (ICMPError; RFC 1122 §4.2.3.9, RFC 4443 §3.1).
 func (e *Event) Unreachable() bool { return e.Kind == ICMPError && unreachable(e.N, e.ipv6()) }
 
 func (e *Event) ipv6() bool {

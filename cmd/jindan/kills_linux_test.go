@@ -70,7 +70,7 @@ func refuse(t *testing.T) {
 // connections now and then and two receivers fail at random. What the agent had said a second before reaches both: the spool writes
 // within milliseconds, a busy disk takes longer.
 func TestIntegrationKills(t *testing.T) {
-	kills := 3
+	kills := 2
 	if n, err := strconv.Atoi(os.Getenv("JINDAN_KILLS")); err == nil {
 		kills = n
 	}
