@@ -339,7 +339,7 @@ func BenchmarkLink(b *testing.B) {
 	}
 }
 
-// What linking one finding costs does not grow with the number of the others.
+// What linking one finding costs stays bounded: 153 objects with 600 findings, 175 with 2,400. It is not known yet why it grows at all.
 func TestLinkObjects(t *testing.T) {
 	set, err := rules.Load(detect.Features())
 	if err != nil {
