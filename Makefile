@@ -59,8 +59,15 @@ incident: build ## analyse the bundled recording of the incident of 17 November 
 .PHONY: test
 test: deps go ## everything that this machine allows: lint, cross-builds, tests, race detector, fuzzing; says what it skipped
 	@rm -rf .test && mkdir -p .test
-	@$(MAKE) --no-print-directory --keep-going tidy lint cross test-race fuzz-smoke browser test-unit test-integration \
-		&& rc=0 || rc=$$?; .tools/skipped $(TESTSUM) .test; exit $$rc
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-integration checks && \
+		rc=0 || rc=$$?; \
+		$(MAKE) --no-print-directory --keep-going test-race fuzz-smoke browser test-unit || rc=$$?; \
+		.tools/skipped $(TESTSUM) .test; exit $$rc
+
+# The tests in namespaces wait for most of their time. What only computes runs beside them, and takes what they leave.
+.PHONY: checks
+checks:
+	@nice -n 19 $(MAKE) --no-print-directory --keep-going tidy lint cross
 
 .PHONY: test-unit
 test-unit: $(TESTSUM) ## the tests that need no privileges
