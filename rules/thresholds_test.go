@@ -16,7 +16,7 @@ func TestThresholds(t *testing.T) {
 		{"size-dependent-loss", f{"p_value": 0.4, "big_loss": 0.006, "small_loss": 0.005, "big_sent": 4500, "small_sent": 700, "flows": 350}, ""}, // 0.5 % uniform loss
 		{"size-dependent-loss", f{"p_value": 1e-9, "big_loss": 0.3, "small_loss": 0.2, "big_sent": 4500, "small_sent": 4500}, ""},                 // heavy, but of all sizes
 		{"retransmission", f{"class": "data", "share": 0.46, "segments": 547, "retransmitted": 252, "flows": 20, "flows_total": 21}, "warn"},
-		{"retransmission", f{"class": "data", "share": 0.05, "retransmitted": 300, "spurious": 290, "flows": 30}, ""}, // reordering
+		{"retransmission", f{"class": "data", "share": 0.05, "retransmitted": 300, "spurious": 290, "flows": 30, "chance": 0.008}, ""}, // reordering
 		{"retransmission", f{"class": "syn", "share": 0.5, "retransmitted": 869}, "warn"},
 		{"retransmission", f{"class": "syn", "share": 0.005, "retransmitted": 2}, ""},
 		{"dns-unanswered", f{"queries": 170, "unanswered": 161, "share": 0.95}, "error"},

@@ -46,7 +46,6 @@ type Retransmission struct {
 	AllResent     int     `json:"all_resent"`
 	LateEnds      int     `json:"late_ends"`
 	AllEnds       int     `json:"all_ends"`
-	Small         bool    `json:"small"`
 	Requests      int     `json:"requests"`
 	Repeated      int     `json:"repeated"`
 }
@@ -217,7 +216,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 	// D-SACKs say that some repetitions were not needed: those are no losses.
 	f.Share = stat.Ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
 	f.Others, f.Part = crowd(w, k)
-	f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
+	f.Chance = stat.AtLeast(max(f.Retransmitted-f.Spurious, 0), f.Segments, w.Params.Float("tolerated"))
 	if f.Retransmitted > d.best.Retransmitted {
 		d.best = f
 	}

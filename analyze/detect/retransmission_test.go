@@ -85,3 +85,28 @@ func TestRepeatedSynAcks(t *testing.T) {
 		{name: "clients that wait for an answer", local: "198.51.100.2", want: "warn service 198.51.100.2 80", make: preconnects(true)},
 	})
 }
+
+// A client that keeps one connection open loses as many of its answers as one that opens a connection for each.
+func TestLossOnAKeptConnection(t *testing.T) {
+	kept := func(every10 int) func(*network) {
+		return func(n *network) {
+			c, s := n.from("203.0.113.7"), host("198.51.100.2:80")
+			q := n.open(0, c, s)
+			r := q
+			every(10*ms, 60*sec, 400*ms, func(at time.Duration, i int) {
+				n.tcp(at, c, s, capture.ACK|capture.PSH, r, q, 300)
+				r += 300
+				n.tcp(at+10*ms, s, c, capture.ACK|capture.PSH, q, r, 500)
+				if i > 40 && i%every10 == 0 {
+					n.tcp(at+220*ms, s, c, capture.ACK|capture.PSH, q, r, 500) // after its time-out
+				}
+				q += 500
+				n.tcp(at+230*ms, c, s, capture.ACK, r, q, 0)
+			})
+		}
+	}
+	play(t, newRetransmission, []scene{
+		{name: "every eighth answer", local: "198.51.100.2", want: "warn path 198.51.100.2 203.0.113.7", onset: 19430 * ms, make: kept(8)},
+		{name: "every thirtieth answer", local: "198.51.100.2", make: kept(30)},
+	})
+}

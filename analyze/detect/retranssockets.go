@@ -72,6 +72,7 @@ func (d *resentSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f := Retransmission{Class: "data", Segments: int(s.Since.Total), Retransmitted: int(s.Since.Bad), Share: s.Since.Share(),
 			ShareBefore: s.Before.Share(), Flows: len(p.resent.keys), FlowsTotal: len(p.resent.keys), SeenOriginal: 1,
 			MeanSize: float64(p.mss), Sampled: true}
+		f.Chance = stat.AtLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
 		if s.BeforeSpan > 0 { // the series counts dumps; how far apart they are, their times say
 			f.Baseline = p.since.Sub(p.before).Seconds()
 		}
