@@ -69,6 +69,7 @@ type deadSide struct {
 // deadTry is a side whose peer's data is being repeated, or which is being probed.
 type deadTry struct {
 	since   capture.Instant // first transmission of what is repeated, or first probe
+	began   capture.Instant // the same, before the capture began as well, as far as time-outs tell
 	last    capture.Instant // newest repetition
 	heard   uint32          // packets of the silent side, when the first repetition came
 	acked   uint64          // and what it had acknowledged
@@ -186,7 +187,12 @@ func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first 
 	if x.repeats == 0 || c.Packets(o) != x.heard {
 		*x = deadTry{since: max(first, c.Heard(o)), heard: c.Packets(o), acked: c.Acked(e.Side),
 			early: e.Kind != flow.Probe && c.SynSeen() && c.Acked(e.Side) == 0 && c.Bytes(o) == 0, unheard: c.OneWay(), begun: !c.SynSeen()}
-		x.last, x.late = first, late
+		x.last, x.late, x.began = first, late, x.since
+		if x.begun && c.Packets(e.Side) <= 2 {
+			// Its side had said nothing else in this capture: it may be a repetition itself. Time-outs double
+			// (RFC 6298 §5.5), so that those before took together as long as this one.
+			x.began = x.since.Add(-e.At.Sub(first))
+		}
 		x.frames[0] = e.Frame
 		if end, idle := c.Idle(); end != 0 && end <= first && first.Sub(end) < analyze.WindowLength {
 			x.idle = idle

@@ -154,6 +154,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	}
 	unreached, small := 0, false
 	var repeats map[way]uint32
+	var began capture.Instant
 	g.list.each(func(_ deadSide, r *deadRecord) bool {
 		if early && r.early || r.healed && dead > 0 {
 			f.Healed += count(r.healed)
@@ -187,6 +188,9 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		}
 		if onset == 0 || r.since < onset {
 			onset = r.since
+		}
+		if began == 0 || r.began < began {
+			began = r.began
 		}
 		if repeats == nil {
 			repeats = make(map[way]uint32)
@@ -238,7 +242,7 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	default:
 		f.Class = deadSome
 	}
-	return f, onset, evidence
+	return f, max(began, w.First), evidence
 }
 
 // otherLoss is the share of segments that the directions lost beside the repetitions in vain.
