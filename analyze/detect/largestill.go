@@ -156,7 +156,7 @@ func large(p *flow.Path, x *largeData) (n uint32) {
 		return math.MaxUint32
 	}
 	ps, _ := p.From(x.k.from)
-	for _, b := range ps.Bin[flow.Bin(x.size):] {
+	for _, b := range ps.Bin()[flow.Bin(x.size):] {
 		n += b.Seen
 	}
 	return n

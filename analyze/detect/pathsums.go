@@ -41,8 +41,9 @@ func (ws *ways) roll(w *analyze.Window) {
 // add adds what a path has counted since b. What was seen on its way to this host was not lost on the path: it arrived. If it
 // comes again, the host dropped it (a full accept queue), or its own ACK was lost.
 func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
-	for i := range ps.Bin {
-		x, y := &ps.Bin[i], &b.Bin[i]
+	now, then := ps.Bin(), b.Bin()
+	for i := range now {
+		x, y := &now[i], &then[i]
 		missing := x.Missing - y.Missing
 		t.sent[i] += x.Seen - y.Seen + missing
 		t.lost[i] += missing
@@ -197,8 +198,9 @@ func (t *traffic) join(o *traffic) {
 
 // exact takes the exact sizes of what was lost and what passed from a path.
 func (st *wayState) exact(ps *flow.PathSide) {
-	for c := range ps.Bin {
-		b := &ps.Bin[c]
+	bins := ps.Bin()
+	for c := range bins {
+		b := &bins[c]
 		if b.MinLost != 0 && (st.minLost[c] == 0 || b.MinLost < st.minLost[c]) {
 			st.minLost[c] = b.MinLost
 		}

@@ -359,7 +359,7 @@ func (st *wayState) elsewhere(w *analyze.Window, k way, cut int) (passed, peers 
 				continue
 			}
 			var n uint32
-			for _, b := range p.Side[i].Bin[cut:] {
+			for _, b := range p.Side[i].Bin()[cut:] {
 				n += b.Seen - min(b.Again, b.Seen)
 			}
 			base, ok := st.elseBase[p.Index]

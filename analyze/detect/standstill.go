@@ -309,7 +309,7 @@ func lateEnds(w *analyze.Window) (late, all int) {
 			return
 		}
 		for i := range p.Side {
-			bins := p.Side[i].Bin[:]
+			bins := p.Side[i].Bin()[:]
 			for len(bins) > flow.Bare+1 && bins[len(bins)-1].Shown == 0 {
 				bins = bins[:len(bins)-1]
 			}

@@ -132,10 +132,10 @@ const maxIDStep = 256
 func (t *Table) shown(c *Conn, s Side, p *capture.Packet, at capture.Instant, ps *PathSide, header, mss uint32) {
 	d, r := &c.side[s], &c.side[s.Other()]
 	if p.Len >= mss {
-		ps.Bin[Bin(header+mss)].Shown += p.Len / mss
+		ps.bin(Bin(header + mss)).Shown += p.Len / mss
 		return
 	}
-	b := &ps.Bin[Bin(header+p.Len)]
+	b := ps.bin(Bin(header + p.Len))
 	switch {
 	case before(d.next, p.Seq):
 		b.Shown++

@@ -108,7 +108,7 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 				from = c.dir(Server)
 			}
 			p := t.paths.at(c.path - 1)
-			sum += p.win + p.Side[from].Segments + p.Side[from].Bin[Bin(k.IPLen)].Seen
+			sum += p.win + p.Side[from].Segments + p.Side[from].Bin()[Bin(k.IPLen)].Seen
 		}
 	}
 	t.fetched = sum

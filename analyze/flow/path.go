@@ -54,7 +54,7 @@ type SizeBin struct {
 // after the capture point (Again). A segment that was never seen before its
 // retransmission, or is still missing, was lost before it (Missing).
 type PathSide struct {
-	Bin [Bins]SizeBin
+	bins *[Bins]SizeBin // nil: nothing was counted
 
 	Packets     uint32 // TCP packets of any kind, copies included
 	Segments    uint32 // sum of Seen
@@ -69,6 +69,25 @@ type PathSide struct {
 	full  uint16
 	Bytes uint64 // payload
 	Acked uint64 // of what it sent, bytes that were acknowledged, each once; SYN and FIN count as one
+}
+
+var noBins [Bins]SizeBin
+
+// Bin is the counts by size class, which are not to be changed.
+func (ps *PathSide) Bin() *[Bins]SizeBin {
+	if ps.bins == nil {
+		return &noBins
+	}
+	return ps.bins
+}
+
+// bin is the counts of a class. Their memory is taken when the first is counted: of the pairs of hosts that a scan or a flood from forged
+// addresses makes, most count nothing.
+func (ps *PathSide) bin(class int) *SizeBin {
+	if ps.bins == nil {
+		ps.bins = new([Bins]SizeBin)
+	}
+	return &ps.bins[class]
 }
 
 // Pair is a pair of hosts, with A < B.
@@ -102,6 +121,7 @@ const (
 type Before struct {
 	Side  [2]PathSide
 	Conns uint32
+	bins  [2][Bins]SizeBin // of Side
 }
 
 // Before returns what p had counted when the open window began, nil if nothing has changed since.
@@ -133,6 +153,12 @@ func (t *Table) enter(p *Path) {
 	}
 	i, before := t.before.next()
 	p.slot, before.Side, before.Conns = i, p.Side, p.Conns
+	for i := range p.Side {
+		if bins := p.Side[i].bins; bins != nil {
+			before.bins[i] = *bins
+			before.Side[i].bins = &before.bins[i]
+		}
+	}
 }
 
 // leave forgets what the paths had counted when the window began. Of the memory for it, a chunk more than what the window needed
@@ -156,8 +182,8 @@ func (p *Path) From(a capture.Addr) (*PathSide, bool) {
 // Took reports whether a segment of ip bytes or more was acknowledged for certain: more bytes were than all smaller ones held.
 func (ps *PathSide) Took(ip uint32) bool {
 	var smaller uint64
-	for i := range Bin(ip) {
-		smaller += uint64(ps.Bin[i].Seen+ps.Bin[i].Missing) * uint64(ps.Bin[i].MaxSeen)
+	for _, b := range ps.Bin()[:Bin(ip)] {
+		smaller += uint64(b.Seen+b.Missing) * uint64(b.MaxSeen)
 	}
 	return ps.Acked > smaller
 }
@@ -175,21 +201,21 @@ func (ps *PathSide) again(ip, n uint32)   { ps.repeat(Bin(ip), ip, n) }
 func (ps *PathSide) missing(ip, n uint32) { ps.lose(Bin(ip), ip, n) }
 
 func (ps *PathSide) count(class int, ip, n uint32) {
-	b := &ps.Bin[class]
+	b := ps.bin(class)
 	b.Seen += n
 	ps.Segments += n
 	b.MaxSeen = max(b.MaxSeen, uint16(min(ip, 0xffff)))
 }
 
 func (ps *PathSide) repeat(class int, ip, n uint32) {
-	b := &ps.Bin[class]
+	b := ps.bin(class)
 	b.Again += n
 	ps.Retransmits += n
 	b.lost(ip)
 }
 
 func (ps *PathSide) lose(class int, ip, n uint32) {
-	b := &ps.Bin[class]
+	b := ps.bin(class)
 	b.Missing += n
 	ps.Lost += n
 	b.lost(ip)

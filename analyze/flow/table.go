@@ -12,7 +12,7 @@ const (
 	// DefaultMaxConns bounds the flow table: at 352 bytes a connection, and 744
 	// more for those with losses, 500,000 stay under 300 MB.
 	DefaultMaxConns = 500_000
-	// DefaultMaxPaths bounds the host pairs, at 1.2 kB each.
+	// DefaultMaxPaths bounds the host pairs, at 224 bytes each, and 768 more for a direction in which segments are counted.
 	DefaultMaxPaths = 32_768
 )
 

@@ -467,8 +467,8 @@ func TestSuperPackets(t *testing.T) {
 	k.send(300*ms, Server, ack, 1, 1, 4000)
 	p := k.t.Path(k.last)
 	side, _ := p.From(k.s.Addr)
-	if full := side.Bin[Bin(1500)]; full.Seen != 2 || full.Again != 2 || side.Bin[Bin(40+4000-2*1460)].Again != 1 {
-		t.Errorf("%+v", side.Bin)
+	if full := side.Bin()[Bin(1500)]; full.Seen != 2 || full.Again != 2 || side.Bin()[Bin(40+4000-2*1460)].Again != 1 {
+		t.Errorf("%+v", side.Bin())
 	}
 }
 

@@ -350,7 +350,7 @@ func (c *Collector) path(slot int, from, to capture.Addr, now, was *flow.PathSid
 		c.flows, c.byFlow[k] = append(c.flows, d), d
 	}
 	for b := range flow.Bins {
-		n, o := &now.Bin[b], &was.Bin[b]
+		n, o := &now.Bin()[b], &was.Bin()[b]
 		// A counter that went back was set right: what was counted before is not taken away from a slot that never had it.
 		missing, class := less(n.Missing, o.Missing), classOf(b)
 		sent := less(n.Seen, o.Seen) + missing

@@ -14,11 +14,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"jindan/capture/decode"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/config"
 )
 
 func main() {
+	decode.DropTables()
 	if keepCapabilities() {
 		return
 	}
