@@ -153,6 +153,7 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 		if !n.party.HasPast(r) {
 			n.begins = f.Onset.Add(-pastUnknown)
 		}
+		w.present[f.Rule] = true
 		if !weak(f) {
 			w.index(i)
 		}
@@ -260,7 +261,6 @@ func (w *linking) wait() {
 // index enters node i under all that it concerns.
 func (w *linking) index(i int) {
 	n := &w.nodes[i]
-	w.present[n.f.Rule] = true
 	add := func(k at) {
 		if w.concern[k] == nil {
 			w.concern[k] = new(concerned)

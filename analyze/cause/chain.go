@@ -133,8 +133,9 @@ func (w *linking) reachable(rule string) bool {
 	return slices.ContainsFunc(w.into[rule], func(r string) bool { return w.present[r] })
 }
 
+// isClear reports whether a rule is ruled out. What was found anywhere is not, however little it is of all that the rule has seen.
 func (w *linking) isClear(rule string) bool {
-	if w.cleared == nil {
+	if w.cleared == nil || w.present[rule] {
 		return false
 	}
 	is, known := w.clear[rule]

@@ -29,13 +29,17 @@ type SlowReceiver struct {
 	Widest      int     `json:"widest"`
 	NarrowFor   float64 `json:"narrow_for"`
 	Unscaled    bool    `json:"unscaled"`
+	Unserved    int     `json:"unserved"`
+	UnservedFor float64 `json:"unserved_for"`
+	ServedSince int     `json:"served_since"`
 }
 
 // slowReceiver measures, per program that receives, how long its connections stand with a closed
-// window. A program is a listener, or a host as the client of one. Closed for less than a second is how
-// TCP paces a sender; that counts as time closed, but does not begin anything.
+// window. A program is a listener, or a host as the client of one; several clients of one service hold its workers together. Closed for
+// less than a second is how TCP paces a sender; that counts as time closed, but does not begin anything.
 type slowReceiver struct {
 	states subjects[receiverKey, receiverState]
+	served services[unserved]
 	long   time.Duration // the rule's min_longest, as of the last window
 	conns  int
 	all    int // windows that closed
@@ -94,10 +98,29 @@ func (n *narrowWindow) add(e *flow.Event) {
 
 type stallTime struct{ closed, life time.Duration }
 
+func (t *stallTime) add(o stallTime) {
+	t.closed += o.closed
+	t.life += o.life
+}
+
+// share is how much of their life windows were closed.
+func (t *stallTime) share() float64 {
+	return min(float64(t.closed)/float64(max(t.life, analyze.WindowLength)), 1)
+}
+
+// unserved are the requests that came since a service last began an answer.
+type unserved struct {
+	requests int
+	first    capture.Instant
+	since    int             // answers begun since another connection of a client was found to be closed for long
+	shut     capture.Instant // a client's window was last found closed
+}
+
 type receiverConn struct {
 	first  capture.Instant
 	zeroAt capture.Instant // the window is closed since; 0: it is open
 	note   analyze.Evidence
+	stuck  bool // it was closed for long
 	over   bool
 }
 
@@ -118,12 +141,12 @@ const (
 )
 
 func newSlowReceiver() analyze.Detector {
-	return &slowReceiver{states: newSubjects[receiverKey, receiverState](1024), long: longClosed}
+	return &slowReceiver{states: newSubjects[receiverKey, receiverState](1024), served: newServices[unserved](maxListeners), long: longClosed}
 }
 
 func (d *slowReceiver) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "slow-receiver", Features: SlowReceiver{},
-		Events: flow.Of(flow.ConnNew, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Closed, flow.Squeezed)}
+		Events: flow.Of(flow.ConnNew, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Closed, flow.Squeezed, flow.Request, flow.Response)}
 }
 
 func (d *slowReceiver) Event(e *flow.Event) {
@@ -144,6 +167,17 @@ func (d *slowReceiver) Event(e *flow.Event) {
 				}
 			}
 		}
+	case flow.Request:
+		if u := d.served.peek(c); u != nil {
+			if u.requests++; u.requests == 1 {
+				u.first = e.At
+			}
+		}
+	case flow.Response:
+		if u := d.served.peek(c); u != nil {
+			u.requests = 0
+			u.since++
+		}
 	case flow.Squeezed:
 		if st := d.states.get(receiverOf(c, e.Side.Other())); st != nil {
 			st.narrow.add(e)
@@ -160,6 +194,11 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		}
 		st.lastAt = e.At
 		d.all++
+		if e.Side == flow.Client {
+			if u := d.served.get(c); u != nil {
+				u.shut = e.At
+			}
+		}
 		x := st.conns.get(c.Ref())
 		if x == nil || x.zeroAt != 0 {
 			return
@@ -180,6 +219,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		st.lastAt = e.At
 		if e.Dur >= d.long {
 			st.long(e.At.Add(-e.Dur), e.At)
+			d.stuck(x, c, e.Side)
 		}
 		d.worst = max(d.worst, e.Dur)
 	}
@@ -191,6 +231,14 @@ func receiverOf(c *flow.Conn, s flow.Side) receiverKey {
 		k.client = c.Client.Addr
 	}
 	return k
+}
+
+// stuck notes that a window of c was closed for long.
+func (d *slowReceiver) stuck(x *receiverConn, c *flow.Conn, s flow.Side) {
+	if u := d.served.peek(c); u != nil && s == flow.Client && !x.stuck {
+		u.since = 0
+	}
+	x.stuck = true
 }
 
 // long notes a closing that was long by now.
@@ -209,10 +257,14 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		for _, ref := range st.conns.keys {
 			if x := st.conns.m[ref]; x.zeroAt != 0 && !x.over && w.End.Sub(x.zeroAt) >= d.long {
 				st.long(x.zeroAt, w.End)
+				if c := w.Flows.Lookup(ref); c != nil && k.client != (capture.Addr{}) {
+					d.stuck(x, c, flow.Client)
+				}
 			}
 		}
 	}
 	d.count(w)
+	together := newSubjects[capture.Endpoint, nonReaders](len(d.states.keys))
 	d.states.each(func(k receiverKey, st *receiverState) bool {
 		closes := st.onset != 0 && w.End.Sub(st.lastBad) < episode
 		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < episode
@@ -238,12 +290,64 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
 		if k.client != (capture.Addr{}) {
 			s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+			if closes {
+				together.get(k.server).add(st, f, evidence)
+			}
+		} else {
+			together.get(k.server).itself = true
 		}
 		emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: evidence,
 			Filter: filter + serviceFilter(k.server)})
 		st.forget()
 		return true
 	})
+	d.served.each(func(k capture.Endpoint, u *unserved) bool {
+		x := together.peek(k)
+		if x == nil {
+			return w.End.Sub(u.shut) < idleState
+		}
+		if x.f.Clients < 2 || x.itself {
+			return true
+		}
+		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}, Onset: x.onset,
+			Features: x.features(w, u), Evidence: x.evidence, Filter: "tcp.window_size == 0 && " + serviceFilter(k)})
+		return true
+	})
+}
+
+// nonReaders are the clients of one service that do not read, as one: the workers that wait for them are the same.
+type nonReaders struct {
+	f             SlowReceiver
+	onset         capture.Instant
+	since, before stallTime
+	evidence      []analyze.Evidence
+	itself        bool // the service itself does not read
+}
+
+func (x *nonReaders) add(st *receiverState, f SlowReceiver, evidence []analyze.Evidence) {
+	if x.f.Flows == 0 || st.onset < x.onset {
+		x.onset = st.onset
+	}
+	x.f.Class = f.Class
+	x.f.Clients += f.Clients
+	x.f.Flows += f.Flows
+	x.f.FlowsTotal += f.FlowsTotal
+	x.f.ZeroWindows += f.ZeroWindows
+	x.f.Longest, x.f.Baseline = max(x.f.Longest, f.Longest), max(x.f.Baseline, f.Baseline)
+	x.since.add(stallTime{time.Duration(f.Closed * float64(time.Second)), st.life})
+	x.before.add(st.before)
+	if n := analyze.MaxEvidence - len(x.evidence); n > 0 {
+		x.evidence = append(x.evidence, evidence[:min(n, len(evidence))]...)
+	}
+}
+
+func (x *nonReaders) features(w *analyze.Window, u *unserved) SlowReceiver {
+	f := x.f
+	f.Closed, f.ClosedShare, f.ShareBefore = x.since.closed.Seconds(), x.since.share(), x.before.share()
+	if u.requests > 0 {
+		f.Unserved, f.UnservedFor, f.ServedSince = u.requests, w.End.Sub(u.first).Seconds(), u.since
+	}
+	return f
 }
 
 // count counts the open connections of receivers whose episode begins: it takes a walk through all.
@@ -325,8 +429,8 @@ func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Dur
 	}
 	f.Flows, f.Clients, f.FlowsTotal = len(stuck.keys), len(clients.keys), max(st.total, len(stuck.keys))
 	f.Closed, f.Longest = closed.Seconds(), longest.Seconds()
-	f.ClosedShare = min(float64(closed)/float64(max(st.life, analyze.WindowLength)), 1)
-	f.ShareBefore = min(float64(st.before.closed)/float64(max(st.before.life, analyze.WindowLength)), 1)
+	now := stallTime{closed, st.life}
+	f.ClosedShare, f.ShareBefore = now.share(), st.before.share()
 	return f, evidence
 }
 

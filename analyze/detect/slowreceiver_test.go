@@ -20,6 +20,19 @@ func (n *network) stall(at time.Duration, client, server string, d time.Duration
 	n.tcp(at+6*ms+d, c, s, capture.ACK, q+1461, q+1, 0)
 }
 
+// unread is a download of which the client takes only the beginning, for d.
+func (n *network) unread(at time.Duration, client, server string, d time.Duration) {
+	c, s := n.from(client), host(server)
+	q := n.open(at, c, s)
+	n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+	n.tcp(at+4*ms, s, c, capture.ACK, q, q+100, 1460)
+	for end := at + d; at < end; at += 2 * sec {
+		n.tcp(at+5*ms, c, s, capture.ACK, q+100, q+1460, 0)
+		n.obs[len(n.obs)-1].Packet.Window = 0
+		n.tcp(at+sec, s, c, capture.ACK, q-1, q+100, 0) // a probe (RFC 9293 §3.8.6.1)
+	}
+}
+
 func TestSlowReceiver(t *testing.T) {
 	const srv = "198.51.100.2:443"
 	play(t, newSlowReceiver, []scene{
@@ -37,6 +50,34 @@ func TestSlowReceiver(t *testing.T) {
 			make: func(n *network) {
 				every(0, 60*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
 				every(10*sec, 40*sec, 6*sec, func(at time.Duration, _ int) { n.stall(at, "203.0.113.99", srv, 3*sec) })
+			}},
+		{name: "three clients that do not read hold the workers: nobody else is served", want: "warn service 198.51.100.2 443", onset: 20005 * ms,
+			make: func(n *network) {
+				every(0, 20*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
+				for i := range 3 {
+					n.unread(20*sec+time.Duration(i)*100*ms, "203.0.113."+itoa(101+i), srv, 40*sec)
+				}
+				every(21*sec, 60*sec, sec, func(at time.Duration, i int) { n.hung(at, "203.0.113."+itoa(1+i%9), srv, 5*sec) })
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(SlowReceiver); f.Flows != 3 || f.Clients != 3 || f.FlowsTotal != 3 || f.Receiver != "" || f.Class != "client" || f.Unserved < 35 || f.UnservedFor < 35 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "three clients that do not read, and others are served", want: "info service 198.51.100.2 443", onset: 20005 * ms,
+			make: func(n *network) {
+				every(0, 60*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
+				for i := range 3 {
+					n.unread(20*sec+time.Duration(i)*100*ms, "203.0.113."+itoa(101+i), srv, 40*sec)
+				}
+			}},
+		{name: "three clients that do not read have long been there when the service hangs", want: "info service 198.51.100.2 443", onset: 5005 * ms,
+			make: func(n *network) {
+				every(0, 30*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })
+				for i := range 3 {
+					n.unread(5*sec+time.Duration(i)*100*ms, "203.0.113."+itoa(101+i), srv, 55*sec)
+				}
+				every(30*sec, 60*sec, sec, func(at time.Duration, i int) { n.hung(at, "203.0.113."+itoa(1+i%9), srv, 5*sec) })
 			}},
 		{name: "the only connection there is, closed for 40 s", want: "warn service 198.51.100.2 443", onset: 1003 * ms,
 			make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 40*sec) }},
