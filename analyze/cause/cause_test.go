@@ -169,7 +169,7 @@ func TestUnseen(t *testing.T) {
 		{"what is slow stands between itself, though little of all that was asked is", []*analyze.Finding{
 			finding("dead-connection", 0, upstream, detect.DeadConnection{Class: "forgotten", Clients: 1}),
 			finding("slow-server", time.Millisecond, service, detect.SlowServer{Class: "served", Baseline: 9, Stage: "first-byte", StageShare: 0.97, StagePeer: upstream.Peer, StagePort: 443})},
-			clear("slow-server"), "slow-server", "dead-connection", []string{"slow-server[called], not seen"}},
+			clear("slow-server"), "slow-server", "dead-connection", []string{"slow-server, not seen"}},
 		{"another host", []*analyze.Finding{dead(), finding("close-wait", 4*time.Second, stranger, detect.CloseWait{Class: "STARVED"})}, nil, "close-wait", "dead-upstream", nil},
 		{"the workers wait for another", []*analyze.Finding{dead(), pool(time.Second, "198.51.100.99")}, nil, "pool-exhausted", "dead-upstream", nil},
 		{"the workers wait for it", []*analyze.Finding{dead(), pool(time.Second, upstream.Peer)}, nil, "pool-exhausted", "dead-upstream", []string{}},
