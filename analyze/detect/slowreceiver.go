@@ -328,7 +328,7 @@ func (x *nonReaders) add(st *receiverState, f SlowReceiver, evidence []analyze.E
 	if x.f.Flows == 0 || st.onset < x.onset {
 		x.onset = st.onset
 	}
-	x.f.Class = f.Class
+	x.f.Class = "clients"
 	x.f.Clients += f.Clients
 	x.f.Flows += f.Flows
 	x.f.FlowsTotal += f.FlowsTotal

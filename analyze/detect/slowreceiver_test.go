@@ -60,7 +60,7 @@ func TestSlowReceiver(t *testing.T) {
 				every(21*sec, 60*sec, sec, func(at time.Duration, i int) { n.hung(at, "203.0.113."+itoa(1+i%9), srv, 5*sec) })
 			},
 			check: func(t *testing.T, features any) {
-				if f := features.(SlowReceiver); f.Flows != 3 || f.Clients != 3 || f.FlowsTotal != 3 || f.Receiver != "" || f.Class != "client" || f.Unserved < 35 || f.UnservedFor < 35 {
+				if f := features.(SlowReceiver); f.Flows != 3 || f.Clients != 3 || f.FlowsTotal != 3 || f.Receiver != "" || f.Class != "clients" || f.Unserved < 35 || f.UnservedFor < 35 {
 					t.Errorf("%+v", f)
 				}
 			}},
