@@ -3,6 +3,7 @@ package rules
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +125,15 @@ func (p *Party) Class(r *Rule) string {
 func (p *Party) HasPast(r *Rule) bool {
 	before, _ := r.feature(p.Features, "baseline")
 	return !before.IsValid() || !before.CanFloat() || before.Float() > 0
+}
+
+// NotCalled are the servers that the service which the finding is about does not call (the feature not_called of its rule r); empty:
+// nothing is known.
+func (p *Party) NotCalled(r *Rule) string {
+	if v, err := r.feature(p.Features, "not_called"); err == nil && v.Kind() == reflect.String {
+		return v.String()
+	}
+	return ""
 }
 
 // Is reports whether p is what the edge leads from.

@@ -185,7 +185,7 @@ func (c *condition) compile() {
 		return
 	}
 	p, err := expr.Compile(n.text, expr.Env(c.env()), expr.AsBool(), expr.Function("at_most", atMost, new(func(int, int) float64)),
-		expr.DisableAllBuiltins(), expr.EnableBuiltin("min"), expr.EnableBuiltin("max"), expr.EnableBuiltin("abs"))
+		expr.DisableAllBuiltins(), expr.EnableBuiltin("min"), expr.EnableBuiltin("max"), expr.EnableBuiltin("abs"), expr.EnableBuiltin("string"))
 	var fe *file.Error
 	switch {
 	case errors.As(err, &fe):

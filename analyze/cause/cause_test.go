@@ -188,6 +188,12 @@ func TestUnseen(t *testing.T) {
 			finding("slow-server", 0, service, detect.SlowServer{Class: "served", Flows: 40, Baseline: 9})}, nil, "slow-server", "size-dependent-loss", nil},
 		{"they wait for a call", []*analyze.Finding{finding("size-dependent-loss", 0, outbound, detect.SizeLoss{Cliff: 1400, Flows: 5}),
 			finding("slow-server", 0, service, detect.SlowServer{Class: "served", Flows: 1, StagePeer: "198.51.100.9", Baseline: 9})}, nil, "slow-server", "size-dependent-loss", nil},
+		{"workers may wait for names that were not captured", []*analyze.Finding{finding("retransmission", 0, path, detect.Retransmission{Class: "data", Opened: 5}),
+			finding("slow-server", time.Second, service, detect.SlowServer{Class: "served", Stage: "own", StageShare: 1, Baseline: 9})},
+			clear("slow-server"), "slow-server", "retransmission", []string{"dns-unanswered, not seen"}},
+		{"but not from a server that is called for another service", []*analyze.Finding{finding("retransmission", 0, path, detect.Retransmission{Class: "data", Opened: 5}),
+			finding("slow-server", time.Second, service, detect.SlowServer{Class: "served", Stage: "own", StageShare: 1, Baseline: 9, NotCalled: " " + path.Peer + " 443 " + path.Peer + " 0 "})},
+			nil, "slow-server", "retransmission", nil},
 		{"but not the one for which the workers wait", []*analyze.Finding{finding("size-dependent-loss", 0, path, detect.SizeLoss{Cliff: 1400, Opened: 5}), pool(time.Second, "198.51.100.99")},
 			nil, "pool-exhausted", "size-dependent-loss", nil},
 	} {

@@ -191,8 +191,8 @@ func (w *linking) try(e *rules.Edge, j int, chain []step, i int) (result rules.R
 		s := &chain[k]
 		place = s.place.settled(edge.Identity, &place)
 		to := &rules.Party{Rule: edge.To.Rule, Subject: place.fields()}
-		if s.class != "" {
-			to.Features = map[string]any{"class": s.class}
+		if features := w.unseen(s, &place, i); len(features) > 0 {
+			to.Features = features
 		}
 		if ok, err := edge.Leads(from); !ok || err != nil {
 			return "", false, false
@@ -208,6 +208,25 @@ func (w *linking) try(e *rules.Edge, j int, chain []step, i int) (result rules.R
 	}
 	result, ok = holds(edge, from, &w.nodes[i].party)
 	return result, weak || edge.Identity == rules.SameHost && result != rules.Proven, ok
+}
+
+// unseen are the features of what stands at p, unseen, as s of a chain to node i: if it is of the same service, it calls no more servers.
+func (w *linking) unseen(s *step, p *place, i int) map[string]any {
+	var features map[string]any
+	if s.class != "" {
+		features = map[string]any{"class": s.class}
+	}
+	n := &w.nodes[i]
+	if p.kind != analyze.SubjectService || n.place.kind != p.kind || p.host != n.place.host || p.port != n.place.port {
+		return features
+	}
+	if list := n.party.NotCalled(w.set.Rule(n.f.Rule)); list != "" {
+		if features == nil {
+			features = make(map[string]any, 1)
+		}
+		features["not_called"] = list
+	}
+	return features
 }
 
 // holds makes the tests of an edge between two parties.

@@ -85,6 +85,9 @@ func holdings() []holding {
 	cut := has{"addresses": " " + callee + " "}
 	waits := otherwise{why: "the workers wait for another", effect: has{"outbound_kind": "tcp", "outbound_peer": "198.51.100.99", "outbound_share": 0.9}}
 	spent := otherwise{why: "the requests take longer in another call", effect: has{"stage_peer": "198.51.100.99", "stage_share": 0.9}, of: "slow-server"}
+	foreign := otherwise{why: "the host calls it for another", effect: has{"not_called": " 198.51.100.99 80 " + callee + " 53 " + callee + " 443 "}}
+	job := foreign
+	job.of = "slow-server"
 	return []holding{
 		// Loss.
 		{[]made{{"size-dependent-loss", in, has{"opened": 5}}}, []made{{"dns-unanswered", names, nil}},
@@ -132,11 +135,11 @@ func holdings() []holding {
 			[]otherwise{{why: "no truncated answer was asked for again", cause: has{"tcp_refused": 0}}}},
 
 		// What a request waits for.
-		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}, {"dns-errors", names, has{"p95": 1.0}}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits}},
+		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}, {"dns-errors", names, has{"p95": 1.0}}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits, foreign}},
 		{[]made{{"dns-errors", names, has{"p95": 1.0}}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{{why: "the errors come at once", cause: has{"p95": 0.1}}}},
-		{[]made{{"slow-server[called]", call, nil}, {"dead-upstream[silent,gone,hung,full]", call, nil}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits}},
+		{[]made{{"slow-server[called]", call, nil}, {"dead-upstream[silent,gone,hung,full]", call, nil}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits, foreign}},
 		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}, {"slow-server[called]", call, nil}, {"dead-upstream", call, nil}},
-			[]made{{"slow-server[served]", serves, nil}, {"abnormal-termination[NO-ANSWER,LATE-REQUEST]", serves, nil}}, []otherwise{spent}},
+			[]made{{"slow-server[served]", serves, nil}, {"abnormal-termination[NO-ANSWER,LATE-REQUEST]", serves, nil}}, []otherwise{spent, job}},
 
 		// Upstreams.
 		{[]made{{"dead-upstream[silent,gone,full,outbound,refused]", call, nil}}, []made{{"retransmission[syn]", call, nil}},

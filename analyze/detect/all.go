@@ -25,6 +25,7 @@ func All() []analyze.Detector {
 	delay.lookups, slow.where.lookups, size.dns.lookups = unanswered.lookups, unanswered.lookups, unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	closing, pool, load := newCloseWait().(*closeWait), newPoolExhausted().(*poolExhausted), newSurge().(*surge)
+	pool.where = slow.where
 	queue, limits := newAcceptQueue().(*acceptQueue), newExhaustion().(*exhaustion)
 	sockets := newHostSockets()
 	for _, of := range []**hostSockets{&again.resent.hostSockets, &dead.opening.hostSockets, &closing.sockets.hostSockets, &pool.socks.hostSockets,

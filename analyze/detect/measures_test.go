@@ -32,11 +32,13 @@ func TestMeasuresAreShared(t *testing.T) {
 			kinds["lookups"] += n
 		case *hostSockets:
 			kinds["sockets"] += n
+		case *stages:
+			kinds["stages"] += n
 		default:
 			t.Errorf("%T is not known to this test", m)
 		}
 	}
-	if len(readers) != 5 || kinds["sockets"] != 9 || kinds["scanners"] != 1 || kinds["dials"] != 7 || kinds["ways"] != 2 || kinds["lookups"] != 3 {
+	if len(readers) != 6 || kinds["sockets"] != 9 || kinds["scanners"] != 1 || kinds["dials"] != 7 || kinds["ways"] != 2 || kinds["lookups"] != 5 || kinds["stages"] != 2 {
 		t.Errorf("%d measures, read by %v", len(readers), kinds)
 	}
 }

@@ -33,25 +33,26 @@ type PoolExhausted struct {
 	Served            int     `json:"served"`
 	Sampled           bool    `json:"sampled"`
 	Waits             string  `json:"waits"`
+	NotCalled         string  `json:"not_called"`
 }
 
-// poolExhausted infers a used-up worker pool of a host that serves and calls others: the number of its own
+// poolExhausted infers a used-up worker pool of a service that calls others: the number of its
 // calls in flight is flat, because each worker holds one, while requests to it pile up unanswered
-// and their clients lose patience.
+// and their clients lose patience. Calls of its host count unless they are known to be made for another service (stages).
 type poolExhausted struct {
 	hosts subjects[capture.Addr, poolHost]
 	ports services[servicePort] // where a listener's state is in hosts
 	socks poolSockets
-	owner inquiry       // of a listener
+	owner inquiry // of a listener
+	where *stages
 	most  PoolExhausted // the worst of each, over all services, for the assessment
 }
 
 type poolHost struct {
-	ports  subjects[uint16, poolPort]
-	calls  subjects[flow.Ref, struct{}] // TCP connections that the host opened
-	asked  subjects[uint64, askedName]  // DNS queries without an answer, by transaction
-	levels [len(dnsPatience)][stat.SeriesLen]int32
-	n      int
+	ports subjects[uint16, poolPort]
+	calls subjects[flow.Ref, struct{}] // TCP connections that the host opened
+	asked subjects[uint64, askedName]  // DNS queries without an answer, by transaction
+	n     int
 }
 
 // servicePort points to a listener's state; nil if the host has too many.
@@ -59,6 +60,7 @@ type servicePort struct{ port *poolPort }
 
 // poolPort is one listener of the host.
 type poolPort struct {
+	levels     [len(dnsPatience)][stat.SeriesLen]int32
 	abandoned  [stat.SeriesLen]uint32
 	answers    [stat.SeriesLen]uint32
 	synAgain   [stat.SeriesLen]uint32
@@ -84,11 +86,13 @@ type askedName struct {
 }
 
 func newPoolExhausted() analyze.Detector {
-	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16), socks: newPoolSockets()}
+	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16), socks: newPoolSockets(), where: newStages()}
 }
 
 // Measures implements analyze.Measurer.
-func (d *poolExhausted) Measures() []analyze.Measure { return d.socks.Measures() }
+func (d *poolExhausted) Measures() []analyze.Measure {
+	return append(d.where.Measures(), d.socks.Measures()...)
+}
 
 // Sample takes the socket tables, and what threads wait for.
 func (d *poolExhausted) Sample(at capture.Instant, s *capture.Sample) {
@@ -198,29 +202,27 @@ func (d *poolExhausted) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		defer func() { d.socks.judge(w, told, say) }()
 	}
 	d.hosts.each(func(a capture.Addr, h *poolHost) bool {
-		targets := newSubjects[callTarget, int](256)
-		tcp := h.inFlight(w, &targets)
-		levels := h.dnsInFlight(w, &targets)
-		if h.n == stat.SeriesLen {
-			for i := range h.levels {
-				copy(h.levels[i][:], h.levels[i][1:])
-			}
-		}
-		at := min(h.n, stat.SeriesLen-1)
-		for i := range h.levels {
-			h.levels[i][at] = int32(tcp + levels[i])
-		}
-		h.n = at + 1
+		targets := newSubjects[callTarget, poolCalls](256)
+		h.inFlight(w, &targets)
+		h.dnsInFlight(w, &targets)
+		full := h.n == stat.SeriesLen
+		h.n = min(h.n+1, stat.SeriesLen)
 		h.ports.each(func(port uint16, p *poolPort) bool {
-			d.judge(w, a, port, h, p, &targets, emit)
+			if full {
+				p.shift()
+			}
+			d.judge(w, capture.Endpoint{Addr: a, Port: port}, h, p, &targets, emit)
 			return true
 		})
 		return true
 	})
 }
 
+// poolCalls is how many they are, by each patience that the callers may have.
+type poolCalls [len(dnsPatience)]int32
+
 // inFlight counts the host's TCP calls that wait for something now.
-func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, int]) (n int) {
+func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, poolCalls]) {
 	h.calls.each(func(r flow.Ref, _ *struct{}) bool {
 		c := w.Flows.Lookup(r)
 		if c == nil || c.Closed() {
@@ -235,45 +237,65 @@ func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, int
 		default:
 			return true // idle
 		}
-		n++
 		if t := targets.get(callTarget{c.Server, kind}); t != nil {
-			*t++
+			for i := range t {
+				t[i]++
+			}
 		}
 		return true
 	})
-	return n
 }
 
-func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, int]) (n [len(dnsPatience)]int) {
+func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, poolCalls]) {
 	h.asked.each(func(_ uint64, q *askedName) bool {
 		age := w.End.Sub(q.at)
 		if age > dnsPatience[len(dnsPatience)-1] {
 			return false
 		}
-		for i, limit := range dnsPatience {
-			if age <= limit {
-				n[i]++
-			}
-		}
 		if t := targets.get(callTarget{q.server, "dns"}); t != nil {
-			*t++
+			for i, limit := range dnsPatience {
+				if age <= limit {
+					t[i]++
+				}
+			}
 		}
 		return true
 	})
-	return n
 }
 
-func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h *poolHost, p *poolPort,
-	targets *subjects[callTarget, int], emit func(analyze.Symptom)) {
-	if h.n == stat.SeriesLen {
-		for _, r := range []*[stat.SeriesLen]uint32{&p.abandoned, &p.answers, &p.synAgain, &p.queue} {
-			copy(r[:], r[1:])
-		}
-		copy(p.begins[:], p.begins[1:])
+// shift makes room for another window.
+func (p *poolPort) shift() {
+	for _, r := range []*[stat.SeriesLen]uint32{&p.abandoned, &p.answers, &p.synAgain, &p.queue} {
+		copy(r[:], r[1:])
 	}
+	copy(p.begins[:], p.begins[1:])
+	for i := range p.levels {
+		copy(p.levels[i][:], p.levels[i][1:])
+	}
+}
+
+func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost, p *poolPort,
+	targets *subjects[callTarget, poolCalls], emit func(analyze.Symptom)) {
 	p.waiting.roll(w.End)
 	outstanding := int(p.waiting.total)
 	i := h.n - 1
+	var most callTarget
+	var waits int32 // for it
+	for l := range p.levels {
+		p.levels[l][i] = 0
+	}
+	s := d.where.service(k)
+	for t, n := range targets.all {
+		if s != nil && s.strange(t.to) {
+			continue
+		}
+		for l := range n {
+			p.levels[l][i] += n[l]
+		}
+		if all := n[len(n)-1]; all > waits {
+			most, waits = t, all
+		}
+	}
 	p.queue[i], p.abandoned[i], p.answers[i], p.synAgain[i] = uint32(outstanding), p.curAband, p.curAnswers, p.curSyn
 	p.begins[i] = p.curBegin
 	p.curAband, p.curAnswers, p.curSyn = 0, 0, 0
@@ -281,7 +303,7 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 	d.most.Abandoned += int(p.abandoned[i])
 	d.most.SynUnanswered += int(p.synAgain[i])
 	d.most.Outstanding = max(d.most.Outstanding, outstanding)
-	d.most.Queued = max(d.most.Queued, outstanding-int(h.levels[0][i]))
+	d.most.Queued = max(d.most.Queued, outstanding-int(p.levels[0][i]))
 	if outstanding < 2 {
 		return
 	}
@@ -290,7 +312,7 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 	// The time in which requests wait, up to now; the level must be flat in it once it had
 	// rampUp to fill the pool.
 	start := h.n
-	for start > 0 && p.queue[start-1] > uint32(h.levels[0][start-1]) && p.queue[start-1] > 1 {
+	for start > 0 && p.queue[start-1] > uint32(p.levels[0][start-1]) && p.queue[start-1] > 1 {
 		start--
 	}
 	run := h.n - start
@@ -298,8 +320,8 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 		return
 	}
 	f.Spread = math.MaxInt
-	for k := range h.levels {
-		lo, hi := slices.Min(h.levels[k][start+rampUp:h.n]), slices.Max(h.levels[k][start+rampUp:h.n])
+	for _, l := range p.levels {
+		lo, hi := slices.Min(l[start+rampUp:h.n]), slices.Max(l[start+rampUp:h.n])
 		if spread := int(hi - lo); spread < f.Spread {
 			f.Level, f.Spread = int(hi), spread
 		}
@@ -327,21 +349,18 @@ func (d *poolExhausted) judge(w *analyze.Window, a capture.Addr, port uint16, h 
 		f.ThroughputBefore = float64(answeredBefore) / float64(start)
 	}
 	f.QueueGrowth = (float64(p.queue[i]) - float64(p.queue[start])) / f.Plateau
-	best := 0
-	for _, t := range targets.keys {
-		if n := *targets.m[t]; n > best {
-			best = n
-			f.OutboundPeer, f.OutboundPort, f.OutboundKind = t.to.Addr.String(), int(t.to.Port), t.kind
-		}
+	if waits > 0 {
+		f.OutboundPeer, f.OutboundPort, f.OutboundKind = most.to.Addr.String(), int(most.to.Port), most.kind
+		f.OutboundShare = min(stat.Ratio(int(waits), f.Level), 1)
 	}
-	f.OutboundShare = min(stat.Ratio(best, f.Level), 1)
-	if w.Local.Is(a) {
-		if _, state, _ := d.socks.stopped(w, port, &d.owner); state != "" {
+	f.NotCalled = d.where.strangers(k)
+	if w.Local.Is(k.Addr) {
+		if _, state, _ := d.socks.stopped(w, k.Port, &d.owner); state != "" {
 			return // a program that is stopped, not its pool: slow-server's
 		}
 	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
-	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: a.String(), Port: port},
+	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
 		Onset: max(onset, p.begins[start], w.First), Features: f})
 }
 

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"time"
 
 	"jindan/analyze"
@@ -33,6 +34,7 @@ type SlowServer struct {
 	QueueShare      float64 `json:"queue_share"`
 	StagePeer       string  `json:"stage_peer"`
 	StagePort       int     `json:"stage_port"`
+	NotCalled       string  `json:"not_called"`
 	Stalled         int     `json:"stalled"`
 	Stops           int     `json:"stops"`
 	Stopped         float64 `json:"stopped"`
@@ -74,7 +76,7 @@ type slowServer struct {
 	habit      habit
 	sockets    *hostSockets
 	owner      inquiry
-	where      stages
+	where      *stages
 }
 
 const (
@@ -99,14 +101,14 @@ func (d *slowServer) Configure(p rules.Params) {
 }
 
 func (d *slowServer) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "slow-server", Features: SlowServer{}, Events: stageEvents | serverEvents}
+	return analyze.Spec{Rule: "slow-server", Features: SlowServer{}, Events: serverEvents}
 }
 
 var serverEvents = flow.Of(flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Abandoned, flow.Closed, flow.HalfClosed, flow.HoleOpened)
 
 // Measures implements analyze.Measurer.
 func (d *slowServer) Measures() []analyze.Measure {
-	return append(d.dials.Measures(), d.sockets.Measures()...)
+	return slices.Concat(d.dials.Measures(), d.sockets.Measures(), d.where.Measures())
 }
 
 // Sample takes the accept queues.
@@ -117,10 +119,6 @@ func (d *slowServer) Sample(at capture.Instant, s *capture.Sample) {
 }
 
 func (d *slowServer) Event(e *flow.Event) {
-	d.where.event(e)
-	if e.Conn == nil || !serverEvents.Has(e.Kind) {
-		return
-	}
 	st := d.services.get(e.Conn)
 	if st == nil {
 		return
@@ -457,6 +455,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.Class == "served" && (f.LateGreetings == 0 || f.Slow > 0) { // a greeting is no request
 			x.Stages = d.where.table(k, onset)
 			f.stage(x.Stages)
+			f.NotCalled = d.where.strangers(k)
 			if top, _ := x.Stages.Top(); top != nil && d.where.isHere(k, top) {
 				f.StagePeer, f.StagePort = "", 0 // another service of the host, which has calls of its own
 			}

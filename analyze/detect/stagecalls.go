@@ -2,7 +2,10 @@ package detect
 
 import (
 	"cmp"
+	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"jindan/analyze"
@@ -14,6 +17,7 @@ import (
 type stageClaims struct {
 	alone [maxHostServices]uint32 // one service, no other
 	idle  uint32                  // none
+	all   uint32
 }
 
 // stageCall is a call under way.
@@ -227,6 +231,7 @@ func (d *stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant)
 		return nil
 	}
 	h.advance(at)
+	claims.all++
 	var best *stageService
 	most, n, open := -1.0, 0, 0
 	for _, s := range h.services {
@@ -265,6 +270,61 @@ func (d *stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant)
 	}
 	return nil
 }
+
+// strange reports whether calls to k are made by its host, but not for s: those that begin while requests of s alone are in work are
+// no more than chance gives, by a tenth of these requests at most. Nothing is strange before enough was served alone. Where
+// requests overlap on a connection (HTTP/2) not all are counted: what is called by every second one is not strange.
+func (s *stageService) strange(k capture.Endpoint) bool {
+	h := s.host
+	if h == nil {
+		return false
+	}
+	c := h.callees.peek(k)
+	if c == nil {
+		return false
+	}
+	mine := float64(c.alone[s.index])
+	// As many begin in as much time in which nothing is in work, give or take.
+	chance, unsure := 0.0, 0.0
+	if h.idle >= knownAlone {
+		part := s.alone.Seconds() / h.idle.Seconds()
+		chance, unsure = float64(c.idle)*part, float64(c.idle)*part*part
+	}
+	const none = 3 // what may be although there was none: 3 of n, the rule of three
+	deviation := math.Sqrt(mine + unsure)
+	excess := mine - chance
+	return c.all > c.alone[s.index] && excess <= deviation && 10*(max(excess, 0)+2*deviation+none) <= float64(s.asked) && 2*mine <= float64(s.asked)
+}
+
+// strangers are the servers that the host of k calls, but not for k: " address port address port ", in the order in which they were
+// first called; port 0 where it calls no other port of the address for k.
+func (d *stages) strangers(k capture.Endpoint) string {
+	s := d.service(k)
+	if s == nil || s.host == nil {
+		return ""
+	}
+	var b strings.Builder
+	called := make(map[capture.Addr]bool)
+	for callee := range s.host.callees.all {
+		called[callee.Addr] = called[callee.Addr] || !s.strange(callee)
+	}
+	for callee := range s.host.callees.all {
+		if callee == k || !s.strange(callee) || b.Len() >= maxStrangers {
+			continue
+		}
+		fmt.Fprintf(&b, " %s %d", callee.Addr, callee.Port)
+		if !called[callee.Addr] {
+			fmt.Fprintf(&b, " %s 0", callee.Addr)
+		}
+	}
+	if b.Len() > 0 {
+		b.WriteByte(' ')
+	}
+	return b.String()
+}
+
+// maxStrangers bounds the list, in bytes: some 16 servers.
+const maxStrangers = 400
 
 // forget ends the waits for names that are over.
 func (d *stages) forget(now capture.Instant) {

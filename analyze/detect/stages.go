@@ -107,6 +107,7 @@ type stageService struct {
 	at      capture.Instant
 	newest  capture.Instant // when a request last began
 	alone   time.Duration   // with requests in work while no other service of the host had any
+	asked   uint32          // requests that came while no other service of the host had any
 	shared  uint32          // calls that began while it had requests in work, of which nobody can tell whether they are its own
 	callees [maxStageCallees]capture.Endpoint
 	known   int
@@ -132,16 +133,27 @@ type stageHost struct {
 	callees  subjects[capture.Endpoint, stageClaims]
 }
 
-func newStages() stages {
-	return stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxPoolHosts),
+func newStages() *stages {
+	return &stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxPoolHosts),
 		calls: make(map[flow.Ref]stageCall), sending: newConns[stageAnswer](maxStageAnswers), names: make(map[uint64]stageCall)}
 }
 
-// stageEvents wake stages.
-var stageEvents = flow.Of(flow.SynSent, flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Closed, flow.ZeroWindow,
-	flow.ZeroWindowEnd, flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer)
+// Events implements analyze.Measure.
+func (d *stages) Events() flow.Mask {
+	return flow.Of(flow.SynSent, flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Closed, flow.ZeroWindow,
+		flow.ZeroWindowEnd, flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer)
+}
 
-func (d *stages) event(e *flow.Event) {
+// Measures implements analyze.Measurer for the detectors that read them: what they read themselves comes first.
+func (d *stages) Measures() []analyze.Measure {
+	if d.lookups == nil {
+		return []analyze.Measure{d}
+	}
+	return append(d.lookups.Measures(), d)
+}
+
+// Event implements analyze.Measure.
+func (d *stages) Event(e *flow.Event) {
 	c := e.Conn
 	switch e.Kind {
 	case flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer:
@@ -184,6 +196,9 @@ func (d *stages) asked(e *flow.Event) {
 	}
 	d.sent(s, c)
 	s.work(e.At, 1)
+	if s.host != nil && s.host.busy == 1 {
+		s.asked++
+	}
 	s.newest = e.At
 	s.row(second(e.At)).requests++
 }
@@ -198,7 +213,7 @@ func (d *stages) hostOf(a capture.Addr) capture.Addr {
 
 // settle gives a service its host.
 func (d *stages) settle(s *stageService) {
-	s.on, s.host, s.alone = d.hostOf(s.key.Addr), nil, 0
+	s.on, s.host, s.alone, s.asked = d.hostOf(s.key.Addr), nil, 0, 0
 	h := d.hosts.get(s.on)
 	if h == nil {
 		return
