@@ -126,3 +126,45 @@ func TestJobBesideService(t *testing.T) {
 		t.Errorf("%+v", served)
 	}
 }
+
+// onOne are requests and answers on one connection from siteHost to a server, one at a time, until the server answers no more.
+func onOne(n *network, up string, step, hung, to time.Duration) {
+	c, s := n.from(siteHost), host(up)
+	q := n.open(0, c, s)
+	a := q
+	every(10*ms, to, step, func(at time.Duration, _ int) {
+		n.tcp(at, c, s, 0x18, q, a, 80)
+		q += 80
+		if at >= hung {
+			n.tcp(at+ms, s, c, 0x10, a, q, 0)
+			return
+		}
+		n.tcp(at+20*ms, s, c, 0x18, a, q, 400)
+		a += 400
+		n.tcp(at+21*ms, c, s, 0x10, q, a, 0)
+	})
+}
+
+// A server that is called over one connection (gRPC) hangs, and the service that calls it with it: the server is the cause. A
+// connection that nobody's requests wait for may be of a protocol whose turns are no requests.
+func TestOneConnectionAwaited(t *testing.T) {
+	n := new(network)
+	pooled{port: 8080, workers: 4, step: 200 * ms, from: 5 * ms, slow: 20 * sec}.run(n, 40*sec)
+	onOne(n, "203.0.113.7:50051", 200*ms, 20*sec, 40*sec)
+	d := linked(t, n)
+	up, served := by(d, "slow-server", "203.0.113.7", 50051), by(d, "slow-server", "", 8080)
+	if up == nil || served == nil || up.Role != analyze.Root || !slices.Contains(served.Because, up.ID) {
+		t.Fatalf("upstream %+v, service %+v", up, served)
+	}
+	if f := up.Features.(SlowServer); f.Awaited < 10 || f.AwaitedOf < f.Awaited {
+		t.Errorf("%+v", f)
+	}
+	n = new(network)
+	every(5*ms, 40*sec, 200*ms, func(at time.Duration, _ int) { n.call(at, "198.51.100.10", siteHost+":8080", 30*ms) })
+	onOne(n, "203.0.113.7:50051", 200*ms, 20*sec, 40*sec)
+	for _, f := range linked(t, n).Findings {
+		if f.Severity != "info" {
+			t.Errorf("%s %s", f.Rule, f.Summary.En)
+		}
+	}
+}

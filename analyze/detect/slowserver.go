@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -35,6 +36,8 @@ type SlowServer struct {
 	StagePeer       string  `json:"stage_peer"`
 	StagePort       int     `json:"stage_port"`
 	NotCalled       string  `json:"not_called"`
+	Awaited         int     `json:"awaited"`
+	AwaitedOf       int     `json:"awaited_of"`
 	Stalled         int     `json:"stalled"`
 	Stops           int     `json:"stops"`
 	Stopped         float64 `json:"stopped"`
@@ -77,7 +80,12 @@ type slowServer struct {
 	sockets    *hostSockets
 	owner      inquiry
 	where      *stages
+	// awaited are the calls in which requests of slow services were in the last window, next those of this one.
+	awaited, next map[capture.Endpoint]awaitedCall
 }
+
+// awaitedCall counts the slow requests of services that spend the extra time waiting for one server, and all requests of these.
+type awaitedCall struct{ slow, of int }
 
 const (
 	// maxPending bounds the requests, connections with missing data and answers in transfer that one
@@ -91,7 +99,8 @@ const (
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{dials: newDials(), sockets: newHostSockets(), services: newServices[serverState](maxServers), where: newStages()}
+	return &slowServer{dials: newDials(), sockets: newHostSockets(), services: newServices[serverState](maxServers), where: newStages(),
+		awaited: make(map[capture.Endpoint]awaitedCall), next: make(map[capture.Endpoint]awaitedCall)}
 }
 
 // Configure takes the thresholds that divide slow from fast as requests come.
@@ -393,6 +402,8 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.dials.judge(w)
 	d.where.judge(w)
+	d.awaited, d.next = d.next, d.awaited
+	clear(d.next)
 	lag := min(int((d.slowAfter+analyze.WindowLength-1)/analyze.WindowLength), maxSlowAfter)
 	d.services.each(func(k capture.Endpoint, st *serverState) bool {
 		if st.total > 0 {
@@ -446,6 +457,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 		if caller, ok := d.callers.whose(k, slowClients(&st.slow, onset)); ok {
 			f.Class = "called"
+			f.Awaited, f.AwaitedOf = d.awaited[k].slow, d.awaited[k].of
 			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
 		}
 		if f.Class == "served" && w.Local.Is(k.Addr) && f.Stops > 0 {
@@ -458,12 +470,25 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			f.NotCalled = d.where.strangers(k)
 			if top, _ := x.Stages.Top(); top != nil && d.where.isHere(k, top) {
 				f.StagePeer, f.StagePort = "", 0 // another service of the host, which has calls of its own
+			} else if top != nil {
+				d.waits(w, &f)
 			}
 		}
 		x.Features = f
 		emit(x)
 		return true
 	})
+}
+
+// waits notes for which server the slow requests of a service wait.
+func (d *slowServer) waits(w *analyze.Window, f *SlowServer) {
+	ip, err := netip.ParseAddr(f.StagePeer)
+	if err != nil || f.StageShare < w.Params.Float("min_stage") {
+		return
+	}
+	k := capture.Endpoint{Addr: capture.AddrFrom(ip), Port: uint16(f.StagePort)}
+	x := d.next[k]
+	d.next[k] = awaitedCall{x.slow + f.Slow, x.of + f.Requests}
 }
 
 // Assess describes the service with the largest share of requests that were not answered in time, with
