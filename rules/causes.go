@@ -21,7 +21,7 @@ const (
 	SameNet      Identity = "same-net"      // the same host, and peers in one /24 (IPv4) or /64 (IPv6)
 	SameService  Identity = "same-service"  // the same listener; of two findings about calls also the same caller
 	SameUpstream Identity = "same-upstream" // the same host, peer and port
-	SameHost     Identity = "same-host"     // the same host; a path concerns both its ends
+	SameHost     Identity = "same-host"     // the same host; a path, or what lies between two capture points, concerns both its ends
 	Serves       Identity = "serves"        // the effect's peer is the cause's host, and its port the cause's where both have one
 	Within       Identity = "within"        // the cause is a host towards all its peers, the effect it and one of them in the same direction
 )

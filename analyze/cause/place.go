@@ -94,7 +94,7 @@ func shared(id rules.Identity, c, f *place) bool {
 	case rules.SameUpstream:
 		return pair && (port || c.port == 0 || f.port == 0)
 	case rules.SameHost:
-		return c.host != none && (eq(c.host, f.host) || c.kind == analyze.SubjectPath && c.peer != none && c.peer == f.host ||
+		return c.host != none && (eq(c.host, f.host) || (c.kind == analyze.SubjectPath || c.kind == analyze.SubjectSegment) && c.peer != none && c.peer == f.host ||
 			f.kind == analyze.SubjectPath && c.host == f.peer)
 	case rules.Within:
 		return c.all() && f.peer != none && (c.host == f.host) == (c.direction == f.direction)

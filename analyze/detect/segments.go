@@ -179,8 +179,11 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 		}
 	}
 	f.Forgotten, f.ForLost, f.Idle = int(e.Forgotten), int(e.ForgottenLost), e.Idle.Seconds()
-	// Of the packets that nobody acknowledges a capture misses as many as of the others.
-	f.Open = max(0, f.Absent-int(math.Ceil(float64(e.Bare)*to.MissShare())))
+	open := e.Absent
+	if complete {
+		open = points.Sizes{}
+	}
+	f.Open = unexplained(&open, &e.Bare, to.MissShare(), points.Bins) + int(e.Beyond)
 	change := e.Change(0, complete)
 	f.Share, f.Before = change.Since.Rate(), change.Before.Rate()
 	// What reached To, was missed there and sent again for another reason looks as if it had been lost before.
@@ -193,14 +196,20 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	}
 	f.ByMiss = stat.AtLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
 	f.part(r, e, complete)
-	f.split(&e.In, &lost)
+	f.split(&e.In, &lost, func(cut int) int { return unexplained(&open, &e.Bare, to.MissShare(), cut) })
 	if f.Cliff > 0 && change.Since.Lost > 0 {
 		if big := e.Change(f.Cliff/points.BinBytes, complete); big.Since.Lost > 0 {
 			f.SinceIn, f.SinceLost = int(big.Since.In), int(big.Since.Lost)
-			f.BigLoss, f.SmallLoss = big.Since.Rate(), big.Smaller.Rate()
+			f.BigLoss, f.SmallLoss = big.Since.Rate(), max(big.Smaller.Rate(), big.SmallerAbsent.Rate()-to.MissShare())
 		}
 	}
 	return f
+}
+
+// unexplained is how many of the packets below a size that are absent are more than the capture misses: of those that nobody acknowledges, as many
+// as of the others.
+func unexplained(absent, bare *points.Sizes, missed float64, below int) int {
+	return max(0, int(absent.Sum(0, below))-int(math.Ceil(float64(bare.Sum(0, below))*missed)))
 }
 
 // part finds what loses more than the rest by more than chance: connection requests and the answers to them, datagrams, or a pair of hosts.
@@ -275,21 +284,23 @@ func rejected(r *points.Report, e *points.Edge) int {
 	return 0
 }
 
-// split finds the size from which on more is lost: that of the best likelihood, of several the largest.
-func (f *Segment) split(in, lost *points.Sizes) {
+// split finds the size from which on more is lost: that of the best likelihood, of several the largest. Of the smaller ones those count as lost, too,
+// that are absent, as open tells: most of them bear no data, and nobody sends them again.
+func (f *Segment) split(in, lost *points.Sizes, open func(cut int) int) {
 	f.PValue = 1
 	best := math.Inf(-1)
 	for cut := 1; cut < points.Bins; cut++ {
 		bi, bl := uint32(in.Sum(cut, points.Bins)), uint32(lost.Sum(cut, points.Bins))
-		si, sl := uint32(in.Sum(0, cut)), uint32(lost.Sum(0, cut))
+		si, known := uint32(in.Sum(0, cut)), uint32(lost.Sum(0, cut))
+		sl := min(si, known+uint32(open(cut)))
 		if bl == 0 || si == 0 {
 			continue
 		}
 		if l := stat.LogLik(bl, bi) + stat.LogLik(sl, si); l >= best {
 			best = l
 			f.Cliff, f.PValue = cut*points.BinBytes, stat.Fisher(bl, bi, sl, si)
-			f.BigIn, f.BigLost, f.SmallIn, f.SmallLost = int(bi), int(bl), int(si), int(sl)
+			f.BigIn, f.BigLost, f.SmallIn, f.SmallLost = int(bi), int(bl), int(si), int(known)
+			f.BigLoss, f.SmallLoss = stat.Ratio(f.BigLost, f.BigIn), stat.Ratio(int(sl), f.SmallIn)
 		}
 	}
-	f.BigLoss, f.SmallLoss = stat.Ratio(f.BigLost, f.BigIn), stat.Ratio(f.SmallLost, f.SmallIn)
 }

@@ -99,7 +99,7 @@ func (h hop) compare() *points.Report {
 	slices.SortStableFunc(all, func(a, b seen) int { return int(a.o.At - b.o.At) })
 	pts := make([]points.Point, 3)
 	for i, name := range []string{"a", "b", "c"} {
-		pts[i] = points.Point{Name: name, Joined: true, First: all[0].o.At, Last: all[len(all)-1].o.At}
+		pts[i] = points.Point{Name: name, Joined: true, First: all[0].o.At, Last: all[len(all)-1].o.At, Until: all[len(all)-1].o.At}
 	}
 	a := points.New(pts, points.Options{})
 	for i := range all {
@@ -192,5 +192,25 @@ func TestSegments(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nobody sends an acknowledgement again: those that are absent are held against the size from which on more is lost.
+func TestAbsentAreSmall(t *testing.T) {
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &points.Report{Points: make([]points.Point, 2), At: []points.At{{}, {Missed: 10, Seen: 5000, SeenDir: [2]uint64{5000, 0}}}}
+	for absent, want := range map[uint64]string{3: "segment-size-loss", 60: "segment-loss"} {
+		e := &points.Edge{From: 0, To: 1}
+		e.In[23], e.Lost[23], e.In[0], e.Bare[0], e.Absent[0] = 1000, 120, 500, 500, absent
+		f := SegmentOf(r, e)
+		f.Share = f.BigLoss // what changed is of no interest here
+		for _, rule := range []string{"segment-size-loss", "segment-loss"} {
+			if _, holds, err := set.Rule(rule).Eval(f); err != nil || holds != (rule == want) {
+				t.Errorf("%d absent: %s %v, %v", absent, rule, holds, err)
+			}
+		}
 	}
 }

@@ -52,8 +52,7 @@ func New(pts []Point, o Options) *Analysis {
 		last = max(last, p.Last)
 	}
 	for i, p := range pts {
-		a.limit[i] = p.Last
-		if last.Sub(p.Last) > ends {
+		if a.limit[i] = p.Until; last.Sub(p.Until) > ends {
 			a.limit[i] -= capture.Instant(ends)
 		}
 	}
@@ -119,7 +118,9 @@ func (a *Analysis) Observe(pt int, o *capture.Observation) {
 // segment takes a TCP segment.
 func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u unit, at capture.Instant) {
 	if p.Flags&capture.SYN != 0 {
-		c.opened(dir, pt, p)
+		if c.opened(dir, pt, p); dir == 0 {
+			c.synAt = at
+		}
 	}
 	if p.Flags&(capture.FIN|capture.RST) != 0 {
 		c.closed = true
@@ -135,6 +136,9 @@ func (a *Analysis) segment(c *conv, id uint32, dir, pt int, p *capture.Packet, u
 	acks := p.Flags&(capture.ACK|capture.RST) == capture.ACK
 	var ack uint32
 	if acks {
+		if c.hasBase[1-dir] == 0 && c.hasSyn[dir]>>pt&1 != 0 && p.Seq == c.base[dir][pt]+1 {
+			c.rel(1-dir, pt, p.Ack-1) // it ends the handshake (RFC 9293 §3.5), the answer to which nobody has shown yet
+		}
 		ack = c.rel(1-dir, pt, p.Ack)
 	}
 	switch {
@@ -247,6 +251,7 @@ func (a *Analysis) Close() *Report {
 // fourth, and so on.
 type Times struct {
 	step, n int
+	most    float64 // s
 	kept    []timed
 }
 
@@ -262,6 +267,7 @@ func (t *Times) add(at capture.Instant, took float64) {
 	if t.step == 0 {
 		t.step = 1
 	}
+	t.most = max(t.most, took)
 	if t.n++; t.n%t.step != 0 {
 		return
 	}

@@ -58,6 +58,7 @@ type conv struct {
 	bytes       [2]uint64
 	requests    uint32 // SYNs, or datagrams, of direction 0 before any answer
 	first, last capture.Instant
+	synAt       capture.Instant // of the last SYN of the opener
 	answerAt    capture.Instant
 }
 
@@ -147,8 +148,8 @@ func (c *conv) anew(pt int, p *capture.Packet, at capture.Instant, away bool) bo
 			return false
 		}
 	}
-	// Other numbers at another point: a device rewrites them, unless this one is later by far.
-	return at.Sub(c.first) > horizon
+	// Other numbers at another point: a device rewrites them, unless the SYN that it would have rewritten is longer ago than any way takes.
+	return c.closed || at.Sub(c.synAt) > rejection
 }
 
 // begin makes a conversation, or finds it by what opens it where a device on the way translates addresses.
@@ -258,8 +259,11 @@ func (c *conv) rel(dir, pt int, seq uint32) uint32 {
 func (c *conv) opened(dir, pt int, p *capture.Packet) {
 	if c.hasBase[dir] != 0 && c.hasSyn[dir]>>pt&1 == 0 {
 		for q := range MaxPoints {
-			if c.hasSyn[dir]>>q&1 != 0 && c.base[dir][q] != p.Seq {
+			switch known := c.hasSyn[dir]>>q&1 != 0; {
+			case known && c.base[dir][q] != p.Seq:
 				c.rewritten = true
+			case !known && c.hasBase[dir]>>q&1 != 0 && c.base[dir][q]-p.Seq < firstWindow:
+				c.base[dir][q] = p.Seq // the point has shown what acknowledges it, and not the SYN itself
 			}
 		}
 	}
@@ -279,6 +283,10 @@ func (c *conv) opened(dir, pt int, p *capture.Packet) {
 		}
 	}
 }
+
+// firstWindow is the most that can be acknowledged of a connection before its windows are scaled (RFC 7323 §2.2). Numbers that a device draws
+// anew are as close by chance once in 65,536 connections.
+const firstWindow = 1 << 16
 
 // sure: so many round trips do not all bear a wrong time.
 const sure = 3

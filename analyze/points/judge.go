@@ -59,7 +59,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 	switch {
 	case last == len(way)-1:
 		if r.marks&repeated != 0 {
-			a.spares(c, a.tail)
+			a.spares(a.tail)
 		}
 	case acked && r.marks&(repeated|vague|spare) == 0:
 		reached = len(way) - 1 // the receiver has it: the captures behind missed it
@@ -96,9 +96,15 @@ func (a *Analysis) judge(c *conv, r *record) {
 		a.passed(c, r, way, i)
 	}
 	if reached == len(way)-1 {
+		if r.marks&(repeated|spare) == repeated {
+			a.beyond(int(way[reached]), r)
+		}
 		return
 	}
 	e := a.edge(way[reached], way[reached+1])
+	if a.underWay(e, r) {
+		return
+	}
 	b := bin(uint32(r.size))
 	pair, kind := a.enter(e, c, r)
 	switch {
@@ -120,20 +126,39 @@ func (a *Analysis) judge(c *conv, r *record) {
 		pair.Absent++
 		kind.Absent++
 		e.absent(r.at, b)
-		if r.kind != data {
-			e.BareAbsent++
-		}
 	}
 	if c.stuck[r.dir][way[reached]]++; c.stuck[r.dir][way[reached]] == 1 {
 		c.quiet[r.dir] = r.at.Sub(c.passedAt[min(way[reached], way[reached+1])])
 	}
 }
 
+// beyond notes that a segment was sent again that had passed all points whose captures cover its time. The next one on its way may be one that it would
+// have been the first of its connection to pass: points are in the order of the path.
+func (a *Analysis) beyond(last int, r *record) {
+	for p := last + 1 - 2*int(r.dir); p >= 0 && p < len(a.report.Points); p += 1 - 2*int(r.dir) {
+		if e := a.edges[last][p]; e != nil {
+			if !a.covers(p, r.at) {
+				e.Beyond++
+			}
+			return
+		}
+	}
+}
+
+// underWay reports whether a segment may still have been on its way over e when the capture behind it ended.
+func (a *Analysis) underWay(e *Edge, r *record) bool {
+	at := r.at
+	if r.mask>>e.From&1 != 0 {
+		at = r.when(e.From)
+	}
+	return at.Add(seconds(e.Delays.most)) > a.limit[e.To]
+}
+
 // enter counts a segment that left the first point of an edge.
 func (a *Analysis) enter(e *Edge, c *conv, r *record) (*Pair, *Kind) {
 	e.In[bin(uint32(r.size))]++
 	if r.kind != data {
-		e.Bare++
+		e.Bare[bin(uint32(r.size))]++
 	}
 	e.ways[r.dir]++
 	pair := a.pair(e, c, r.dir)
@@ -276,13 +301,15 @@ func (a *Analysis) reset(c *conv, r *record, way []uint8, first, last int) {
 	}
 	if last < len(way)-1 {
 		e := a.edge(way[last], way[last+1])
+		if a.underWay(e, r) {
+			return
+		}
 		a.enter(e, c, r)
 		if a.rejected(c, r, way[last], way[last+1]) {
 			e.Rejected++
 			e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
 		} else {
 			e.Absent[bin(uint32(r.size))]++
-			e.BareAbsent++
 			e.absent(r.at, bin(uint32(r.size)))
 		}
 	}

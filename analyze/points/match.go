@@ -11,6 +11,7 @@ import (
 type record struct {
 	at           capture.Instant // first seen
 	chain, older uint32          // the next of the same hash; the one before of the same direction
+	anew         uint32          // the first that sends it again, if it is repeated
 	conv         uint32
 	seq, n       uint32 // from the beginning of the connection; SYN and FIN count
 	stamp        uint32 // the time stamp, and of what has no data the last edge of its SACK
@@ -297,7 +298,7 @@ func (a *Analysis) find(c *conv, id uint32, dir, pt int, u *unit, at capture.Ins
 // again is how many times a point shows a record beside the first one.
 func (r *record) again(pt int) uint16 { return r.copies >> (2 * pt) & 3 }
 
-// overlaps bounds how many records are looked through for what is sent again.
+// overlaps bounds how many records are looked through for what is sent again in other pieces.
 const overlaps = 512
 
 // sent notes what a new record of data says of those before it.
@@ -320,15 +321,19 @@ func (a *Analysis) sent(c *conv, no uint32) {
 			return
 		}
 	}
+	u := r.unit()
+	for o := *a.bucket(r.conv, int(dir), &u); a.live(o); {
+		x := a.rec(o)
+		a.repeats(c, o, no)
+		if next := x.chain; a.live(next) && int32(next-o) < 0 {
+			o = next
+			continue
+		}
+		break
+	}
 	for o, k := r.older, 0; a.live(o) && int32(o-no) < 0 && k < overlaps; k++ {
 		x := a.rec(o)
-		if x.conv == r.conv && x.kind == data && x.dir == dir && int32(x.seq-end) < 0 && int32(r.seq-(x.seq+x.n)) < 0 && x.marks&old == 0 &&
-			!(c.hasAcked[dir] && int32(x.seq+x.n-c.acked[dir]) <= 0) {
-			// Two points that show the same data at the same time in other pieces have not sent it again.
-			if x.mask&r.mask != 0 || r.stamp != x.stamp || r.id != x.id && r.marks&joined == 0 {
-				x.marks |= repeated
-			}
-		}
+		a.repeats(c, o, no)
 		if x.conv != r.conv || int32(x.older-o) >= 0 {
 			break
 		}
@@ -336,14 +341,29 @@ func (a *Analysis) sent(c *conv, no uint32) {
 	}
 }
 
+// repeats marks an older record of the same data as sent again by a newer one.
+func (a *Analysis) repeats(c *conv, older, newer uint32) {
+	x, r := a.rec(older), a.rec(newer)
+	end := r.seq + r.n
+	if older == newer || x.conv != r.conv || x.kind != data || x.dir != r.dir || int32(x.seq-end) >= 0 || int32(r.seq-(x.seq+x.n)) >= 0 || x.marks&old != 0 ||
+		c.hasAcked[x.dir] && int32(x.seq+x.n-c.acked[x.dir]) <= 0 {
+		return
+	}
+	// Two points that show the same data at the same time in other pieces have not sent it again.
+	if x.mask&r.mask == 0 && r.stamp == x.stamp && (r.id == x.id || r.marks&joined != 0) {
+		return
+	}
+	if x.marks&repeated == 0 {
+		x.marks |= repeated
+		x.anew = newer
+	}
+}
+
 // spares marks what was sent again of a record that came: the acknowledgement is of the first one.
-func (a *Analysis) spares(c *conv, no uint32) {
-	r := a.rec(no)
-	for o, k := c.chain[r.dir], 0; a.live(o) && int32(o-no) > 0 && k < overlaps; k++ {
-		x := a.rec(o)
-		if x.kind == data && int32(x.seq-(r.seq+r.n)) < 0 && int32(r.seq-(x.seq+x.n)) < 0 {
-			x.marks |= spare
-		}
-		o = x.older
+func (a *Analysis) spares(no uint32) {
+	for x := a.rec(no); x.marks&repeated != 0 && a.live(x.anew) && int32(x.anew-no) > 0; {
+		no = x.anew
+		x = a.rec(no)
+		x.marks |= spare
 	}
 }

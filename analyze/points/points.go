@@ -59,6 +59,8 @@ type Point struct {
 	Lacks uint8
 	// First and Last are the times of its first and last packet, aligned.
 	First, Last capture.Instant
+	// Until is until when it would have shown what passed it, aligned. See Alignment.
+	Until capture.Instant
 }
 
 // Bins of sizes of IP packets, in steps of BinBytes; the last one holds all that is longer.
@@ -94,8 +96,10 @@ type Edge struct {
 	Rejected uint64
 	// Again are those of In that To shows and that were sent again all the same: lost behind, or not acknowledged in time.
 	Again uint64
-	// Bare are the packets without data among In, which nobody acknowledges, and BareAbsent those among Absent.
-	Bare, BareAbsent uint64
+	// Bare are the packets without data among In, which nobody acknowledges.
+	Bare Sizes
+	// Beyond are segments that were lost behind From after the capture of To had ended, or before it began.
+	Beyond uint64
 	// Requests are the SYNs among In of which neither To nor anybody behind saw one of the whole connection; they count as lost where all
 	// answered connections to the same service passed To.
 	Requests uint64

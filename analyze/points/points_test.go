@@ -182,7 +182,7 @@ func together(seen [][]capture.Observation, row func(*Row)) *Report {
 	var all []from
 	for i, s := range sketches {
 		shift := capture.Instant(al.Shift[i])
-		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift, Holds: s.Holds(), Lacks: s.Lacks()})
+		pts = append(pts, Point{Name: string(rune('a' + i)), Shift: al.Shift[i], First: s.First + shift, Last: s.Last + shift, Until: al.Until[i] + shift, Holds: s.Holds(), Lacks: s.Lacks()})
 		for _, o := range seen[i] {
 			o.At += shift
 			all = append(all, from{i, o})

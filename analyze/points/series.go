@@ -76,6 +76,7 @@ type Change struct {
 	End           capture.Instant // when it changed back; 0: it lasts
 	Before, Since Share
 	Smaller       Share // at the same time, of smaller ones
+	SmallerAbsent Share // the same, as if what is absent were lost
 }
 
 // endCost: chance makes a change that ends, or begins, inside of a capture likelier by so much at one of so many places (log of maxBuckets), in nats.
@@ -133,7 +134,8 @@ func (e *Edge) Change(least int, absent bool) Change {
 			break
 		}
 	}
-	c := Change{At: s.base + capture.Instant(from)*s.width, Before: sums[from], Since: sums[to].less(sums[from]), Smaller: s.share(from, to, 0, least, absent)}
+	c := Change{At: s.base + capture.Instant(from)*s.width, Before: sums[from], Since: sums[to].less(sums[from]), Smaller: s.share(from, to, 0, least, absent),
+		SmallerAbsent: s.share(from, to, 0, least, true)}
 	first := e.First
 	if absent && e.firstAbsent != 0 && (first == 0 || e.firstAbsent < first) {
 		first = e.firstAbsent

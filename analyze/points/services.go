@@ -60,7 +60,13 @@ func (a *Analysis) unheard() {
 				continue
 			}
 			n := way[last+1]
-			if k.answered[n] < fewAnswered || k.seen[n] < k.answered[n] || !a.covers(int(n), v.first) || !a.covers(int(n), v.last) {
+			if k.answered[n] < fewAnswered || k.seen[n] < k.answered[n] {
+				continue
+			}
+			if !a.covers(int(n), v.first) || !a.covers(int(n), v.last) {
+				if e := a.edges[way[last]][n]; e != nil {
+					e.Beyond += v.requests
+				}
 				continue
 			}
 			a.vain(way[last], n, v, key.refused)

@@ -56,6 +56,7 @@ const mostCopies = 3
 
 type mark struct {
 	at     capture.Instant
+	src    uint32 // a digest of the sender's address
 	ttl    uint8
 	way    int8  // 1: sent by whoever opened the connection; -1: to it
 	copies uint8 // how many times it was shown again at once
@@ -100,7 +101,7 @@ func (s *Sketch) mark(h uint64, o *capture.Observation) {
 		}
 		return // sent again, or a copy: the first one counts
 	}
-	s.marks[h] = mark{at: o.At, ttl: p.TTL, way: int8(1 - 2*way(p))}
+	s.marks[h] = mark{at: o.At, src: uint32(mix(digest(p.Src.Addr[:]), 0)), ttl: p.TTL, way: int8(1 - 2*way(p))}
 	if len(s.marks) > maxMarks {
 		s.limit /= 2
 		for h := range s.marks {
@@ -158,6 +159,9 @@ type Alignment struct {
 	Before [][]int8
 	// Same is set for two points that show the same packets at the same times, in both directions: there is nothing between them.
 	Same [][]bool
+	// Until is until when a point would have shown what passed it, by its own clock: as long as others show something, unless they show what must have
+	// passed it and that it does not show: then its capture had ended.
+	Until []capture.Instant
 	// Joined is false for a point that shares no packet with those that the first one is joined to: how its clock stands is not known.
 	Joined []bool
 }
@@ -168,7 +172,7 @@ const fewMarks = 4
 // Align compares the sketches of points.
 func Align(sketches []*Sketch) Alignment {
 	n := len(sketches)
-	a := Alignment{Shift: make([]time.Duration, n), Joined: make([]bool, n)}
+	a := Alignment{Shift: make([]time.Duration, n), Joined: make([]bool, n), Until: make([]capture.Instant, n)}
 	apart := make([][]time.Duration, n) // how much later the clock of the second point is
 	for i := range n {
 		a.Common, a.Before, a.Same = append(a.Common, make([]int, n)), append(a.Before, make([]int8, n)), append(a.Same, make([]bool, n))
@@ -200,7 +204,39 @@ func Align(sketches []*Sketch) Alignment {
 		a.Joined[to] = true
 		a.Shift[to] = a.Shift[from] - apart[from][to]
 	}
+	for i, s := range sketches {
+		ended, last := false, s.Last
+		for j, o := range sketches {
+			until := o.Last.Add(apart[j][i])
+			if a.Common[i][j] == 0 || until.Sub(s.Last) <= ends {
+				continue
+			}
+			last = max(last, until)
+			ended = ended || a.Before[i][j] == 0 || outlived(s, o, a.Before[i][j], apart[j][i])
+		}
+		if ended {
+			last = s.Last
+		}
+		a.Until[i] = last
+	}
 	return a
+}
+
+// outlived reports whether y shows, after the last packet of x, what comes from a sender whose packets pass x before y: the capture of x had ended. by is
+// added to times of y to make them those of x; before is 1 where packets from those who open connections pass x first.
+func outlived(x, y *Sketch, before int8, by time.Duration) bool {
+	past := make(map[uint32]bool)
+	for h, m := range x.marks {
+		if k, ok := y.marks[h]; ok && m.way == before {
+			past[k.src] = true
+		}
+	}
+	for h, k := range y.marks {
+		if _, ok := x.marks[h]; !ok && past[k.src] && k.way == before && k.at.Add(by).Sub(x.Last) > ends {
+			return true
+		}
+	}
+	return false
 }
 
 // compare tells what two points have in common, whether the first one comes before, how far the clock of the second one is ahead, and

@@ -110,7 +110,7 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 	for i, k := range order {
 		shift := al.Shift[k]
 		s := sketches[k]
-		pts = append(pts, points.Point{Name: named[k].name, Shift: shift, First: s.First.Add(shift), Last: s.Last.Add(shift), Joined: al.Joined[k], Holds: s.Holds(), Lacks: s.Lacks()})
+		pts = append(pts, points.Point{Name: named[k].name, Shift: shift, First: s.First.Add(shift), Last: s.Last.Add(shift), Until: al.Until[k].Add(shift), Joined: al.Joined[k], Holds: s.Holds(), Lacks: s.Lacks()})
 		for j, l := range order {
 			o.Before[i][j] = al.Before[k][l]
 		}

@@ -211,6 +211,7 @@ func (p *drawing) rest(closer string) {
 	for i := range p.r.At {
 		a := &p.r.At[i]
 		s := fmt.Sprintf(p.pick("%s %s packets", "%s 패킷 %s개"), p.name(i), count(a.Packets))
+		s += p.covers(&p.r.Points[i])
 		if a.Missed > 0 {
 			s += fmt.Sprintf(p.pick(", missed %s of %s", ", %[2]s개 중 %[1]s개 누락"), count(a.Missed), count(a.Missed+a.Seen))
 		}
@@ -243,6 +244,24 @@ func (p *drawing) rest(closer string) {
 		p.entry(p.pick("Clocks", "시계"), bold, strings.Join(clocks, "; "), plain)
 	}
 	p.entry(p.pick("Below", "아래"), dim, fmt.Sprintf(p.pick("what %s shows by itself.", "%s 지점 하나만 본 진단입니다."), Clean(closer)), plain)
+}
+
+// covers says which part of the time of all captures one lacks.
+func (p *drawing) covers(pt *points.Point) (s string) {
+	const near = capture.Instant(time.Second)
+	first, last := pt.First, pt.Until
+	for i := range p.r.Points {
+		if x := &p.r.Points[i]; x.Joined == pt.Joined {
+			first, last = min(first, x.First), max(last, x.Until)
+		}
+	}
+	if d := pt.First - first; d > near {
+		s += fmt.Sprintf(p.pick(", begins %s late", ", %s 늦게 시작"), p.span(time.Duration(d)))
+	}
+	if d := last - pt.Until; d > near {
+		s += fmt.Sprintf(p.pick(", ends %s early", ", %s 일찍 끝남"), p.span(time.Duration(d)))
+	}
+	return s
 }
 
 // apart says why two points could not be compared.
