@@ -89,6 +89,23 @@ func (l Local) Host(a capture.Addr) capture.Addr {
 	return a
 }
 
+// join makes the host of b that of a.
+func (l *Local) join(a, b capture.Addr) {
+	a, b = l.Host(a), l.Host(b)
+	if a == b {
+		return
+	}
+	if l.Is(b) {
+		a, b = b, a
+	}
+	for other, h := range l.of {
+		if h == b {
+			l.of[other] = a
+		}
+	}
+	l.of[b] = a
+}
+
 func contains(list []netip.Prefix, a capture.Addr) bool {
 	ip := a.Netip()
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(ip) })
@@ -103,6 +120,8 @@ type localFinder struct {
 	stations map[uint32]*station
 	ends     map[capture.Addr]*end
 	pairs    map[[2]capture.Addr]uint32 // packets by pair of addresses
+	syns     [8]openings                // the newest connection requests, by the low bits of how many there were
+	opened   uint32                     // how many there were
 	framed   uint32                     // packets with link-layer addresses
 	used     uint32                     // packets counted in pairs
 	found    Local
@@ -119,6 +138,42 @@ type end struct {
 	ttl            uint8  // that most of its packets have; 0: none seen
 	votes          uint32 // for ttl (Boyer and Moore): a box between may send in its name, with another
 	rare           bool   // first counted when only one of so many packets was
+	asked          uint32 // connection requests to it
+	passed         uint32 // of these, those that were seen again on their way to behind
+	behind         capture.Addr
+}
+
+// openings are the destination and the sequence number of a connection request.
+type openings struct {
+	to  capture.Addr
+	seq uint32
+}
+
+// request learns which address stands for a host behind it: where a box translates destinations (DNAT, a virtual address),
+// a capture on it shows each connection request twice, with another destination and the same sequence number.
+func (l *localFinder) request(p *capture.Packet) {
+	to := l.ends[p.Dst.Addr]
+	if to == nil {
+		return
+	}
+	to.asked++
+	for _, o := range l.syns {
+		before := l.ends[o.to]
+		if o.seq != p.Seq || o.to == p.Dst.Addr || before == nil {
+			continue
+		}
+		if before.behind != p.Dst.Addr {
+			before.behind, before.passed = p.Dst.Addr, 0
+		}
+		before.passed++
+	}
+	l.syns[l.opened%uint32(len(l.syns))] = openings{p.Dst.Addr, p.Seq}
+	l.opened++
+}
+
+// standsFor is the only address to which a box passes on what is sent to e, if there is one.
+func (e *end) standsFor() (capture.Addr, bool) {
+	return e.behind, e.passed >= minPassed && e.passed*100 >= e.asked*nearlyAll
 }
 
 // station is a sender and receiver on the link.
@@ -135,6 +190,9 @@ const (
 	// nearlyAll is the share of packets, in percent, that a station or address must be an end of to be the host at whose
 	// interface they were captured: broadcasts, neighbours' multicasts and what a switch floods are left.
 	nearlyAll = 95
+	// minPassed is how many connection requests in a row must have been passed on to the same address: two members that
+	// take turns show here.
+	minPassed = 4
 	// common is the share of packets, in percent, of an address that is not singled out by its station or hop counts.
 	common = 80
 )
@@ -211,6 +269,9 @@ func (l *localFinder) learn(p *capture.Packet) {
 		l.marked = true
 		s.came++
 		d.received++
+	}
+	if p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK) == capture.SYN && l.packets <= maxLocalCandidates {
+		l.request(p) // later only one of the two would be counted
 	}
 	k := [2]capture.Addr{p.Src.Addr, p.Dst.Addr}
 	if k[0].Compare(k[1]) > 0 {
@@ -296,7 +357,23 @@ func (l *localFinder) find() Local {
 			break // a box that only passes on what others say
 		}
 	}
-	return Local{By: LocalNone, of: l.hosts(nil)}
+	x := Local{By: LocalNone, of: l.hosts(nil)}
+	l.joinBehind(&x)
+	return x
+}
+
+// joinBehind makes one host of an address and of the only one to which a box passes on what it gets.
+func (l *localFinder) joinBehind(x *Local) {
+	var fronts []capture.Addr
+	for a, e := range l.ends {
+		if _, ok := e.standsFor(); ok {
+			fronts = append(fronts, a)
+		}
+	}
+	slices.SortFunc(fronts, capture.Addr.Compare)
+	for _, a := range fronts {
+		x.join(a, l.ends[a].behind)
+	}
 }
 
 // local makes a Local of a set, whose most used address stands for it.
@@ -320,6 +397,7 @@ func (l *localFinder) local(set map[capture.Addr]struct{}, by LocalBy) Local {
 		x.few = slices.AppendSeq(make([]capture.Addr, 0, fewAddrs), maps.Keys(set))
 	}
 	x.of = l.hosts(set)
+	l.joinBehind(&x)
 	return x
 }
 
@@ -439,7 +517,7 @@ func (l *localFinder) byHops() map[capture.Addr]struct{} {
 }
 
 // hosts tells for the addresses that are not local which belong to one host: one station sends for all of them, and
-// what it sends has passed no router.
+// what it sends has passed no router. What a box passes on to one address only belongs to that address's host.
 func (l *localFinder) hosts(local map[capture.Addr]struct{}) map[capture.Addr]capture.Addr {
 	far := make(map[uint32]bool)
 	first := make(map[uint32]capture.Addr)
@@ -454,15 +532,12 @@ func (l *localFinder) hosts(local map[capture.Addr]struct{}) map[capture.Addr]ca
 			}
 		}
 	}
-	var of map[capture.Addr]capture.Addr
+	of := make(map[capture.Addr]capture.Addr)
 	for a, e := range l.ends {
 		if _, ok := local[a]; ok || e.station == 0 || e.several || far[e.station] {
 			continue
 		}
 		if f := first[e.station]; f != a {
-			if of == nil {
-				of = make(map[capture.Addr]capture.Addr)
-			}
 			of[a] = f
 		}
 	}

@@ -3,6 +3,7 @@ package analyze
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 
 	"jindan/capture"
@@ -164,5 +165,46 @@ func TestHostsOfCookedHeaders(t *testing.T) {
 	}
 	if host("192.0.2.1") == host("192.0.2.2") || host("10.0.0.9") == host("10.0.0.8") {
 		t.Error("what a router passes on, or who never sends, is one host")
+	}
+}
+
+// What a box passes on to one address only, by another destination, belongs to that address's host; what it spreads over two belongs
+// to neither.
+func TestHostsBehindATranslatedAddress(t *testing.T) {
+	const vip, spread = "203.0.113.80", "203.0.113.81"
+	at := func(s string) capture.Addr { return capture.AddrFrom(netip.MustParseAddr(s)) }
+	for _, marked := range []bool{true, false} {
+		var l localFinder
+		l.init(nil)
+		seq := uint32(0)
+		say := func(src, dst, snat, dnat string) {
+			seq += 1000
+			p := capture.Packet{Proto: capture.ProtoTCP, Flags: capture.SYN, Seq: seq, TTL: 60}
+			if marked {
+				p.Dir = capture.DirInbound
+			}
+			p.Src.Addr, p.Dst.Addr = at(src), at(dst)
+			l.packet(&p)
+			p.Src.Addr, p.Dst.Addr, p.TTL = at(snat), at(dnat), 59
+			if marked {
+				p.Dir = capture.DirOutbound
+			}
+			l.packet(&p)
+		}
+		for i := range 20 {
+			client := "198.51.100." + strconv.Itoa(1+i)
+			say(client, vip, client, "10.0.0.5")
+			say(client, spread, "10.0.9.1", "10.0.0."+strconv.Itoa(6+i*7%3%2))
+		}
+		host := func(a string) capture.Addr { return l.get().Host(at(a)) }
+		if host(vip) != host("10.0.0.5") {
+			t.Errorf("marked %v: a virtual address and what is behind it are two hosts", marked)
+		}
+		if host(spread) == host("10.0.0.6") || host(spread) == host("10.0.0.7") || host("10.0.0.6") == host("10.0.0.7") {
+			t.Errorf("marked %v: two members are one host", marked)
+		}
+		if x := l.get(); x.Is(at("10.0.0.5")) {
+			t.Errorf("marked %v: what is behind a box is taken for the box", marked)
+		}
 	}
 }

@@ -379,17 +379,20 @@ func slowClients(slow *stat.Ring[slowRequest], since capture.Instant) iter.Seq[c
 	}
 }
 
-// whose is the host whose upstream a listener is that these clients ask: this host, or, where no address counts as this host,
-// the one host that they are, if it serves others itself. Of several addresses of this host that call it is the lowest.
+// whose is the host whose upstream a listener is that these clients ask: this host, or, where none of them is this host (a box
+// that forwards sees the calls of others), the one host that they are, if it serves others itself. Of several addresses of
+// this host that call it is the lowest.
 func (c *callers) whose(listener capture.Endpoint, clients iter.Seq[capture.Addr]) (who capture.Addr, ok bool) {
-	if c.local.By != analyze.LocalNone {
-		who = c.local.Addr
-		for a := range clients {
-			if c.local.Is(a) && (!ok || a.Compare(who) < 0) {
-				who, ok = a, true
-			}
+	if c.local.Is(listener.Addr) {
+		return who, false
+	}
+	for a := range clients {
+		if c.local.Is(a) && (!ok || a.Compare(who) < 0) {
+			who, ok = a, true
 		}
-		return who, !c.local.Is(listener.Addr)
+	}
+	if ok {
+		return who, true
 	}
 	for a := range clients {
 		switch {
