@@ -152,7 +152,10 @@ type Packet struct {
 	ICMPCode       uint8
 	Dir            Direction
 	IPv6           bool
-	SACK           [4][2]uint32 // left and right edges, RFC 2018; D-SACK in SACK[0], RFC 2883
+	// Damaged: its checksum, or that of the tunnel around it, is wrong, so that whoever gets it like this drops it. It is set
+	// only of whole packets in files; offloading is made allowance for.
+	Damaged bool
+	SACK    [4][2]uint32 // left and right edges, RFC 2018; D-SACK in SACK[0], RFC 2883
 
 	// Hash is FlowHash of Src and Dst for TCP, 0 if it was not computed: the decoder can do it while
 	// the engine is busy with the batch before.

@@ -285,6 +285,30 @@ func TestAbnormalTermination(t *testing.T) {
 				n.tcp(at+12*sec+3*ms, x.c, x.s, capture.RST|capture.ACK, x.q+300, x.a+901, 0)
 			}
 		}},
+		{name: "short requests on connections that the server has closed long before, in front of the caller", want: "warn service 198.51.100.2 443",
+			onset: 60*sec + 600*time.Microsecond, make: func(n *network) {
+				calls(n, 0, 90*sec, 500*ms)
+				every(0, 16*sec, 2*sec, func(at time.Duration, _ int) {
+					x := n.talk(at, "203.0.113.1", srv)
+					x.turn(at + 10*ms)
+					n.tcp(at+30*sec, x.s, x.c, capture.ACK|capture.FIN, x.a, x.q, 0)
+					n.tcp(at+30*sec+ms, x.c, x.s, capture.ACK, x.q, x.a+1, 0)
+					n.tcp(at+60*sec, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a+1, 60)
+					n.tcp(at+60*sec+600*time.Microsecond, x.s, x.c, capture.RST, x.a+1, 0, 0)
+				})
+			}, check: class("LATE-REQUEST", 8)},
+		{name: "as many farewells on such connections, in front of the server", make: func(n *network) {
+			calls(n, 0, 90*sec, 500*ms)
+			every(0, 16*sec, 2*sec, func(at time.Duration, _ int) {
+				x := n.talk(at, "203.0.113.1", srv)
+				x.turn(at + 10*ms)
+				n.tcp(at+30*sec, x.s, x.c, capture.ACK|capture.FIN, x.a, x.q, 0)
+				n.tcp(at+30*sec+ms, x.c, x.s, capture.ACK, x.q, x.a+1, 0)
+				n.tcp(at+60*sec, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a+1, 60)
+				n.tcp(at+60*sec+20*time.Microsecond, x.s, x.c, capture.RST, x.a+1, 0, 0)
+				n.tcp(at+60*sec+40*time.Microsecond, x.c, x.s, capture.ACK|capture.FIN, x.q+60, x.a+1, 0)
+			})
+		}},
 		{name: "an address that moves to another host: eight of sixteen connections", want: "error service 198.51.100.2 443", onset: 20*sec + ms, make: func(n *network) {
 			for i := range 8 {
 				d := time.Duration(i) * 5 * ms

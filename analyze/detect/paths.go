@@ -75,6 +75,7 @@ type traffic struct {
 	sizes
 	copies, packets uint32
 	after, before   uint32 // segments lost after and before the capture point
+	damaged         uint32 // of after: seen with a wrong checksum, so that they were lost before
 	conns           uint32
 	acked           uint64 // bytes
 }

@@ -39,7 +39,7 @@ func (ws *ways) roll(w *analyze.Window) {
 }
 
 // add adds what a path has counted since b. What was seen on its way to this host was not lost on the path: it arrived. If it
-// comes again, the host dropped it (a full accept queue), or its own ACK was lost.
+// comes again, the host dropped it (a full accept queue), or its own ACK was lost, unless it arrived damaged.
 func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 	now, then := ps.Bin(), b.Bin()
 	for i := range now {
@@ -47,13 +47,16 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 		missing := x.Missing - y.Missing
 		t.sent[i] += x.Seen - y.Seen + missing
 		t.lost[i] += missing
-		again := x.Again - y.Again
+		again, damaged := x.Again-y.Again, x.Damaged-y.Damaged
 		switch {
 		case i == flow.Bare:
 			t.resent += again // a SYN may have arrived and found a full listener
 		case !arrived:
 			t.lost[i] += again
+		default:
+			t.lost[i] += damaged
 		}
+		t.damaged += damaged
 		t.late[i] += x.Late - y.Late
 		if i > flow.Bare {
 			t.blind[i] += x.Seen - y.Seen - min(x.Shown-y.Shown, x.Seen-y.Seen)
@@ -191,6 +194,7 @@ func (t *traffic) join(o *traffic) {
 	t.copies += o.copies
 	t.packets += o.packets
 	t.after += o.after
+	t.damaged += o.damaged
 	t.before += o.before
 	t.conns += o.conns
 	t.acked += o.acked

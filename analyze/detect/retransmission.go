@@ -26,6 +26,7 @@ type Retransmission struct {
 	StalledFlows  int     `json:"stalled_flows"`
 	MeanSize      float64 `json:"mean_size"`
 	SeenOriginal  float64 `json:"seen_original"`
+	Damaged       int     `json:"damaged"`
 	Unanswered    int     `json:"unanswered"`
 	Needless      bool    `json:"needless"`
 	Echoed        int     `json:"echoed"`
@@ -74,6 +75,7 @@ type synAgain struct {
 	wait     time.Duration // of its client, for the answer
 	slow     bool          // the answer came so late that it must have been on its way meanwhile
 	saTries  uint32
+	damaged  uint32 // repetitions with a wrong checksum
 	note     lossNote
 }
 
@@ -146,6 +148,7 @@ func (d *retransmission) Event(e *flow.Event) {
 			a.at = at
 			a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN repeated"}
 		}
+		a.damaged += uint32(count(e.Damaged))
 		a.tries, a.saTries = e.N, uint32(e.Conn.SynAckTries())
 		a.answered = e.Conn.SynAnswered()
 	case flow.SynAckRepeat:
@@ -212,7 +215,8 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 	recent, conns := st.recent()
 	f.FlowsTotal = max(conns, fs.flows)
 	f.MeanSize = meanLost(&recent)
-	f.SeenOriginal = stat.Ratio(st.all.after, st.all.after+st.all.before)
+	f.SeenOriginal = stat.Ratio(st.all.after-st.all.damaged, st.all.after+st.all.before)
+	f.Damaged = min(int(st.all.damaged), f.Retransmitted)
 	// D-SACKs say that some repetitions were not needed: those are no losses.
 	f.Share = stat.Ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
 	f.Others, f.Part = crowd(w, k)
@@ -252,6 +256,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			f.Flows++
 			if !a.answered {
 				f.Unanswered++
+				f.Damaged += count(a.damaged == a.tries)
 			}
 			if a := a.note.client.Addr; w.Local.Is(a) && (!w.Local.Is(caller) || f.Flows == 1 || a.Compare(caller) < 0) {
 				caller = a
@@ -311,7 +316,7 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 		}
 		var sum traffic
 		for i := range p.Side {
-			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Receives(p.Host(1-i)))
+			sum.add(&p.Side[i], &flow.PathSide{}, 0, false)
 		}
 		all := sum.data()
 		f.AllSegments += int(all.Total)

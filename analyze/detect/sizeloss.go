@@ -236,7 +236,9 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if f.BigLost > d.best.BigLost {
 		d.best = f
 	}
+	lastTry := st.series.LastTry(w.End)
 	if still != nil {
+		lastTry = 0 // what happened to it is true however long nobody has tried since
 		f.Single, f.Tries, f.Still, f.Beside, f.Passed = still.f.Single, still.f.Tries, still.f.Still, still.f.Beside, still.f.Passed
 		onset = min(onset, still.onset)
 	}
@@ -245,7 +247,7 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if st.series.Passes() {
 		return false
 	}
-	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: st.series.LastTry(w.End)})
+	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: lastTry})
 	return true
 }
 

@@ -225,6 +225,11 @@ func TestSizeLoss(t *testing.T) {
 		}},
 		{name: "the only connection: a full ClientHello that does not fit, its end is acknowledged by SACK", want: "warn path 198.51.100.2 192.0.2.1", onset: 4 * ms,
 			make: func(n *network) { hello(n, 8, 0, true) }, check: single(8, true)},
+		{name: "the only connection: the same, and the server gives up two minutes later", want: "warn path 198.51.100.2 192.0.2.1", onset: 4 * ms,
+			make: func(n *network) {
+				hello(n, 8, 0, true)
+				n.tcp(3*60*sec, host(peer), n.obs[0].Packet.Src, capture.ACK|capture.FIN, n.seq+1, n.seq+1, 0)
+			}, check: single(8, true)},
 		{name: "the only connection: the same, and it arrives at the third repetition", make: func(n *network) { hello(n, 3, 1460, true) }},
 		{name: "the only connection: nothing of it arrives, whatever its size", make: func(n *network) { hello(n, 8, 0, false) }},
 		{name: "the only connection: full segments of the answer are missing, its end has come", local: app, want: "warn path 192.0.2.1 198.51.100.2", onset: 3 * ms,

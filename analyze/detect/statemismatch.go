@@ -28,11 +28,13 @@ const (
 	mismatchOld       = "old"
 	mismatchElsewhere = "elsewhere"
 	mismatchLoop      = "loop"
+	mismatchEcho      = "echo"
+	mismatchAstray    = "astray"
 )
 
 // stateMismatch follows connections about which the two ends, or a box between, do not agree: a SYN that meets an older
-// connection on the same ports, a SYN-ACK that comes from another address than asked, a reset that its
-// receiver does not believe and answers, again and again.
+// connection on the same ports, a SYN-ACK, or data, that comes from another address than asked, a reset that its
+// receiver does not believe and answers, or acknowledgements that both sides answer, again and again.
 type stateMismatch struct {
 	states  services[mismatchState]
 	checked int // connections that were opened
@@ -44,6 +46,7 @@ type mismatchState struct {
 	madeFrom capture.Instant
 	astray   subjects[flow.Ref, strayRequest]
 	loops    subjects[flow.Ref, resetLoop]
+	torn     subjects[flow.Ref, strayRequest] // open connections whose data came from elsewhere
 	lastAt   capture.Instant
 }
 
@@ -63,6 +66,7 @@ type resetLoop struct {
 	since, last    capture.Instant
 	vain           capture.Instant // since when nothing of the side that is reset was taken any more
 	rounds         uint32
+	acks           bool // no resets: acknowledgements
 	client, server capture.Endpoint
 	frame          uint64
 }
@@ -76,7 +80,8 @@ func newStateMismatch() analyze.Detector {
 
 func (d *stateMismatch) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "state-mismatch", Features: StateMismatch{},
-		Events: flow.Of(flow.SynSent, flow.SynAckSent, flow.Refused, flow.SynChallenged, flow.SynAckElsewhere, flow.ResetLoop)}
+		Events: flow.Of(flow.SynSent, flow.SynAckSent, flow.Refused, flow.SynChallenged, flow.SynAckElsewhere, flow.ResetLoop, flow.AckLoop,
+			flow.DataElsewhere)}
 }
 
 func (d *stateMismatch) Event(e *flow.Event) {
@@ -113,11 +118,19 @@ func (d *stateMismatch) Event(e *flow.Event) {
 	st.lastAt = e.At
 	if st.astray.m == nil {
 		st.astray, st.loops = newSubjects[flow.Ref, strayRequest](maxStray), newSubjects[flow.Ref, resetLoop](maxStray)
+		st.torn = newSubjects[flow.Ref, strayRequest](maxStray)
 	}
-	if e.Kind == flow.ResetLoop {
+	switch e.Kind {
+	case flow.DataElsewhere:
+		if x := st.torn.get(c.Ref()); x != nil && x.answers == 0 {
+			*x = strayRequest{at: e.At, class: mismatchAstray, client: c.Client, from: e.From, frame: e.Frame, answers: 1}
+			st.requests.Add(1, 0, e.At)
+		}
+		return
+	case flow.ResetLoop, flow.AckLoop:
 		if l := st.loops.get(c.Ref()); l != nil {
-			*l = resetLoop{since: e.Since, vain: e.Since, last: e.At, rounds: e.N, client: c.Client, server: c.Server, frame: e.Frame}
-			if o := e.Side.Other(); c.Unacked(o) {
+			*l = resetLoop{since: e.Since, vain: e.Since, last: e.At, rounds: e.N, acks: e.Kind == flow.AckLoop, client: c.Client, server: c.Server, frame: e.Frame}
+			if o := e.Side.Other(); !l.acks && c.Unacked(o) {
 				l.vain = min(l.vain, c.LastData(o)) // its peer had lost the connection by then
 			}
 		}
@@ -150,6 +163,7 @@ func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 			return w.End.Sub(x.last) < stat.SeriesLen*analyze.WindowLength
 		})
+		st.torn.each(func(_ flow.Ref, x *strayRequest) bool { return w.End.Sub(x.at) < stat.SeriesLen*analyze.WindowLength })
 		st.requests.Roll()
 		if st.requests.Since.Bad == 0 && len(st.astray.keys) == 0 && w.End.Sub(st.madeFrom) >= loopLinger {
 			st.made = subjects[capture.Addr, uint32]{}
@@ -172,13 +186,17 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 			return false
 		}
 		f.Class = mismatchLoop
+		what := "a RST and its answer, again and again"
+		if l.acks {
+			f.Class, what = mismatchEcho, "an acknowledgement and one in answer, again and again"
+		}
 		f.Failed++
 		if f.Rounds = max(f.Rounds, int(l.rounds)); onset == 0 || l.vain < onset {
 			onset = l.vain
 		}
 		f.Lasting = max(f.Lasting, l.last.Sub(l.since).Seconds())
 		if len(evidence) < analyze.MaxEvidence {
-			n := lossNote{l.since, l.client, l.server, l.frame, "a RST and its answer, again and again"}
+			n := lossNote{l.since, l.client, l.server, l.frame, what}
 			evidence = append(evidence, n.evidence())
 		}
 		return true
@@ -192,10 +210,9 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		return f, 0, nil
 	}
 	clients := newSubjects[capture.Addr, struct{}](maxStray)
-	elsewhere := 0
-	for _, ref := range st.astray.keys {
-		x := st.astray.m[ref]
-		if x == nil || !x.failed || x.at < s.Onset {
+	elsewhere, torn := 0, 0
+	for _, x := range st.stray() {
+		if x.at < s.Onset {
 			continue
 		}
 		f.Failed++
@@ -203,10 +220,15 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		clients.get(x.client.Addr)
 		f.Lasting = max(f.Lasting, x.last.Sub(x.at).Seconds())
 		what := "the SYN is answered by an acknowledgement of something older"
-		if x.class == mismatchElsewhere {
+		switch x.class {
+		case mismatchElsewhere:
 			elsewhere++
 			f.From = x.from.String()
 			what = "the SYN is answered from " + f.From
+		case mismatchAstray:
+			torn++
+			f.From = x.from.String()
+			what = "data comes from " + f.From + ", and is reset"
 		}
 		if len(evidence) < analyze.MaxEvidence {
 			n := lossNote{x.at, x.client, capture.Endpoint{}, x.frame, what}
@@ -225,11 +247,29 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		}
 	}
 	f.Attempts = max(f.Attempts, f.Failed)
-	if 2*elsewhere > f.Failed {
+	switch {
+	case 2*torn > f.Failed:
+		f.Class = mismatchAstray
+	case 2*elsewhere > f.Failed:
 		f.Class = mismatchElsewhere
 	}
 	f.Share = stat.Ratio(f.Failed, f.Attempts)
 	return f, s.Onset, evidence
+}
+
+// stray are the requests that failed so, and the connections whose data came from elsewhere.
+func (st *mismatchState) stray() (all []*strayRequest) {
+	for _, ref := range st.astray.keys {
+		if x := st.astray.m[ref]; x != nil && x.failed {
+			all = append(all, x)
+		}
+	}
+	for _, ref := range st.torn.keys {
+		if x := st.torn.m[ref]; x != nil {
+			all = append(all, x)
+		}
+	}
+	return all
 }
 
 func (d *stateMismatch) Assess(*analyze.Window) analyze.Assessment {

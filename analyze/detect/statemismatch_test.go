@@ -135,3 +135,101 @@ func TestStandstill(t *testing.T) {
 		{name: "a long poll", make: func(n *network) { n.call(0, app, srv, 40*sec) }},
 	})
 }
+
+// fetchAstray is an answer of twenty segments. Where astray is not empty, one of the later ones comes from there, the client's host resets it, and
+// nothing follows.
+func (n *network) fetchAstray(at time.Duration, client, server, astray string) {
+	c, s := n.from(client), host(server)
+	q := n.open(at, c, s)
+	n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+	for i := range uint32(20) {
+		at += ms
+		if i == 15 && astray != "" {
+			n.tcp(at+2*ms, host(astray), c, capture.ACK, q+i*1460, q+100, 1460)
+			n.tcp(at+2*ms+ms/2, c, host(astray), capture.RST, q+100, 0, 0)
+			return
+		}
+		n.tcp(at+2*ms, s, c, capture.ACK, q+i*1460, q+100, 1460)
+		n.tcp(at+2*ms+ms/2, c, s, capture.ACK, q+100, q+(i+1)*1460, 0)
+	}
+}
+
+// Data of an open connection that comes from another address, as a packet does that a NAT holds invalid, is told by its numbers.
+func TestDataElsewhere(t *testing.T) {
+	const srv, pod = "10.96.0.10:80", "10.244.3.17:8080"
+	downloads := func(astray func(i int) string) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, i int) { n.fetchAstray(at, "10.244.1.9", srv, astray(i)) })
+		}
+	}
+	play(t, newStateMismatch, []scene{
+		{name: "one in ten", want: "warn service 10.96.0.10 80", onset: 9*sec + 18*ms + ms/2,
+			make: downloads(func(i int) string {
+				if i%10 == 9 {
+					return pod
+				}
+				return ""
+			}),
+			check: func(t *testing.T, features any) {
+				if f := features.(StateMismatch); f.Class != mismatchAstray || f.Failed != 6 || f.From != pod {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "none", make: downloads(func(int) string { return "" })},
+		{name: "resets of something else on the same port", make: func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, _ int) {
+				n.fetchAstray(at, "10.244.1.9", srv, "")
+				c := capture.Endpoint{Addr: addr("10.244.1.9"), Port: 20_000 + n.port%40_000}
+				n.tcp(at+500*ms, host("192.0.2.66:443"), c, capture.ACK, n.seq+1<<30, n.seq+1<<29, 100)
+				n.tcp(at+501*ms, c, host("192.0.2.66:443"), capture.RST, n.seq+1<<29, 0, 0)
+			})
+		}},
+	})
+}
+
+// Two sides that answer each other's acknowledgements do not agree; a keep-alive is answered once, and duplicate acknowledgements ask for data.
+func TestAckLoop(t *testing.T) {
+	const srv = "198.51.100.2:1883"
+	talk := func(again func(n *network, at time.Duration, c, s capture.Endpoint, q uint32)) func(*network) {
+		return func(n *network) {
+			c, s := n.from("203.0.113.7"), host(srv)
+			q := n.open(0, c, s)
+			n.tcp(10*ms, c, s, capture.ACK|capture.PSH, q, q, 90)
+			n.tcp(11*ms, s, c, capture.ACK|capture.PSH, q, q+90, 90)
+			n.tcp(12*ms, c, s, capture.ACK, q+90, q+90, 0)
+			again(n, sec, c, s, q+90)
+		}
+	}
+	play(t, newStateMismatch, []scene{
+		{name: "a loop", want: "warn service 198.51.100.2 1883", onset: sec, make: talk(func(n *network, at time.Duration, c, s capture.Endpoint, q uint32) {
+			for i := range 50 {
+				n.tcp(at+time.Duration(i)*ms, c, s, capture.ACK, q, q, 0)
+				n.tcp(at+time.Duration(i)*ms+ms/2, s, c, capture.ACK, q+700, q-80, 0)
+			}
+		}), check: func(t *testing.T, features any) {
+			if f := features.(StateMismatch); f.Class != mismatchEcho || f.Rounds != 64 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "keep-alives", make: talk(func(n *network, at time.Duration, c, s capture.Endpoint, q uint32) {
+			for i := range 50 {
+				n.tcp(at+time.Duration(i)*sec, c, s, capture.ACK, q-1, q, 0)
+				n.tcp(at+time.Duration(i)*sec+ms/2, s, c, capture.ACK, q, q, 0)
+			}
+		})},
+		{name: "duplicates of one side", make: talk(func(n *network, at time.Duration, c, s capture.Endpoint, q uint32) {
+			for i := range 50 {
+				n.tcp(at+time.Duration(i)*ms, c, s, capture.ACK, q, q, 0)
+			}
+		})},
+		{name: "both sides acknowledge what they get", make: talk(func(n *network, at time.Duration, c, s capture.Endpoint, q uint32) {
+			for i := range uint32(50) {
+				at += ms
+				n.tcp(at, c, s, capture.ACK|capture.PSH, q+i*10, q+i*10, 10)
+				n.tcp(at+ms/8, s, c, capture.ACK|capture.PSH, q+i*10, q+i*10, 10)
+				n.tcp(at+ms/4, c, s, capture.ACK, q+i*10+10, q+i*10+10, 0)
+				n.tcp(at+ms/2, s, c, capture.ACK, q+i*10+10, q+i*10+10, 0)
+			}
+		})},
+	})
+}

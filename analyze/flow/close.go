@@ -107,6 +107,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 		t.ev = e
 		t.send(&t.ev)
 	}
+	t.strange(c, s, p, at)
 	c.close, c.closer = class, uint8(s)+1
 	t.finish(c, at, true)
 }
@@ -164,11 +165,11 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant, bare bool) Class
 }
 
 // tooLate reports whether what the client sent to a server that had closed is a request that it waits for an answer to. Who
-// says farewell sends its FIN at once: a millisecond is far more than that takes. Of more than an initial window (RFC 6928)
+// says farewell sends its FIN at once: half a round trip, in which at the client no reset can come, or a millisecond is more than that takes. Of more than an initial window (RFC 6928)
 // on its way it is the rest of something that was answered early.
 func (c *Conn) tooLate(at capture.Instant) bool {
 	return c.crossed(c.side[Server].finAt) && c.side[Client].next-c.side[Server].acked <= 10*c.MSS(Client) &&
-		(!c.mayBeFarewell() || at.Sub(c.reqLast) >= time.Millisecond)
+		(!c.mayBeFarewell() || at.Sub(c.reqLast) >= time.Millisecond || c.HandshakeRTT > 0 && at.Sub(c.reqLast) >= c.HandshakeRTT/2)
 }
 
 // crossed reports whether the newest request began after the server's FIN, which was seen at fin, or so short before that it

@@ -126,6 +126,7 @@ type writing uint8
 
 const (
 	smallOut writing = 1 << iota // its newest data was less than a full segment
+	bareACK                      // the connection's newest packet is its bare acknowledgement, which says nothing new
 	noDelay                      // it sent less than a full segment while another one was not acknowledged: RFC 896 (Nagle) does not hold it back
 )
 
@@ -409,6 +410,8 @@ type trouble struct {
 	oddACK      uint32              // acknowledgement outside any window
 	repeated    [maxRepeated]uint32 // where the newest segments begin that were sent again
 	repeats     uint32              // segments that were sent again, each once
+	damaged     [maxRepeated]uint32 // where the newest segments begin that were seen damaged
+	damages     uint32              // how many were
 	followed    uint16              // IP-ID of the segment that had set next when the packet that was sent right after it arrived
 	n           uint8
 	holes       [maxHoles]hole
@@ -421,6 +424,8 @@ type Trouble struct {
 	at   int  // its place there
 	side [2]trouble
 	loop loop
+
+	echoes echoes
 }
 
 func before(a, b uint32) bool { return int32(a-b) < 0 }

@@ -88,6 +88,11 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 		}
 		n := segments(p.Len, mss)
 		if p.Len > 0 {
+			if p.Damaged {
+				x := &t.trouble(c).side[s]
+				x.damaged[x.damages%maxRepeated] = p.Seq
+				x.damages++
+			}
 			d.flags &^= unseen
 			if r.flags&zeroWin != 0 {
 				t.trouble(c).side[s.Other()].shutSeq = end // a probe of the closed window: that it is not taken is no loss

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"encoding/binary"
 	"time"
 
 	"jindan/capture"
@@ -14,6 +15,41 @@ const (
 	challenged             // the caller has not said anything to it
 	rejected               // the caller reset it, and will ask again at once
 )
+
+// echoes are acknowledgements that answer one another.
+type echoes struct {
+	since, newest capture.Instant
+	rounds        uint32
+}
+
+// leastEchoes is from how many rounds on two sides that acknowledge each other's acknowledgements do not agree about what was sent. Nobody
+// acknowledges an acceptable acknowledgement (RFC 9293 §3.10.7.4); windows and repetitions cross a few times.
+const leastEchoes = 16
+
+// echo follows bare acknowledgements that say nothing new and answer one another, sooner than any timer of either side; last is when the packet
+// before p came.
+func (t *Table) echo(c *Conn, s Side, p *capture.Packet, at, last capture.Instant) {
+	d, o := &c.side[s], s.Other()
+	answers := c.writes[o]&bareACK != 0 && at.Sub(last) < minRTO
+	c.writes[Client] &^= bareACK
+	c.writes[Server] &^= bareACK
+	if p.Len > 0 || p.Flags&(capture.SYN|capture.FIN|capture.ACK) != capture.ACK || d.flags&ackKnown == 0 || before(d.acked, p.Ack) {
+		return
+	}
+	c.writes[s] |= bareACK
+	if !answers {
+		return
+	}
+	x := &t.trouble(c).echoes
+	if x.since == 0 || last.Sub(x.newest) >= minRTO {
+		*x = echoes{since: last}
+	}
+	x.newest = at
+	if x.rounds++; x.rounds >= leastEchoes && powerOfTwo(x.rounds) && t.wants(AckLoop) {
+		t.ev = Event{Kind: AckLoop, Conn: c, Side: s, At: at, N: x.rounds, Since: x.since, Dur: at.Sub(x.since), Frame: p.Frame}
+		t.send(&t.ev)
+	}
+}
 
 // loop is the exchange of a reset and what answers it, again and again.
 type loop struct {
@@ -116,6 +152,33 @@ func (t *Table) elsewhere(c *Conn, p *capture.Packet, at capture.Instant) {
 	}
 	t.ev = Event{Kind: SynAckElsewhere, Conn: asked, Side: Server, At: at, Since: asked.synAt, Dur: at.Sub(asked.synAt),
 		From: c.Server, N: 1, Frame: p.Frame}
+	t.send(&t.ev)
+}
+
+// callers remembers the newest connection of each caller's address and port.
+type callers struct{ refs [askSlots]Ref }
+
+func (a *callers) slot(e *capture.Endpoint) *Ref {
+	return &a.refs[(binary.BigEndian.Uint32(e.Addr[12:])*0x9e3779b1^uint32(e.Port)*0x85ebca6b)>>20]
+}
+
+// maxStrange is how many packets of a connection may have come from elsewhere before the first is reset: those of a window.
+const maxStrange = 64
+
+// strange reports that what s resets without knowing it, as c, is data of the newest connection of the same caller that came from another address than
+// that connection's: both numbers fit, of which by chance one of a thousand does.
+func (t *Table) strange(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	d, r := &c.side[s], &c.side[s.Other()]
+	if c.SynSeen() || d.packets != 1 || r.packets > maxStrange || r.bytes == 0 || p.Flags&capture.ACK != 0 || !t.wants(DataElsewhere) {
+		return
+	}
+	e := c.Endpoint(s)
+	asked := t.Lookup(*t.callers.slot(&e))
+	if asked == nil || asked == c || asked.Client != e || asked.closed || asked.side[Server].flags&known == 0 ||
+		!near(asked.side[Server].next, r.isn, asked.reach(Server)) || !near(asked.side[Client].next, p.Seq, asked.reach(Client)) {
+		return
+	}
+	t.ev = Event{Kind: DataElsewhere, Conn: asked, Side: Server, At: at, From: c.Endpoint(s.Other()), N: 1, Frame: p.Frame}
 	t.send(&t.ev)
 }
 

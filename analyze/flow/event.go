@@ -72,6 +72,12 @@ const (
 	// AfterReset: Side sends although a RST has ended the connection: what was on its way, or a side that has not heard of the end. N is
 	// how many such packets, Dur the time since the RST, See HasData. It comes for 1, 2, 4, 8 and so on.
 	AfterReset
+	// DataElsewhere: data of the server came to the client from another address or port, From, and was reset: the client's host knows of no
+	// such connection. Conn is the one whose data it is by its numbers.
+	DataElsewhere
+	// AckLoop: each side answers the other's bare acknowledgement with one of its own, and none says anything new. N is the rounds so
+	// far, Since the first, Dur the time since then. It comes at 16 rounds, 32, 64 and so on.
+	AckLoop
 	// Closed: the connection ended by FINs, RST, or eviction: once per connection.
 	// Dur is its length.
 	Closed
@@ -224,17 +230,19 @@ type Event struct {
 	Proven bool
 	flag   bool // read by the methods in read.go
 	Bare   bool // Reset: it acknowledges nothing, as a host resets that knows no such connection (RFC 9293 §3.10.7.1); one that aborts its own acknowledges
-	At     capture.Instant
-	Since  capture.Instant // when the ended state began; At−Dur
-	Dur    time.Duration
-	Len    uint32 // payload bytes
-	IPLen  uint32 // IP length of one full segment of this event (header + min(Len, MSS)): its size class
-	N      uint32
-	Try    uint32 // Retransmit: how often these bytes were sent again so far without progress
-	Frame  uint64
-	From   capture.Endpoint // SynAckElsewhere, Unreached
-	To     capture.Endpoint // Unreached
-	Conn   *Conn            // nil for DNS over UDP
-	DNS    *DNS             // DNS… events
-	Path   *Pair            // the hosts
+	// Damaged: SynRepeat: the SYN has a wrong checksum, see capture.Packet.
+	Damaged bool
+	At      capture.Instant
+	Since   capture.Instant // when the ended state began; At−Dur
+	Dur     time.Duration
+	Len     uint32 // payload bytes
+	IPLen   uint32 // IP length of one full segment of this event (header + min(Len, MSS)): its size class
+	N       uint32
+	Try     uint32 // Retransmit: how often these bytes were sent again so far without progress
+	Frame   uint64
+	From    capture.Endpoint // SynAckElsewhere, Unreached
+	To      capture.Endpoint // Unreached
+	Conn    *Conn            // nil for DNS over UDP
+	DNS     *DNS             // DNS… events
+	Path    *Pair            // the hosts
 }

@@ -41,6 +41,9 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	if d.flags&synSeen == 0 {
 		if p.Flags&capture.ACK == 0 {
 			*t.asks.slot(p.Seq) = c.Ref()
+			if s == Client {
+				*t.callers.slot(&c.Client) = c.Ref()
+			}
 		}
 		d.flags |= synSeen | known
 		d.synData = uint16(min(p.Len, 0xffff))
@@ -60,7 +63,7 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			return
 		}
 	}
-	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen}
+	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen, Damaged: p.Damaged}
 	if p.Flags&capture.ACK == 0 {
 		e.Kind = SynSent
 		if repeat && s == Client {

@@ -38,6 +38,7 @@ func Bin(n uint32) int {
 type SizeBin struct {
 	Seen    uint32 // seen when they were first sent
 	Again   uint32 // of these, sent again, and not for nothing: lost after the capture point
+	Damaged uint32 // of Again, seen with a wrong checksum at first: lost before the capture point
 	Missing uint32 // not seen when they were first sent: lost before the capture point
 	// Of Seen, those that the capture would have missed, had they been lost before it: full segments, what overtook missing
 	// data, and the end of a write of several. What is sent alone leaves no gap: its repetition looks like the first.

@@ -33,7 +33,8 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	if p.Len == 0 {
 		class = Closing
 	}
-	if class.OfPath() && t.unaccepted(c, s, p, at) {
+	damaged := class.OfPath() && !p.Damaged && x.wasDamaged(p.Seq)
+	if class.OfPath() && !damaged && t.unaccepted(c, s, p, at) {
 		class = Unaccepted
 		x.held += n
 		x.heldLen = min(p.Len, mss)
@@ -62,6 +63,9 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 		if first = x.firstTime(p.Seq); first && path != nil {
 			if p.Len > 0 {
 				eachSize(p.Len, header, mss, path.Side[c.dir(s)].again)
+				if damaged {
+					path.Side[c.dir(s)].Bin[Bin(header+min(p.Len, mss))].Damaged++
+				}
 			}
 		}
 	}
@@ -82,6 +86,16 @@ func (x *trouble) firstTime(seq uint32) bool {
 	x.repeated[x.repeats%maxRepeated] = seq
 	x.repeats++
 	return true
+}
+
+// wasDamaged reports whether the segment at seq was seen with a wrong checksum. Its receiver has dropped it then, as it is sent again.
+func (x *trouble) wasDamaged(seq uint32) bool {
+	for _, s := range x.damaged[:min(x.damages, maxRepeated)] {
+		if s == seq {
+			return true
+		}
+	}
+	return false
 }
 
 // acceptPatience is how long after the handshake a listener that dropped its last ACK has

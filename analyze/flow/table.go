@@ -78,6 +78,7 @@ type Table struct {
 	restates int
 	back     time.Duration
 	asks     asks
+	callers  callers
 	unsent   [unsentSlots]uint64 // SYNs that Unreached has told of, by hash
 	dns      dnsTable
 	Stats    Stats

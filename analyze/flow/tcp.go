@@ -70,6 +70,7 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		t.trouble(c).side[s].followed = d.nextID
 	}
 	d.lastAt = max(d.lastAt, at)
+	last := c.Last
 	c.Last = max(c.Last, at)
 	if d.ttl == 0 {
 		d.ttl = p.TTL
@@ -94,6 +95,7 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		}
 		return
 	}
+	t.echo(c, s, p, at, last)
 	if p.Flags&capture.SYN != 0 {
 		t.syn(c, s, p, at, path)
 	} else if p.Flags&capture.ACK != 0 && c.estAt == 0 && c.synAt != 0 {

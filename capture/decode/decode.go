@@ -50,6 +50,12 @@ const (
 	icmpLen     = 8  // RFC 792: type, code, checksum, 4 bytes that depend on the type
 )
 
+// Where checksums lie in their headers.
+const (
+	tcpSum = 16 // RFC 9293 §3.1
+	udpSum = 6  // RFC 768
+)
+
 // portDNS is the one port whose payload is always handed on (RFC 1035 §4.2).
 const portDNS = 53
 
@@ -62,6 +68,8 @@ type Decoder struct {
 	steps int  // other headers entered by recursion
 	trim  bool // the link layer bounds the next IP packet
 
+	verify bool
+
 	dnsPorts []uint16 // besides 53
 	frags    fragTable
 	keep     arena
@@ -72,6 +80,13 @@ type Decoder struct {
 // dnsPorts, is handed on in Packet.Data, and so are DNS messages over UDP on any port.
 func New(dnsPorts ...uint16) *Decoder {
 	return &Decoder{dnsPorts: append([]uint16(nil), dnsPorts...)}
+}
+
+// Verify makes d compute the checksums of whole packets, see [capture.Packet.Damaged], and returns d. Live packets are cut, and what is
+// recorded of them has other checksums, so that it is for files only.
+func (d *Decoder) Verify() *Decoder {
+	d.verify = true
+	return d
 }
 
 // Decode reads one captured packet. data is what was captured, wireLen the

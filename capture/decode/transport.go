@@ -39,6 +39,9 @@ func (d *Decoder) tcp(b []byte, n int, p *capture.Packet) capture.LossReason {
 	p.Flags = h[13]
 	p.Window = be16(h[14:])
 	p.Len = uint32(n - hl)
+	if d.verify && damaged(b, n, tcpSum, p, capture.ProtoTCP) {
+		p.Damaged = true
+	}
 	if hl > tcpLen {
 		tcpOptions(b[tcpLen:min(hl, len(b))], p)
 		if hl > len(b) {
@@ -149,6 +152,9 @@ func (d *Decoder) udp(b []byte, n int, p *capture.Packet) capture.LossReason {
 	}
 	if isTunnelPort(sport, dport) {
 		outer := d.ips
+		if d.verify && damaged(b, n, udpSum, p, capture.ProtoUDP) {
+			p.Damaged = true
+		}
 		r := d.udpTunnel(sport, dport, b[udpLen:], n-udpLen, p)
 		if d.ips > outer || r == capture.LossNesting {
 			return r // an IP header was found inside: the inner packet it is

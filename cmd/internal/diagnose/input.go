@@ -51,9 +51,9 @@ const openAtOnce = 8
 // openFile opens one of n files.
 func openFile(name string, n int) (captureFile, error) {
 	if n <= openAtOnce {
-		return pcapfile.Open(name, decode.New())
+		return pcapfile.Open(name, decode.New().Verify())
 	}
-	return pcapfile.OpenLater(name, func() pcapfile.Decoder { return decode.New() })
+	return pcapfile.OpenLater(name, func() pcapfile.Decoder { return decode.New().Verify() })
 }
 
 // Open opens what args name. What cannot be opened is noted, not fatal, as long as

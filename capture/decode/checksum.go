@@ -1,0 +1,69 @@
+package decode
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"jindan/capture"
+)
+
+// maxVerified bounds what is verified, in bytes of IP payload: what is longer is most likely several segments that a network
+// card, or its driver, has merged (LRO, GRO), and the checksum that of the first.
+const maxVerified = 1500
+
+// damaged reports whether the checksum of a TCP segment or UDP datagram says that it was damaged (RFC 9293 §3.1, RFC 768;
+// its receiver drops it). b is all of it, at is where its checksum lies, n its length.
+//
+// What a host hands to its network card, or to another host on the same machine, has no checksum yet: none, or the sum of the
+// pseudo-header that the card will complete (CHECKSUM_PARTIAL, include/linux/skbuff.h; Windows leaves its length out where the
+// card segments). That says nothing.
+func damaged(b []byte, n, at int, p *capture.Packet, proto uint8) bool {
+	if len(b) < n || n > maxVerified || at+2 > len(b) {
+		return false
+	}
+	have := be16(b[at:])
+	if have == 0 {
+		return false
+	}
+	// The 12 bytes before an IPv4 address, 10 of 0 and 2 of 0xff, do not change a sum modulo 0xffff.
+	addrs := add(p.Dst.Addr[:], add(p.Src.Addr[:], 0))
+	pseudo := addrs + uint64(bits.ReverseBytes16(uint16(proto)))
+	whole := pseudo + uint64(bits.ReverseBytes16(uint16(n)))
+	if fold(add(b[:n], whole)) == 0xffff {
+		return false
+	}
+	unfinished := bits.ReverseBytes16(have)
+	return unfinished != fold(whole) && unfinished != fold(pseudo) && have != 0xffff
+}
+
+// add adds the 16-bit words of b to a sum modulo 0xffff. Both are in the byte order of the machine's words, low byte first: the
+// sum is the same but for the order of its bytes (RFC 1071 §2(B)).
+func add(b []byte, s uint64) uint64 {
+	var carry, c uint64
+	for len(b) >= 32 {
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
+		carry += c
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		carry += c
+		b = b[8:]
+	}
+	var last [8]byte
+	copy(last[:], b)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(last[:]), 0)
+	return uint64(fold(s)) + carry + c
+}
+
+// fold brings a sum down to 16 bits.
+func fold(s uint64) uint16 {
+	s = s>>32 + s&0xffffffff
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return uint16(s>>16 + s&0xffff)
+}
