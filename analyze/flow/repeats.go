@@ -64,7 +64,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 			if p.Len > 0 {
 				eachSize(p.Len, header, mss, path.Side[c.dir(s)].again)
 				if damaged {
-					path.Side[c.dir(s)].Bin[Bin(header+min(p.Len, mss))].Damaged++
+					path.Side[c.dir(s)].Bin()[Bin(header+min(p.Len, mss))].Damaged++
 				}
 			}
 		}
