@@ -123,7 +123,7 @@ func holdings() []holding {
 		{[]made{{"dead-connection[gone,forgotten,some,outage,discarded,unreached]", call, nil}}, []made{{"slow-server[called]", call, nil}, {"dead-upstream[silent]", call, nil}}, nil},
 		{[]made{{"dead-connection", call, nil}, {"dead-upstream", call, nil}}, []made{{"abnormal-termination", called, nil}}, nil},
 		{[]made{{"dead-upstream[gone]", call, nil}, {"connection-refused", called, nil}}, []made{{"dead-connection", call, nil}, {"abnormal-termination[NO-ANSWER]", called, nil}}, nil},
-		{[]made{{"state-mismatch[loop]", serves, nil}}, []made{{"dead-connection[vanished,gone,some,forgotten]", serves, nil}}, nil},
+		{[]made{{"state-mismatch[loop,echo,astray]", called, nil}}, []made{{"dead-connection[vanished,gone,some,forgotten]", call, nil}, {"slow-server[called]", call, nil}, {"abnormal-termination", called, nil}}, nil},
 		{[]made{{"state-mismatch[old,elsewhere]", serves, nil}}, []made{{"connection-refused", serves, nil}}, nil},
 
 		// Names.
