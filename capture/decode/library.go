@@ -2,6 +2,7 @@ package decode
 
 import (
 	"encoding/binary"
+	"reflect"
 	"unsafe"
 
 	"github.com/google/gopacket"
@@ -33,12 +34,20 @@ type library struct {
 	scratch  [dot11Header + dot11FCS]byte
 }
 
-// DropTables gives back the memory of gopacket's tables of what follows an EtherType and a PPP type: 5 MB that its package fills
+// DropTables gives back the memory of gopacket's tables of what follows an EtherType and a PPP type: 6 MB that its package fills
 // when the program starts. Only its NewPacket and NextLayerType read them, and a Decoder calls neither. A program calls it
 // once, before it decodes; the tables are empty afterwards.
 func DropTables() {
-	drop(unsafe.Pointer(&layers.EthernetTypeMetadata), unsafe.Sizeof(layers.EthernetTypeMetadata))
-	drop(unsafe.Pointer(&layers.PPPTypeMetadata), unsafe.Sizeof(layers.PPPTypeMetadata))
+	for _, t := range []*[1 << 16]layers.EnumMetadata{&layers.EthernetTypeMetadata, &layers.PPPTypeMetadata} {
+		// The types without a name share an array of decoders, that of type 1 being near its begin and that of 0xffff its end.
+		first, last := reflect.ValueOf(t[1].DecodeWith), reflect.ValueOf(t[1<<16-1].DecodeWith)
+		if first.Kind() == reflect.Pointer && first.Type() == last.Type() {
+			if size := last.Pointer() - first.Pointer(); size == (1<<16-2)*first.Type().Elem().Size() {
+				drop(first.UnsafePointer(), size)
+			}
+		}
+		drop(unsafe.Pointer(t), unsafe.Sizeof(*t))
+	}
 }
 
 // layer is what library needs of a gopacket layer.
