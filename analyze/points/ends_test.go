@@ -1,6 +1,7 @@
 package points
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -88,5 +89,67 @@ func TestEarlyAcknowledgement(t *testing.T) {
 	x.seen[1] = slices.DeleteFunc(x.seen[1], func(o capture.Observation) bool { return o.Packet.Dst.Addr == clientAddr })
 	if e := together(x.seen, nil).find(0, 1); e.In.All() == 0 || e.Lost.All()+e.Absent.All() > 0 {
 		t.Errorf("of %d packets %d lost and %d absent", e.In.All(), e.Lost.All(), e.Absent.All())
+	}
+}
+
+// The points of a second leg, behind a proxy, have nothing in common with the first one: their clocks are told from each other, and they stay together.
+func TestSecondLeg(t *testing.T) {
+	x, y := newPath(2), newPath(2)
+	x.talk(40, 3, 300, 5000)
+	y.random = rand.New(rand.NewPCG(3, 4))
+	y.clock = func(pt int, at capture.Instant) capture.Instant { return at.Add(time.Duration(pt) * time.Hour) }
+	y.lose = func(_ int, back bool, p *capture.Packet) bool { return !back && p.Len > 0 && y.random.Float64() < 0.1 }
+	for i := range 40 {
+		y.connection(uint16(40000+i), 3, 300, 5000)
+	}
+	r := together([][]capture.Observation{x.seen[0], x.seen[1], y.seen[0], y.seen[1]}, nil)
+	if e := r.find(2, 3); int(e.Lost.All()+e.Absent.All()) != y.lost[[2]int{0, 0}] || !e.Delays.Known {
+		t.Errorf("%d lost, in truth %d", e.Lost.All()+e.Absent.All(), y.lost[[2]int{0, 0}])
+	}
+	var sketches []*Sketch
+	for _, obs := range [][]capture.Observation{x.seen[0], y.seen[0], y.seen[1], x.seen[1]} {
+		s := new(Sketch)
+		for i := range obs {
+			s.Observe(&obs[i])
+		}
+		sketches = append(sketches, s)
+	}
+	al := Align(sketches)
+	if order, _ := al.Order(); !slices.Equal(order, []int{0, 3, 1, 2}) {
+		t.Errorf("points in the order %v", order)
+	}
+}
+
+// A capture behind a network card that joins segments bears the time of the last of them: that tells neither clocks nor what was overtaken.
+func TestJoinedLate(t *testing.T) {
+	x := newPath(3)
+	x.hop = 20 * time.Microsecond
+	x.talk(60, 3, 300, 14480)
+	for pt := range x.seen {
+		for i := range x.seen[pt] {
+			x.seen[pt][i].Packet.TSVal /= 1000 // segments that are joined bear the same
+		}
+	}
+	var out []capture.Observation
+	last, n := 0, 0
+	for _, o := range x.seen[1] {
+		if p := &o.Packet; p.Len > 0 {
+			if q := &out[last]; n > 0 && n < 4 && q.Packet.Src == p.Src && q.Packet.Dst == p.Dst && q.Packet.Seq+q.Packet.Len == p.Seq {
+				q.At = o.At
+				q.Packet.Len += p.Len
+				q.Packet.IPLen += p.Len
+				n++
+				continue
+			}
+			last, n = len(out), 1
+		}
+		out = append(out, o)
+	}
+	x.seen[1] = out
+	r := together(x.seen, nil)
+	for _, e := range r.Edges {
+		if e.Reordered > 0 || !e.Delays.Known {
+			t.Errorf("%d → %d: %d overtaken, clocks known: %v", e.From, e.To, e.Reordered, e.Delays.Known)
+		}
 	}
 }

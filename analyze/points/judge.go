@@ -253,7 +253,8 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 			e.odd(r.at)
 		}
 	}
-	if r.marks&vague != 0 || r.kind == datagram && r.id == 0 {
+	// What was joined to what follows bears its time.
+	if r.marks&vague != 0 || r.kind == datagram && r.id == 0 || (r.inner>>p|r.inner>>q)&1 != 0 {
 		return
 	}
 	took := float64(r.off[q]-r.off[p]) / 1e6

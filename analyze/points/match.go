@@ -23,6 +23,7 @@ type record struct {
 	mask         uint8            // points that show it
 	late         uint8            // points that show it behind what was sent after it
 	odd          uint8            // points that show it with other flags
+	inner        uint8            // points that show it in a packet with what follows it, and not when it came by
 	flags        uint8
 	ttl          uint8
 	kind         kind
@@ -183,7 +184,9 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 				r.late |= 1 << pt
 			}
 		}
-		u.seq += r.n
+		if u.seq += r.n; int32(end-u.seq) > 0 {
+			r.inner |= 1 << pt
+		}
 		u.id++
 		u.twin, u.vague = false, false
 		several, u.joined = true, true
@@ -195,7 +198,7 @@ func (a *Analysis) place(c *conv, id uint32, dir, pt int, u unit, at capture.Ins
 
 // overtaken reports whether another point has shown r before what this one has shown before r.
 func (r *record) overtaken(by *record, pt int) bool {
-	for both := r.mask & by.mask &^ (1 << pt); both != 0; both &= both - 1 {
+	for both := r.mask & by.mask &^ (1<<pt | r.inner | by.inner); both != 0; both &= both - 1 {
 		q := bits.TrailingZeros8(both)
 		if r.when(q) < by.when(q) {
 			return true

@@ -187,22 +187,25 @@ func Align(sketches []*Sketch) Alignment {
 			apart[i][j], apart[j][i] = d, -d
 		}
 	}
-	// A point is joined through those with which it has most in common.
-	a.Joined[0] = true
+	// A point is joined through those with which it has most in common. Those that have nothing in common with the first one are joined to each other.
+	placed := make([]bool, n)
 	for range n {
 		from, to := -1, -1
 		for i := range n {
 			for j := range n {
-				if a.Joined[i] && !a.Joined[j] && a.Common[i][j] > 0 && (from < 0 || a.Common[i][j] > a.Common[from][to]) {
+				if placed[i] && !placed[j] && a.Common[i][j] > 0 && (from < 0 || a.Common[i][j] > a.Common[from][to]) {
 					from, to = i, j
 				}
 			}
 		}
 		if from < 0 {
-			break
+			to = slices.Index(placed, false)
+			a.Joined[to] = to == 0
+		} else {
+			a.Joined[to] = a.Joined[from]
+			a.Shift[to] = a.Shift[from] - apart[from][to]
 		}
-		a.Joined[to] = true
-		a.Shift[to] = a.Shift[from] - apart[from][to]
+		placed[to] = true
 	}
 	for i, s := range sketches {
 		ended, last := false, s.Last
@@ -347,5 +350,23 @@ func (a *Alignment) Order() (order []int, same bool) {
 		}
 		order = slices.Insert(order, at, i)
 	}
-	return order, slices.IsSorted(order)
+	// Points that have packets in common stay together.
+	var together []int
+	for len(order) > 0 {
+		leg := []int{order[0]}
+		for k := 0; k < len(leg); k++ {
+			for _, i := range order {
+				if a.Common[leg[k]][i] > 0 && !slices.Contains(leg, i) {
+					leg = append(leg, i)
+				}
+			}
+		}
+		for _, i := range order {
+			if slices.Contains(leg, i) {
+				together = append(together, i)
+			}
+		}
+		order = slices.DeleteFunc(order, func(i int) bool { return slices.Contains(leg, i) })
+	}
+	return together, slices.IsSorted(together)
 }
