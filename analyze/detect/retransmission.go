@@ -32,6 +32,7 @@ type Retransmission struct {
 	Echoed        int     `json:"echoed"`
 	OwnListener   bool    `json:"own_listener"`
 	Held          int     `json:"held"`
+	Plain         int     `json:"plain"`
 	Longest       float64 `json:"longest"`
 	Opened        int     `json:"opened"`
 	CopyShare     float64 `json:"copy_share"`
@@ -66,6 +67,7 @@ type synState struct {
 	answers  stat.Series // the same for SYN-ACKs
 	again    subjects[uint32, synAgain]
 	heard    direction
+	more     uint32 // SYNs that asked for ECN or carried data, and were answered
 }
 
 type synAgain struct {
@@ -76,6 +78,7 @@ type synAgain struct {
 	slow     bool          // the answer came so late that it must have been on its way meanwhile
 	saTries  uint32
 	damaged  uint32 // repetitions with a wrong checksum
+	plain    bool   // it asked for less when it came again
 	note     lossNote
 }
 
@@ -123,6 +126,7 @@ func (d *retransmission) Event(e *flow.Event) {
 		st.requests.Add(0, 1, 0)
 	case flow.SynAckSent:
 		st.answers.Add(0, 1, 0)
+		st.more += uint32(count(e.Conn.AskedMore() && e.Conn.SynTries() == 0))
 		if e.Conn.SynTries()+e.Conn.SynAckTries() == 0 {
 			return // nothing of it came again so far
 		}
@@ -148,6 +152,7 @@ func (d *retransmission) Event(e *flow.Event) {
 			a.at = at
 			a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN repeated"}
 		}
+		a.plain = e.Plainer()
 		a.damaged += uint32(count(e.Damaged))
 		a.tries, a.saTries = e.N, uint32(e.Conn.SynAckTries())
 		a.answered = e.Conn.SynAnswered()
@@ -266,12 +271,16 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 				f.Held++
 				f.Longest = max(f.Longest, a.wait.Seconds())
 			}
+			f.Plain += count(a.plain && a.answered && st.more == 0)
 			f.Echoed += count(a.tries > 0 && a.saTries > 0)
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, a.note.evidence())
 			}
 			return true
 		})
+		if f.Plain < w.Params.Int("min_syn") {
+			f.Plain = 0
+		}
 		f.Needless = 2*slow > f.Flows
 		// The capture is on the listener's side when it is this host, or when the listener answered
 		// other requests meanwhile and the unanswered ones are in the capture all the same.

@@ -110,3 +110,43 @@ func TestLossOnAKeptConnection(t *testing.T) {
 		{name: "every thirtieth answer", local: "198.51.100.2", make: kept(30)},
 	})
 }
+
+// SYNs that ask for ECN or carry data, and are answered only once they do not, are dropped by a box on the way; where one of them is answered at
+// once, those that come again were lost.
+func TestPlainerSyns(t *testing.T) {
+	const app, up = "192.0.2.1", "198.51.100.2:8080"
+	dials := func(flags uint8, size uint32, taken int) int {
+		var n network
+		every(0, 60*sec, sec, func(at time.Duration, i int) {
+			from := len(n.obs)
+			if i%20 < taken {
+				n.call(at, app, up, 5*ms)
+			} else {
+				n.lateOpen(at, app, up, sec)
+			}
+			p := &n.obs[from].Packet
+			p.Flags, p.Len = p.Flags|flags, size
+		})
+		fs := n.findings(t, newRetransmission(), app)
+		if len(fs) != 1 {
+			t.Fatalf("%d findings", len(fs))
+		}
+		return fs[0].Features.(Retransmission).Plain
+	}
+	for _, x := range []struct {
+		name  string
+		flags uint8
+		size  uint32
+		taken int
+		want  int
+	}{
+		{name: "ECN", flags: capture.ECE | capture.CWR, want: 60},
+		{name: "data", size: 300, want: 60},
+		{name: "ECN, some taken", flags: capture.ECE | capture.CWR, taken: 5},
+		{name: "plain from the start"},
+	} {
+		if got := dials(x.flags, x.size, x.taken); got != x.want {
+			t.Errorf("%s: %d, want %d", x.name, got, x.want)
+		}
+	}
+}

@@ -125,9 +125,10 @@ type Conn struct {
 type writing uint8
 
 const (
-	smallOut writing = 1 << iota // its newest data was less than a full segment
-	bareACK                      // the connection's newest packet is its bare acknowledgement, which says nothing new
-	noDelay                      // it sent less than a full segment while another one was not acknowledged: RFC 896 (Nagle) does not hold it back
+	smallOut  writing = 1 << iota // its newest data was less than a full segment
+	askedMore                     // of the client: its first SYN asked for ECN (RFC 3168 §6.1.1) or carried data (RFC 7413)
+	bareACK                       // the connection's newest packet is its bare acknowledgement, which says nothing new
+	noDelay                       // it sent less than a full segment while another one was not acknowledged: RFC 896 (Nagle) does not hold it back
 )
 
 // Endpoint returns the address of side s.
@@ -179,6 +180,9 @@ func (c *Conn) Established() capture.Instant { return c.estAt }
 
 // Closed reports whether the connection has ended.
 func (c *Conn) Closed() bool { return c.closed }
+
+// AskedMore reports whether the first SYN asked for ECN or carried data, which some boxes drop.
+func (c *Conn) AskedMore() bool { return c.writes[Client]&askedMore != 0 }
 
 // SynTries is how often the SYN was repeated.
 func (c *Conn) SynTries() int { return int(c.synTries) }

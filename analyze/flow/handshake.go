@@ -40,6 +40,9 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 	}
 	if d.flags&synSeen == 0 {
 		if p.Flags&capture.ACK == 0 {
+			if s == Client && asksMore(p) {
+				c.writes[Client] |= askedMore
+			}
 			*t.asks.slot(p.Seq) = c.Ref()
 			if s == Client {
 				*t.callers.slot(&c.Client) = c.Ref()
@@ -63,7 +66,8 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			return
 		}
 	}
-	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen, Damaged: p.Damaged}
+	e := Event{Conn: c, Side: s, At: at, Frame: p.Frame, N: 1, IPLen: p.IPLen, Damaged: p.Damaged,
+		flag: c.AskedMore() && !asksMore(p)}
 	if p.Flags&capture.ACK == 0 {
 		e.Kind = SynSent
 		if repeat && s == Client {
@@ -91,6 +95,12 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		t.ev = e
 		t.send(&t.ev)
 	}
+}
+
+// asksMore reports whether the SYN p asks for ECN or carries data.
+func asksMore(p *capture.Packet) bool {
+	const ecn = capture.ECE | capture.CWR
+	return p.Flags&ecn == ecn || p.Len > 0
 }
 
 // answered counts a SYN and its answer on their path. How a SYN fared that nobody answers is not known: it may have arrived.

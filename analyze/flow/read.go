@@ -32,6 +32,9 @@ func (e *Event) AtOnce() bool { return e.Kind == LateAck && e.flag }
 // OtherID reports whether the question is asked again under another transaction id (DNSRepeat).
 func (e *Event) OtherID() bool { return e.Kind == DNSRepeat && e.flag }
 
+// Plainer reports whether the SYN before asked for ECN or carried data, and this one does not (SynRepeat).
+func (e *Event) Plainer() bool { return e.Kind == SynRepeat && e.flag }
+
 // Rejected reports whether the asker's host says by ICMP that nobody waits for the answer any more (DNSLate).
 func (e *Event) Rejected() bool { return e.Kind == DNSLate && e.flag }
 
