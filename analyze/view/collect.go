@@ -66,6 +66,7 @@ type Collector struct {
 	latest    map[sampleKind]capture.Instant
 	examples  examples
 	left      map[string]uint64
+	table     *flow.Table
 }
 
 // New returns an empty Collector.
@@ -322,6 +323,7 @@ func (c *Collector) sockets(i int, t *capture.SocketTable) {
 
 // Seal implements analyze.Watcher.
 func (c *Collector) Seal(w *analyze.Window) {
+	c.table = w.Flows
 	i := c.at(max(w.Start, w.First))
 	w.Flows.Active(func(p *flow.Path) {
 		before := w.Flows.Before(p)
@@ -429,7 +431,7 @@ func (c *Collector) Record(d *analyze.Diagnosis) *View {
 	for _, f := range top(c.flows, shownDirections, v.Left, "directions", func(f *direction) uint64 { return f.n }, ends) {
 		v.Flows = append(v.Flows, f.d)
 	}
-	v.Connections = c.examples.choose(d)
+	v.Connections = c.examples.choose(d, c.table)
 	return v
 }
 

@@ -45,6 +45,7 @@ var shows = map[string]trouble{
 type example struct {
 	client, server capture.Endpoint
 	stream         uint32
+	ref            flow.Ref
 	first, last    capture.Instant
 	opened, ended  bool
 	n              [troubles]uint64 // of waited: the longest wait in ns
@@ -100,7 +101,7 @@ func (x *examples) event(e *flow.Event) {
 		}
 		x.pairs[k]++
 		i = int32(len(x.all))
-		x.all = append(x.all, example{client: e.Conn.Client, server: e.Conn.Server, stream: e.Conn.Stream, first: e.Conn.First})
+		x.all = append(x.all, example{client: e.Conn.Client, server: e.Conn.Server, stream: e.Conn.Stream, ref: e.Conn.Ref(), first: e.Conn.First})
 		x.of[e.Conn.Stream] = i
 	}
 	c := &x.all[i]
@@ -122,7 +123,7 @@ func (x *examples) event(e *flow.Event) {
 
 // choose picks an example for each finding of warn and above that a connection can show: of those that are about its subject, begin
 // to show it after its onset and have completed their handshake, if any has, the one in the middle by how much they show.
-func (x *examples) choose(d *analyze.Diagnosis) (out []Connection) {
+func (x *examples) choose(d *analyze.Diagnosis, table *flow.Table) (out []Connection) {
 	for _, f := range d.Findings {
 		what, ok := shows[f.Rule]
 		if !ok || f.Severity == "info" {
@@ -149,12 +150,18 @@ func (x *examples) choose(d *analyze.Diagnosis) (out []Connection) {
 			return cmp.Or(cmp.Compare(a.n[what], b.n[what]), cmp.Compare(a.first, b.first), cmp.Compare(a.stream, b.stream))
 		})
 		c := fit[len(fit)/2]
+		// It is silent up to the end, if it has none; its packets need not be looked for that long.
+		until := c.last
 		if !c.ended {
-			c.last = max(c.last, d.Coverage.Last)
+			if c.last = max(c.last, d.Coverage.Last); table == nil {
+				until = c.last
+			} else if conn := table.Lookup(c.ref); conn != nil {
+				until = max(until, conn.Last)
+			}
 		}
 		out = append(out, Connection{Finding: f.ID, Client: c.client.String(), Server: c.server.String(), Stream: c.stream,
 			First: c.first, Trouble: c.at[what], Last: c.last, Rank: len(fit)/2 + 1, Of: len(fit), By: troubleNames[what],
-			ends: [2]capture.Endpoint{c.client, c.server}})
+			ends: [2]capture.Endpoint{c.client, c.server}, until: until})
 		if len(out) == maxShown {
 			break
 		}

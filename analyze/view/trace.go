@@ -39,7 +39,7 @@ func NewTracer(v *View) *Tracer {
 		c := &v.Connections[i]
 		c.Segments, c.Left = nil, 0
 		t.of[c.ends] = append(t.of[c.ends], i)
-		t.until = max(t.until, c.Last)
+		t.until = max(t.until, c.until)
 	}
 	return t
 }

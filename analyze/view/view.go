@@ -135,6 +135,7 @@ type Connection struct {
 	Segments []Segment `json:"segments,omitempty"`
 	Left     int       `json:"left,omitempty"`
 	ends     [2]capture.Endpoint
+	until    capture.Instant // of its last packet
 }
 
 // Segment is one packet of a Connection.

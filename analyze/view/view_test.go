@@ -29,7 +29,9 @@ type feed struct {
 
 func newFeed() *feed {
 	c := New()
-	return &feed{c: c, t: flow.New(flow.Options{Mask: c.Events(), Emit: c.Event})}
+	f := &feed{c: c, t: flow.New(flow.Options{Mask: c.Events(), Emit: c.Event})}
+	c.table = f.t
+	return f
 }
 
 // packet sends a segment: from the client on port to the server on 80, or back.
@@ -203,6 +205,10 @@ func TestTracerKeepsItsBound(t *testing.T) {
 	}
 	if !tr.Done(origin.Add(6 * time.Second)) {
 		t.Error("the tracer wants more than there is")
+	}
+	// It is silent up to the end, and nothing is read for that.
+	if last := f.sent[len(f.sent)-1].At; c.Last <= last || !tr.Done(last+1) || tr.Done(last) {
+		t.Errorf("the connection's silence lasts to %d, its last packet is of %d; done behind it: %v, with it: %v", c.Last, last, tr.Done(last+1), tr.Done(last))
 	}
 }
 
