@@ -151,18 +151,21 @@ func correlate(v analyze.StepVerdict, fs []*analyze.Finding) (analyze.StepVerdic
 			continue
 		}
 		changes = true
+		// Of several faults the first one that followed.
+		var next *analyze.Finding
 		for _, r := range fs {
-			if r.Role != analyze.Root {
-				continue
+			lead := r.Onset.Sub(c.Onset)
+			if r.Role == analyze.Root && lead >= -changeSlack && lead <= changeWithin && (next == nil || r.Onset < next.Onset) {
+				next = r
 			}
-			if lead := r.Onset.Sub(c.Onset); lead >= -changeSlack && lead <= changeWithin {
-				v.Findings = append(v.Findings, c.ID)
-				suspects = append(suspects, analyze.Text{
-					En: fmt.Sprintf("%s: %.0f s before the onset.", strings.TrimSuffix(c.Summary.En, "."), max(lead.Seconds(), 0)),
-					Ko: fmt.Sprintf("%s: 시작 %.0f초 전.", strings.TrimSuffix(c.Summary.Ko, "."), max(lead.Seconds(), 0)),
-				})
-				break
-			}
+		}
+		if next != nil {
+			lead := max(next.Onset.Sub(c.Onset), 0).Round(time.Second)
+			v.Findings = append(v.Findings, c.ID)
+			suspects = append(suspects, analyze.Text{
+				En: fmt.Sprintf("%s: %s before “%s” began.", strings.TrimSuffix(c.Summary.En, "."), spanOf(lead, "%d min %d s", "%d s"), next.Title.En),
+				Ko: fmt.Sprintf("%s: “%s” 시작 %s 전.", strings.TrimSuffix(c.Summary.Ko, "."), next.Title.Ko, spanOf(lead, "%d분 %d초", "%d초")),
+			})
 		}
 	}
 	switch {
@@ -175,6 +178,14 @@ func correlate(v analyze.StepVerdict, fs []*analyze.Finding) (analyze.StepVerdic
 		return v, false
 	}
 	return v, true
+}
+
+// spanOf is a time of at most some minutes in words.
+func spanOf(d time.Duration, minutes, seconds string) string {
+	if s := int(d.Seconds()); s >= 120 {
+		return fmt.Sprintf(minutes, s/60, s%60)
+	}
+	return fmt.Sprintf(seconds, int(d.Seconds()))
 }
 
 // text renders a text that needs no subject; a text that cannot be computed is empty.
