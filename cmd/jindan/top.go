@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,14 +75,15 @@ The design size is 80 by 24; below 60 by 16 it says what it needs. NO_COLOR and 
 
 // topFeed gives states of an engine to the terminal, one for each second of event time.
 type topFeed struct {
-	app    *app
-	set    *rules.Set
-	view   *view.Collector
-	send   func(*top.State)
-	blind  []string
-	next   capture.Instant
-	source string
-	engine func() *analyze.Engine
+	app *app
+	// catalogue is loaded when it is first asked for: beside an agent by the steps and their manual pages only.
+	catalogue func() (*rules.Set, error)
+	view      *view.Collector
+	send      func(*top.State)
+	blind     []string
+	next      capture.Instant
+	source    string
+	engine    func() *analyze.Engine
 	// page asks for a report page; the engine's own goroutine writes it.
 	page   atomic.Pointer[chan string]
 	remote atomic.Bool    // the agent makes the states
@@ -109,6 +111,10 @@ func (t *topFeed) take(d *analyze.Diagnosis) {
 // write writes a page of what is known now.
 func (t *topFeed) write() string {
 	d := t.engine().Diagnosis()
+	set, err := t.catalogue()
+	if err != nil {
+		return cli.OneLine(err)
+	}
 	name := "jindan-" + d.Coverage.Last.Time().Format("20060102-150405") + ".html"
 	page, err := openPage(name)
 	if err != nil {
@@ -116,7 +122,7 @@ func (t *topFeed) write() string {
 	}
 	page.view = t.view
 	in := report.Input{Files: []report.File{{Name: t.source, Packets: d.Coverage.Packets}}, Blind: t.blind}
-	o := report.Options{Lang: report.Lang(t.app.Lang), Zone: time.UTC, Catalogue: report.Rules(t.set, inputsOf(d)...)}
+	o := report.Options{Lang: report.Lang(t.app.Lang), Zone: time.UTC, Catalogue: report.Rules(set, inputsOf(d)...)}
 	// "-" stands for what cannot be read twice.
 	if err := page.write(context.Background(), []string{"-"}, in, d, o, false); err != nil {
 		page.discard()
@@ -139,18 +145,26 @@ func (a *app) top(ctx context.Context, f *topFlags) error {
 	if !f.once && !cli.IsTerminal(os.Stdout) {
 		return errors.New("standard output is no terminal; --once writes one frame to it")
 	}
-	set, err := diagnose.Catalogue(f.agent.rulesDir())
-	if err != nil {
-		return a.FailEach(err)
+	catalogue := sync.OnceValues(func() (*rules.Set, error) { return diagnose.Catalogue(f.agent.rulesDir()) })
+	if f.agent.rulesDir() != "" { // the user's own may have mistakes
+		if _, err := catalogue(); err != nil {
+			return a.FailEach(err)
+		}
 	}
 	frame := top.Frame{Width: f.width, Height: f.height, Screen: f.screen, Lang: report.Lang(a.Lang), UTF8: !f.ascii && utf8Locale(os.Getenv), Zone: tz,
-		Color: !f.once && a.WantColor(os.Stdout), Source: f.replay, Title: report.Rules(set).StepTitle}
+		Color: !f.once && a.WantColor(os.Stdout), Source: f.replay, Title: func(step string) analyze.Text {
+			set, err := catalogue()
+			if err != nil {
+				return analyze.Text{}
+			}
+			return report.Rules(set).StepTitle(step)
+		}}
 	if frame.Source == "" {
 		if frame.Source, err = os.Hostname(); err != nil {
 			frame.Source = "this host"
 		}
 	}
-	t := &topFeed{app: a, set: set, view: view.New(), source: frame.Source}
+	t := &topFeed{app: a, catalogue: catalogue, view: view.New(), source: frame.Source}
 	if f.once {
 		var last *top.State
 		t.send = func(s *top.State) { last = s }
@@ -196,11 +210,15 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 		},
 		Explain: func(name string) string {
 			var b bytes.Buffer
+			set, err := t.catalogue()
+			if err != nil {
+				return cli.OneLine(err)
+			}
 			o := report.Options{Lang: report.Lang(a.Lang)}
-			if _, s := report.FindPage(t.set, name); s != nil {
-				_ = report.StepPage(&b, t.set, s, o)
-			} else if r, _ := report.FindPage(t.set, name); r != nil {
-				_ = report.RulePage(&b, t.set, r, o)
+			if _, s := report.FindPage(set, name); s != nil {
+				_ = report.StepPage(&b, set, s, o)
+			} else if r, _ := report.FindPage(set, name); r != nil {
+				_ = report.RulePage(&b, set, r, o)
 			}
 			return b.String()
 		},
@@ -255,6 +273,10 @@ func (a *app) terminal(ctx context.Context, f *topFlags, t *topFeed, frame top.F
 // replayTop shows what was recorded at a multiple of its own speed.
 func (a *app) replayTop(ctx context.Context, f *topFlags, t *topFeed) error {
 	cli.LimitHeap(offlineMemory)
+	set, err := t.catalogue()
+	if err != nil {
+		return err
+	}
 	in, err := diagnose.Open([]string{f.replay})
 	if err != nil {
 		return err
@@ -266,8 +288,8 @@ func (a *app) replayTop(ctx context.Context, f *topFlags, t *topFeed) error {
 			return err
 		}
 	}
-	o.Causes, o.Watch = cause.New(t.set), t.view
-	e, err := analyze.New(t.set, detect.All(), o, func(*analyze.Finding) error { return nil })
+	o.Causes, o.Watch = cause.New(set), t.view
+	e, err := analyze.New(set, detect.All(), o, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		return err
 	}

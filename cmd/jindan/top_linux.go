@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -70,6 +71,8 @@ func (a *app) agentTop(ctx context.Context, f *topFlags, t *topFeed) (bool, erro
 		return false, nil //nolint:nilerr // there is no agent, or another version of it: an engine of our own does it
 	}
 	t.remote.Store(true)
+	debug.SetGCPercent(besideAgentGC)
+	debug.FreeOSMemory() // what the start took
 	for tick := time.NewTicker(top.Every); !f.once || last == 0; {
 		select {
 		case <-ctx.Done():
@@ -86,6 +89,9 @@ func (a *app) agentTop(ctx context.Context, f *topFlags, t *topFeed) (bool, erro
 	}
 	return true, nil
 }
+
+// besideAgentGC: a view beside the agent takes a second's worth of work each second and keeps little, on a host that may be short of memory.
+const besideAgentGC = 20
 
 // maxStates bounds what is read of an answer: ten minutes of states of 150 kB, and more than enough.
 const maxStates = 64 << 20
@@ -104,7 +110,11 @@ func (a *app) watchTop(ctx context.Context, f *topFlags, t *topFeed) error {
 	if len(cfg.Netns) > 1 {
 		return errors.New("top looks at one network namespace at a time")
 	}
-	w, err := agent.Look(cfg, t.set, t.view)
+	set, err := t.catalogue()
+	if err != nil {
+		return err
+	}
+	w, err := agent.Look(cfg, set, t.view)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,9 @@ func (ag *agent) serve(ctx context.Context) error {
 	mux.HandleFunc("GET /findings", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		enc := report.NewEncoder(w)
+		for _, x := range ag.watches {
+			x.states.want() // who asks will ask again
+		}
 		for _, f := range ag.newest() {
 			if enc.Encode(f) != nil {
 				return // the reader has gone

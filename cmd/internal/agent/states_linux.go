@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"jindan/analyze"
 	"jindan/analyze/view"
@@ -67,7 +70,10 @@ func (s *states) seen(b *capture.Batch) {
 	if at < s.next || time.Now().Before(s.rest) {
 		return
 	}
-	start := time.Now()
+	// The thread's own clock counts what this costs, not how long a busy machine lets it wait.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	start := threadTime()
 	every := keepEvery
 	if n := s.wanted.Load(); n != 0 && time.Since(began)-time.Duration(n) < wantedFor {
 		every = top.Every
@@ -94,7 +100,16 @@ func (s *states) seen(b *capture.Batch) {
 		}
 		s.kept = slices.DeleteFunc(s.kept, func(p packed) bool { return t.At.Sub(p.at) > keepFor || p.at > t.At })
 	}
-	s.rest = start.Add(restAfter * time.Since(start))
+	s.rest = time.Now().Add(restAfter * (threadTime() - start))
+}
+
+// threadTime is the CPU time of the calling thread.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 func (s *states) last() *top.State {

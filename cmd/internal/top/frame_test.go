@@ -191,8 +191,12 @@ func TestKeys(t *testing.T) {
 	for i := range 700 {
 		m.Update(outage(20 + float64(i)))
 	}
-	if len(m.states) != history {
-		t.Errorf("%d states are kept", len(m.states))
+	packed := 0
+	for _, p := range m.past {
+		packed += len(p.json)
+	}
+	if n := len(m.past) + 1; n != history || packed > n*4096 {
+		t.Errorf("%d states are kept, %d bytes", n, packed)
 	}
 	has := func(what string) {
 		t.Helper()

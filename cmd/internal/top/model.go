@@ -1,18 +1,43 @@
 package top
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 
 	"jindan/analyze"
+	"jindan/capture"
 	"jindan/cmd/internal/report"
 )
 
 // history is how many states are kept, one a second or fewer: ten minutes at least.
 const history = 600
+
+// past is a State as packed JSON: ten minutes of an incident would take 70 MB unpacked.
+type past struct {
+	at   capture.Instant
+	json []byte
+}
+
+// keep packs a state; one that JSON does not know is not kept.
+func (m *Model) keep(s *State) {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil || errors.Join(json.NewEncoder(z).Encode(s), z.Close()) != nil {
+		return
+	}
+	m.past = append(m.past, past{s.At, bytes.Clone(b.Bytes())})
+	if n := len(m.past) - history + 1; n > 0 {
+		m.past = slices.Delete(m.past, 0, n)
+	}
+}
 
 // Actions are what the keys do outside the terminal. Each says in a few words what came of it.
 type Actions struct {
@@ -24,8 +49,10 @@ type Actions struct {
 // Model is the program on the terminal.
 type Model struct {
 	frame   Frame
-	states  []*State // the newest last
-	back    int      // how many states before the newest one is shown
+	newest  *State
+	past    []past // those before it, the newest last
+	looked  *State // the one of past that is shown
+	back    int    // how many states before the newest one is shown
 	gone    *Gone
 	actions Actions
 	typing  bool
@@ -65,12 +92,12 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.frame.Width, m.frame.Height = x.Width, x.Height
 	case *State:
-		m.states = append(m.states, x)
-		if len(m.states) > history {
-			m.states = append(m.states[:0], m.states[1:]...)
+		if m.newest != nil {
+			m.keep(m.newest)
 		}
+		m.newest = x
 		if m.frame.Frozen || m.back > 0 {
-			m.back = min(m.back+1, len(m.states)-1) // the same moment stays in sight
+			m.back = min(m.back+1, len(m.past)) // the same moment stays in sight
 		}
 		m.gone = nil
 	case Gone:
@@ -141,7 +168,7 @@ func (m *Model) key(key, text string) tea.Cmd {
 			m.back = 0
 		}
 	case "left":
-		m.back = min(m.back+1, max(len(m.states)-1, 0))
+		m.back = min(m.back+1, len(m.past))
 	case "right":
 		m.back = max(m.back-1, 0)
 	case "l":
@@ -200,10 +227,20 @@ func (m *Model) act(key string) tea.Cmd {
 
 // state is the one that is shown.
 func (m *Model) state() *State {
-	if len(m.states) == 0 {
-		return nil
+	if m.back == 0 || len(m.past) == 0 {
+		return m.newest
 	}
-	return m.states[max(len(m.states)-1-m.back, 0)]
+	p := m.past[max(len(m.past)-m.back, 0)]
+	if m.looked != nil && m.looked.At == p.at {
+		return m.looked
+	}
+	s := new(State)
+	z, err := gzip.NewReader(bytes.NewReader(p.json))
+	if err != nil || json.NewDecoder(z).Decode(s) != nil {
+		return m.newest
+	}
+	m.looked = s
+	return s
 }
 
 // Text is what stands on the terminal.
@@ -218,7 +255,7 @@ func (m *Model) Text() string {
 		return strings.Join(lines[:min(len(lines), max(f.Height-1, 1))], "\n")
 	}
 	if m.back > 0 {
-		f.Back = max(m.states[len(m.states)-1].At.Sub(m.state().At), 1)
+		f.Back = max(m.newest.At.Sub(m.state().At), 1)
 	}
 	if m.gone != nil {
 		f.Gone = fmt.Sprintf(f.pick("agent gone since %.0f s: %s", "에이전트 응답 없음, %.0f초 경과: %s"), m.gone.Since.Seconds(), report.Clean(m.gone.Why))
