@@ -40,11 +40,15 @@ type units struct {
 }
 
 var (
-	english = units{" %", " bytes", " µs", " ms", " s", " min", " h", " d", " ", "%s per second", "%s per minute", "less than 0.01 %", nil}
-	korean  = units{"%", "바이트", "µs", "ms", "초", "분", "시간", "일", " ", "초당 %s", "분당 %s", "0.01% 미만", map[string]string{
+	english = units{" %", " bytes", " µs", " ms", " s", " min", " h", " d", " ", "%s per second", "%s per minute", "less than 0.01 %", map[string]string{
+		"connect": "connecting", "first-byte": "waiting for the first byte", "transfer": "receiving the answer", "dns": "resolving names",
+		"arriving": "receiving the request", "accept": "waiting to be taken up", "own": "inside the program", "sending": "sending the answer",
+		"not-reading": "waiting for the client to read",
+	}}
+	korean = units{"%", "바이트", "µs", "ms", "초", "분", "시간", "일", " ", "초당 %s", "분당 %s", "0.01% 미만", map[string]string{
 		"inbound": "수신 방향", "outbound": "송신 방향",
 		"connect": "연결", "first-byte": "첫 응답", "transfer": "전송", "dns": "이름 해석",
-		"arriving": "요청 수신", "accept": "처리 시작 대기", "own": "자체 처리", "sending": "응답 전송", "not-reading": "클라이언트 미수신",
+		"arriving": "요청 수신", "accept": "처리 시작 대기", "own": "프로그램 내부", "sending": "응답 전송", "not-reading": "클라이언트 미수신",
 	}}
 )
 

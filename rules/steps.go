@@ -7,7 +7,7 @@ import (
 )
 
 // Inputs are the kinds of observation that a step can need.
-var Inputs = []string{"packets", "sockets", "counters", "several-points", "changes"}
+var Inputs = []string{"packets", "sockets", "counters", "several-points", "changes", "test"}
 
 // Step is a diagnostic step of the cause-analysis team of November 2023, or one that was
 // added beside it.

@@ -50,7 +50,8 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 			case s != nil:
 				return report.StepPage(os.Stdout, set, s, o)
 			}
-			return fmt.Errorf("there is no rule or step %q%s; there are %s", args[0], config.Near(args[0], pageNames(set)), strings.Join(pageNames(set), ", "))
+			names := pageNames(set)
+			return fmt.Errorf("there is no rule or step %q%s\nThere are %s", args[0], config.Near(args[0], names), strings.Join(names, ", "))
 		},
 	}
 	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")

@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
 
 	"jindan/analyze"
 	"jindan/analyze/detect"
@@ -22,12 +26,8 @@ func TestPageOfCases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("../../fixtures/*/packets.pcap.zst")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
+	for name, file := range pageCases(t) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			run := func(page *pageFile) (*analyze.Diagnosis, string) {
 				in, err := diagnose.Open([]string{file})
@@ -78,8 +78,48 @@ func TestPageOfCases(t *testing.T) {
 				}
 			}
 			answers(t, pages[0], d)
+			if name == socketsOnly && (d.Coverage.Packets > 0 || len(d.Roots) == 0) {
+				t.Errorf("%d packets, roots %v: this case is to have none, and one", d.Coverage.Packets, d.Roots)
+			}
 		})
 	}
+}
+
+const socketsOnly = "sockets-only"
+
+// pageCases are the bundled captures and recordings by name, and the samples of one of these without its packets.
+func pageCases(t *testing.T) map[string]string {
+	t.Helper()
+	cases := map[string]string{}
+	for _, pattern := range []string{"packets.pcap.zst", "samples.jsonl.zst"} {
+		files, err := filepath.Glob("../../fixtures/*/" + pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			dir := filepath.Dir(file)
+			if cases[filepath.Base(dir)] = file; pattern == "samples.jsonl.zst" {
+				cases[filepath.Base(dir)] = dir
+			}
+		}
+	}
+	cases[socketsOnly] = t.TempDir()
+	b, err := os.ReadFile(filepath.Join(cases["exhausted-descriptors"], "samples.jsonl.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cases[socketsOnly], "samples.jsonl.zst"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var empty bytes.Buffer
+	w, err := pcapgo.NewNgWriter(&empty, layers.LinkTypeEthernet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Flush(), os.WriteFile(filepath.Join(cases[socketsOnly], "packets.pcapng"), empty.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return cases
 }
 
 // answers compares the four boxes with the diagnosis.

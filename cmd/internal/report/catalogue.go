@@ -44,6 +44,7 @@ var inputNames = map[string]analyze.Text{
 	"counters":       {En: "the host's counters", Ko: "호스트의 카운터"},
 	"several-points": {En: "captures from several points", Ko: "여러 지점의 캡처"},
 	"changes":        {En: "the times of changes", Ko: "변경 작업의 시각"},
+	"test":           {En: "a test of your own", Ko: "운영자의 시험"},
 }
 
 func (b ruleBook) Needs(step string) analyze.Text {

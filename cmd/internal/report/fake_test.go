@@ -73,7 +73,7 @@ func outage() (Input, *analyze.Diagnosis) {
 			"62 % of 1,402 connection requests to 10.77.2.2:8080 had to be repeated (869; before: 0 %). The SYNs reached 10.77.2.2, which left 401 unanswered: nothing was lost on the way.",
 			"10.77.2.2:8080에 대한 연결 요청 1,402건 중 62%를 다시 보내야 했습니다(869건, 이전 0%). SYN은 10.77.2.2에 도착했으므로 도중에 유실된 것이 아닙니다."),
 	}
-	chain[1].Stages = &analyze.Stages{Host: server, Port: 8080, Since: after(0), Requests: analyze.Counts{Before: 300, After: 160},
+	chain[1].Stages = &analyze.Stages{Host: server, Port: 8080, Since: after(14.002), Requests: analyze.Counts{Before: 300, After: 160},
 		Time: analyze.Times{Before: 0.004, After: 9}, Stages: []analyze.Stage{
 			{Stage: analyze.StageAccept, Time: analyze.Times{After: 7}, Reached: analyze.Counts{Before: 300, After: 160}, Share: 0.78},
 			{Stage: analyze.StageDNS, Peer: upstream, Port: 53, Time: analyze.Times{Before: 0.001, After: 1.9}, Reached: analyze.Counts{Before: 300, After: 140}, Share: 0.21},

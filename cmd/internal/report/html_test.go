@@ -272,7 +272,7 @@ func TestPageNumbers(t *testing.T) {
 	page := renderPage(t, in, d, outageView(), Options{})
 	// 32 full seconds after that of the onset, of which 5 sent and 4 lost in each; 14 before with 40.
 	for _, want := range []string{"128 of 160 of 1,280 bytes and more lost; of smaller ones 0 of 160", "before: 560 of 560", "since: 32 of 160 (20 %)",
-		"10.77.2.2:8080: 20 answers a second before the onset, 0 since", "2,896 of 13,032 bytes acknowledged; holes opened: 2, never filled: 2; the longest silence lasted 31.1 s, up to the end"} {
+		"10.77.2.2:8080: 20 answers a second before, 0 since", "2,896 of 13,032 bytes acknowledged; holes opened: 2, never filled: 2; the longest silence lasted 31.1 s, up to the end"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}

@@ -28,8 +28,12 @@ func TestChainPicture(t *testing.T) {
 		n[m.Class]++
 		texts[m.Text.En]++
 	}
-	if effects := len(d.Findings) - 1; n["elbow"] != effects || n["elbow-head"] != effects {
-		t.Errorf("%d lines and %d heads lead to %d effects", n["elbow"], n["elbow-head"], effects)
+	if effects := len(d.Findings) - 1; n["elbow"]+n["elbow loose"] != effects || n["elbow-head"] != effects {
+		t.Errorf("%d lines and %d heads lead to %d effects", n["elbow"]+n["elbow loose"], n["elbow-head"], effects)
+	}
+	// No order is drawn where none is known.
+	if n["elbow loose"] != 2 {
+		t.Errorf("%d lines say that the order is not known, want 2", n["elbow loose"])
 	}
 	if n["whisker"] != 2 {
 		t.Errorf("%d marks of a whisker, want a line and its end", n["whisker"])
@@ -139,5 +143,37 @@ func TestFirstThingToDo(t *testing.T) {
 	}
 	if !strings.Contains(page, "10.77.2.2 (this host), verifyd (pid 7)") {
 		t.Error("a process is not called by its name")
+	}
+}
+
+// Each count says from when on it is: where a step of time holds the onset and most of what was lost, the whole step counts and is named;
+// else it is left out, and the time after it is named.
+func TestCountsSayTheirWindow(t *testing.T) {
+	in, d := outage()
+	claims := func(v *view.View) string {
+		var s []string
+		for _, x := range pageSections(in, d, v) {
+			s = append(s, x.Claim.En)
+		}
+		return strings.Join(s, "\n")
+	}
+	v := outageView()
+	if got := claims(v); !strings.Contains(got, "segments were lost since "+strings.TrimSuffix(after(15).Time().UTC().Format("15:04:05.000"), ".000")) {
+		t.Errorf("the first whole second after the onset is not named:\n%s", got)
+	}
+	v = outageView()
+	v.Width *= 600 // all of it lies in the first steps
+	for i := range v.Flows {
+		f := &v.Flows[i]
+		for slot := 1; slot < view.Slots; slot++ {
+			for class := range view.Classes {
+				f.Sent[0][class] += f.Sent[slot][class]
+				f.Missing[0][class] += f.Missing[slot][class]
+				f.Sent[slot][class], f.Missing[slot][class] = 0, 0
+			}
+		}
+	}
+	if got := claims(v); strings.Contains(got, " 0 of ") && strings.Contains(got, "segments were lost since") || !strings.Contains(got, "segments were lost from the start of the input on") {
+		t.Errorf("a step that holds everything:\n%s", got)
 	}
 }

@@ -81,7 +81,7 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 		at[f.ID] = i
 	}
 	y := func(i int) float64 { return top + float64(i)*rowHeight + 12 }
-	tied := false
+	tied, loose := false, false
 	s.Table.Head = []analyze.Text{{En: "finding", Ko: "발견"}, {En: "where", Ko: "위치"}, {En: "not before", Ko: "이보다 앞서지 않음"}, {En: "first affected event", Ko: "첫 영향 시각"},
 		{En: "last seen", Ko: "마지막 관측"}, {En: "role", Ko: "역할"}, {En: "tests", Ko: "검증"}}
 	for i, f := range rows {
@@ -95,7 +95,7 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 			role = analyze.Text{En: "cause open", Ko: "원인 확인 중"}
 		}
 		p.Text("strong", "start", svg.Normal, 0, y(i)+1, labels, short(f.Title))
-		p.Text("muted", "start", svg.Small, 0, y(i)+15, labels, b.place(f.Subject))
+		p.Text("muted", "start", svg.Small, 0, y(i)+15, labels, b.say(func(r *text) string { return r.place(f.Subject) }))
 		t, end := seconds(f.Onset, root.Onset), seconds(f.LastSeen, root.Onset)
 		bar := "bar"
 		if class == "bad" {
@@ -105,24 +105,31 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 		if end > x.V1 {
 			p.Arrow(class, right+6, y(i), 1)
 		}
-		link, tests := surest(f)
+		first := f.Onset
+		if at, ok := b.v.Sampled[f.ID]; ok {
+			first = at
+		}
+		link, tests, proven := surest(f)
 		if j, ok := at[link]; ok && j != i {
+			// Which of two began first is not drawn where nobody can tell.
+			elbow := "elbow"
+			if !proven || first.Sub(rows[j].Onset) <= together {
+				elbow, loose = "elbow loose", true
+			}
 			from := x.At(seconds(rows[j].Onset, root.Onset))
 			to := x.At(t)
 			// Where cause and effect begin at the same place of the picture, the elbow goes round on the left.
 			turn := from
 			if to-from < 14 || j > i {
 				turn = min(from, to) - 12 - 3*math.Abs(float64(i-j))
-				p.Poly("elbow", false, from-6, y(j), turn, y(j), turn, y(i), to-7, y(i))
+				p.Poly(elbow, false, from-6, y(j), turn, y(j), turn, y(i), to-7, y(i))
 			} else {
-				p.Poly("elbow", false, from, y(j)+7, turn, y(i), to-7, y(i))
+				p.Poly(elbow, false, from, y(j)+7, turn, y(i), to-7, y(i))
 			}
 			p.Arrow("elbow-head", to-6, y(i), 1)
 		}
-		first := f.Onset
-		if at, ok := b.v.Sampled[f.ID]; ok {
-			first = at
-			from := x.At(seconds(at, root.Onset))
+		if first != f.Onset {
+			from := x.At(seconds(first, root.Onset))
 			p.Line("whisker", from, y(i), x.At(t), y(i))
 			p.Line("whisker", from, y(i)-5, from, y(i)+5)
 		}
@@ -147,6 +154,9 @@ func (b *builder) chain(suffix string, root *analyze.Finding, after []*analyze.F
 	s.Picture = p
 	s.Legend = []legend{{"bad", "◆", analyze.Text{En: "root: first affected event", Ko: "근본 원인: 첫 영향 시각"}},
 		{"effect", "●", analyze.Text{En: "consequence; the bar lasts as long as it was seen", Ko: "결과. 막대는 관측된 기간"}}}
+	if loose {
+		s.Legend = append(s.Legend, legend{"elbow loose", "⇠", analyze.Text{En: "from a cause to its effect; which began first cannot be told", Ko: "원인에서 결과로. 어느 쪽이 먼저인지는 알 수 없음"}})
+	}
 	if doubt {
 		s.Legend = append(s.Legend, legend{"whisker", "⊢", analyze.Text{En: "sampled: it began after the sample before, somewhere on this line",
 			Ko: "표본 관측: 앞선 표본 뒤, 이 선 위 어딘가에서 시작"}})
@@ -187,22 +197,24 @@ func short(t analyze.Text) analyze.Text {
 	return analyze.Text{En: en, Ko: ko}
 }
 
-// surest is the cause of a finding whose link has passed most tests, and how many of those that were tried; the others were not observable.
-func surest(f *analyze.Finding) (cause string, tests analyze.Text) {
+// surest is the cause of a finding whose link has passed most tests, how many of those that were tried, and whether order in time is
+// among them; the others were not observable.
+func surest(f *analyze.Finding) (cause string, tests analyze.Text, ordered bool) {
 	most := -1
 	for _, l := range f.Links {
-		n := 0
+		n, first := 0, false
 		for _, t := range l.Tests {
 			if t.Result == string(rules.Proven) {
 				n++
+				first = first || t.Test == "order"
 			}
 		}
 		if n > most {
-			cause, most = l.ID, n
+			cause, most, ordered = l.ID, n, first
 			tests = texts("%d of %d tests", "검증 %[2]d건 중 %[1]d건", n, len(l.Tests))
 		}
 	}
-	return cause, tests
+	return cause, tests, ordered
 }
 
 // tick names a time on an axis.

@@ -136,26 +136,43 @@ type lens struct {
 
 const lensLeft, lensRight = 90.0, 985.0
 
-// axis gives each segment a place: a gap takes the room of its logarithm, so that a burst can be seen beside a silence.
+// axis gives each segment a place: a gap takes the room of its logarithm, so that a burst can be seen beside a silence, and silences
+// together leave each of the other gaps the room of roomOfGap, up to half of the picture.
 func (g *lens) axis() {
-	weight := func(d time.Duration) float64 { return math.Log1p(float64(max(d, 0)) / float64(200*time.Microsecond)) }
-	sum := 0.0
+	const roomOfGap = 40
 	for i := range g.c.Segments {
-		at := g.c.Segments[i].At
-		if i > 0 {
-			d := at.Sub(g.times[i-1])
-			g.quiet = max(g.quiet, d)
-			sum += weight(d) + 0.15
-		}
-		g.times, g.xs = append(g.times, at), append(g.xs, sum)
+		g.times = append(g.times, g.c.Segments[i].At)
 	}
 	// What the connection did not say until it ended, or the capture did, is a silence like any other.
-	if n := len(g.times); n > 0 {
-		if d := g.c.Last.Sub(g.times[n-1]); d >= silence {
-			g.quiet = max(g.quiet, d)
-			sum += weight(d) + 0.15
-			g.times, g.xs = append(g.times, g.c.Last), append(g.xs, sum)
+	if n := len(g.times); n > 0 && g.c.Last.Sub(g.times[n-1]) >= silence {
+		g.times = append(g.times, g.c.Last)
+	}
+	weight := func(d time.Duration) float64 {
+		return math.Log1p(float64(max(d, 0))/float64(200*time.Microsecond)) + 0.15
+	}
+	var busy, still, gaps float64
+	for i := 1; i < len(g.times); i++ {
+		if d := g.times[i].Sub(g.times[i-1]); d < silence {
+			busy, gaps = busy+weight(d), gaps+1
+		} else {
+			still, g.quiet = still+weight(d), max(g.quiet, d)
 		}
+	}
+	stretch := 1.0 // of the bursts
+	if part := min(gaps*roomOfGap/(lensRight-lensLeft), 0.5); busy > 0 && busy < part*(busy+still) {
+		stretch = part / (1 - part) * still / busy
+	}
+	sum := 0.0
+	for i := range g.times {
+		if i > 0 {
+			d := g.times[i].Sub(g.times[i-1])
+			w := weight(d)
+			if d < silence {
+				g.quiet, w = max(g.quiet, d), w*stretch
+			}
+			sum += w
+		}
+		g.xs = append(g.xs, sum)
 	}
 	if sum == 0 {
 		sum = 1
@@ -263,10 +280,7 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 		p.Poly("acked", false, acked...)
 	}
 	g.window(window)
-	longest := both(func(l Lang) string { return l.span(g.quiet) })
-	if n := len(g.times); n > len(g.c.Segments) && g.times[n-1].Sub(g.times[n-2]) == g.quiet {
-		longest = texts("%s, up to the end", "%s(끝까지)", longest)
-	}
+	longest := g.longest()
 	switch {
 	case holes > 0:
 		return p, texts("%s → %s: %s of %s bytes acknowledged; holes opened: %d, never filled: %d; the longest silence lasted %s.",
@@ -283,6 +297,20 @@ func (g *lens) draw(id string) (*svg.Picture, analyze.Text) {
 			"%s → %s: %[4]s바이트 중 %[3]s바이트가 확인됐고 세그먼트 %[5]d개가 재전송됐습니다. 가장 긴 침묵 %[6]s.",
 			g.c.Client, g.c.Server, count(uint64(max(ack, 0))), count(uint64(most)), again, longest)
 	}
+}
+
+// longest names the longest silence.
+func (g *lens) longest() analyze.Text {
+	t := both(func(l Lang) string { return l.span(g.quiet) })
+	n := len(g.times)
+	switch {
+	case n == len(g.c.Segments) || g.times[n-1].Sub(g.times[n-2]) != g.quiet:
+	case g.c.Last >= g.v.Last:
+		t = texts("%s, up to the end of the capture", "%s(캡처가 끝날 때까지)", t)
+	default:
+		t = texts("%s, until nothing more is known of it", "%s(연결의 마지막 기록까지)", t)
+	}
+	return t
 }
 
 // window draws how far the receiver allows to send, if that lies within the picture at any time.
@@ -388,10 +416,7 @@ func (g *lens) lanes(top, bottom float64) analyze.Text {
 			free[side] = x + w/2 + 6
 		}
 	}
-	longest := both(func(l Lang) string { return l.span(g.quiet) })
-	if n := len(g.times); n > len(g.c.Segments) && g.times[n-1].Sub(g.times[n-2]) == g.quiet {
-		longest = texts("%s, up to the end", "%s(끝까지)", longest)
-	}
+	longest := g.longest()
 	return texts("%s → %s: %d packets of the client, %d of the server; the longest silence lasted %s.",
 		"%s → %s: 클라이언트 패킷 %d개, 서버 패킷 %d개. 가장 긴 침묵 %s.", g.c.Client, g.c.Server, n[0], n[1], longest)
 }

@@ -12,15 +12,12 @@ import (
 func (b *builder) worst(root *analyze.Finding) *view.Direction {
 	var worst *view.Direction
 	var most sentLost
+	_, onset := b.slots(root)
 	for i := range b.v.Flows {
 		d := &b.v.Flows[i]
-		if s := root.Subject; s.Host != "" {
-			in, out := d.To == s.Host && (s.Peer == "" || d.From == s.Peer), d.From == s.Host && (s.Peer == "" || d.To == s.Peer)
-			if !in && !out || s.Direction == "inbound" && !in || s.Direction == "outbound" && !out {
-				continue
-			}
+		if !onWay(root.Subject, d) {
+			continue
 		}
-		_, onset := b.slots(d, root.Onset)
 		var n sentLost
 		b.add(&n, d, onset, view.Slots)
 		if worst == nil || n.lost > most.lost || n.lost == most.lost && n.sent > most.sent {
@@ -50,17 +47,20 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 	type line struct {
 		name                             analyze.Text
 		fared                            analyze.Text // what became of those that were not lost
+		since                            analyze.Text // from when on they are counted
 		before, lostBefore, after, lost2 uint64
 	}
 	came, answered := analyze.Text{En: "arrived", Ko: "도착"}, analyze.Text{En: "were answered", Ko: "응답받음"}
 	var lines []line
+	before, since := b.slots(root)
+	from := b.v.Bucket(root.Onset)
+	fine := b.since(b.v.At(from), root.Onset)
 	d := b.worst(root)
 	dir := analyze.Text{}
 	if d != nil {
 		dir = same(d.From + " → " + d.To)
-		before, since := b.slots(d, root.Onset)
 		for class := 1; class < view.Classes; class++ {
-			l := line{name: className(class), fared: came}
+			l := line{name: className(class), fared: came, since: b.since(b.v.SlotAt(since), root.Onset)}
 			for slot := range view.Slots {
 				switch sent, lost := b.cell(d, slot, class); {
 				case slot < before:
@@ -75,17 +75,16 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 		}
 	}
 	if n := b.called(root); n.unopened > 0 {
-		lines = append(lines, line{texts("Calls to %s", "%s에 대한 호출", endpoint(root.Subject.Peer, root.Subject.Port)), answered, n.requestsBefore + n.unopenedBefore, n.unopenedBefore,
+		lines = append(lines, line{texts("Calls to %s", "%s에 대한 호출", endpoint(root.Subject.Peer, root.Subject.Port)), answered, fine, n.requestsBefore + n.unopenedBefore, n.unopenedBefore,
 			n.requests + n.unopened, n.unopened})
 		dir = analyze.Text{}
 	}
-	from := b.v.Bucket(root.Onset)
 	for i := range b.v.Resolvers {
 		r := &b.v.Resolvers[i]
 		if s := root.Subject; r.Client != s.Host || s.Peer != "" && r.Server != s.Peer {
 			continue
 		}
-		l := line{name: analyze.Text{En: "DNS answers", Ko: "DNS 응답"}, fared: came}
+		l := line{name: analyze.Text{En: "DNS answers", Ko: "DNS 응답"}, fared: came, since: fine}
 		if root.Subject.Peer == "" {
 			l.name = texts("DNS answers of %s", "%s의 DNS 응답", r.Server)
 		}
@@ -122,7 +121,7 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 	case worst.lost2 == 0:
 		s.Claim = texts("Everything gets through: nothing of what was sent since the onset is known to be lost%s.", "시작 이후 보낸 것 중 유실로 확인된 것이 없습니다%s.", in(dir))
 	default:
-		s.Claim = texts("%s: since the onset %s %s, before %s%s.", "%s: 시작 이후 %s %s, 이전 %s%s.", worst.name,
+		s.Claim = texts("%s: %s %s %s, before %s%s.", "%s: %s %s %s, 이전 %s%s.", worst.name, worst.since,
 			arrived(worst.lost2, worst.after), worst.fared, arrived(worst.lostBefore, worst.before), in(dir))
 	}
 
@@ -167,11 +166,7 @@ func (b *builder) sizes(suffix string, root *analyze.Finding) section {
 	}
 	s.Picture = p
 	s.Legend = []legend{{"before", "○", analyze.Text{En: "before the onset", Ko: "시작 전"}}, {"bad", "◆", analyze.Text{En: "since the onset", Ko: "시작 후"}}}
-	s.Notes = append(s.Notes, b.say(func(r *text) string {
-		return fmt.Sprintf(r.pick("Counted in steps of %s, without the one in which the onset lies. Sizes are those of IP packets.",
-			"%s 단위로 셌으며 시작 시점이 든 구간은 뺐습니다. 크기는 IP 패킷 기준입니다."),
-			r.span(b.v.SlotAt(1).Sub(b.v.SlotAt(0))))
-	}))
+	s.Notes = append(s.Notes, texts("%s Sizes are those of IP packets. Calls and DNS queries: %s.", "%s 크기는 IP 패킷 기준입니다. 호출과 DNS 질의는 %s입니다.", b.inSteps(since), fine))
 	return s
 }
 

@@ -12,15 +12,15 @@ import (
 
 // stageNames are the stages of a request as people read them.
 var stageNames = map[string]analyze.Text{
-	analyze.StageArriving:   {En: "the request arrives", Ko: "요청 수신"},
+	analyze.StageArriving:   {En: "receives the request", Ko: "요청 수신"},
 	analyze.StageAccept:     {En: "waits to be taken up", Ko: "처리 시작 대기"},
 	analyze.StageDNS:        {En: "resolves names", Ko: "이름 해석"},
 	analyze.StageConnect:    {En: "connects to", Ko: "연결"},
 	analyze.StageFirstByte:  {En: "waits for the answer of", Ko: "첫 응답 대기"},
 	analyze.StageTransfer:   {En: "receives the answer of", Ko: "응답 전송 대기"},
-	analyze.StageOwn:        {En: "own work", Ko: "자체 처리"},
+	analyze.StageOwn:        {En: "is inside the program", Ko: "프로그램 내부"},
 	analyze.StageSending:    {En: "sends the answer", Ko: "응답 전송"},
-	analyze.StageNotReading: {En: "the client does not read", Ko: "클라이언트 미수신"},
+	analyze.StageNotReading: {En: "waits for the client to read", Ko: "클라이언트 미수신"},
 }
 
 func stageName(x *analyze.Stage) analyze.Text {
@@ -57,17 +57,22 @@ func (b *builder) stages(suffix string, root *analyze.Finding, after []*analyze.
 		return both(func(l Lang) string { return l.span(time.Duration(v * 1e9)) })
 	}
 	service := net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
-	s.Claim = texts("A request to %s took %s before the onset and takes %s since.", "%s 요청 한 건의 시간이 시작 전 %s에서 시작 후 %s입니다.",
-		service, span(t.Time.Before), span(t.Time.After))
+	onset := analyze.Text{En: "the onset", Ko: "시작"}
+	if b.since(t.Since, root.Onset) != b.since(root.Onset, root.Onset) { // of the finding that knows, not of its cause
+		onset = b.say(func(r *text) string { return r.short(t.Since) })
+	}
+	s.Claim = texts("A request to %s took %s before %[4]s and takes %[3]s since.", "%s 요청 한 건의 시간이 %[4]s 전 %[2]s에서 이후 %[3]s입니다.",
+		service, span(t.Time.Before), span(t.Time.After), onset)
 	if t.Requests.Before == 0 {
 		s.Claim = texts("A request to %s takes %s.", "%s 요청 한 건의 시간은 %s입니다.", service, span(t.Time.After))
 	}
 	if top, part := t.Top(); top != nil {
-		s.Claim = texts("%s Of the extra time %d %% is in: %s", "%s 늘어난 시간의 %d%%: %s", s.Claim, int(100*part+0.5), stageName(top))
+		of, rest := analyze.Text{}, analyze.Text{En: "extra time", Ko: "늘어난 시간의"}
 		if q := t.Queue(); q >= 0.01 {
-			s.Claim = texts("%s (without the %d %% that requests wait to be taken up)", "%s(처리 시작을 기다린 %d%% 제외)", s.Claim, int(100*q+0.5))
+			of = texts(" %d %% of the extra time it waits to be taken up;", " 늘어난 시간의 %d%%는 처리 시작 대기,", int(100*q+0.5))
+			rest = analyze.Text{En: "rest", Ko: "나머지의"}
 		}
-		s.Claim = texts("%s.", "%s.", s.Claim)
+		s.Claim = texts("%s%s %[4]d %% of the %[3]s it %[5]s.", "%s%s %s %d%%: %s.", s.Claim, of, rest, int(100*part+0.5), stageName(top))
 	}
 	most := 0.0
 	for _, x := range t.Stages {
@@ -99,11 +104,11 @@ func (b *builder) stages(suffix string, root *analyze.Finding, after []*analyze.
 	s.Picture = p
 	s.Legend = []legend{{"bar", "▬", analyze.Text{En: "before the onset, for each request", Ko: "시작 전, 요청당"}},
 		{"bar hatched", "▨", analyze.Text{En: "since the onset", Ko: "시작 후"}}}
-	s.Notes = append(s.Notes, analyze.Text{En: "Time is the number of requests in a stage, added up over time and divided by the requests (Little's law); what no other stage accounts for is own work.",
-		Ko: "단계에 있는 요청 수를 시간으로 합해 요청 수로 나눈 값입니다(리틀의 법칙). 다른 단계로 설명되지 않는 시간은 자체 처리입니다."})
+	s.Notes = append(s.Notes, analyze.Text{En: "Time is the number of requests in a stage, added up over time and divided by the requests (Little's law); what no packet accounts for is inside the program: it computes, waits for a lock or for a free worker.",
+		Ko: "단계에 있는 요청 수를 시간으로 합해 요청 수로 나눈 값입니다(리틀의 법칙). 패킷으로 설명되지 않는 시간은 프로그램 내부(계산, 잠금, 빈 작업 스레드 대기)입니다."})
 	if t.Shared > 0 {
-		s.Notes = append(s.Notes, texts("%s calls that began while several services were at work are in none of the stages but own work.",
-			"여러 서비스가 동시에 일할 때 시작된 호출 %s건은 자체 처리에 들어 있습니다.", count(uint64(t.Shared))))
+		s.Notes = append(s.Notes, texts("%s calls that began while several services were at work are in none of the stages but inside the program.",
+			"여러 서비스가 동시에 일할 때 시작된 호출 %s건은 프로그램 내부에 들어 있습니다.", count(uint64(t.Shared))))
 	}
 	return s
 }

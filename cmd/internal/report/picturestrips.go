@@ -48,10 +48,14 @@ func (b *builder) strips(suffix string, root *analyze.Finding, onset capture.Ins
 
 	p := w.p
 	p.H = svg.Num(w.y + 6)
+	bands := p.Marks
+	p.Marks = nil // the grid lies below everything
 	for _, t := range svg.Ticks(w.x.V0, w.x.V1, 9) {
-		p.Text("muted", "middle", svg.Small, w.x.At(t), 14, 0, tick(t))
+		label := tick(t)
+		p.Text("muted", "middle", svg.Small, min(w.x.At(t), picWidth-svg.Width(label.Ko, svg.Small)/2-2), 14, 0, label)
 		p.Line("grid", w.x.At(t), 22, w.x.At(t), w.y)
 	}
+	p.Marks = append(p.Marks, bands...)
 	if root != nil {
 		p.Line("onset", w.x.At(0), 20, w.x.At(0), w.y)
 	}
@@ -152,7 +156,16 @@ func (w *bands) band(name, detail analyze.Text) (top, base float64) {
 // without says in a band why it is empty: no source is not zero.
 func (w *bands) without(top, base float64, why analyze.Text) {
 	w.p.Rect("nothing", w.x.X0, top, w.x.X1-w.x.X0, base-top)
-	w.p.Text("muted", "middle", svg.Small, (w.x.X0+w.x.X1)/2, (top+base)/2+4, w.x.X1-w.x.X0-20, why)
+	// Beside the line of the onset, where there is more room.
+	x0, x1 := w.x.X0, w.x.X1
+	if at := w.x.At(0); at > x0 && at < x1 {
+		if at-x0 > x1-at {
+			x1 = at
+		} else {
+			x0 = at
+		}
+	}
+	w.p.Text("muted", "middle", svg.Small, (x0+x1)/2, (top+base)/2+4, x1-x0-20, why)
 }
 
 // scale writes the numbers of a vertical axis from zero.
@@ -329,7 +342,7 @@ func (w *bands) progress(s *view.Service) {
 		w.without(top, base, analyze.Text{En: "no request in this input", Ko: "이 입력에 요청이 없음"})
 		return
 	}
-	top, base := w.band(name, analyze.Text{En: "asked; the client still waits", Ko: "클라이언트가 응답 대기 중"})
+	top, base := w.band(name, analyze.Text{En: "the client still waits", Ko: "클라이언트가 응답 대기 중"})
 	most, _ := s.Open.Peak(0, w.n)
 	w.step("area", w.scale(top, base, float64(most)), &s.Open, nil)
 	w.peaked(analyze.Text{En: "requests that wait for their answer", Ko: "응답을 기다리는 요청"}, &s.Open)
@@ -456,11 +469,16 @@ func (w *bands) claim(s *view.Service, root *analyze.Finding) analyze.Text {
 		d := time.Duration(int64(j-i) * w.v.Width).Seconds()
 		return strconv.FormatFloat(math.Round(float64(s.Answered.Sum(i, j))/d*10)/10, 'f', -1, 64)
 	}
+	since := w.since(w.v.At(w.begin), w.onset)
 	if w.begin <= 0 {
-		return texts("%s: since the onset %s answers a second, and %s requests or connections failed; nothing was seen before.",
-			"%s: 시작 이후 초당 응답 %s건, 요청 또는 연결 실패 %s건. 그 전은 관측되지 않음.", name, rate(0, w.n), count(failed(0, w.n)))
+		before := analyze.Text{En: "nothing was seen before", Ko: "그 전은 관측되지 않음"}
+		if since = w.since(w.v.Start, max(w.onset, w.v.Start)); w.onset.Sub(w.v.Start) > 100*time.Millisecond {
+			before = analyze.Text{En: "what came before the onset cannot be told from it", Ko: "시작 전후를 나눌 수 없음"}
+		}
+		return texts("%s: %[4]s %[2]s answers a second, and %[3]s requests or connections failed; %[5]s.",
+			"%s: %[4]s 초당 응답 %[2]s건, 요청 또는 연결 실패 %[3]s건. %[5]s.", name, rate(0, w.n), count(failed(0, w.n)), since, before)
 	}
-	return texts("%s: %s answers a second before the onset, %s since; requests or connections that failed: %s before, %s since.",
-		"%s: 초당 응답 시작 전 %s건, 이후 %s건. 실패한 요청 또는 연결: 이전 %s건, 이후 %s건.", name, rate(0, w.begin), rate(w.begin, w.n),
-		count(failed(0, w.begin)), count(failed(w.begin, w.n)))
+	return texts("%s: %s answers a second before, %s %[6]s; requests or connections that failed: %[4]s before, %[5]s since.",
+		"%s: 초당 응답 이전 %s건, %[6]s %[3]s건. 실패한 요청 또는 연결: 이전 %[4]s건, 이후 %[5]s건.", name, rate(0, w.begin), rate(w.begin, w.n),
+		count(failed(0, w.begin)), count(failed(w.begin, w.n)), since)
 }

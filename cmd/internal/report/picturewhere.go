@@ -2,6 +2,8 @@ package report
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"jindan/analyze"
 	"jindan/analyze/view"
@@ -38,23 +40,47 @@ func (b *builder) cell(d *view.Direction, slot, class int) (sent, lost uint64) {
 	return sent, min(lost, sent)
 }
 
-// slots are those of a direction that lie before an onset, [0, before), and since, [since, …). The one in which the onset lies is
-// neither, unless something was lost in it and nothing follows: what passed in it may have passed before.
-func (b *builder) slots(d *view.Direction, onset capture.Instant) (before, since int) {
+// slots are those that lie before the onset of a finding, [0, before), and since, [since, …). The one in which the onset lies is neither:
+// what passed in it may have passed before. But it belongs to the others where it holds most of what the finding's hosts lost.
+func (b *builder) slots(root *analyze.Finding) (before, since int) {
 	w := b.v.Width * (view.MaxBuckets / view.Slots)
-	if w <= 0 || onset <= b.v.Start {
+	if w <= 0 || root.Onset <= b.v.Start {
 		return 0, 0
 	}
-	before = int(min(int64(onset-b.v.Start)/w, view.Slots))
-	if since = before; b.v.SlotAt(before) == onset {
-		return before, since
+	before = int(min(int64(root.Onset-b.v.Start)/w, view.Slots))
+	if b.v.SlotAt(before) == root.Onset {
+		return before, before
 	}
 	var now, later sentLost
-	b.add(&now, d, since, since+1)
-	if b.add(&later, d, since+1, view.Slots); later.sent > 0 || now.lost == 0 {
-		since++
+	for i := range b.v.Flows {
+		if d := &b.v.Flows[i]; onWay(root.Subject, d) {
+			b.add(&now, d, before, before+1)
+			b.add(&later, d, before+1, view.Slots)
+		}
 	}
-	return before, since
+	if now.lost > later.lost {
+		return before, before
+	}
+	return before, before + 1
+}
+
+// onWay reports whether a direction is between the hosts of a subject, and in its direction if it has one.
+func onWay(s analyze.Subject, d *view.Direction) bool {
+	in, out := d.To == s.Host && (s.Peer == "" || d.From == s.Peer), d.From == s.Host && (s.Peer == "" || d.To == s.Peer)
+	return s.Host == "" || in && s.Direction != "outbound" || out && s.Direction != "inbound"
+}
+
+// since names the time from which on something is counted: the onset, unless what is counted comes in steps that do not begin with it.
+func (b *builder) since(from, onset capture.Instant) analyze.Text {
+	switch {
+	case onset.Sub(from).Abs() <= 100*time.Millisecond:
+		return analyze.Text{En: "since the onset", Ko: "시작 이후"}
+	case from <= b.v.Start:
+		return analyze.Text{En: "from the start of the input on", Ko: "입력의 처음부터"}
+	}
+	return b.say(func(r *text) string {
+		return fmt.Sprintf(r.pick("since %s", "%s 이후"), strings.TrimSuffix(r.short(from), ".000"))
+	})
 }
 
 func share(part, of uint64) string {
@@ -89,9 +115,10 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 	}
 	var toHost, toPeer, fromRest, toRest sentLost
 	rest := map[string]bool{}
+	_, onset := b.slots(root)
+	since := b.since(b.v.SlotAt(onset), root.Onset)
 	for i := range b.v.Flows {
 		d := &b.v.Flows[i]
-		_, onset := b.slots(d, root.Onset)
 		switch {
 		case peer != "" && d.From == peer && d.To == host:
 			b.add(&toHost, d, onset, view.Slots)
@@ -106,7 +133,7 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		}
 	}
 	asked, answered := b.dnsBetween(host, peer, root)
-	s.Table.Head = []analyze.Text{{En: "direction", Ko: "방향"}, {En: "segments since the onset", Ko: "시작 이후 세그먼트"}, {En: "lost", Ko: "유실"},
+	s.Table.Head = []analyze.Text{{En: "direction", Ko: "방향"}, texts("segments %s", "%s 세그먼트", since), {En: "lost", Ko: "유실"},
 		{En: "of these 1,280 bytes and more", Ko: "그중 1,280바이트 이상"}, {En: "lost", Ko: "유실"}}
 	row := func(from, to string, n sentLost) {
 		s.Table.Rows = append(s.Table.Rows, []analyze.Text{same(from + " → " + to), same(count(n.sent)), same(count(n.lost)), same(count(n.big)), same(count(n.bigLost))})
@@ -169,10 +196,10 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		span(280, 620, fromRest, toRest, len(rest) > 0, len(rest) > 0)
 		row(restName.En, host, fromRest)
 		row(host, restName.En, toRest)
-		s.Claim = texts("Since the onset %s of %s segments to this host and %s of %s from it were lost on the way.",
-			"시작 이후 이 호스트로 오는 세그먼트 %[2]s개 중 %[1]s개, 나가는 %[4]s개 중 %[3]s개가 유실됐습니다.", count(fromRest.lost), count(fromRest.sent), count(toRest.lost), count(toRest.sent))
+		s.Claim = texts("%s of %s segments to this host and %s of %s from it were lost on the way %s.",
+			"%[5]s 이 호스트로 오는 세그먼트 %[2]s개 중 %[1]s개, 나가는 %[4]s개 중 %[3]s개가 유실됐습니다.", count(fromRest.lost), count(fromRest.sent), count(toRest.lost), count(toRest.sent), since)
 		if fromRest.sent+toRest.sent == 0 {
-			s.Claim = analyze.Text{En: "No segment with data was seen between this host and others since the onset.", Ko: "시작 이후 이 호스트와 다른 호스트 사이에 데이터 세그먼트가 없었습니다."}
+			s.Claim = texts("No segment with data was seen between this host and others %s.", "%s 이 호스트와 다른 호스트 사이에 데이터 세그먼트가 없었습니다.", since)
 		}
 	default:
 		node(0, 190, "", restName, restDetail)
@@ -213,9 +240,9 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 			s.Table.Rows = append(s.Table.Rows, []analyze.Text{{En: "DNS queries answered", Ko: "응답받은 DNS 질의"}, same(count(asked)), same(count(asked - answered)), same("–"), same("–")})
 		}
 		other := fromRest.sent + toRest.sent
-		s.Claim = texts("Between %s and %s %s of %s segments were lost since the onset; between this host and all others %s of %s.",
-			"%s ↔ %s 구간에서 시작 이후 세그먼트 %[4]s개 중 %[3]s개 유실, 이 호스트와 나머지 사이는 %[6]s개 중 %[5]s개 유실.",
-			peer, host, count(toHost.lost+toPeer.lost), count(toHost.sent+toPeer.sent), count(fromRest.lost+toRest.lost), count(other))
+		s.Claim = texts("Between %s and %s %s of %s segments were lost %[7]s; between this host and all others %[5]s of %[6]s.",
+			"%s ↔ %s 구간에서 %[7]s 세그먼트 %[4]s개 중 %[3]s개 유실, 이 호스트와 나머지 사이는 %[6]s개 중 %[5]s개 유실.",
+			peer, host, count(toHost.lost+toPeer.lost), count(toHost.sent+toPeer.sent), count(fromRest.lost+toRest.lost), count(other), since)
 		switch {
 		case toHost.sent+toPeer.sent == 0 && called.unopened > 0:
 			s.Claim = texts("Of the connections of %s to %s since the onset %s did not come about, and no data passed.",
@@ -224,12 +251,12 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 			s.Claim = texts("Between %s and %s %s of %s DNS queries were answered since the onset.", "%s ↔ %s 구간에서 시작 이후 DNS 질의 %[4]s건 중 %[3]s건 응답.",
 				peer, host, count(answered), count(asked))
 		case toHost.sent+toPeer.sent == 0:
-			s.Claim = texts("No segment with data was seen between %s and %s since the onset.", "시작 이후 %s ↔ %s 구간에 데이터 세그먼트가 없었습니다.", peer, host)
+			s.Claim = texts("No segment with data was seen between %s and %s %s.", "%[3]s %[1]s ↔ %[2]s 구간에 데이터 세그먼트가 없었습니다.", peer, host, since)
 		}
 		if root.Rule == "size-dependent-loss" && answered < asked {
 			s.Notes = append(s.Notes, analyze.Text{
-				En: "The heading adds the large DNS answers that never came to the lost segments, from the onset on. The picture counts segments and queries apart, and in whole steps of time.",
-				Ko: "제목은 시작 시각부터 유실된 세그먼트에 도착하지 않은 큰 DNS 응답을 더한 수입니다. 그림은 세그먼트와 질의를 나누어 시간 구간 단위로 셉니다."})
+				En: "The heading adds the large DNS answers that never came to the lost segments, from the onset on. The picture counts segments and queries apart.",
+				Ko: "제목은 시작 시각부터 유실된 세그먼트에 도착하지 않은 큰 DNS 응답을 더한 수입니다. 그림은 세그먼트와 질의를 나누어 셉니다."})
 		}
 		if toHost.lost+toPeer.lost > 0 {
 			s.Notes = append(s.Notes, texts(
@@ -248,9 +275,18 @@ func (b *builder) where(suffix string, root *analyze.Finding) section {
 		}
 	}
 	s.Picture = p
+	s.Notes = append(s.Notes, b.inSteps(onset))
 	s.Legend = []legend{{"clear", "→", analyze.Text{En: "clear: the number is how many could have been lost", Ko: "이상 없음. 숫자는 유실될 수 있었던 개수"}},
 		{"lossy", "✕", analyze.Text{En: "lost somewhere in this span", Ko: "이 구간 어딘가에서 유실"}}, {"unseen", "⇢", analyze.Text{En: "no data seen", Ko: "데이터 없음"}}}
 	return s
+}
+
+// inSteps says in which steps segments are counted.
+func (b *builder) inSteps(from int) analyze.Text {
+	return b.say(func(r *text) string {
+		return fmt.Sprintf(r.pick("Segments are counted in steps of %s, here from %s on.", "세그먼트는 %s 단위로 세며, 여기서는 %s부터입니다."),
+			r.span(b.v.SlotAt(1).Sub(b.v.SlotAt(0))), strings.TrimSuffix(r.short(b.v.SlotAt(from)), ".000"))
+	})
 }
 
 // calls are what a service was asked since an onset, and before.

@@ -252,3 +252,27 @@ func TestPlace(t *testing.T) {
 		}
 	}
 }
+
+// A screen on faults that are all over says so first; one that is not over takes that back.
+func TestOverIsSaid(t *testing.T) {
+	screen := func(states ...analyze.State) string {
+		in, d := outage()
+		for i, s := range states {
+			d.Incidents = append(d.Incidents, analyze.Incident{ID: fmt.Sprint(i), State: s, Severity: "error", Begin: after(0), End: after(float64(i))})
+		}
+		var b bytes.Buffer
+		if err := Text(&b, in, d, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	if s := screen(analyze.Resolved, analyze.Resolved); !strings.Contains(s, "Over        2 incidents, all over at the end; last seen 23:40:04.000") {
+		t.Errorf("two that are over:\n%s", s)
+	}
+	if s := screen(analyze.Resolved); !strings.Contains(s, "Over        1 incident, which was over at the end") {
+		t.Errorf("one that is over:\n%s", s)
+	}
+	if s := screen(analyze.Open, analyze.Resolved); strings.Contains(s, "Over ") {
+		t.Errorf("one of two:\n%s", s)
+	}
+}

@@ -101,6 +101,9 @@ func (r *text) blindSteps() {
 		if r.o.Catalogue != nil {
 			need = r.Text(r.o.Catalogue.Needs(s.Step))
 		}
+		if need == r.Text(inputNames["test"]) && !r.o.Verbose {
+			continue // what to do next is such a test
+		}
 		title := r.stepTitle(s.Step)
 		if r.o.Verbose || need == "" {
 			reason := strings.TrimPrefix(r.Text(s.Reason), r.pick("Not judged: ", "판정 불가: "))

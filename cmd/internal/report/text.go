@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/capture"
 )
 
 // text is a report being written.
@@ -37,6 +38,7 @@ func newText(in Input, d *analyze.Diagnosis, o Options, dt detail) *text {
 	if len(roots)+len(others) == 0 {
 		r.healthy()
 	} else {
+		r.ended()
 		r.causes(roots, others)
 	}
 	if !o.Summary && (o.Verbose || len(roots)+len(others) > 0) {
@@ -48,6 +50,25 @@ func newText(in Input, d *analyze.Diagnosis, o Options, dt detail) *text {
 		r.evidence(everything)
 	}
 	return r
+}
+
+// ended says that nothing is wrong any more at the end, where that is so.
+func (r *text) ended() {
+	n, last := 0, capture.Instant(0)
+	for _, x := range r.d.Incidents {
+		switch {
+		case x.Severity == "info":
+			continue
+		case x.State != analyze.Resolved:
+			return
+		}
+		n, last = n+1, max(last, x.End)
+	}
+	if n == 0 {
+		return
+	}
+	s := r.plural(uint64(n), "incident, which was", "incidents, all", "장애 %s건 모두") + fmt.Sprintf(r.pick(" over at the end; last seen %s", " 끝났음. 마지막 관측 %s"), r.short(last))
+	r.entry(r.pick("Over", "종료"), green, s, plain)
 }
 
 // others are the findings above info that are neither a root nor follow from one.
@@ -93,7 +114,7 @@ func (r *text) healthy() {
 	s := what + fmt.Sprintf(r.pick("; %d suspects ruled out, %d not assessable",
 		". 의심 항목 %d개 배제, %d개는 이 입력으로 판정 불가"), out, blind)
 	if info > 0 {
-		s += fmt.Sprintf(r.pick(", %d remarks", ", 참고 사항 %d건"), info)
+		s += ", " + r.plural(uint64(info), "remark", "remarks", "참고 사항 %s건")
 	}
 	if !r.o.Verbose {
 		s += r.pick(" (-v lists them).", "(-v로 확인).")
