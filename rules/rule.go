@@ -182,7 +182,7 @@ func (d *decoder) change(r *Rule, n *node) {
 			d.fail(v.errorf("%s is %v, as %s; %q is %v", k.text, old.kind, old.Text, v.text, kind))
 			continue
 		}
-		old.Value, old.Text, old.Source, old.node = value, v.text, source, k
+		old.Value, old.Text, old.Source, old.Korean, old.node = value, v.text, source, "", k
 		r.Params[k.text] = value
 	}
 }
@@ -205,7 +205,7 @@ func (d *decoder) threshold(k, n *node) (Threshold, bool) {
 		d.fail(n.errorf("threshold %s needs {value, unit, source}", k.text))
 		return t, false
 	}
-	d.fields(n, "value", "unit", "source")
+	d.fields(n, "value", "unit", "source", "ko")
 	v := d.need(n, "value")
 	var ok bool
 	if t.Value, t.kind, ok = d.number(v); !ok {
@@ -230,6 +230,9 @@ func (d *decoder) threshold(k, n *node) (Threshold, bool) {
 		d.fail(n.errorf("threshold %s has no source", k.text))
 	}
 	t.Source = d.str(source)
+	if ko := n.get("ko"); ko != nil {
+		t.Korean = d.str(ko)
+	}
 	return t, true
 }
 

@@ -148,6 +148,7 @@ type Threshold struct {
 	Text   string  // as written: 10, 10s, 3%
 	Unit   string
 	Source string
+	Korean string // the source in Korean; empty: it has none, as that of a user's own
 	kind   thresholdKind
 	node   *node
 }

@@ -233,7 +233,7 @@ func TestOverrides(t *testing.T) {
 	if r.Params.Duration("old_age").Seconds() != 10 {
 		t.Errorf("old_age is %v", r.Params.Duration("old_age"))
 	}
-	if th, _ := r.Threshold("min_sockets"); th.Source != "override in site/a.yaml" || th.Unit != "sockets" {
+	if th, _ := r.Threshold("min_sockets"); th.Source != "override in site/a.yaml" || th.Korean != "" || th.Unit != "sockets" {
 		t.Errorf("min_sockets is %+v", th)
 	}
 	if th, _ := r.Threshold("min_share"); th.Source != "our farm" {

@@ -90,6 +90,9 @@ func TestThresholdsInKorean(t *testing.T) {
 			t.Errorf("%s: severities or times of the program", r.ID)
 		}
 		for _, x := range r.Thresholds {
+			if !regexp.MustCompile(`\p{Hangul}`).MatchString(x.Korean) || strings.Contains(b.String(), " "+x.Source+"\n") {
+				t.Errorf("%s: the source of %s is English: %q", r.ID, x.Name, x.Source)
+			}
 			if len(x.Unit) > 3 && x.Unit != "share" && strings.Contains(b.String(), x.Text+" "+x.Unit+". ") {
 				t.Errorf("%s: %s is in %q", r.ID, x.Name, x.Unit)
 			}

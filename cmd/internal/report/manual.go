@@ -177,7 +177,11 @@ func (m *manual) decision(r *rules.Rule) {
 		if t.Unit != "" && t.Unit != "s" && t.Unit != "share" {
 			v += " " + m.unit(t.Unit)
 		}
-		list = append(list, fmt.Sprintf("%s = %s. %s", t.Name, v, t.Source))
+		source := t.Source
+		if m.Lang == Korean && t.Korean != "" {
+			source = t.Korean
+		}
+		list = append(list, fmt.Sprintf("%s = %s. %s", t.Name, v, source))
 	}
 	m.bullets(m.pick("THRESHOLDS", "임계값"), list)
 }
@@ -215,7 +219,7 @@ func (m *manual) measures(r *rules.Rule) {
 		}
 		list = append(list, line)
 	}
-	m.bullets(m.pick("MEASURES", "측정값"), list)
+	m.bullets(m.pick("MEASURES", "측정값(설명은 규칙 파일의 영어 그대로)"), list)
 }
 
 // links writes what can cause what the rule finds, and what it can cause.
