@@ -225,10 +225,23 @@ func TestSizeLoss(t *testing.T) {
 		}},
 		{name: "the only connection: a full ClientHello that does not fit, its end is acknowledged by SACK", want: "warn path 198.51.100.2 192.0.2.1", onset: 4 * ms,
 			make: func(n *network) { hello(n, 8, 0, true) }, check: single(8, true)},
-		{name: "the only connection: the same, and the server gives up two minutes later", want: "warn path 198.51.100.2 192.0.2.1", onset: 4 * ms,
-			make: func(n *network) {
-				hello(n, 8, 0, true)
-				n.tcp(3*60*sec, host(peer), n.obs[0].Packet.Src, capture.ACK|capture.FIN, n.seq+1, n.seq+1, 0)
+		{name: "the only connection: a full key exchange of ssh that does not fit, and the server gives up two minutes later", local: app,
+			want: "warn path 192.0.2.1 198.51.100.2", onset: 100 * ms, make: func(n *network) {
+				c, s := n.from(app), host(peer)
+				q := n.open(0, c, s)
+				n.tcp(30*ms, s, c, capture.ACK|capture.PSH, q, q, 42)
+				n.tcp(31*ms, c, s, capture.ACK|capture.PSH, q, q+42, 33)
+				n.tcp(60*ms, s, c, capture.ACK|capture.PSH, q+42, q+33, 1120)
+				n.tcp(61*ms, c, s, capture.ACK, q+33, q+1162, 0)
+				n.tcp(100*ms, c, s, capture.ACK, q+33, q+1162, mss)
+				n.tcp(101*ms, c, s, capture.ACK|capture.PSH, q+33+mss, q+1162, 88)
+				n.tcp(145*ms, s, c, capture.ACK, q+1162, q+33, 0)
+				p := &n.obs[len(n.obs)-1].Packet
+				p.SACKs, p.SACK[0] = 1, [2]uint32{q + 33 + mss, q + 121 + mss}
+				for i := range 8 {
+					n.tcp(100*ms+time.Duration(2<<i-1)*250*ms, c, s, capture.ACK|capture.PSH, q+33, q+1162, mss)
+				}
+				n.tcp(120*sec, s, c, capture.ACK|capture.FIN, q+1162, q+33, 0)
 			}, check: single(8, true)},
 		{name: "the only connection: the same, and it arrives at the third repetition", make: func(n *network) { hello(n, 3, 1460, true) }},
 		{name: "the only connection: nothing of it arrives, whatever its size", make: func(n *network) { hello(n, 8, 0, false) }},
