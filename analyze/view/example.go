@@ -149,7 +149,8 @@ func (x *examples) choose(d *analyze.Diagnosis, table *flow.Table) (out []Connec
 		slices.SortFunc(fit, func(a, b *example) int {
 			return cmp.Or(cmp.Compare(a.n[what], b.n[what]), cmp.Compare(a.first, b.first), cmp.Compare(a.stream, b.stream))
 		})
-		c := fit[len(fit)/2]
+		// Of those that show as much as the median the first: the input is read a second time up to there.
+		c := fit[slices.IndexFunc(fit, func(c *example) bool { return c.n[what] == fit[len(fit)/2].n[what] })]
 		// It is silent up to the end, if it has none; its packets need not be looked for that long.
 		until := c.last
 		if !c.ended {

@@ -185,6 +185,19 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// Of connections that show equally much the first is the example: the input need not be read a second time as far as the middle.
+func TestExampleOfEquals(t *testing.T) {
+	f := newFeed()
+	for i := range 9 {
+		f.exchange(time.Duration(i+1)*time.Second, 1, 1000+uint16(i), 2)
+	}
+	v := f.record(20*time.Second, &analyze.Finding{ID: "x", Rule: "size-dependent-loss", Severity: "error", Onset: origin,
+		Subject: analyze.Subject{Kind: analyze.SubjectPath, Host: "10.0.0.1", Peer: "10.0.0.2"}})
+	if e := v.Example("x"); e == nil || e.Client != "10.0.0.1:1000" || e.Rank != 5 || e.Of != 9 {
+		t.Errorf("%+v, want the first of nine, which shows as much as the fifth", e)
+	}
+}
+
 func TestTracerKeepsItsBound(t *testing.T) {
 	f := newFeed()
 	f.exchange(0, 1, 1000, 2)
