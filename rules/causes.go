@@ -22,7 +22,7 @@ const (
 	SameService  Identity = "same-service"  // the same listener; of two findings about calls also the same caller
 	SameUpstream Identity = "same-upstream" // the same host, peer and port
 	SameHost     Identity = "same-host"     // the same host; a path, or what lies between two capture points, concerns both its ends
-	Serves       Identity = "serves"        // the effect's peer is the cause's host, and its port the cause's where both have one
+	Serves       Identity = "serves"        // whom the effect calls is the cause's host, and the port the cause's where both have one
 	Within       Identity = "within"        // the cause is a host towards all its peers, the effect it and one of them in the same direction
 )
 
@@ -134,6 +134,17 @@ func (p *Party) NotCalled(r *Rule) string {
 		return v.String()
 	}
 	return ""
+}
+
+// WaitsFor is whom the service of the finding, which is of rule r, waits for, as its features say; empty: nobody, or several.
+func (p *Party) WaitsFor(r *Rule) (peer string, port uint16) {
+	for _, calls := range []string{"stage", "outbound"} {
+		a, _ := r.feature(p.Features, calls+"_peer")
+		if n, _ := r.feature(p.Features, calls+"_port"); a.IsValid() && a.Kind() == reflect.String && n.IsValid() && n.CanInt() {
+			peer, port = a.String(), uint16(n.Int())
+		}
+	}
+	return peer, port
 }
 
 // Is reports whether p is what the edge leads from.

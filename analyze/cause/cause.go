@@ -12,6 +12,7 @@ package cause
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -149,6 +150,11 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 		n := &w.nodes[i]
 		*n = node{f: f, named: f.Role == analyze.Root, party: rules.Party{Rule: f.Rule, Features: f.Features, Subject: analyze.SubjectFields(f.Subject)}, place: placeOf(f.Subject, l)}
 		r := g.set.Rule(f.Rule)
+		if peer, port := n.party.WaitsFor(r); n.place.kind == analyze.SubjectService {
+			if ip, err := netip.ParseAddr(peer); err == nil {
+				n.place.calls, n.place.callsPort = l.Host(capture.AddrFrom(ip)), port
+			}
+		}
 		n.class, n.begins = n.party.Class(r), f.Onset
 		if !n.party.HasPast(r) {
 			n.begins = f.Onset.Add(-pastUnknown)
@@ -309,7 +315,7 @@ func (w *linking) candidates(e *rules.Edge, f *place, onset capture.Instant) [][
 		}
 		add(k)
 	case e.Identity == rules.Serves:
-		k.host = f.peer
+		k.host, _ = f.callee()
 		add(k)
 	case (e.Identity == rules.SamePath || e.Identity == rules.SameUpstream) && f.host != none && (f.peer != none || !f.free):
 		if k.peer = f.peer; f.peer != none {

@@ -158,6 +158,13 @@ func holdings() []holding {
 		{[]made{{"dead-upstream", call, nil}}, []made{{"abnormal-termination[ABORT]", serves, has{"resets": 9, "by_server": 9}}},
 			[]otherwise{{why: "the clients reset", effect: has{"resets": 9, "by_server": 1}, around: true}}},
 
+		{[]made{{"slow-server[served]", called, nil}, {"pool-exhausted", called, nil}, {"connection-refused", called, nil}},
+			[]made{{"slow-server[served]", serves, has{"stage_peer": callee, "stage_port": 443, "stage_share": 0.9}}},
+			[]otherwise{{why: "most of the time is elsewhere", effect: has{"stage_share": 0.3}}, {why: "it calls another port", effect: has{"stage_port": 444}}}},
+		{[]made{{"slow-server[served]", called, nil}, {"pool-exhausted", called, nil}, {"connection-refused", called, nil}},
+			[]made{{"pool-exhausted", serves, has{"outbound_peer": callee, "outbound_port": 443, "outbound_share": 0.9, "outbound_kind": "tcp"}}},
+			[]otherwise{{why: "workers wait for several", effect: has{"outbound_share": 0.5}}}},
+
 		// What a service that is late does to those who wait for it.
 		{[]made{{"pool-exhausted", serves, nil}}, []made{{"slow-server[served]", serves, nil}, {"slow-receiver[listener]", serves, nil}}, nil},
 		{[]made{{"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}}, []made{{starved, serves, nil}}, nil},
@@ -300,6 +307,11 @@ func elsewhere(f *analyze.Finding, id rules.Identity) *analyze.Finding {
 		g.Subject.Direction = map[string]string{"inbound": "outbound", "outbound": "inbound"}[g.Subject.Direction]
 	case id == rules.SameService && g.Subject.Port != 0:
 		g.Subject.Port++
+	case id == rules.Serves && g.Subject.Peer == "":
+		g.Features = maps.Clone(g.Features.(map[string]any))
+		for _, calls := range []string{"stage_peer", "outbound_peer"} {
+			g.Features.(map[string]any)[calls] = "203.0.113.77"
+		}
 	case id == rules.SameHost || id == rules.SameService || g.Subject.Peer == "":
 		g.Subject.Host = "203.0.113.77"
 	default:

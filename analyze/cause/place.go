@@ -15,6 +15,8 @@ type place struct {
 	peerAddr   netip.Addr   // as it stands in the subject
 	port       uint16
 	direction  string
+	calls      capture.Addr // of a service: whom it waits for, where that is known
+	callsPort  uint16
 	// free: nothing was found here, and what is zero may be anything.
 	free bool
 }
@@ -30,6 +32,14 @@ func placeOf(s analyze.Subject, l analyze.Local) place {
 		p.peer, p.peerAddr = l.Host(capture.AddrFrom(ip)), ip
 	}
 	return p
+}
+
+// callee is the host and port that p calls.
+func (p *place) callee() (capture.Addr, uint16) {
+	if p.peer == none && p.calls != none {
+		return p.calls, p.callsPort
+	}
+	return p.peer, p.port
 }
 
 // ends are the hosts that p concerns.
@@ -99,7 +109,8 @@ func shared(id rules.Identity, c, f *place) bool {
 	case rules.Within:
 		return c.all() && f.peer != none && (c.host == f.host) == (c.direction == f.direction)
 	case rules.Serves:
-		return c.host != none && eq(c.host, f.peer) && (port || c.port == 0 || f.port == 0)
+		callee, at := f.callee()
+		return c.host != none && (c.host == callee || f.free && callee == none) && (c.port == at || c.port == 0 || at == 0)
 	}
 	return false
 }
