@@ -255,6 +255,9 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				st.hear(w.End) // a mere acknowledgement
 			}
 		}
+		if w.Local.Receives(k.peer) {
+			continue // what was asked has arrived at this host: it keeps silent itself, or whom it passes it on to
+		}
 		if st.asked != 0 && w.End.Sub(st.asked) >= minSilent && (st.counted || st.rateBefore(w) >= minBefore) && !st.oversized(w, k) {
 			suspects = append(suspects, k)
 			st.fellAt = st.asked

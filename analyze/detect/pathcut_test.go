@@ -24,7 +24,19 @@ func TestPathCut(t *testing.T) {
 			n.tcp(at+d, c, s, capture.ACK|capture.PSH, q+100, q+100, 500)
 		}
 	}
+	const vip, backend = "192.0.2.5:443", "198.51.100.2:8443"
 	play(t, newPathCut, []scene{
+		{name: "a box that translates: what its backend leaves unanswered, it does, too", local: "192.0.2.5", make: func(n *network) {
+			both := func(at time.Duration, do func(at time.Duration, server string)) { do(at, vip); do(at+ms/10, backend) }
+			every(0, 60*sec, 500*ms, func(at time.Duration, i int) {
+				client := "203.0.113." + itoa(1+i%3)
+				if at < 20*sec || i%3 > 0 {
+					both(at, func(at time.Duration, server string) { n.call(at, client, server, 5*ms) })
+				} else {
+					both(at, func(at time.Duration, server string) { n.silent(at, client, server, 3) })
+				}
+			})
+		}},
 		{name: "three peers at once; then they are back", local: app, want: "error path 192.0.2.1", onset: 20050 * ms,
 			make: func(n *network) {
 				well(n, 0, 20*sec, peers...)

@@ -150,3 +150,36 @@ func TestPlainerSyns(t *testing.T) {
 		}
 	}
 }
+
+// FINs of clients whom a full listener has not taken yet come again, and are acknowledged once it has: neither were they lost, nor are they data.
+func TestClosedInTheQueue(t *testing.T) {
+	const srv = "198.51.100.2:80"
+	closes := func(taken bool) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) { n.call(at, "203.0.113.9", srv, 5*ms) })
+			every(20*sec, 50*sec, 6*sec, func(at time.Duration, i int) { // what is lost
+				c, s := n.from("203.0.113.9"), host(srv)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+202*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+203*ms, s, c, capture.ACK|capture.PSH, q, q+100, 100)
+			})
+			every(20*sec, 50*sec, 50*ms, func(at time.Duration, i int) {
+				c, s := n.from("203.0.113.9"), host(srv)
+				q := n.open(at, c, s)
+				for _, wait := range []time.Duration{100 * ms, 300 * ms, 700 * ms, 1500 * ms} {
+					n.tcp(at+wait, c, s, capture.ACK|capture.FIN, q, q, 0)
+				}
+				if !taken {
+					n.tcp(at+sec, s, c, capture.SYN|capture.ACK, q-1, q, 0)
+				}
+				n.tcp(at+1501*ms, s, c, capture.ACK|capture.FIN, q, q+1, 0)
+				n.tcp(at+1502*ms, c, s, capture.ACK, q+1, q+1, 0)
+			})
+		}
+	}
+	play(t, newRetransmission, []scene{
+		{name: "the SYN-ACK comes again", make: closes(false)},
+		{name: "it does not: the FINs were lost", want: "warn path 198.51.100.2 203.0.113.9", onset: 20700 * ms, make: closes(true)},
+	})
+}

@@ -308,7 +308,8 @@ func (t *Table) ack(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 		}
 		if r.flags&finSent != 0 && r.flags&finAcked == 0 && !before(p.Ack, r.finSeq) {
 			r.flags |= finAcked
-			if c.trouble != 0 && path != nil && t.trouble(c).side[o].Retransmits[Closing] > 0 {
+			// A listener that repeats its SYN-ACK has not taken the connection: it dropped the FIN with the handshake's last ACK (Unaccepted).
+			if c.trouble != 0 && path != nil && t.trouble(c).side[o].Retransmits[Closing] > 0 && (o == Server || c.saTries == 0) {
 				path.Side[c.dir(o)].again(headerOf(c), 1) // the peer is there: one of the FINs was lost
 			}
 			// Of a side whose newest bytes the capture has missed nobody knows whether it closed first.
