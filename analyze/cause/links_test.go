@@ -159,11 +159,9 @@ func holdings() []holding {
 			[]otherwise{{why: "the clients reset", effect: has{"resets": 9, "by_server": 1}, around: true}}},
 
 		{[]made{{"slow-server[served]", called, nil}, {"pool-exhausted", called, nil}, {"connection-refused", called, nil}},
-			[]made{{"slow-server[served]", serves, has{"stage_peer": callee, "stage_port": 443, "stage_share": 0.9}}},
-			[]otherwise{{why: "most of the time is elsewhere", effect: has{"stage_share": 0.3}}, {why: "it calls another port", effect: has{"stage_port": 444}}}},
-		{[]made{{"slow-server[served]", called, nil}, {"pool-exhausted", called, nil}, {"connection-refused", called, nil}},
-			[]made{{"pool-exhausted", serves, has{"outbound_peer": callee, "outbound_port": 443, "outbound_share": 0.9, "outbound_kind": "tcp"}}},
-			[]otherwise{{why: "workers wait for several", effect: has{"outbound_share": 0.5}}}},
+			[]made{{"slow-server[served]", serves, has{"stage_peer": callee, "stage_port": 443, "stage_share": 0.9}}, {"pool-exhausted", serves, has{"outbound_peer": callee, "outbound_port": 443}}},
+			[]otherwise{{why: "most of the time is elsewhere", of: "slow-server", effect: has{"stage_share": 0.3}},
+				{why: "it calls another port", effect: has{"stage_port": 444, "outbound_port": 444}}}},
 
 		// What a service that is late does to those who wait for it.
 		{[]made{{"pool-exhausted", serves, nil}}, []made{{"slow-server[served]", serves, nil}, {"slow-receiver[listener]", serves, nil}}, nil},
