@@ -269,6 +269,7 @@ func (x *speaker) without(sum *sizes, span int) {
 			sum.sent[i] -= min(s.sent[i], sum.sent[i])
 			sum.lost[i] -= min(s.lost[i], sum.lost[i])
 			sum.blind[i] -= min(s.blind[i], sum.blind[i])
+			sum.alone[i] -= min(s.alone[i], sum.alone[i])
 			sum.late[i] -= min(s.late[i], sum.late[i])
 		}
 		sum.resent -= min(s.resent, sum.resent)

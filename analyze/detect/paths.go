@@ -17,11 +17,12 @@ type way struct {
 }
 
 // sizes counts segments by size class: those that were sent, those that were lost, and of the rest those that would not have shown,
-// had they been lost before the capture point, and those that most likely were.
+// had they been lost before the capture point, those of them that arrived at once all the same, and those that most likely were
+// lost.
 type sizes struct {
-	sent, lost, blind, late [flow.Bins]uint32
-	resent                  uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
-	needless                uint32 // repetitions whose receiver says, by D-SACK (RFC 2883), that it had what they repeat
+	sent, lost, blind, alone, late [flow.Bins]uint32
+	resent                         uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
+	needless                       uint32 // repetitions whose receiver says, by D-SACK (RFC 2883), that it had what they repeat
 }
 
 func (s *sizes) add(o *sizes) {
@@ -29,6 +30,7 @@ func (s *sizes) add(o *sizes) {
 		s.sent[i] += o.sent[i]
 		s.lost[i] += o.lost[i]
 		s.blind[i] += o.blind[i]
+		s.alone[i] += o.alone[i]
 		s.late[i] += o.late[i]
 	}
 	s.resent += o.resent

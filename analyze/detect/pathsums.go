@@ -60,6 +60,7 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 		t.late[i] += x.Late - y.Late
 		if i > flow.Bare {
 			t.blind[i] += x.Seen - y.Seen - min(x.Shown-y.Shown, x.Seen-y.Seen)
+			t.alone[i] += x.Alone - y.Alone
 		}
 	}
 	t.needless += ps.Spurious - b.Spurious

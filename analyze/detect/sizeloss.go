@@ -176,6 +176,13 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 		return false
 	}
 	big, small := s.split(cut)
+	if side == "receiver" {
+		// What is sent alone shows its loss only if something else comes before its repetition. Those that came at once were
+		// not lost: without them a few give-ups (the FIN comes, the request never did) would be all that was sent.
+		for i := cut; i < flow.Bins; i++ {
+			big.Total += s.alone[i]
+		}
+	}
 	for i := cut - 1; i >= 0; i-- {
 		if s.sent[i] > s.lost[i] {
 			f.LargestPassed = max(int(st.maxSeen[i]), ackSize)

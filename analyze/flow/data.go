@@ -141,6 +141,9 @@ func (t *Table) shown(c *Conn, s Side, p *capture.Packet, at capture.Instant, ps
 		return
 	}
 	b := ps.bin(Bin(header + p.Len))
+	if d.flags&midWrite == 0 && p.Seq == d.next && at.Sub(max(d.nextAt, r.lastAt)) < minRTO {
+		b.Alone++
+	}
 	switch {
 	case before(d.next, p.Seq):
 		b.Shown++

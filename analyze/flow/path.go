@@ -43,6 +43,7 @@ type SizeBin struct {
 	// Of Seen, those that the capture would have missed, had they been lost before it: full segments, what overtook missing
 	// data, and the end of a write of several. What is sent alone leaves no gap: its repetition looks like the first.
 	Shown   uint32
+	Alone   uint32 // of what was sent alone, that which came before it could have been repeated: it was not lost
 	Late    uint32 // ends of writes that came a time-out after the rest: lost at first, most likely, before the capture point
 	MinLost uint16 // smallest IP length among Again and Missing, 0: none
 	MaxSeen uint16 // largest IP length among Seen
