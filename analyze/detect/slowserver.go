@@ -467,7 +467,9 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if f.Class == "served" && (f.LateGreetings == 0 || f.Slow > 0) { // a greeting is no request
 			x.Stages = d.where.table(k, onset)
 			f.stage(x.Stages)
-			f.NotCalled = d.where.strangers(k)
+			if !f.Greeting { // what a service calls before it greets it calls while nobody has asked for anything
+				f.NotCalled = d.where.strangers(k)
+			}
 			if top, _ := x.Stages.Top(); top != nil && d.where.isHere(k, top) {
 				f.StagePeer, f.StagePort = "", 0 // another service of the host, which has calls of its own
 			} else if top != nil {

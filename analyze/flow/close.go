@@ -165,11 +165,21 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant, bare bool) Class
 }
 
 // tooLate reports whether what the client sent to a server that had closed is a request that it waits for an answer to. Who
-// says farewell sends its FIN at once: half a round trip, in which at the client no reset can come, or a millisecond is more than that takes. Of more than an initial window (RFC 6928)
-// on its way it is the rest of something that was answered early.
+// says farewell sends its FIN at once: a millisecond is more than that takes, and so is half of the server's part of the round
+// trip where it is the larger one, for nearer to the client no reset can come so soon. Of more than an initial window (RFC 6928) on its way it is the rest of something that was answered early.
 func (c *Conn) tooLate(at capture.Instant) bool {
 	return c.crossed(c.side[Server].finAt) && c.side[Client].next-c.side[Server].acked <= 10*c.MSS(Client) &&
-		(!c.mayBeFarewell() || at.Sub(c.reqLast) >= time.Millisecond || c.HandshakeRTT > 0 && at.Sub(c.reqLast) >= c.HandshakeRTT/2)
+		(!c.mayBeFarewell() || at.Sub(c.reqLast) >= min(time.Millisecond, c.serverLeg()/2))
+}
+
+// serverLeg is the time from the capture point to the server and back, if that is the larger part of the round trip; else, or if the
+// handshake is not in the capture, more than any.
+func (c *Conn) serverLeg() time.Duration {
+	leg := c.synAckAt.Sub(c.synAt)
+	if c.synAt == 0 || c.synAckAt == 0 || leg <= 0 || leg < c.estAt.Sub(c.synAckAt) {
+		return time.Hour
+	}
+	return leg
 }
 
 // crossed reports whether the newest request began after the server's FIN, which was seen at fin, or so short before that it
