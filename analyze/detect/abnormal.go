@@ -409,7 +409,7 @@ const (
 	// come once a second or slower (haproxy: inter 2s, Kubernetes: periodSeconds at least 1).
 	minChecks  = 5
 	leastCheck = 900 * time.Millisecond
-	// evenly is how much the intervals of a timer may differ, as a share of their median, and mostly the share of them that has to keep to it.
+	// evenly is how much the intervals of a timer may differ, as a share of it, and mostly the share of them that has to keep to it.
 	evenly, mostly = 0.1, 0.75
 )
 
@@ -429,10 +429,11 @@ func (st *resetState) checks() subjects[capture.Addr, []float64] {
 		last[n.client.Addr] = n.at
 	}
 	gaps.each(func(_ capture.Addr, g *[]float64) bool {
-		m := stat.Median(*g)
+		slices.Sort(*g)
+		m := (*g)[len(*g)/4] // the timer's interval: a check that has read the whole answer is no abort, and makes one gap of two
 		even := 0
 		for _, x := range *g {
-			if math.Abs(x-m) <= evenly*m {
+			if k := math.Round(x / m); k >= 1 && math.Abs(x-k*m) <= evenly*m {
 				even++
 			}
 		}

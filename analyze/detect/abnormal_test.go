@@ -236,6 +236,15 @@ func TestAbnormalTermination(t *testing.T) {
 		{name: "health checks that want no more than the status line", make: func(n *network) {
 			every(0, 60*sec, 2*sec, func(at time.Duration, _ int) { cutsOff(n, at) })
 		}},
+		{name: "health checks of which each third reads the whole answer", make: func(n *network) {
+			every(0, 60*sec, 2*sec, func(at time.Duration, i int) {
+				if i%3 == 2 {
+					n.call(at, "203.0.113.1", srv, ms)
+				} else {
+					cutsOff(n, at)
+				}
+			})
+		}},
 		{name: "the only connection: a box between resets it after 6 min of silence", want: "warn service 198.51.100.2 443", onset: 361*sec + ms, make: func(n *network) {
 			x := n.talk(0, "203.0.113.1", srv)
 			x.turn(sec)
