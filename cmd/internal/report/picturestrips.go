@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -362,7 +363,7 @@ func (w *bands) listener(s *view.Service) *view.Listener {
 }
 
 func (w *bands) queue(s *view.Service) {
-	name := analyze.Text{En: "Accept queue", Ko: "수락 대기열"}
+	name := analyze.Text{En: "Accept queue", Ko: "accept 대기열"}
 	l := w.listener(s)
 	if l == nil || l.Queue.Max == nil {
 		top, base := w.band(name, analyze.Text{})
@@ -376,7 +377,7 @@ func (w *bands) queue(s *view.Service) {
 	if l.Backlog > 0 {
 		w.p.Line("limit", w.x.X0, y.At(float64(l.Backlog)), w.x.X1, y.At(float64(l.Backlog)))
 	}
-	w.peaked(texts("connections that wait to be accepted (backlog %s)", "수락 대기 연결(backlog %s)", count(l.Backlog)), &l.Queue)
+	w.peaked(texts("connections that wait to be accepted (backlog %s)", "accept 대기 연결(backlog %s)", count(l.Backlog)), &l.Queue)
 }
 
 func (w *bands) closeWait(s *view.Service) {
@@ -425,11 +426,24 @@ func (w *bands) lost() {
 	w.counted(analyze.Text{En: "SYN-ACK sent again", Ko: "재전송된 SYN-ACK"}, h.SYNACK)
 }
 
+// resetsInKorean are the classes of resets (flow.Class).
+var resetsInKorean = map[string]string{
+	"refused": "연결 거부", "late_answer": "늦은 응답", "abort": "주고받는 도중", "idle": "오랜 침묵 뒤",
+	"overflow": "accept 대기열 포화", "timeout": "재전송 포기", "late_request": "닫힌 뒤에 온 요청", "no_answer": "응답 없음",
+	"complete": "응답이 끝난 뒤",
+}
+
+// resetClass is a class of resets in words.
+func resetClass(class string) analyze.Text {
+	return analyze.Text{En: strings.ReplaceAll(class, "_", " "), Ko: cmp.Or(resetsInKorean[class], class)}
+}
+
 func (w *bands) resets() {
-	var names []string
+	var names, namesKo []string
 	var all view.Count
 	for _, k := range sortedKeys(w.v.Host.Resets) {
-		names = append(names, strings.ReplaceAll(k, "_", " "))
+		class := resetClass(k)
+		names, namesKo = append(names, class.En), append(namesKo, class.Ko)
 		for len(all) < len(w.v.Host.Resets[k]) {
 			all = append(all, 0)
 		}
@@ -438,7 +452,7 @@ func (w *bands) resets() {
 		}
 	}
 	name := analyze.Text{En: "Resets", Ko: "RST"}
-	top, base := w.band(name, same(strings.Join(names, ", ")))
+	top, base := w.band(name, analyze.Text{En: strings.Join(names, ", "), Ko: strings.Join(namesKo, ", ")})
 	switch {
 	case w.d.Coverage.Packets == 0:
 		w.without(top, base, analyze.Text{En: "needs packets", Ko: "패킷 필요"})
@@ -447,7 +461,7 @@ func (w *bands) resets() {
 	default:
 		w.bars(top, base, []view.Count{all}, []string{"fill bad"})
 		for _, k := range sortedKeys(w.v.Host.Resets) {
-			w.counted(texts("resets: %s", "RST: %s", strings.ReplaceAll(k, "_", " ")), w.v.Host.Resets[k])
+			w.counted(texts("resets: %s", "RST: %s", resetClass(k)), w.v.Host.Resets[k])
 		}
 	}
 }
