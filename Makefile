@@ -190,7 +190,9 @@ clean: ## remove what make has made, the benchmark's capture included
 go:
 	@command -v go >/dev/null || { echo 'jindan is built with Go 1.26 or newer; no go command is in PATH' >&2; exit 1; }
 
-$(LINTER) $(TESTSUM) &: .tools/go.mod .tools/go.sum | go
-	@echo 'building the tools; without a build cache this takes some minutes'
-	go -C .tools build -buildvcs=false -o ../bin/ tool
-	@touch $(LINTER) $(TESTSUM)
+$(LINTER): TOOL := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TESTSUM): TOOL := gotest.tools/gotestsum
+$(LINTER) $(TESTSUM): .tools/go.mod .tools/go.sum | go
+	@echo 'building $@; without a build cache this takes a while'
+	go -C .tools build -buildvcs=false -o ../bin/ $(TOOL)
+	@touch $@
