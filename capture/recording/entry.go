@@ -39,6 +39,12 @@ func blocks(p *capture.Packet) int {
 
 func packetSize(p *capture.Packet) int { return packetFields + 8*blocks(p) }
 
+// Bits of the last byte of the fields.
+const (
+	entryIPv6    = 1 << iota
+	entryDamaged // a frame has a checksum of its own
+)
+
 // appendFields writes p without its data and hashes.
 func appendFields(b []byte, p *capture.Packet) []byte {
 	b = le.AppendUint16(append(b, p.Src.Addr[:]...), p.Src.Port)
@@ -47,11 +53,14 @@ func appendFields(b []byte, p *capture.Packet) []byte {
 		b = le.AppendUint32(b, v)
 	}
 	b = le.AppendUint16(le.AppendUint16(le.AppendUint16(b, p.Window), p.MSS), p.IPID)
-	six := uint8(0)
+	flags := uint8(0)
 	if p.IPv6 {
-		six = 1
+		flags |= entryIPv6
 	}
-	b = append(b, p.Proto, p.Flags, p.TTL, p.Opts, p.WScale, p.SACKs, p.ICMPType, p.ICMPCode, uint8(p.Dir), six)
+	if p.Damaged {
+		flags |= entryDamaged
+	}
+	b = append(b, p.Proto, p.Flags, p.TTL, p.Opts, p.WScale, p.SACKs, p.ICMPType, p.ICMPCode, uint8(p.Dir), flags)
 	n := blocks(p)
 	b = append(le.AppendUint64(b, p.Frame), uint8(n))
 	for _, s := range p.SACK[:n] {
@@ -86,7 +95,8 @@ func readFields(b []byte, p *capture.Packet) {
 	p.Window, p.MSS, p.IPID = le.Uint16(b), le.Uint16(b[2:]), le.Uint16(b[4:])
 	b = b[6:]
 	p.Proto, p.Flags, p.TTL, p.Opts, p.WScale = b[0], b[1], b[2], b[3], b[4]
-	p.SACKs, p.ICMPType, p.ICMPCode, p.Dir, p.IPv6 = b[5], b[6], b[7], capture.Direction(b[8]), b[9] != 0
+	p.SACKs, p.ICMPType, p.ICMPCode, p.Dir, p.IPv6 = b[5], b[6], b[7], capture.Direction(b[8]), b[9]&entryIPv6 != 0
+	p.Damaged = b[9]&entryDamaged != 0
 	p.Frame = le.Uint64(b[10:])
 	n := int(b[18])
 	b = b[19:]

@@ -36,7 +36,7 @@ type layout struct {
 // plan finds a layout that decodes to exactly p. It fails for packets that a capture file cannot
 // express: then the packet goes to samples.jsonl whole.
 func plan(p *capture.Packet) (l layout, ok bool) {
-	if p.IPLen > maxWire-etherLen || p.Dir > capture.DirOther || len(p.Data) > int(min(p.Len, maxData)) ||
+	if p.Damaged || p.IPLen > maxWire-etherLen || p.Dir > capture.DirOther || len(p.Data) > int(min(p.Len, maxData)) ||
 		p.IPv6 && p.IPID != 0 || !p.IPv6 && (!mapped(&p.Src.Addr) || !mapped(&p.Dst.Addr)) {
 		return l, false
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/capture"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/sink/sinktest"
@@ -247,9 +248,13 @@ sinks:
 			last[a.Labels["finding"]] = a
 		}
 	}
+	newest := map[string]capture.Instant{} // a finding that comes back bears the same id
+	for _, f := range x.Findings {
+		newest[f.ID] = max(newest[f.ID], f.Onset)
+	}
 	for _, f := range x.Findings {
 		a, ok := last[f.ID]
-		if f.Severity == "info" {
+		if f.Severity == "info" || f.Onset != newest[f.ID] {
 			continue
 		}
 		if !ok || a.Labels["alertname"] != f.Title.En || a.Labels["rule_id"] != f.Rule || a.Labels["instance"] != "gpki01" || a.Annotations["summary"] == "" ||
