@@ -135,8 +135,7 @@ func holdings() []holding {
 			[]otherwise{{why: "no truncated answer was asked for again", cause: has{"tcp_refused": 0}}}},
 
 		// What a request waits for.
-		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}, {"dns-errors", names, has{"p95": 1.0}}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits, foreign}},
-		{[]made{{"dns-errors", names, has{"p95": 1.0}}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{{why: "the errors come at once", cause: has{"p95": 0.1}}}},
+		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits, foreign}},
 		{[]made{{"slow-server[called]", call, nil}, {"dead-upstream[silent,gone,hung,full]", call, nil}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits, foreign}},
 		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}, {"slow-server[called]", call, nil}, {"dead-upstream", call, nil}},
 			[]made{{"slow-server[served]", serves, nil}, {"abnormal-termination[NO-ANSWER,LATE-REQUEST]", serves, nil}}, []otherwise{spent, job}},
@@ -151,6 +150,8 @@ func holdings() []holding {
 			[]otherwise{{why: "another member gets nothing", effect: has{"failed_member": client, "idlest": client}}}},
 		{[]made{{"size-dependent-loss", toAll, has{"cliff": 1400}}}, []made{{"path-cut", around, has{"smallest": 1500}}},
 			[]otherwise{{why: "a small packet went unanswered, too", effect: has{"smallest": 60}}, {why: "its peers do get something", effect: has{"smallest": 1500, "one_way": 2}}}},
+		{[]made{{"dns-errors", names, has{"p95": 3.0, "errors": 5}}}, []made{{"dns-delay", names, has{"p95": 3.0, "slow": 10}}},
+			[]otherwise{{why: "the errors come at once", cause: has{"p95": 0.01}}, {why: "most of the slow answers are none", effect: has{"slow": 11}, around: true}}},
 		{[]made{{"dns-errors", names, has{"p95": 10.0}}}, []made{{"dns-unanswered", names, nil}}, []otherwise{{why: "the errors come at once", cause: has{"p95": 0.01}}}},
 		{[]made{{"accept-queue", called, nil}}, []made{{"dead-upstream[silent,full]", call, nil}}, nil},
 		{[]made{{"connection-refused", called, nil}}, []made{{"dead-upstream[silent,gone,refused,full]", call, nil}}, nil},

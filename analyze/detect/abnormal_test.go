@@ -174,6 +174,13 @@ func TestAbnormalTermination(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		}},
+		{name: "clients that end what they have not used for 31 s", make: func(n *network) {
+			for i := range 40 {
+				x := n.talk(time.Duration(i)*100*ms, "203.0.113."+itoa(1+i), srv)
+				x.turn(time.Duration(i)*100*ms + 2*ms)
+				n.tcp(time.Duration(i)*100*ms+31*sec, x.c, x.s, rstAck, x.q, x.a, 0)
+			}
+		}},
 		{name: "requests that come to a server that has closed its idle connection", want: "error service 198.51.100.2 443", onset: 17 * sec, make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 12*sec, 60, false) })
 		}, check: class("LATE-REQUEST", 60)},

@@ -82,7 +82,7 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	if p.Flags&capture.ACK != 0 && r.flags&known != 0 && before(r.next, p.Ack) && p.TTL == d.ttl {
 		r.flags |= unseen // its sender had received more than the capture has (RFC 9293 §3.5.2)
 	}
-	class := t.resetClass(c, s, at, p.Flags&capture.ACK == 0)
+	class := t.resetClass(c, s, p, at)
 	switch {
 	case class == ResetAbort && (d.flags|r.flags)&unseen != 0:
 		class = ResetComplete // the end of the exchange is not in the capture
@@ -112,9 +112,10 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 	t.finish(c, at, true)
 }
 
-// resetClass tells what a RST of side s means from what went before; bare: it acknowledges nothing.
-func (t *Table) resetClass(c *Conn, s Side, at capture.Instant, bare bool) Class {
+// resetClass tells what p, a RST of side s, means from what went before.
+func (t *Table) resetClass(c *Conn, s Side, p *capture.Packet, at capture.Instant) Class {
 	d, r := &c.side[s], &c.side[s.Other()]
+	bare := p.Flags&capture.ACK == 0 // it acknowledges nothing
 	switch {
 	case c.synAckAt == 0 && c.synAt != 0 && s == Server && r.bytes == 0:
 		return ResetRefused
@@ -135,6 +136,8 @@ func (t *Table) resetClass(c *Conn, s Side, at capture.Instant, bare bool) Class
 	case s == Client && c.reqLast != 0 && c.idleEnd < at && c.reqLast <= c.idleEnd.Add(-c.idleFor) && r.nextAt >= c.idleEnd &&
 		d.flags&ackKnown != 0 && !before(d.acked+1, r.next):
 		return ResetComplete // it has taken the answer, or the FIN, that ended the silence
+	case c.idleEnd == at && !bare && p.TTL == d.ttl && c.reqAt == 0 && d.acked == r.next && r.acked == d.next:
+		return ResetComplete // it ends what it has not used for long, and rejects nothing (RFC 9293 §3.10.5: ABORT)
 	case c.idleEnd != 0 && at.Sub(c.idleEnd) <= idleEcho && !t.repeating(c, s.Other(), c.idleEnd) && !(d.nextAt > c.idleEnd && r.nextAt >= c.idleEnd):
 		// Who has had an answer since the silence, or has given one, knows of the connection.
 		return ResetIdle
