@@ -21,7 +21,7 @@ const (
 	SameNet      Identity = "same-net"      // the same host, and peers in one /24 (IPv4) or /64 (IPv6)
 	SameService  Identity = "same-service"  // the same listener; of two findings about calls also the same caller
 	SameUpstream Identity = "same-upstream" // the same host, peer and port
-	SameHost     Identity = "same-host"     // the same host; a path, or what lies between two capture points, concerns both its ends
+	SameHost     Identity = "same-host"     // the same host; a path, or what lies between two capture points, concerns all its ends
 	Serves       Identity = "serves"        // whom the effect calls is the cause's host, and the port the cause's where both have one
 	Within       Identity = "within"        // the cause is a host towards all its peers, the effect it and one of them in the same direction
 )
@@ -134,6 +134,14 @@ func (p *Party) NotCalled(r *Rule) string {
 		return v.String()
 	}
 	return ""
+}
+
+// Peers are those that the path of the finding, which is of rule r, leads to where they are several (the feature addresses).
+func (p *Party) Peers(r *Rule) []string {
+	if v, err := r.feature(p.Features, "addresses"); err == nil && v.Kind() == reflect.String {
+		return strings.Fields(v.String())
+	}
+	return nil
 }
 
 // WaitsFor is whom the service of the finding, which is of rule r, waits for, as its features say; empty: nobody, or several.

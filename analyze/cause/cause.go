@@ -155,6 +155,11 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 				n.place.calls, n.place.callsPort = l.Host(capture.AddrFrom(ip)), port
 			}
 		}
+		for _, a := range n.party.Peers(r) {
+			if ip, err := netip.ParseAddr(a); err == nil {
+				n.place.peers = append(n.place.peers, l.Host(capture.AddrFrom(ip)))
+			}
+		}
 		n.class, n.begins = n.party.Class(r), f.Onset
 		if !n.party.HasPast(r) {
 			n.begins = f.Onset.Add(-pastUnknown)
@@ -278,6 +283,9 @@ func (w *linking) index(i int) {
 		if k.class = n.class; n.class != "" {
 			add(k)
 		}
+	}
+	for _, host := range n.place.peers {
+		enter(at{rule: n.f.Rule, host: host})
 	}
 	ends := n.place.ends()
 	for k, host := range ends {

@@ -115,6 +115,8 @@ func holdings() []holding {
 			[]otherwise{{why: "peers elsewhere are cut off", cause: has{"addresses": " 198.51.100.99 "}}, {why: "an address that begins alike", cause: has{"addresses": " " + callee + "0 "}}}},
 		{[]made{{"path-cut", around, has{"addresses": " " + client + " ", "one_way": 3}}}, []made{{"retransmission[syn,syn-ack]", serves, nil}},
 			[]otherwise{{why: "cut both ways no SYN of a client comes", cause: has{"one_way": 0}, around: true}}},
+		{[]made{{"path-cut", around, cut}}, []made{{"connection-refused[silent]", called, nil}, {"retransmission[syn]", called, nil}},
+			[]otherwise{{why: "another host is cut off", cause: has{"addresses": " 198.51.100.99 "}}}},
 		{[]made{{"path-cut", around, cut}}, []made{{"dead-connection", call, nil}, {"dead-connection", serves, has{"clients": 2, "to": client}}, {"dead-connection", serves, has{"clients": 1, "to": callee}}},
 			[]otherwise{{why: "peers elsewhere are cut off", cause: has{"addresses": " 198.51.100.99 "}, effect: has{"clients": 1, "to": client}}}},
 		{[]made{{"dead-connection", call, nil}}, []made{{"retransmission[data]", in, nil}}, nil},

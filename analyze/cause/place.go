@@ -2,6 +2,7 @@ package cause
 
 import (
 	"net/netip"
+	"slices"
 
 	"jindan/analyze"
 	"jindan/capture"
@@ -15,7 +16,8 @@ type place struct {
 	peerAddr   netip.Addr   // as it stands in the subject
 	port       uint16
 	direction  string
-	calls      capture.Addr // of a service: whom it waits for, where that is known
+	calls      capture.Addr   // of a service: whom it waits for, where that is known
+	peers      []capture.Addr // of a path to several: which they are, where that is known
 	callsPort  uint16
 	// free: nothing was found here, and what is zero may be anything.
 	free bool
@@ -104,7 +106,7 @@ func shared(id rules.Identity, c, f *place) bool {
 	case rules.SameUpstream:
 		return pair && (port || c.port == 0 || f.port == 0)
 	case rules.SameHost:
-		return c.host != none && (eq(c.host, f.host) || (c.kind == analyze.SubjectPath || c.kind == analyze.SubjectSegment) && c.peer != none && c.peer == f.host ||
+		return c.host != none && (eq(c.host, f.host) || slices.Contains(c.peers, f.host) || (c.kind == analyze.SubjectPath || c.kind == analyze.SubjectSegment) && c.peer != none && c.peer == f.host ||
 			f.kind == analyze.SubjectPath && c.host == f.peer)
 	case rules.Within:
 		return c.all() && f.peer != none && (c.host == f.host) == (c.direction == f.direction)
