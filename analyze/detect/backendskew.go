@@ -190,11 +190,10 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return false
 		}
 		var all uint32
-		for _, a := range g.members.keys {
-			all += g.members.m[a].curReq
+		for _, m := range g.members.all {
+			all += m.curReq
 		}
-		for _, a := range g.members.keys {
-			m := g.members.m[a]
+		for _, m := range g.members.all {
 			m.share.Add(m.curReq, all, m.curAt)
 			m.total += m.curReq
 			m.curReq = 0
@@ -224,8 +223,7 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 	var worst *ill
 	var risen *member
 	late := false // it is slow rather than failing
-	for _, a := range g.members.keys {
-		m := g.members.m[a]
+	for a, m := range g.members.all {
 		for i, x := range [...]*ill{&m.failed, &m.slow} {
 			if x.Since.Bad >= minBadCalls && (worst == nil || x.Since.Bad > worst.Since.Bad) {
 				worst, late = x, i == 1
@@ -242,10 +240,10 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 		f.Lasting = worst.spells.Longest(onset).Seconds()
 		var others stat.Point
 		windows = worst.Windows()
-		for _, a := range g.members.keys {
-			x := &g.members.m[a].failed
+		for _, m := range g.members.all {
+			x := &m.failed
 			if late {
-				x = &g.members.m[a].slow
+				x = &m.slow
 			}
 			if x != worst {
 				recent := x.Recent()

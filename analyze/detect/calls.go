@@ -234,8 +234,7 @@ func (r *requests) judge(w *analyze.Window) {
 // ignoredOnes calls f for each request of one asker that nothing has answered so far, with how often its SYN was repeated, and
 // for how long it has waited.
 func (r *requests) ignoredOnes(w *analyze.Window, of askers, f func(a *attempt, repeats int, wait time.Duration)) {
-	for _, ref := range r.open.keys {
-		a := r.open.m[ref]
+	for ref, a := range r.open.all {
 		if a.over || a.of&of == 0 {
 			continue
 		}

@@ -316,8 +316,8 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	f.Open = f.Unanswered > 0 && st.heard > s.Onset.Add(heardSlack)
 	f.Share = stat.Ratio(f.Refused+f.Unanswered, f.Attempts)
 	f.Clients = len(clients.keys)
-	for _, a := range st.insist.keys {
-		if n := st.insist.m[a]; n.tries >= insistTries && n.last.Sub(n.first) >= insistFor {
+	for _, n := range st.insist.all {
+		if n.tries >= insistTries && n.last.Sub(n.first) >= insistFor {
 			f.Insisting++
 		}
 	}

@@ -78,8 +78,7 @@ func (g *cutGroup) add(w *analyze.Window, peer capture.Addr, st *peerState) {
 // tolerance by accident, going by how often others did so lately.
 func (d *pathCut) chance(w *analyze.Window, host capture.Addr, g *cutGroup) float64 {
 	single := 0.5 // none seen in a minute is not never
-	for _, k := range d.peers.keys {
-		st := d.peers.m[k]
+	for k, st := range d.peers.all {
 		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && st.fellAt.Sub(g.onset).Abs() > together && !slices.Contains(g.peers, k.peer) {
 			single++
 		}

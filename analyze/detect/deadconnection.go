@@ -293,8 +293,8 @@ func (d *deadConnection) Assess(w *analyze.Window) analyze.Assessment {
 		}
 	})
 	f := DeadConnection{Class: deadGone, Checked: n, Unheard: d.unheard}
-	for _, k := range d.trying.keys {
-		if x := d.trying.m[k]; x != nil && x.unheard {
+	for _, x := range d.trying.all {
+		if x.unheard {
 			f.Unheard++
 		}
 	}

@@ -67,8 +67,8 @@ func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
 
 // over reports whether nobody waits for any of the connections any more.
 func (g *deadGroup) over(now capture.Instant) bool {
-	for _, s := range g.list.keys {
-		if r := g.list.m[s]; r != nil && (r.over == 0 || now.Sub(r.over) < deadShown) {
+	for _, r := range g.list.all {
+		if r.over == 0 || now.Sub(r.over) < deadShown {
 			return false
 		}
 	}
@@ -119,8 +119,8 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 			}
 		}
 	})
-	for _, k := range sums.keys {
-		a, g := sums.m[k], d.groups.m[k]
+	for k, a := range sums.all {
+		g := d.groups.m[k]
 		g.alive, g.fresh = max(g.alive, a.alive), max(g.fresh, a.fresh)
 		if g.heard == 0 {
 			g.heard = a.heard
@@ -140,18 +140,15 @@ type around struct {
 // measure sums up a group.
 func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f DeadConnection, onset capture.Instant, evidence []analyze.Evidence) {
 	f = DeadConnection{Alive: g.alive, Fresh: g.fresh, To: k.server.String()}
-	dead := 0
+	dead, first := 0, capture.Instant(math.MaxInt64)
 	early := g.alive > 0 // a listener that goes on has not taken these
-	for _, ref := range g.list.keys {
-		if r := g.list.m[ref]; !r.healed && !(early && r.early) {
+	for _, r := range g.list.all {
+		first = min(first, r.since)
+		if !r.healed && !(early && r.early) {
 			dead++
 		}
 	}
 	clients := newSubjects[capture.Addr, struct{}](maxDead)
-	first := capture.Instant(math.MaxInt64)
-	for _, ref := range g.list.keys {
-		first = min(first, g.list.m[ref].since)
-	}
 	unreached, small := 0, false
 	var repeats map[way]uint32
 	var began capture.Instant

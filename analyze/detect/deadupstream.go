@@ -453,8 +453,8 @@ func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instan
 func (d *deadUpstream) Assess(w *analyze.Window) analyze.Assessment {
 	f := DeadUpstream{Attempts: d.calls, Failed: d.failed, Share: d.worst, Class: classSilent}
 	after := w.Params.Duration("hung_after")
-	for _, k := range d.states.keys {
-		if st := d.states.m[k]; st != nil && (d.callers.is(k.client, k.server.Addr) || d.small(w)) {
+	for k, st := range d.states.all {
+		if d.callers.is(k.client, k.server.Addr) || d.small(w) {
 			f.Share = max(f.Share, st.all.Share())
 			f.NoAnswer += st.hung.unanswered(w, after)
 		}

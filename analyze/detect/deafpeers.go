@@ -78,8 +78,7 @@ func (d *deafPeers) judge(w *analyze.Window, cuts *pathCut, emit func(analyze.Sy
 	d.roll(w)
 	groups := newSubjects[capture.Addr, []peerKey](maxPerDetector)
 	minSilent, minSent := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_sent"))
-	for _, k := range d.peers.keys {
-		x := d.peers.m[k]
+	for k, x := range d.peers.all {
 		if x.asked == 0 || !x.wants || x.sent < minSent || x.last.Sub(x.asked) < minSilent || w.End.Sub(x.last) > unasked {
 			continue
 		}
@@ -121,8 +120,8 @@ func (d *deafPeers) emit(w *analyze.Window, host capture.Addr, list []peerKey, c
 		}
 	}
 	f.Peers, f.OneWay = len(g.peers), len(g.peers)
-	for _, k := range d.peers.keys {
-		if x := d.peers.m[k]; k.host == host && x.progress > g.onset.Add(together) && w.End.Sub(x.progress) < lonely {
+	for k, x := range d.peers.all {
+		if k.host == host && x.progress > g.onset.Add(together) && w.End.Sub(x.progress) < lonely {
 			f.OthersAlive++
 		}
 	}

@@ -57,8 +57,7 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	var first, next, active uint32
 	var beforeTotal, failed, others uint32
 	var top *sourceState
-	for _, a := range st.sources.keys {
-		x := st.sources.m[a]
+	for a, x := range st.sources.all {
 		n := of(x)
 		beforeTotal += x.before
 		if n > 0 {
@@ -74,13 +73,13 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 		return f, busiest
 	}
 	var known uint32
-	for _, a := range st.sources.keys {
-		if x := st.sources.m[a]; x.known || x.before > 0 {
+	for a, x := range st.sources.all {
+		if x.known || x.before > 0 {
 			known += of(x)
 		}
 		if a != busiest {
-			others += of(st.sources.m[a])
-			failed += st.sources.m[a].failed
+			others += of(x)
+			failed += x.failed
 		}
 	}
 	f = Surge{SYNs: int(first), TotalSYNs: int(total), Share: stat.Ratio(first, max(total, first)), Rate: float64(first) / span,
@@ -129,8 +128,7 @@ func (st *demandState) askedBefore() float64 {
 func (st *demandState) timeBefore() (sources int, failedShare float64) {
 	n := st.rate.Windows()
 	k := min(n, sourceWindows/2)
-	for _, a := range st.sources.keys {
-		x := st.sources.m[a]
+	for _, x := range st.sources.all {
 		if n+k <= sourceWindows {
 			for _, c := range x.recent[sourceWindows-n-k : sourceWindows-n] {
 				if c > 0 {

@@ -110,15 +110,14 @@ func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
 		return found
 	}
 	waiting := make(map[way]uint32) // full segments that nobody has acknowledged
-	for _, ref := range l.sides.keys {
-		if x, c := l.sides.m[ref], w.Flows.Lookup(ref.ref); x != nil && c != nil && x.since != 0 {
+	for ref, x := range l.sides.all {
+		if c := w.Flows.Lookup(ref.ref); c != nil && x.since != 0 {
 			waiting[x.k] += open(c, ref.side)
 		}
 	}
-	for _, ref := range l.sides.keys {
-		x := l.sides.m[ref]
+	for ref, x := range l.sides.all {
 		c := w.Flows.Lookup(ref.ref)
-		if x == nil || c == nil || x.since == 0 {
+		if c == nil || x.since == 0 {
 			continue
 		}
 		// However much had arrived in small segments: none of that size had.

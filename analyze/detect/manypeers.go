@@ -124,8 +124,8 @@ func (ws *ways) concerns(k way) bool {
 // troubledPeers counts the peers that have lost something, up to enough.
 func (st *wayState) troubledPeers(enough int) int {
 	seen := make([][2]capture.Addr, 0, enough)
-	for _, stream := range st.conns.keys {
-		if t := st.conns.m[stream]; t != nil && t.at != 0 && !slices.Contains(seen, t.ends) {
+	for _, t := range st.conns.all {
+		if t.at != 0 && !slices.Contains(seen, t.ends) {
 			if seen = append(seen, t.ends); len(seen) == enough {
 				break
 			}

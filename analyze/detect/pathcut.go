@@ -174,8 +174,8 @@ func (d *pathCut) inVain(k peerKey, first, at capture.Instant) *inVain {
 
 // unheard counts the peers that were asked in vain and have not been heard since.
 func (d *pathCut) unheard() (n int) {
-	for _, k := range d.vain.keys {
-		if st := d.peers.peek(k); st == nil || st.heard <= d.vain.m[k].last {
+	for k, v := range d.vain.all {
+		if st := d.peers.peek(k); st == nil || st.heard <= v.last {
 			n++
 		}
 	}
@@ -202,9 +202,8 @@ func (d *pathCut) before(w *analyze.Window) {
 	}
 	minSilent := w.Params.Duration("min_silent")
 	hosts := newSubjects[capture.Addr, []peerKey](maxPerDetector)
-	for _, k := range d.vain.keys {
-		v := d.vain.m[k]
-		if st := d.peers.peek(k); st != nil || v == nil || !v.tcp || v.first.Sub(w.First) > sinceBegin || w.End.Sub(v.first) < minSilent || w.End.Sub(v.last) > unasked {
+	for k, v := range d.vain.all {
+		if st := d.peers.peek(k); st != nil || !v.tcp || v.first.Sub(w.First) > sinceBegin || w.End.Sub(v.first) < minSilent || w.End.Sub(v.last) > unasked {
 			continue
 		}
 		if list := hosts.get(k.host); list != nil && d.groups.peek(k.host) == nil {
@@ -245,8 +244,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.before(w)
 	minSilent, minBefore := w.Params.Duration("min_silent"), w.Params.Float("min_before")
 	var suspects []peerKey
-	for _, k := range d.peers.keys {
-		st := d.peers.m[k]
+	for k, st := range d.peers.all {
 		if st.asked != 0 && w.End.Sub(st.last) > unasked {
 			st.forget() // nobody asks any more
 		}
@@ -345,12 +343,11 @@ func cutFilter(host capture.Addr, peers []capture.Addr) string {
 // alive counts the peers that the host heard lately, and those of them outside of g, if there is
 // one, that it hears since the group fell silent.
 func (d *pathCut) alive(w *analyze.Window, host capture.Addr, g *cutGroup) (all, others int) {
-	for _, k := range d.peers.keys {
+	for k, st := range d.peers.all {
 		if k.host != host {
 			continue
 		}
-		in := g != nil && slices.Contains(g.peers, k.peer)
-		heard := d.peers.m[k].heard
+		in, heard := g != nil && slices.Contains(g.peers, k.peer), st.heard
 		if in || w.End.Sub(heard) < lonely {
 			all++
 		}

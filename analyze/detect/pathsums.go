@@ -353,11 +353,7 @@ func (f *suffered) merge(g *suffered) {
 }
 
 func (st *wayState) flowStats(k way, since, now capture.Instant, stall time.Duration) (f flowStats) {
-	for _, stream := range st.conns.keys {
-		t := st.conns.m[stream]
-		if t == nil {
-			continue
-		}
+	for _, t := range st.conns.all {
 		worst := t.worst
 		if t.openAt != 0 {
 			worst = max(worst, now.Sub(t.openAt))

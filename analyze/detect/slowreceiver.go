@@ -252,10 +252,9 @@ func (st *receiverState) long(from, now capture.Instant) {
 
 func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.long = w.Params.Duration("min_longest")
-	for _, k := range d.states.keys {
-		st := d.states.m[k]
-		for _, ref := range st.conns.keys {
-			if x := st.conns.m[ref]; x.zeroAt != 0 && !x.over && w.End.Sub(x.zeroAt) >= d.long {
+	for k, st := range d.states.all {
+		for ref, x := range st.conns.all {
+			if x.zeroAt != 0 && !x.over && w.End.Sub(x.zeroAt) >= d.long {
 				st.long(x.zeroAt, w.End)
 				if c := w.Flows.Lookup(ref); c != nil && k.client != (capture.Addr{}) {
 					d.stuck(x, c, flow.Client)
@@ -278,8 +277,8 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		onset, filter := st.onset, "tcp.window_size == 0 && "
 		if narrow {
 			f.Squeezed, f.Widest = st.narrow.segments, int(st.narrow.widest)
-			for _, ref := range st.narrow.conns.keys {
-				f.Narrow += count(*st.narrow.conns.m[ref] > 1)
+			for _, n := range st.narrow.conns.all {
+				f.Narrow += count(*n > 1)
 			}
 			f.NarrowFor, f.Unscaled = st.narrow.last.Sub(st.narrow.first).Seconds(), st.narrow.unscaled
 			if !closes {
@@ -356,8 +355,8 @@ func (d *slowReceiver) count(w *analyze.Window) {
 		return
 	}
 	open := newSubjects[receiverKey, int](d.states.limit)
-	for _, k := range d.states.keys {
-		if st := d.states.m[k]; st.onset != 0 && st.total == 0 {
+	for k, st := range d.states.all {
+		if st.onset != 0 && st.total == 0 {
 			open.get(k)
 		}
 	}
@@ -368,8 +367,8 @@ func (d *slowReceiver) count(w *analyze.Window) {
 			}
 		}
 	})
-	for _, k := range open.keys {
-		d.states.m[k].total = max(*open.m[k], 1)
+	for k, n := range open.all {
+		d.states.m[k].total = max(*n, 1)
 	}
 }
 
@@ -420,8 +419,8 @@ func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Dur
 	for _, x := range st.spells {
 		one(x.at, x.d, x.ref, x.client, x.evidence)
 	}
-	for _, ref := range st.conns.keys {
-		if x := st.conns.m[ref]; x.zeroAt != 0 {
+	for ref, x := range st.conns.all {
+		if x.zeroAt != 0 {
 			if c := w.Flows.Lookup(ref); c != nil {
 				one(x.zeroAt, w.End.Sub(x.zeroAt), ref, c.Client.Addr, x.note)
 			}
@@ -435,8 +434,8 @@ func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Dur
 }
 
 func (d *slowReceiver) Assess(w *analyze.Window) analyze.Assessment {
-	for _, k := range d.states.keys {
-		for _, x := range d.states.m[k].conns.m {
+	for _, st := range d.states.all {
+		for _, x := range st.conns.all {
 			if x.zeroAt != 0 && !x.over {
 				d.worst = max(d.worst, w.End.Sub(x.zeroAt))
 			}

@@ -500,12 +500,7 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 	f := SlowServer{Class: "served"}
 	worst, p95 := -1.0, 0.0
 	d.services.each(func(_ capture.Endpoint, st *serverState) bool {
-		waiting := 0
-		for _, r := range st.overdue.keys {
-			if st.overdue.m[r] != nil {
-				waiting++
-			}
-		}
+		waiting := len(st.overdue.m)
 		n := st.total + st.left + st.earlier + uint32(waiting)
 		if n >= enough {
 			p95 = max(p95, st.before.Quantile(0.95), stat.Quantile(st.recent.since(0), 0.95))

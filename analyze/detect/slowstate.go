@@ -183,20 +183,18 @@ func (o *openRequest) age(c *flow.Conn, now capture.Instant) time.Duration {
 // stopped notes a stop that goes on: requests wait on several connections, and none has been answered since.
 func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 	s := stop{since: st.lastAt, to: w.End}
-	for _, r := range st.overdue.keys {
-		if o := st.overdue.m[r]; o != nil && o.usual {
+	for _, o := range st.overdue.all {
+		if o.usual {
 			s.flows++
 			if s.from == 0 || o.at < s.from {
 				s.from = o.at
 			}
 		}
 	}
-	for _, r := range st.paused.keys {
-		if at := st.paused.m[r]; at != nil {
-			s.flows++
-			if s.from == 0 || *at < s.from {
-				s.from = *at
-			}
+	for _, at := range st.paused.all {
+		s.flows++
+		if s.from == 0 || *at < s.from {
+			s.from = *at
 		}
 	}
 	if s.from = max(s.from, st.lastAt); s.flows > 1 && w.End.Sub(s.from) >= slowAfter {
@@ -271,9 +269,8 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	recent := st.recent.since(onset)
 	oldest := w.End
 	stages := st.stages
-	for _, r := range st.overdue.keys {
-		o := st.overdue.m[r]
-		if o == nil || !o.usual || o.gaveUp {
+	for _, o := range st.overdue.all {
+		if !o.usual || o.gaveUp {
 			continue
 		}
 		if f.Unanswered++; w.End.Sub(o.at) >= w.Params.Duration("hung_after") {

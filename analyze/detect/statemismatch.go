@@ -259,15 +259,13 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 
 // stray are the requests that failed so, and the connections whose data came from elsewhere.
 func (st *mismatchState) stray() (all []*strayRequest) {
-	for _, ref := range st.astray.keys {
-		if x := st.astray.m[ref]; x != nil && x.failed {
+	for _, x := range st.astray.all {
+		if x.failed {
 			all = append(all, x)
 		}
 	}
-	for _, ref := range st.torn.keys {
-		if x := st.torn.m[ref]; x != nil {
-			all = append(all, x)
-		}
+	for _, x := range st.torn.all {
+		all = append(all, x)
 	}
 	return all
 }

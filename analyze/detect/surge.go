@@ -350,9 +350,9 @@ func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(an
 		return false
 	}
 	var busiest capture.Addr
-	for _, a := range o.clients.keys {
-		if n := int(*o.clients.m[a]); n > f.SYNs {
-			f.SYNs, busiest = n, a
+	for a, n := range o.clients.all {
+		if int(*n) > f.SYNs {
+			f.SYNs, busiest = int(*n), a
 		}
 	}
 	f.Share = stat.Ratio(f.SYNs, f.HalfOpen)

@@ -230,8 +230,7 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	var busiest socketSource
 	var first, next, grown, old, sources, sourcesBefore uint32
-	for _, k := range d.sources.keys {
-		x := d.sources.m[k]
+	for k, x := range d.sources.all {
 		before := d.past(x)
 		if old += before.all(); before.all() > 0 {
 			sourcesBefore++
