@@ -253,7 +253,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		}
 		// All numbers are of the same resets: those that are remembered one by one.
 		f.More = len(st.recent) == maxResets
-		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
+		f.Small = fewConns(w)
 		f.ShareBefore, f.Baseline = s.Before.Share(), s.BeforeSpan
 		f.Connections = max(int(s.Since.Total), f.Resets)
 		if f.Share = stat.Ratio(f.Resets, f.Connections); f.More {
@@ -264,11 +264,10 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.BeforeSpan > 0 {
 			f.RateBefore = float64(s.Before.Bad) / s.BeforeSpan
 		}
-		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
 		if s.Passes() {
 			return true
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
+		emit(analyze.Symptom{Subject: service(k), Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
 			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
 		return true
 	})
@@ -325,11 +324,8 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 			f.Rejects += count(n.rejects)
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			ev := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + k.String(), Note: endedBy(n.class)}
-			if n.frame != 0 {
-				ev.Frames = []uint64{n.frame}
-			}
-			evidence = append(evidence, ev)
+			reset := note{n.at, n.client, k, n.frame, endedBy(n.class)}
+			evidence = append(evidence, reset.evidence())
 		}
 	}
 	if f.Resets == 0 {

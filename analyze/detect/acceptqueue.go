@@ -212,7 +212,7 @@ func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)
 			f.Bursts, f.Queue, f.Backlog, f.Most, f.Overflows = true, int(q.queue), int(q.backlog), int(q.most), overflows
 			f.Process = d.owners.of([]uint32{q.inode})
 		}
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}, Onset: st.since, Features: f})
+		emit(analyze.Symptom{Subject: service(k), Onset: st.since, Features: f})
 		return true
 	})
 }
@@ -244,8 +244,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if k.Addr.Netip().IsUnspecified() {
 			k.Addr = d.asked(w, k.Port)
 		}
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
-			Onset: q.fullSince, Features: f})
+		emit(analyze.Symptom{Subject: service(k), Onset: q.fullSince, Features: f})
 		return true
 	})
 }

@@ -1,12 +1,6 @@
 package detect
 
-import (
-	"strconv"
-	"strings"
-
-	"jindan/analyze"
-	"jindan/capture"
-)
+import "jindan/analyze"
 
 // All returns a new instance of every detector, for one engine.
 func All() []analyze.Detector {
@@ -74,13 +68,4 @@ func Features() map[string]any {
 		m[s.Rule] = s.Features
 	}
 	return m
-}
-
-// serviceFilter is a Wireshark display filter for the connections of a listener.
-func serviceFilter(k capture.Endpoint) string {
-	field := "ip"
-	if strings.Contains(k.Addr.String(), ":") {
-		field = "ipv6"
-	}
-	return field + ".addr == " + k.Addr.String() + " && tcp.port == " + strconv.Itoa(int(k.Port))
 }

@@ -260,15 +260,9 @@ func (d *direction) event(e *flow.Event) {
 func (d *direction) missing() bool { return 2*d.unheard > d.opened }
 
 // evidence of an attempt.
-func (a *attempt) evidence(frame uint64, note string) analyze.Evidence {
-	e := analyze.Evidence{At: a.at, Note: note,
+func (a *attempt) evidence(frame uint64, what string) analyze.Evidence {
+	return analyze.Evidence{At: a.at, Note: what, Frames: frames(a.frame, frame),
 		Flow: capture.Endpoint{Addr: a.key.client, Port: a.port}.String() + " > " + a.key.server.String()}
-	for _, f := range [2]uint64{a.frame, frame} {
-		if f != 0 {
-			e.Frames = append(e.Frames, f)
-		}
-	}
-	return e
 }
 
 // failure is a connection request that failed.

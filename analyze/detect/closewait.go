@@ -53,20 +53,14 @@ const maxWaiting = 1 << 17
 // closeWait infers sockets in CLOSE_WAIT: the peer's FIN is acknowledged and no FIN of
 // the other side follows (RFC 9293 §3.3.2).
 type closeWait struct {
-	waiting  subjects[uint32, halfClosed]   // by stream
-	services services[closeState]           // sockets of listeners
-	callers  subjects[closeKey, closeState] // sockets of those who call them
+	waiting  subjects[uint32, halfClosed] // by stream
+	services services[closeState]         // sockets of listeners
+	callers  subjects[end, closeState]    // sockets of those who call them
 	sockets  waitingSockets
 	owner    inquiry
 	most     int // ever, over all subjects
 	ended    int // closed by the program after its peer, ever
 	conns    uint64
-}
-
-// closeKey is a listener, or with client set the client side of calls to one.
-type closeKey struct {
-	server capture.Endpoint
-	client capture.Addr // set when the client is the side that does not close
 }
 
 type halfClosed struct {
@@ -103,7 +97,7 @@ type closeState struct {
 
 func newCloseWait() analyze.Detector {
 	return &closeWait{waiting: newSubjects[uint32, halfClosed](maxWaiting),
-		services: newServices[closeState](maxPerDetector), callers: newSubjects[closeKey, closeState](maxPerDetector), sockets: newWaitingSockets()}
+		services: newServices[closeState](maxPerDetector), callers: newSubjects[end, closeState](maxPerDetector), sockets: newWaitingSockets()}
 }
 
 // Measures implements analyze.Measurer.
@@ -119,14 +113,6 @@ func (d *closeWait) Sample(_ capture.Instant, s *capture.Sample) {
 func (d *closeWait) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "close-wait", Features: CloseWait{},
 		Events: flow.Of(flow.ConnNew, flow.Closed, flow.HalfClosed, flow.HalfCloseEnd, flow.Response, flow.Abandoned)}
-}
-
-func keyOf(c *flow.Conn, waits flow.Side) closeKey {
-	k := closeKey{server: c.Server}
-	if waits == flow.Client {
-		k.client = c.Client.Addr
-	}
-	return k
 }
 
 func (d *closeWait) Event(e *flow.Event) {
@@ -155,7 +141,7 @@ func (d *closeWait) Event(e *flow.Event) {
 			st.cur.Bad++
 		}
 	case flow.HalfClosed:
-		k := keyOf(c, e.Side.Other())
+		k := endOf(c, e.Side.Other())
 		st := d.services.get(c)
 		if k.client != (capture.Addr{}) {
 			st = d.callers.get(k)
@@ -226,13 +212,13 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		defer d.rest(w, infer)
 	}
 	d.services.each(func(e capture.Endpoint, st *closeState) bool {
-		return d.judge(w, closeKey{server: e}, st, lossy, emit) || st.open > 0
+		return d.judge(w, end{server: e}, st, lossy, emit) || st.open > 0
 	})
-	d.callers.each(func(k closeKey, st *closeState) bool { return d.judge(w, k, st, lossy, emit) })
+	d.callers.each(func(k end, st *closeState) bool { return d.judge(w, k, st, lossy, emit) })
 }
 
 // judge measures one subject and reports whether it has sockets that wait.
-func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy float64, emit func(analyze.Symptom)) bool {
+func (d *closeWait) judge(w *analyze.Window, k end, st *closeState, lossy float64, emit func(analyze.Symptom)) bool {
 	defer func() {
 		clear(st.list)
 		st.list = st.list[:0]
@@ -322,11 +308,8 @@ func (d *closeWait) judge(w *analyze.Window, k closeKey, st *closeState, lossy f
 	st.leaks = st.leaks || f.Class == classLeak && f.Older >= enough
 	var evidence []analyze.Evidence
 	for _, h := range list[min(int(usual), n-1):min(int(usual)+analyze.MaxEvidence, n)] {
-		ev := analyze.Evidence{At: h.since, Flow: h.client.String() + " > " + k.server.String(), Note: "FIN acknowledged, not answered by a FIN"}
-		if h.frame != 0 {
-			ev.Frames = []uint64{h.frame}
-		}
-		evidence = append(evidence, ev)
+		fin := note{h.since, h.client, k.server, h.frame, "FIN acknowledged, not answered by a FIN"}
+		evidence = append(evidence, fin.evidence())
 	}
 	emit(analyze.Symptom{Subject: k.subject(), Onset: first, Features: f, Evidence: evidence})
 	return true
@@ -357,16 +340,16 @@ func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyz
 }
 
 // socketKey is the subject of s as the sockets name it, and whether it is this host's.
-func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (closeKey, bool) {
+func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (end, bool) {
 	local, err := netip.ParseAddr(s.Subject.Host)
 	if err != nil {
-		return closeKey{}, false
+		return end{}, false
 	}
-	k := closeKey{server: capture.Endpoint{Addr: capture.AddrFrom(local), Port: s.Subject.Port}}
+	k := end{server: capture.Endpoint{Addr: capture.AddrFrom(local), Port: s.Subject.Port}}
 	if s.Subject.Kind == analyze.SubjectUpstream {
 		peer, err := netip.ParseAddr(s.Subject.Peer)
 		if err != nil {
-			return closeKey{}, false
+			return end{}, false
 		}
 		k.client, k.server.Addr = k.server.Addr, capture.AddrFrom(peer)
 	}
@@ -375,7 +358,7 @@ func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (closeKey, 
 
 // rest emits the subjects that the packets did not show.
 func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.sockets.states.each(func(k closeKey, st *socketWaits) bool {
+	d.sockets.states.each(func(k end, st *socketWaits) bool {
 		n := len(st.list)
 		if n == 0 {
 			return true
@@ -402,11 +385,4 @@ func (d *closeWait) owned(w *analyze.Window, st *socketWaits, f *CloseWait) {
 	if f.Process == "" && len(inodes) > 0 && f.Waiting >= int(w.Params.Float("min_sockets")) {
 		d.owner.ask(w, inodes)
 	}
-}
-
-func (k closeKey) subject() analyze.Subject {
-	if k.client != (capture.Addr{}) {
-		return analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
-	}
-	return analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
 }

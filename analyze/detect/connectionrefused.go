@@ -266,8 +266,7 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 		}
 		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.Over() {
 			f.Listener = d.listener(w, k)
-			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
-				Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.LastTry(w.End))})
+			emit(analyze.Symptom{Subject: service(k), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.LastTry(w.End))})
 		}
 		return true
 	})

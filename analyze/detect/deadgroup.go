@@ -282,10 +282,7 @@ func (r *deadRecord) evidence() analyze.Evidence {
 }
 
 func (k deadKey) subject() analyze.Subject {
-	if k.client != (capture.Addr{}) {
-		return analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
-	}
-	s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
+	s := end{k.server, k.client}.subject()
 	if k.silent == flow.Client {
 		s.Direction = "outbound"
 	}

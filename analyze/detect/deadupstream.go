@@ -252,7 +252,7 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		st.hung.judge(w)
 		return true
 	})
-	small := d.small(w)
+	small := fewConns(w)
 	var list []upstreamSymptom
 	d.states.each(func(k callKey, st *upstreamState) bool {
 		repeats, wait := st.repeats, st.wait
@@ -279,8 +279,7 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 	for _, x := range d.outbound(w, list, emit) {
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: x.k.client.String(),
-			Peer: x.k.server.Addr.String(), Port: x.k.server.Port}, Onset: x.onset, Features: x.f, Evidence: x.evidence})
+		emit(analyze.Symptom{Subject: upstream(x.k.client, x.k.server), Onset: x.onset, Features: x.f, Evidence: x.evidence})
 	}
 }
 
@@ -288,12 +287,6 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // anybody's, as long as there are few.
 func (d *deadUpstream) may(client, server capture.Addr) bool {
 	return d.callers.may(client, server) || !d.callers.local.Known()
-}
-
-// small reports whether the whole input has so few connections that each of them is of interest, whoever opened it: people give the
-// capture of one connection and ask what happened to it. That is known at the end of the input only.
-func (d *deadUpstream) small(w *analyze.Window) bool {
-	return w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
 }
 
 // measure sums up the connection requests that failed.
@@ -454,7 +447,7 @@ func (d *deadUpstream) Assess(w *analyze.Window) analyze.Assessment {
 	f := DeadUpstream{Attempts: d.calls, Failed: d.failed, Share: d.worst, Class: classSilent}
 	after := w.Params.Duration("hung_after")
 	for k, st := range d.states.all {
-		if d.callers.is(k.client, k.server.Addr) || d.small(w) {
+		if d.callers.is(k.client, k.server.Addr) || fewConns(w) {
 			f.Share = max(f.Share, st.all.Share())
 			f.NoAnswer += st.hung.unanswered(w, after)
 		}

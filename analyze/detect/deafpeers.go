@@ -18,7 +18,7 @@ type deafPeer struct {
 	sent        uint32          // how much that was
 	wants       bool            // the peer has sent its SYN again, or data: it is there, and waits
 	acked       uint64          // of the path, at the last window
-	note        lossNote
+	note        note
 }
 
 func newDeafPeers() deafPeers {
@@ -46,7 +46,7 @@ func (d *deafPeers) event(e *flow.Event) {
 			return
 		}
 		if x.asked == 0 {
-			x.asked, x.note = first, lossNote{e.At, c.Client, c.Server, e.Frame, "sent again; its receiver goes on asking"}
+			x.asked, x.note = first, noteOf(e, "sent again; its receiver goes on asking")
 		}
 		x.asked, x.last = min(x.asked, first), e.At
 		x.sent++

@@ -404,13 +404,9 @@ func (ls *lookups) judge(w *analyze.Window) {
 }
 
 // evidence of l.
-func (l *lookup) evidence(note string) analyze.Evidence {
-	e := analyze.Evidence{At: l.first, Note: note,
+func (l *lookup) evidence(what string) analyze.Evidence {
+	return analyze.Evidence{At: l.first, Note: what, Frames: frames(l.frame),
 		Flow: capture.Endpoint{Addr: l.client, Port: l.port}.String() + " > " + l.server.String()}
-	if l.frame != 0 {
-		e.Frames = []uint64{l.frame}
-	}
-	return e
 }
 
 // knownQuestion is what is known of a question from its answers so far. Sizes are lengths in IP, in bytes, of answers over UDP; 0: there

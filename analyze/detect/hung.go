@@ -41,11 +41,8 @@ type hungCall struct {
 }
 
 func (x *hungCall) evidence() analyze.Evidence {
-	e := analyze.Evidence{At: x.at, Flow: x.ends[0].String() + " > " + x.ends[1].String(), Note: "request without a byte in answer"}
-	if x.frame != 0 {
-		e.Frames = []uint64{x.frame}
-	}
-	return e
+	n := note{x.at, x.ends[0], x.ends[1], x.frame, "request without a byte in answer"}
+	return n.evidence()
 }
 
 // hungEvents wake hungCalls.

@@ -28,7 +28,7 @@ type largeData struct {
 	hole   bool   // it is missing in the capture, too
 	first  bool   // nothing so large had ever arrived
 	passed uint32 // segments of that side that had
-	note   lossNote
+	note   note
 }
 
 // maxLarge bounds the sides that are followed, those of the first connections: they are asked for in inputs of few only.
@@ -58,7 +58,7 @@ func (l *largeStill) event(e *flow.Event) {
 		}
 		if x.since == 0 || c.Acked(e.Side) > x.acked {
 			*x = largeData{k: wayOf(c, e.Side), since: e.Since, acked: c.Acked(e.Side), size: e.IPLen, first: c.Acked(e.Side) < uint64(e.Len),
-				passed: c.Segments(e.Side) - min(c.Segments(e.Side), open(c, e.Side)), note: lossNote{e.At, c.Client, c.Server, e.Frame, "sent again, and again"}}
+				passed: c.Segments(e.Side) - min(c.Segments(e.Side), open(c, e.Side)), note: noteOf(e, "sent again, and again")}
 		}
 		if e.At != x.last { // else it was held to be the listener's affair until now, and is told once more
 			x.tries++
@@ -69,7 +69,7 @@ func (l *largeStill) event(e *flow.Event) {
 		if mss := c.MSS(e.Side); e.Len >= mss && e.IPLen > 0 && !c.Closed() {
 			if x := l.sides.get(k); x != nil && x.since == 0 {
 				*x = largeData{k: wayOf(c, e.Side), since: e.At, last: e.At, size: mss + ipHeader(c), hole: true, beside: true,
-					first: c.Bytes(e.Side) < uint64(mss), note: lossNote{e.At, c.Client, c.Server, e.Frame, "what is missing before this segment never comes"}}
+					first: c.Bytes(e.Side) < uint64(mss), note: noteOf(e, "what is missing before this segment never comes")}
 			}
 		}
 	case flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered:
@@ -106,7 +106,7 @@ type standing struct {
 // find returns the directions in which a connection stands still so at the end of an input of few.
 func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
 	found := newSubjects[way, standing](maxLarge)
-	if !w.Final || w.Flows.Stats.Conns > uint64(w.Params.Int("few")) {
+	if !fewConns(w) {
 		return found
 	}
 	waiting := make(map[way]uint32) // full segments that nobody has acknowledged

@@ -99,7 +99,7 @@ func (d *nagle) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			Wait: worst.wait.Seconds() / float64(worst.held), Longest: worst.longest.Seconds(), Total: worst.wait.Seconds(),
 			Requests: max(st.requests-worst.before, worst.held)}
 		f.Part = stat.Ratio(f.Held, f.Requests)
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}, Onset: worst.first,
+		emit(analyze.Symptom{Subject: service(k), Onset: worst.first,
 			Features: f, Evidence: worst.evidence, Filter: serviceFilter(k)})
 		return true
 	})

@@ -47,7 +47,7 @@ type inVain struct {
 	tcp, older  bool // older: data was repeated on a connection that is older than the capture
 	ref         flow.Ref
 	side        flow.Side // the peer's
-	note        lossNote
+	note        note
 }
 
 // cutGroup is an outage in progress: peers of one host that fell silent together.
@@ -101,7 +101,7 @@ func (d *pathCut) Event(e *flow.Event) {
 		if v := d.inVain(k, e.At.Add(-e.Dur), e.At); v != nil {
 			if !v.tcp {
 				v.ref, v.side = c.Ref(), e.Side.Other()
-				v.note = lossNote{e.At, c.Endpoint(e.Side), c.Endpoint(v.side), e.Frame, "sent again, nothing comes back"}
+				v.note = note{e.At, c.Endpoint(e.Side), c.Endpoint(v.side), e.Frame, "sent again, nothing comes back"}
 			}
 			v.tcp, v.older = true, v.older || e.Kind == flow.Retransmit
 		}
@@ -324,18 +324,12 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 
 // cutFilter is a Wireshark display filter for the traffic between host and peers.
 func cutFilter(host capture.Addr, peers []capture.Addr) string {
-	field := func(a capture.Addr) string {
-		if a.Netip().Is4() {
-			return "ip.addr == " + a.String()
-		}
-		return "ipv6.addr == " + a.String()
-	}
-	s := field(host) + " && ("
+	s := addrFilter(host, "addr") + " && ("
 	for i, p := range peers[:min(len(peers), 16)] {
 		if i > 0 {
 			s += " || "
 		}
-		s += field(p)
+		s += addrFilter(p, "addr")
 	}
 	return s + ")"
 }

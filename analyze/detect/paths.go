@@ -90,7 +90,7 @@ type troubled struct {
 	retries uint32          // repetitions of full-size segments
 	failed  uint32          // of these, lost again
 	openAt  capture.Instant // a hole is open since
-	note    lossNote
+	note    note
 	full    bool // lost segments of nearly MSS
 	again   repeats
 	client  capture.Addr
@@ -153,22 +153,6 @@ func (r *repeats) onlyCoalesced(enough uint32) int {
 // mute reports whether nothing at all has got through on the connection since it last lost something. Then the
 // other end may be gone, or the connection forgotten by a box on the way, and its losses do not say of what they depend on.
 func (t *troubled) mute() bool { return t.waiting > 0 && !t.overtaken }
-
-// lossNote is a sign of loss; it becomes evidence when it is needed.
-type lossNote struct {
-	at             capture.Instant
-	client, server capture.Endpoint
-	frame          uint64
-	what           string
-}
-
-func (n *lossNote) evidence() analyze.Evidence {
-	e := analyze.Evidence{At: n.at, Flow: n.client.String() + " > " + n.server.String(), Note: n.what}
-	if n.frame != 0 {
-		e.Frames = []uint64{n.frame}
-	}
-	return e
-}
 
 // maxTroubled bounds the connections with losses that one direction remembers.
 const maxTroubled = 512
@@ -390,7 +374,7 @@ func (t *troubled) mark(e *flow.Event, what string) {
 	}
 	t.at, t.client = e.At, e.Conn.Client.Addr
 	t.ends = [2]capture.Addr{e.Conn.Endpoint(e.Side).Addr, e.Conn.Endpoint(e.Side.Other()).Addr}
-	t.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, what}
+	t.note = noteOf(e, what)
 }
 
 func (t *troubled) close(at capture.Instant) {

@@ -360,8 +360,7 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 		}
 	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
-	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
-		Onset: max(onset, p.begins[start], w.First), Features: f})
+	emit(analyze.Symptom{Subject: service(k), Onset: max(onset, p.begins[start], w.First), Features: f})
 }
 
 func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {

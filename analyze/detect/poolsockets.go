@@ -145,7 +145,7 @@ func (d *poolSockets) judge(w *analyze.Window, seen map[string]bool, emit func(a
 		if d.owners.of(x.inodes) == "" || d.waits == "" {
 			d.owner.ask(w, x.inodes)
 		}
-		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+		subject := service(k)
 		if seen[subject.Key()] || d.owners.halted(x.inodes) {
 			return true // or its program is stopped, however many threads it has
 		}

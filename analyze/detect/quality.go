@@ -49,11 +49,7 @@ func (d *captureQuality) Event(e *flow.Event) {
 		d.first = e.At
 	}
 	if len(d.copies) < analyze.MaxEvidence && e.Kind == flow.Copy {
-		n := analyze.Evidence{At: e.At, Flow: e.Conn.String(), Note: "captured before"}
-		if e.Frame != 0 {
-			n.Frames = []uint64{e.Frame}
-		}
-		d.copies = append(d.copies, n)
+		d.copies = append(d.copies, analyze.Evidence{At: e.At, Flow: e.Conn.String(), Frames: frames(e.Frame), Note: "captured before"})
 	}
 }
 

@@ -79,7 +79,7 @@ type synAgain struct {
 	saTries  uint32
 	damaged  uint32 // repetitions with a wrong checksum
 	plain    bool   // it asked for less when it came again
-	note     lossNote
+	note     note
 }
 
 // maxAgain bounds the connections with repeated SYNs that one listener remembers.
@@ -150,7 +150,7 @@ func (d *retransmission) Event(e *flow.Event) {
 		}
 		if a.tries == 0 {
 			a.at = at
-			a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN repeated"}
+			a.note = noteOf(e, "SYN repeated")
 		}
 		a.plain = e.Plainer()
 		a.damaged += uint32(count(e.Damaged))
@@ -167,7 +167,7 @@ func (d *retransmission) Event(e *flow.Event) {
 			first = a.saTries == 0
 			if a.at == 0 {
 				a.at = at
-				a.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "SYN-ACK repeated"}
+				a.note = noteOf(e, "SYN-ACK repeated")
 			}
 			a.saTries, a.answered = e.N, true
 		}
@@ -237,7 +237,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(anal
 }
 
 func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *synState, emit func(analyze.Symptom)) {
-	subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port, Segment: "syn"}
+	subject := service(k)
 	for _, s := range []struct {
 		segment string
 		*stat.Series
@@ -287,7 +287,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f.OwnListener = w.Local.Is(k.Addr)
 		f.SeenOriginal = 1
 		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
-			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
+			subject = upstream(caller, k)
 		}
 		subject.Segment = s.segment
 		emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})

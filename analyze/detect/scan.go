@@ -102,8 +102,7 @@ type scanSource struct {
 	port                                      uint16
 	more                                      bool // there are targets that found no room
 	scans, told                               bool
-	note                                      firstSYN
-	noteTo                                    capture.Endpoint
+	note                                      note
 }
 
 func (x *scanSource) failed() uint32 { return x.refused + x.silent + x.halfOpen }
@@ -226,7 +225,7 @@ func (s *scanners) Event(e *flow.Event) {
 // fail counts an attempt of c's client, x, that came to nothing.
 func (s *scanners) fail(x *scanSource, c *flow.Conn) {
 	if x.note.at == 0 {
-		x.note, x.noteTo = firstSYN{c.SynAt(), c.Client, c.FirstFrame()}, c.Server
+		x.note = firstSYN(c)
 	}
 	if st := s.served.peek(c); st != nil && st.yes {
 		return
@@ -334,7 +333,7 @@ func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		x.told = true
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectHost, Host: a.String()}, Onset: x.first, Features: f,
-			Evidence: []analyze.Evidence{x.note.evidence(x.noteTo)}, Filter: scanFilter(a)})
+			Evidence: []analyze.Evidence{x.note.evidence()}, Filter: addrFilter(a, "src") + " && tcp.flags.syn == 1 && tcp.flags.ack == 0"})
 		return true
 	})
 	if gone {
@@ -349,13 +348,4 @@ func (d *scan) Assess(*analyze.Window) analyze.Assessment {
 	f.Sources, f.Scanning, f.Attempts, f.HalfOpen = len(s.sources.m), s.scanning, s.attempts, s.halfOpen
 	f.More = s.sources.refused+s.targets.refused+s.unended.missed > 0
 	return analyze.Assessment{Assessable: s.heard, Features: f}
-}
-
-// scanFilter shows the connection requests of a.
-func scanFilter(a capture.Addr) string {
-	field := "ip"
-	if !a.Netip().Is4() {
-		field = "ipv6"
-	}
-	return field + ".src == " + a.String() + " && tcp.flags.syn == 1 && tcp.flags.ack == 0"
 }

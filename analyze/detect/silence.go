@@ -35,7 +35,7 @@ type peerState struct {
 	ref  flow.Ref
 	side flow.Side // the peer's
 	seen uint32
-	note lossNote
+	note note
 	// chose is when it was heard although a SYN to it got no answer: new connections are let down, not the path to it.
 	chose capture.Instant
 }
@@ -99,7 +99,7 @@ func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
 		first = e.At // the peer was heard in between; the repetition is a new question
 	}
 	if st.asked == 0 || !st.tcp {
-		st.note = lossNote{e.At, e.Conn.Client, e.Conn.Server, e.Frame, "sent again, nothing comes back"}
+		st.note = noteOf(e, "sent again, nothing comes back")
 		st.ref, st.side = e.Conn.Ref(), e.Side.Other()
 		st.seen = e.Conn.Packets(st.side)
 	}
@@ -118,7 +118,7 @@ func (st *peerState) askDNS(e *flow.Event) {
 		return // one lost query among others
 	}
 	if st.asked == 0 {
-		st.note = lossNote{first, e.DNS.Client, e.DNS.Server, e.DNS.QueryFrame, "no answer"}
+		st.note = note{first, e.DNS.Client, e.DNS.Server, e.DNS.QueryFrame, "no answer"}
 	}
 	n := uint32(1)
 	if e.Kind == flow.DNSUnanswered {

@@ -38,18 +38,12 @@ type SlowReceiver struct {
 // window. A program is a listener, or a host as the client of one; several clients of one service hold its workers together. Closed for
 // less than a second is how TCP paces a sender; that counts as time closed, but does not begin anything.
 type slowReceiver struct {
-	states subjects[receiverKey, receiverState]
+	states subjects[end, receiverState]
 	served services[unserved]
 	long   time.Duration // the rule's min_longest, as of the last window
 	conns  int
 	all    int // windows that closed
 	worst  time.Duration
-}
-
-// receiverKey is a listener that does not read, or with client set the client of one.
-type receiverKey struct {
-	server capture.Endpoint
-	client capture.Addr
 }
 
 type receiverState struct {
@@ -141,7 +135,7 @@ const (
 )
 
 func newSlowReceiver() analyze.Detector {
-	return &slowReceiver{states: newSubjects[receiverKey, receiverState](1024), served: newServices[unserved](maxListeners), long: longClosed}
+	return &slowReceiver{states: newSubjects[end, receiverState](1024), served: newServices[unserved](maxListeners), long: longClosed}
 }
 
 func (d *slowReceiver) Spec() analyze.Spec {
@@ -155,13 +149,13 @@ func (d *slowReceiver) Event(e *flow.Event) {
 	case flow.ConnNew:
 		d.conns++
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if st := d.states.peek(receiverOf(c, side)); st != nil && st.total > 0 {
+			if st := d.states.peek(endOf(c, side)); st != nil && st.total > 0 {
 				st.total++
 			}
 		}
 	case flow.Closed:
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if st := d.states.peek(receiverOf(c, side)); st != nil {
+			if st := d.states.peek(endOf(c, side)); st != nil {
 				if x := st.conns.peek(c.Ref()); x != nil {
 					x.over = true
 				}
@@ -179,12 +173,12 @@ func (d *slowReceiver) Event(e *flow.Event) {
 			u.since++
 		}
 	case flow.Squeezed:
-		if st := d.states.get(receiverOf(c, e.Side.Other())); st != nil {
+		if st := d.states.get(endOf(c, e.Side.Other())); st != nil {
 			st.narrow.add(e)
 			st.lastAt = e.At
 		}
 	case flow.ZeroWindow:
-		st := d.states.get(receiverOf(c, e.Side))
+		st := d.states.get(endOf(c, e.Side))
 		if st == nil {
 			return
 		}
@@ -206,7 +200,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		x.first, x.zeroAt = c.First, e.At
 		x.note = analyze.Evidence{At: e.At, Flow: c.String(), Note: "window closed"}
 	case flow.ZeroWindowEnd:
-		st := d.states.peek(receiverOf(c, e.Side))
+		st := d.states.peek(endOf(c, e.Side))
 		if st == nil {
 			return
 		}
@@ -223,14 +217,6 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		}
 		d.worst = max(d.worst, e.Dur)
 	}
-}
-
-func receiverOf(c *flow.Conn, s flow.Side) receiverKey {
-	k := receiverKey{server: c.Server}
-	if s == flow.Client {
-		k.client = c.Client.Addr
-	}
-	return k
 }
 
 // stuck notes that a window of c was closed for long.
@@ -264,7 +250,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	d.count(w)
 	together := newSubjects[capture.Endpoint, nonReaders](len(d.states.keys))
-	d.states.each(func(k receiverKey, st *receiverState) bool {
+	d.states.each(func(k end, st *receiverState) bool {
 		closes := st.onset != 0 && w.End.Sub(st.lastBad) < episode
 		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < episode
 		if !closes {
@@ -285,17 +271,13 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				onset, evidence, filter = st.narrow.first, st.narrow.evidence, ""
 			}
 		}
-		f.Small = w.Final && w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
-		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.server.Addr.String(), Port: k.server.Port}
-		if k.client != (capture.Addr{}) {
-			s = analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
-			if closes {
-				together.get(k.server).add(st, f, evidence)
-			}
-		} else {
+		f.Small = fewConns(w)
+		if k.client == (capture.Addr{}) {
 			together.get(k.server).itself = true
+		} else if closes {
+			together.get(k.server).add(st, f, evidence)
 		}
-		emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: evidence,
+		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence,
 			Filter: filter + serviceFilter(k.server)})
 		st.forget()
 		return true
@@ -308,7 +290,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if x.f.Clients < 2 || x.itself {
 			return true
 		}
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}, Onset: x.onset,
+		emit(analyze.Symptom{Subject: service(k), Onset: x.onset,
 			Features: x.features(w, u), Evidence: x.evidence, Filter: "tcp.window_size == 0 && " + serviceFilter(k)})
 		return true
 	})
@@ -351,10 +333,10 @@ func (x *nonReaders) features(w *analyze.Window, u *unserved) SlowReceiver {
 
 // count counts the open connections of receivers whose episode begins: it takes a walk through all.
 func (d *slowReceiver) count(w *analyze.Window) {
-	if !slices.ContainsFunc(d.states.keys, func(k receiverKey) bool { st := d.states.m[k]; return st.onset != 0 && st.total == 0 }) {
+	if !slices.ContainsFunc(d.states.keys, func(k end) bool { st := d.states.m[k]; return st.onset != 0 && st.total == 0 }) {
 		return
 	}
-	open := newSubjects[receiverKey, int](d.states.limit)
+	open := newSubjects[end, int](d.states.limit)
 	for k, st := range d.states.all {
 		if st.onset != 0 && st.total == 0 {
 			open.get(k)
@@ -362,7 +344,7 @@ func (d *slowReceiver) count(w *analyze.Window) {
 	}
 	w.Flows.Live(func(c *flow.Conn) {
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if n := open.peek(receiverOf(c, side)); n != nil && !c.Closed() {
+			if n := open.peek(endOf(c, side)); n != nil && !c.Closed() {
 				*n++
 			}
 		}
@@ -393,7 +375,7 @@ func (st *receiverState) forget() {
 	})
 }
 
-func (st *receiverState) measure(w *analyze.Window, k receiverKey, long time.Duration) (f SlowReceiver, evidence []analyze.Evidence) {
+func (st *receiverState) measure(w *analyze.Window, k end, long time.Duration) (f SlowReceiver, evidence []analyze.Evidence) {
 	f = SlowReceiver{Receiver: k.server.Addr.String(), Class: "listener", Baseline: max(st.onset.Sub(st.began), 0).Seconds()}
 	if k.client != (capture.Addr{}) {
 		f.Receiver, f.Class = k.client.String(), "client"

@@ -454,11 +454,11 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true // what is kept is for the next time
 		}
 		f.Class = "served"
-		subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+		subject := service(k)
 		if caller, ok := d.callers.whose(k, slowClients(&st.slow, onset)); ok {
 			f.Class = "called"
 			f.Awaited, f.AwaitedOf = d.awaited[k].slow, d.awaited[k].of
-			subject = analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller.String(), Peer: k.Addr.String(), Port: k.Port}
+			subject = upstream(caller, k)
 		}
 		if f.Class == "served" && w.Local.Is(k.Addr) && f.Stops > 0 {
 			f.Process, f.State, f.Threads = d.sockets.stopped(w, k.Port, &d.owner)

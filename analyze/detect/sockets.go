@@ -57,10 +57,10 @@ func (h *hostSockets) stopped(w *analyze.Window, port uint16, q *inquiry) (proce
 	return n.name, n.state, int(n.threads)
 }
 
-// closeKeyOf says whose socket s is: its listener's, or a call's.
-func closeKeyOf(s *socket.Socket) closeKey {
+// endOfSocket says whose socket s is: its listener's, or a call's.
+func endOfSocket(s *socket.Socket) end {
 	if s.Inbound {
-		return closeKey{server: s.Local}
+		return end{server: s.Local}
 	}
-	return closeKey{server: s.Remote, client: s.Local.Addr}
+	return end{server: s.Remote, client: s.Local.Addr}
 }

@@ -240,11 +240,7 @@ func (d *standstill) touch(at capture.Instant) {
 func (d *standstill) note(at capture.Instant, name string, frame uint64, what string) {
 	d.onset = min(d.onset, at)
 	if len(d.evidence) < analyze.MaxEvidence {
-		e := analyze.Evidence{At: at, Flow: name, Note: what}
-		if frame != 0 {
-			e.Frames = []uint64{frame}
-		}
-		d.evidence = append(d.evidence, e)
+		d.evidence = append(d.evidence, analyze.Evidence{At: at, Flow: name, Frames: frames(frame), Note: what})
 	}
 }
 
@@ -392,7 +388,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.unrepeated(w)
 		d.mute(w)
 		d.paused(w)
-		d.sum.Small = w.Flows.Stats.Conns <= uint64(w.Params.Int("few"))
+		d.sum.Small = fewConns(w)
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
 	if !d.some {

@@ -169,8 +169,7 @@ func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			st.made = subjects[capture.Addr, uint32]{}
 		}
 		if f, onset, evidence := st.measure(w); f.Class != "" {
-			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port},
-				Onset: onset, Features: f, Evidence: evidence})
+			emit(analyze.Symptom{Subject: service(k), Onset: onset, Features: f, Evidence: evidence})
 		}
 		return w.End.Sub(st.lastAt) < idleState
 	})
@@ -196,7 +195,7 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		}
 		f.Lasting = max(f.Lasting, l.last.Sub(l.since).Seconds())
 		if len(evidence) < analyze.MaxEvidence {
-			n := lossNote{l.since, l.client, l.server, l.frame, what}
+			n := note{l.since, l.client, l.server, l.frame, what}
 			evidence = append(evidence, n.evidence())
 		}
 		return true
@@ -231,7 +230,7 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 			what = "data comes from " + f.From + ", and is reset"
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			n := lossNote{x.at, x.client, capture.Endpoint{}, x.frame, what}
+			n := note{x.at, x.client, capture.Endpoint{}, x.frame, what}
 			e := n.evidence()
 			e.Flow = x.client.String()
 			evidence = append(evidence, e)

@@ -72,21 +72,6 @@ type demandState struct {
 	asked   [stat.SeriesLen]uint32 // requests, on whatever connections
 }
 
-// firstSYN is a connection request; it becomes evidence when it is needed.
-type firstSYN struct {
-	at     capture.Instant
-	client capture.Endpoint
-	frame  uint64
-}
-
-func (f *firstSYN) evidence(server capture.Endpoint) analyze.Evidence {
-	e := analyze.Evidence{At: f.at, Flow: f.client.String() + " > " + server.String(), Note: "new connection"}
-	if f.frame != 0 {
-		e.Frames = []uint64{f.frame}
-	}
-	return e
-}
-
 // sourceState is one source of requests to one listener.
 type sourceState struct {
 	cur    uint32                // of this window
@@ -98,7 +83,7 @@ type sourceState struct {
 	opened uint32 // handshakes that it completed, and
 	spoke  bool   // it sent data on any, both since it was first seen
 	known  bool   // was there before the onset, be it on connections that it had opened long ago
-	note   firstSYN
+	note   note
 }
 
 const (
@@ -151,7 +136,7 @@ func (d *surge) Event(e *flow.Event) {
 		st.curSYN++
 		if src := st.sources.get(c.Client.Addr); src != nil {
 			if src.cur++; src.cur == 1 {
-				src.note = firstSYN{e.At, c.Client, e.Frame}
+				src.note = noteOf(e, "new connection")
 			}
 		}
 	case flow.Established:
@@ -243,15 +228,15 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if st.rate.Low >= stat.Over || !st.rate.Found() || w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
 			return true // over, too young to tell, or this host is the one who asks
 		}
-		s := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+		s := service(k)
 		var evidence []analyze.Evidence
 		if f.Class == classSingle {
 			s.Kind, s.Peer = analyze.SubjectSource, busiest.String()
-			evidence = append(evidence, st.sources.peek(busiest).note.evidence(k))
+			evidence = append(evidence, st.sources.peek(busiest).note.evidence())
 		} else {
 			for i := 0; i < len(st.sources.keys) && len(evidence) < analyze.MaxEvidence; i++ {
 				if x := st.sources.m[st.sources.keys[i]]; x.since > 0 && x.note.at >= st.rate.Onset {
-					evidence = append(evidence, x.note.evidence(k))
+					evidence = append(evidence, x.note.evidence())
 				}
 			}
 		}
@@ -296,7 +281,7 @@ type leftOpen struct {
 	first    capture.Instant
 	last     capture.Instant                // newest of them
 	clients  subjects[capture.Addr, uint32] // of them, since the onset
-	evidence []firstSYN
+	evidence []note
 }
 
 // maxOpeners bounds the clients that are told apart.
@@ -317,7 +302,7 @@ func (o *leftOpen) add(c *flow.Conn, answered bool) {
 		*n++
 	}
 	if len(o.evidence) < analyze.MaxEvidence {
-		o.evidence = append(o.evidence, firstSYN{c.SynAt(), c.Client, c.FirstFrame()})
+		o.evidence = append(o.evidence, firstSYN(c))
 	}
 }
 
@@ -363,14 +348,14 @@ func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(an
 		f.Unanswered += int(st.failed[stat.SeriesLen-1-i])
 	}
 	f.OthersFailed = min(stat.Ratio(f.Unanswered, max(f.TotalSYNs-f.HalfOpen, f.Unanswered)), 1)
-	subject := analyze.Subject{Kind: analyze.SubjectService, Host: k.Addr.String(), Port: k.Port}
+	subject := service(k)
 	if f.Share >= w.Params.Float("min_share") {
 		subject.Kind, subject.Peer = analyze.SubjectSource, busiest.String()
 	}
 	var evidence []analyze.Evidence
 	for i := range o.evidence {
 		if e := &o.evidence[i]; e.at >= s.Onset {
-			evidence = append(evidence, e.evidence(k))
+			evidence = append(evidence, e.evidence())
 		}
 	}
 	emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: evidence})

@@ -65,8 +65,7 @@ func (d *openingSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f := DeadUpstream{Attempts: n + int(c.opened), Failed: n, SynUnanswered: n, SynRepeats: int(c.repeats), Class: classSilent,
 			Wait: c.longest.Seconds(), Lasting: c.last.Sub(c.onset).Seconds(), Baseline: max(c.onset.Sub(w.First).Seconds(), 0), SucceededBefore: int(c.opened)}
 		f.Share = stat.Ratio(f.Failed, f.Attempts)
-		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectUpstream, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port},
-			Onset: c.onset, Features: f})
+		emit(analyze.Symptom{Subject: upstream(k.client, k.server), Onset: c.onset, Features: f})
 		return true
 	})
 }

@@ -21,7 +21,7 @@ const (
 // calls to a server.
 type waitingSockets struct {
 	*hostSockets
-	states subjects[closeKey, socketWaits]
+	states subjects[end, socketWaits]
 }
 
 // socketWaits are those of one listener, or of the calls to one server.
@@ -35,26 +35,26 @@ type socketWaits struct {
 }
 
 func newWaitingSockets() waitingSockets {
-	return waitingSockets{hostSockets: newHostSockets(), states: newSubjects[closeKey, socketWaits](maxPerDetector)}
+	return waitingSockets{hostSockets: newHostSockets(), states: newSubjects[end, socketWaits](maxPerDetector)}
 }
 
 // sample counts how many sockets each subject has, and how many have left the state.
 func (d *waitingSockets) sample() {
 	for _, s := range d.In(capture.CloseWait) {
-		d.states.get(closeKeyOf(s))
+		d.states.get(endOfSocket(s))
 	}
 	for _, s := range d.Left {
-		if st := d.states.peek(closeKeyOf(s.Socket)); st != nil && s.From == capture.CloseWait {
+		if st := d.states.peek(endOfSocket(s.Socket)); st != nil && s.From == capture.CloseWait {
 			st.ended++
 		}
 	}
 	if len(d.states.keys) == 0 || d.Dump.States&capture.Established.Mask() == 0 {
 		return
 	}
-	d.states.each(func(_ closeKey, st *socketWaits) bool { st.open = 0; return true })
+	d.states.each(func(_ end, st *socketWaits) bool { st.open = 0; return true })
 	for _, s := range d.Shown {
 		if s != nil && (s.State == capture.Established || s.State == capture.CloseWait) {
-			if st := d.states.peek(closeKeyOf(s)); st != nil {
+			if st := d.states.peek(endOfSocket(s)); st != nil {
 				st.open++
 			}
 		}
@@ -64,18 +64,18 @@ func (d *waitingSockets) sample() {
 // judge groups the sockets by subject. It leaves out those whose peer has not acknowledged all that was sent: they wait for the network,
 // not for their program.
 func (d *waitingSockets) judge() {
-	d.states.each(func(_ closeKey, st *socketWaits) bool {
+	d.states.each(func(_ end, st *socketWaits) bool {
 		st.list, st.all = st.list[:0], 0
 		return true
 	})
 	for _, s := range d.In(capture.CloseWait) {
-		if st := d.states.peek(closeKeyOf(s)); st != nil {
+		if st := d.states.peek(endOfSocket(s)); st != nil {
 			if st.all++; s.SendQ == 0 {
 				st.list = append(st.list, s)
 			}
 		}
 	}
-	d.states.each(func(_ closeKey, st *socketWaits) bool {
+	d.states.each(func(_ end, st *socketWaits) bool {
 		if len(st.list) == 0 {
 			return st.all > 0
 		}
@@ -134,7 +134,7 @@ func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Durat
 }
 
 // evidence names the oldest.
-func (st *socketWaits) evidence(k closeKey) (out []analyze.Evidence) {
+func (st *socketWaits) evidence(k end) (out []analyze.Evidence) {
 	for _, w := range st.list[:min(len(st.list), analyze.MaxEvidence)] {
 		note := "CLOSE_WAIT, read to the end"
 		switch {
