@@ -50,7 +50,7 @@ func TestNotesInKorean(t *testing.T) {
 		t.Errorf("%d notes", seen)
 	}
 	// Those that no case has stand as they are in the detectors' source.
-	note := regexp.MustCompile(`Note: "([a-zA-Z][^"]*)"|e\.Frame, "([^"]*)"\}|\.evidence\([^"\n]*, "([^"]+)"\)|t\.mark\(e, "([^"]*)"\)|(?:note|what) :?= "([^"]{6,})"`)
+	note := regexp.MustCompile(`Note: "([a-zA-Z][^"]*)"|note\{[^}\n]*, "([^"]*)"\}|noteOf\(e, "([^"]*)"\)|\.evidence\([^"()\n]*, "([^"]+)"\)|t\.mark\(e, "([^"]*)"\)|(?:note|what) :?= "([^"]{6,})"`)
 	files, err := filepath.Glob("../../analyze/detect/*.go")
 	if err != nil {
 		t.Fatal(err)
