@@ -180,7 +180,8 @@ func holdings() []holding {
 		{[]made{{"surge", serves, nil}}, []made{{"pool-exhausted", serves, nil}, {"slow-server[served]", serves, nil}, {"accept-queue", serves, nil}}, nil},
 
 		// A limit that is reached.
-		{[]made{{"close-wait[LEAK]", serves, nil}}, []made{{"exhaustion[descriptors]", all, nil}}, nil},
+		{[]made{{"close-wait[LEAK]", serves, has{"process": "verifyd (pid 812)"}}}, []made{{"exhaustion[descriptors]", all, has{"process": "verifyd (pid 812)"}}},
+			[]otherwise{{why: "another program leaks", cause: has{"process": "crond (pid 7)"}}}},
 		{[]made{{"exhaustion[descriptors]", all, nil}}, []made{{"accept-queue", serves, nil}, {"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}}, nil},
 		{[]made{{"exhaustion[conntrack]", all, nil}}, []made{{"connection-refused[silent]", serves, nil}, {"retransmission[syn,syn-ack]", serves, nil}, {"dead-upstream[silent,full,outbound]", call, nil}, {"dns-unanswered", names, nil}}, nil},
 

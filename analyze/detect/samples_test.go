@@ -80,6 +80,18 @@ func TestCloseWaitSockets(t *testing.T) {
 					}
 				}
 			}},
+		{name: "whoever waited is taken up at last, and closed", want: "error service 10.0.0.1 8080", onset: 20 * sec, check: class(classUnaccepted, ""), make: func(n *network) {
+			every(0, 60*sec, sec, func(at time.Duration, i int) {
+				list := []capture.Socket{listener("0.0.0.0:8080", 0, 64)}
+				switch {
+				case at >= 20*sec && at < 40*sec:
+					list = append(list, waits(40, server, 0, 301)...)
+				case at >= 40*sec && i < 45:
+					list = append(list, waits(40-8*(i-40), server, 500, 0)...)
+				}
+				n.sockets(at, gateStates, list...)
+			})
+		}},
 		{name: "three for ever", make: fill(3, 500, 1)},
 		{name: "answers that the network does not take", make: func(n *network) {
 			fill(40, 500, 1)(n)

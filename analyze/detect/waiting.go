@@ -87,13 +87,11 @@ func (d *waitingSockets) judge() {
 	})
 }
 
-// isForgotten reports whether the program has read s to its end and does not close it.
-func isForgotten(s *socket.Socket) bool { return s.Inode != 0 && s.RecvQ <= 1 }
-
-// forgot counts such sockets.
-func (st *socketWaits) forgot() (n int) {
+// forgotten counts the sockets that their program has read to the end for so long, and does not close. Until then it is no leak: a program
+// that is freed at last takes up all that waited, and closes one after the other.
+func (st *socketWaits) forgotten(now capture.Instant, old time.Duration) (n int) {
 	for _, w := range st.list {
-		if isForgotten(w) {
+		if w.Read != 0 && now.Sub(w.Read) >= old {
 			n++
 		}
 	}
@@ -102,9 +100,10 @@ func (st *socketWaits) forgot() (n int) {
 
 // measure puts what the sockets say in place of what the packets let infer.
 func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Duration, enough int) {
-	st.leaks = st.leaks && st.forgot() >= enough
+	forgotten := st.forgotten(now, old)
+	st.leaks = st.leaks && forgotten >= enough
 	if st.leaks {
-		st.list = slices.DeleteFunc(st.list, func(w *socket.Socket) bool { return !isForgotten(w) })
+		st.list = slices.DeleteFunc(st.list, func(w *socket.Socket) bool { return w.Read == 0 })
 	}
 	n := len(st.list)
 	f.Waiting, f.Exact = n, true
@@ -124,12 +123,14 @@ func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Durat
 		}
 	}
 	f.Owned = n - f.Unaccepted
-	st.leaks = (st.leaks || f.Class == classLeak && 2*(f.Unaccepted+f.Queued) < n) && f.Older >= enough
+	st.leaks = (st.leaks || f.Class == classLeak && 2*(f.Unaccepted+f.Queued) < n) && forgotten >= enough
 	switch {
 	case f.Unaccepted*2 >= n:
 		f.Class = classUnaccepted
 	case (f.Queued+f.Unaccepted)*2 >= n:
 		f.Class = classQueued
+	case f.Class == classLeak:
+		f.Older = forgotten
 	}
 }
 

@@ -14,6 +14,7 @@ type Socket struct {
 	Cookie        uint64
 	Since         capture.Instant // first seen in State
 	Seen, Before  capture.Instant // newest dump that shows it in State, and the one before; both Since in the first
+	Read          capture.Instant // in CLOSE_WAIT: since when a program has it and has read all but the FIN; 0: not so
 	State         capture.SocketState
 	Inbound       bool   // somebody listened on its port when it was first seen: this host was called
 	Retries       uint8  // of the segment that is repeated now
@@ -149,11 +150,17 @@ func (x *Table) see(at capture.Instant, s *capture.Socket) *Socket {
 		if k.State != 0 {
 			x.leave(k, k.State)
 		}
-		k.State, k.Since, k.Seen, k.Retries = s.State, at, at, 0
+		k.State, k.Since, k.Seen, k.Read, k.Retries = s.State, at, at, 0, 0
 		x.in[s.State] = append(x.in[s.State], k)
 	}
 	k.Before, k.Seen, k.dump = k.Seen, at, x.number
 	k.Inode, k.RecvQ, k.SendQ = s.Inode, s.RecvQ, s.SendQ
+	switch read := s.State == capture.CloseWait && s.Inode != 0 && s.RecvQ <= 1; { // the FIN counts as one byte
+	case !read:
+		k.Read = 0
+	case k.Read == 0:
+		k.Read = at
+	}
 	k.Again = s.Retries - min(k.Retries, s.Retries)
 	k.Retries = max(k.Retries, s.Retries)
 	k.inform(s, x.inform == 1)
