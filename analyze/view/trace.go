@@ -1,7 +1,9 @@
 package view
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"jindan/capture"
 )
@@ -20,7 +22,17 @@ type Tracer struct {
 	of    map[[2]capture.Endpoint][]int
 	marks []marks
 	until capture.Instant
+	// spans are the times of the connections, in order and apart from one another; hashed are the low bits of their hashes.
+	spans  [][2]capture.Instant
+	hashed [hashedSlots]bool
 }
+
+// hashedSlots is how many values of the low bits of a hash are told apart: of the packets of other connections, hardly any is
+// looked up.
+const hashedSlots = 1 << 12
+
+// reassembly is how long before the first packet of a connection its first fragment may have come.
+const reassembly = capture.Instant(time.Second)
 
 // marks are what is known of both senders of an example.
 type marks struct {
@@ -40,16 +52,50 @@ func NewTracer(v *View) *Tracer {
 		c.Segments, c.Left = nil, 0
 		t.of[c.ends] = append(t.of[c.ends], i)
 		t.until = max(t.until, c.until)
+		t.spans = append(t.spans, [2]capture.Instant{c.First - reassembly, c.Last})
+		t.hashed[capture.FlowHash(&c.ends[0], &c.ends[1])%hashedSlots] = true
 	}
+	slices.SortFunc(t.spans, func(a, b [2]capture.Instant) int { return cmp.Compare(a[0], b[0]) })
+	n := 0
+	for _, s := range t.spans {
+		if n > 0 && s[0] <= t.spans[n-1][1] {
+			t.spans[n-1][1] = max(t.spans[n-1][1], s[1])
+		} else {
+			t.spans[n] = s
+			n++
+		}
+	}
+	t.spans = t.spans[:n]
 	return t
 }
 
 // Done reports whether what comes after at is of no use.
 func (t *Tracer) Done(at capture.Instant) bool { return len(t.of) == 0 || at > t.until }
 
+// Wants reports whether it must see what was captured at at: what may belong to an example, and what says that nothing more does.
+// It may be called beside all else.
+func (t *Tracer) Wants(at capture.Instant) bool {
+	for i := range t.spans {
+		if at < t.spans[i][0] {
+			break
+		}
+		if at <= t.spans[i][1] {
+			return true
+		}
+	}
+	return at > t.until
+}
+
 // Packet takes a packet.
 func (t *Tracer) Packet(at capture.Instant, p *capture.Packet) {
 	if p.Proto != capture.ProtoTCP {
+		return
+	}
+	h := p.Hash
+	if h == 0 {
+		h = capture.FlowHash(&p.Src, &p.Dst)
+	}
+	if !t.hashed[h%hashedSlots] {
 		return
 	}
 	server := false

@@ -175,7 +175,12 @@ func TestExample(t *testing.T) {
 	}
 	tr := NewTracer(v)
 	for i := range f.sent {
-		tr.Packet(f.sent[i].At, &f.sent[i].Packet)
+		if tr.Wants(f.sent[i].At) {
+			tr.Packet(f.sent[i].At, &f.sent[i].Packet)
+		}
+	}
+	if tr.Wants(e.First-2*reassembly) || !tr.Wants(e.First) || !tr.Wants(tr.until) || !tr.Wants(e.Last+1) {
+		t.Error("wanted are what the example's time holds, and one packet behind it")
 	}
 	if n := len(e.Segments); n != 4+9+1 {
 		t.Errorf("%d segments, want 14", n)

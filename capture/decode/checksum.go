@@ -25,9 +25,7 @@ func damaged(b []byte, n, at int, p *capture.Packet, proto uint8) bool {
 	if have == 0 {
 		return false
 	}
-	// The 12 bytes before an IPv4 address, 10 of 0 and 2 of 0xff, do not change a sum modulo 0xffff.
-	addrs := add(p.Dst.Addr[:], add(p.Src.Addr[:], 0))
-	pseudo := addrs + uint64(bits.ReverseBytes16(uint16(proto)))
+	pseudo := addresses(p) + uint64(bits.ReverseBytes16(uint16(proto)))
 	whole := pseudo + uint64(bits.ReverseBytes16(uint16(n)))
 	if fold(add(b[:n], whole)) == 0xffff {
 		return false
@@ -36,26 +34,44 @@ func damaged(b []byte, n, at int, p *capture.Packet, proto uint8) bool {
 	return unfinished != fold(whole) && unfinished != fold(pseudo) && have != 0xffff
 }
 
+// addresses is the sum of both addresses, below 2^33. The 12 bytes before an IPv4 address, 10 of 0 and 2 of 0xff, do not change a
+// sum modulo 0xffff.
+func addresses(p *capture.Packet) uint64 {
+	src, dst := &p.Src.Addr, &p.Dst.Addr
+	s, c := bits.Add64(binary.LittleEndian.Uint64(src[:8]), binary.LittleEndian.Uint64(src[8:]), 0)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(dst[:8]), c)
+	s, c = bits.Add64(s, binary.LittleEndian.Uint64(dst[8:]), c)
+	s += c // no carry: four words have two at most, and one has been added
+	return s>>32 + s&0xffffffff
+}
+
 // add adds the 16-bit words of b to a sum modulo 0xffff. Both are in the byte order of the machine's words, low byte first: the
 // sum is the same but for the order of its bytes (RFC 1071 §2(B)).
 func add(b []byte, s uint64) uint64 {
 	var carry, c uint64
-	for len(b) >= 32 {
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
+	for len(b) >= 64 {
+		w := (*[64]byte)(b)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[0:]), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[8:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[24:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[32:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[40:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[48:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[56:]), c)
 		carry += c
-		b = b[32:]
+		b = b[64:]
 	}
 	for len(b) >= 8 {
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
 		carry += c
 		b = b[8:]
 	}
-	var last [8]byte
-	copy(last[:], b)
-	s, c = bits.Add64(s, binary.LittleEndian.Uint64(last[:]), 0)
+	var last uint64
+	for i, x := range b {
+		last |= uint64(x) << (8 * i)
+	}
+	s, c = bits.Add64(s, last, 0)
 	return uint64(fold(s)) + carry + c
 }
 

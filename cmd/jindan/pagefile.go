@@ -14,6 +14,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/view"
 	"jindan/capture"
+	"jindan/capture/decode"
 	"jindan/capture/pcapfile"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
@@ -105,7 +106,7 @@ func trace(ctx context.Context, args []string, v *view.View) error {
 	if t.Done(0) {
 		return nil
 	}
-	in, err := diagnose.Open(args)
+	in, err := diagnose.OpenWith(args, func() pcapfile.Decoder { return traced{decode.New(), t} })
 	if err != nil {
 		return nil
 	}
@@ -126,6 +127,20 @@ func trace(ctx context.Context, args []string, v *view.View) error {
 		return err
 	}
 	return nil // what is wrong with the input was said after the first reading
+}
+
+// traced decodes what a tracer may look for. The rest of the packets are not missing.
+type traced struct {
+	*decode.Decoder
+	tracer *view.Tracer
+}
+
+// Decode implements pcapfile.Decoder.
+func (w traced) Decode(at capture.Instant, linkType uint16, data []byte, wireLen int, p *capture.Packet) capture.LossReason {
+	if !w.tracer.Wants(at) {
+		return capture.LossNotIP
+	}
+	return w.Decoder.Decode(at, linkType, data, wireLen, p)
 }
 
 // maxDigest is the size in bytes up to which an input is hashed: a tenth of a second.

@@ -49,16 +49,26 @@ type captureFile interface {
 const openAtOnce = 8
 
 // openFile opens one of n files.
-func openFile(name string, n int) (captureFile, error) {
+func openFile(name string, n int, decoder func() pcapfile.Decoder) (captureFile, error) {
 	if n <= openAtOnce {
-		return pcapfile.Open(name, decode.New().Verify())
+		return pcapfile.Open(name, decoder())
 	}
-	return pcapfile.OpenLater(name, func() pcapfile.Decoder { return decode.New().Verify() })
+	return pcapfile.OpenLater(name, decoder)
 }
 
 // Open opens what args name. What cannot be opened is noted, not fatal, as long as
 // something can; with an error nothing is open.
 func Open(args []string) (*Input, error) {
+	return open(args, func() pcapfile.Decoder { return decode.New().Verify() }, func() pcapfile.Decoder { return decode.New() })
+}
+
+// OpenWith is Open with decoders of the caller's.
+func OpenWith(args []string, decoder func() pcapfile.Decoder) (*Input, error) {
+	return open(args, decoder, decoder)
+}
+
+// open opens files with one decoder, and what the agent has recorded with another: the checksums there are not the packets' own.
+func open(args []string, captured, recorded func() pcapfile.Decoder) (*Input, error) {
 	in := &Input{}
 	var plain []string
 	for _, a := range args {
@@ -68,7 +78,7 @@ func Open(args []string) (*Input, error) {
 			continue
 		}
 		if err == nil {
-			err = in.openRecording(dir)
+			err = in.openRecording(dir, recorded())
 		}
 		if err != nil {
 			in.Unusable = append(in.Unusable, err)
@@ -82,7 +92,7 @@ func Open(args []string) (*Input, error) {
 		in.Unusable = append(in.Unusable, cli.SplitErrors(err)...)
 	}
 	for _, name := range names {
-		f, err := openFile(name, len(names))
+		f, err := openFile(name, len(names), captured)
 		if err != nil {
 			in.Unusable = append(in.Unusable, err)
 			in.refused = append(in.refused, report.File{Name: name, Unread: true})
@@ -126,10 +136,10 @@ func recordingIn(path string) (string, error) {
 }
 
 // openRecording opens what the agent has kept.
-func (in *Input) openRecording(dir string) error {
+func (in *Input) openRecording(dir string, d pcapfile.Decoder) error {
 	var packets *pcapfile.File
 	r, err := recording.Open(dir, func(name string) (capture.Source, error) {
-		f, err := pcapfile.Open(name, decode.New())
+		f, err := pcapfile.Open(name, d)
 		packets = f
 		return f, err
 	})
