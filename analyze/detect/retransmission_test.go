@@ -183,3 +183,31 @@ func TestClosedInTheQueue(t *testing.T) {
 		{name: "it does not: the FINs were lost", want: "warn path 198.51.100.2 203.0.113.9", onset: 20700 * ms, make: closes(true)},
 	})
 }
+
+// First data that comes again and is taken within a second: a listener that drops the ends of other handshakes has dropped it, too. Where the
+// capture has missed it nobody can say so of a connection that the listener has not taken.
+func TestFirstDataInTheQueue(t *testing.T) {
+	const srv = "198.51.100.2:80"
+	sends := func(full bool) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.9", srv, 5*ms) })
+			every(20*sec, 50*sec, 200*ms, func(at time.Duration, _ int) {
+				x := n.talk(at, "203.0.113.9", srv)
+				if full {
+					n.tcp(at+sec, x.s, x.c, capture.SYN|capture.ACK, x.a-1, x.q, 0)
+				}
+				n.tcp(at+1200*ms, x.c, x.s, capture.ACK|capture.FIN, x.q+100, x.a, 0) // its data was not captured
+			})
+			every(22*sec, 50*sec, 100*ms, func(at time.Duration, _ int) {
+				x := n.talk(at, "203.0.113.9", srv)
+				n.tcp(at+2*ms, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 100)
+				n.tcp(at+202*ms, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 100)
+				n.tcp(at+203*ms, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q+100, 100)
+			})
+		}
+	}
+	play(t, newRetransmission, []scene{
+		{name: "SYN-ACKs come again that were acknowledged", make: sends(true)},
+		{name: "none does: the data was lost", want: "error path 198.51.100.2 203.0.113.9", onset: 22203 * ms, make: sends(false)},
+	})
+}

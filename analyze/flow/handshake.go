@@ -80,6 +80,9 @@ func (t *Table) syn(c *Conn, s Side, p *capture.Packet, at capture.Instant, path
 			if c.saTries++; path != nil && c.saTries == 1 && c.synAgain > c.synAckAt {
 				path.Side[c.dir(s)].repeat(Bare, p.IPLen, 1) // the client had not got it
 			}
+			if c.estAt != 0 || c.side[Client].bytes > 0 {
+				t.droppedHandshake(c, at)
+			}
 			e.Kind, e.N, e.Dur = SynAckRepeat, uint32(c.saTries), at.Sub(c.synAckAt)
 			if c.ClientBy == BySYNACK && t.wants(SynAckElsewhere) {
 				t.elsewhere(c, p, at) // each SYN of the caller draws one

@@ -5,6 +5,9 @@ import (
 )
 
 func (t *Table) openHole(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
+	if c.untaken(s) && (c.saTries > 0 || t.dropsHandshakes(c, at)) {
+		return // who would acknowledge it has no such connection: that the capture has missed it would not show
+	}
 	t.addHole(c, s, hole{from: c.side[s].next, to: p.Seq, at: at, ts: p.TSVal, id: p.IPID,
 		hasTS: p.Opts&capture.OptTimestamps != 0}, p.IPLen, p.Frame)
 }

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"time"
 
 	"jindan/capture"
@@ -105,11 +106,41 @@ const acceptPatience = 2 * time.Second
 // unaccepted reports whether a repetition of s may be due to a full accept queue: first data
 // of the client, nothing of it acknowledged, and the SYN-ACK came again or may still do so.
 func (t *Table) unaccepted(c *Conn, s Side, p *capture.Packet, at capture.Instant) bool {
-	d, r := &c.side[s], &c.side[s.Other()]
-	if s != Client || c.estAt == 0 || c.synAckAt == 0 || r.acked != d.isn+1 {
+	if !c.untaken(s) {
 		return false
 	}
-	return c.saTries > 0 || at.Sub(c.estAt) < acceptPatience || p.Len*5 < c.MSS(s)*4
+	return c.saTries > 0 || at.Sub(c.opened()) < acceptPatience || p.Len*5 < c.MSS(s)*4 || t.dropsHandshakes(c, at)
+}
+
+// untaken reports whether s is a client of whom the server has acknowledged nothing but its SYN.
+func (c *Conn) untaken(s Side) bool {
+	return s == Client && c.synAckAt != 0 && c.side[Server].acked == c.side[Client].isn+1
+}
+
+// opened is when the handshake of c ended, as far as it was seen.
+func (c *Conn) opened() capture.Instant { return cmp.Or(c.estAt, c.synAckAt) }
+
+// droppedHandshake notes that the listener of c has repeated a SYN-ACK that its client had acknowledged: it drops what completes
+// handshakes (tcp_v4_syn_recv_sock: sk_acceptq_is_full).
+func (t *Table) droppedHandshake(c *Conn, at capture.Instant) {
+	if c.service == 0 {
+		return
+	}
+	for len(t.dropped) < int(c.service) {
+		t.dropped = append(t.dropped, [2]capture.Instant{})
+	}
+	d := &t.dropped[c.service-1]
+	d[0], d[1] = d[1], at
+}
+
+// dropsHandshakes reports whether the listener of c has dropped the ends of two handshakes lately: one alone may have been lost on the way.
+// What it takes within a second leaves no trace of its own.
+func (t *Table) dropsHandshakes(c *Conn, at capture.Instant) bool {
+	if c.service == 0 || int(c.service) > len(t.dropped) {
+		return false
+	}
+	second := t.dropped[c.service-1][0]
+	return second != 0 && at.Sub(second) <= acceptPatience
 }
 
 // release counts repetitions held back as lost after all: the listener had the connection.
@@ -121,7 +152,7 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 	x.held = 0
 	// With SYN cookies no SYN-ACK comes again. Then only a soon recovery, or a segment so large that
 	// it may be lost for its size, speaks for loss.
-	if c.saTries > 0 || at.Sub(c.estAt) >= acceptPatience && x.heldLen*5 < c.MSS(s)*4 {
+	if c.saTries > 0 || at.Sub(c.opened()) >= acceptPatience && x.heldLen*5 < c.MSS(s)*4 || t.dropsHandshakes(c, at) {
 		return
 	}
 	x.Retransmits[Unaccepted] -= n
@@ -132,7 +163,7 @@ func (t *Table) release(c *Conn, s Side, x *trouble, path *Path, at capture.Inst
 	}
 	if t.wants(Retransmit) {
 		t.ev = Event{Kind: Retransmit, Conn: c, Side: s, At: at, Class: RTO, Proven: true, flag: first, N: n, Try: x.again,
-			Len: x.heldLen, IPLen: x.heldIP, Since: c.estAt, Dur: at.Sub(c.estAt)}
+			Len: x.heldLen, IPLen: x.heldIP, Since: c.opened(), Dur: at.Sub(c.opened())}
 		t.send(&t.ev)
 	}
 }

@@ -66,6 +66,7 @@ type Table struct {
 	pairs    map[[2]capture.Addr]uint32
 	services numbers[capture.Endpoint] // listeners
 	sided    []sided                   // connections that left the table, by number of their listener
+	dropped  [][2]capture.Instant      // the last two handshakes whose ends a listener dropped, by its number
 	holed    []uint32                  // troubles that may have open holes
 	// writing are connections in the middle of a write, at the last packet of a side.
 	writing []Ref
