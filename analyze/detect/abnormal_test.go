@@ -209,6 +209,9 @@ func TestAbnormalTermination(t *testing.T) {
 		{name: "close alerts after the server's FIN", make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 2*ms, 31, true) })
 		}},
+		{name: "close alerts that the server's host rejects before the FIN comes, a millisecond after them", make: func(n *network) {
+			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 2*ms, 31, false) })
+		}},
 		{name: "close alerts that the server's host rejects before the FIN comes", make: func(n *network) {
 			every(0, 30*sec, 500*ms, func(at time.Duration, _ int) { late(n, at, 2*ms, 31, false) })
 			for i := range n.obs { // at the server the rejection follows at once

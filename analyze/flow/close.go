@@ -172,7 +172,16 @@ func (t *Table) resetClass(c *Conn, s Side, p *capture.Packet, at capture.Instan
 // trip where it is the larger one, for nearer to the client no reset can come so soon. Of more than an initial window (RFC 6928) on its way it is the rest of something that was answered early.
 func (c *Conn) tooLate(at capture.Instant) bool {
 	return c.crossed(c.side[Server].finAt) && c.side[Client].next-c.side[Server].acked <= 10*c.MSS(Client) &&
-		(!c.mayBeFarewell() || at.Sub(c.reqLast) >= min(time.Millisecond, c.serverLeg()/2))
+		(!c.mayBeFarewell() || !c.repliesToFIN() && at.Sub(c.reqLast) >= min(time.Millisecond, c.serverLeg()/2))
+}
+
+// finReply is how long a program takes at most to answer the end of the other side with a farewell of its own; a request that finds its
+// pooled connection closed comes at any time.
+const finReply = 10 * time.Millisecond
+
+// repliesToFIN reports whether the newest request was sent by who had just got the server's FIN: it acknowledges it.
+func (c *Conn) repliesToFIN() bool {
+	return c.side[Server].flags&finAcked != 0 && c.reqAt.Sub(c.side[Server].finAt) <= c.HandshakeRTT+finReply
 }
 
 // serverLeg is the time from the capture point to the server and back, if that is the larger part of the round trip; else, or if the
