@@ -143,7 +143,7 @@ func holdings() []holding {
 			[]made{{"slow-server[served]", serves, nil}, {"abnormal-termination[NO-ANSWER,LATE-REQUEST]", serves, nil}}, []otherwise{spent, job}},
 
 		// Upstreams.
-		{[]made{{"dead-upstream[silent,gone,full,outbound,refused]", call, nil}}, []made{{"retransmission[syn]", call, nil}},
+		{[]made{{"dead-upstream[silent,gone,full,outbound,refused]", call, nil}}, []made{{"retransmission[syn,syn-ack]", call, nil}},
 			[]otherwise{{why: "refused is another port than the one that is silent", cause: has{"class": "refused"}, at: analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller, Peer: callee, Port: 80}}}},
 		{[]made{{"dead-upstream[silent,gone,refused,hung]", call, nil}}, []made{{"slow-server[called]", call, nil}}, nil},
 		{[]made{{"slow-server[called]", call, nil}}, []made{{"dead-upstream[full]", call, nil}, {"retransmission[syn,syn-ack]", call, nil}}, nil},
@@ -157,7 +157,6 @@ func holdings() []holding {
 		{[]made{{"dns-errors", names, has{"p95": 10.0}}}, []made{{"dns-unanswered", names, nil}}, []otherwise{{why: "the errors come at once", cause: has{"p95": 0.01}}}},
 		{[]made{{"accept-queue", called, nil}}, []made{{"dead-upstream[silent,full]", call, nil}}, nil},
 		{[]made{{"connection-refused", called, nil}}, []made{{"dead-upstream[silent,gone,refused,full]", call, nil}}, nil},
-		{[]made{{"dead-upstream[full]", call, nil}}, []made{{"retransmission[syn-ack]", call, nil}}, nil},
 		{[]made{{"dead-upstream", call, nil}}, []made{{"abnormal-termination[ABORT]", serves, has{"resets": 9, "by_server": 9}}},
 			[]otherwise{{why: "the clients reset", effect: has{"resets": 9, "by_server": 1}, around: true}}},
 
@@ -186,10 +185,8 @@ func holdings() []holding {
 		{[]made{{"exhaustion[conntrack]", all, nil}}, []made{{"connection-refused[silent]", serves, nil}, {"retransmission[syn,syn-ack]", serves, nil}, {"dead-upstream[silent,full,outbound]", call, nil}, {"dns-unanswered", names, nil}}, nil},
 
 		// Several capture points.
-		{[]made{{"segment-size-loss", between, nil}, {"segment-loss", between, nil}, {"segment-reset", between, nil}},
-			[]made{{"size-dependent-loss", fromAll, nil}, {"retransmission[data]", in, nil}, {"path-cut", fromAll, nil}, {"abnormal-termination", call, nil}}, nil},
 		{[]made{{"segment-size-loss", between, nil}, {"segment-loss", between, nil}},
-			[]made{{"dns-unanswered", names, nil}, {"dead-connection", call, nil}, {"dead-upstream[silent,gone,full]", call, nil}}, nil},
+			[]made{{"size-dependent-loss", fromAll, nil}, {"retransmission[data]", in, nil}, {"path-cut", fromAll, nil}, {"abnormal-termination", call, nil}, {"dns-unanswered", names, nil}, {"dead-connection", call, nil}, {"dead-upstream[silent,gone,full]", call, nil}}, nil},
 		{[]made{{"segment-loss", between, has{"part": "syn"}}, {"segment-loss", between, has{"share": 0.31}}},
 			[]made{{"retransmission[syn,syn-ack]", serves, has{"share": 0.9}}, {"connection-refused[silent]", called, has{"share": 0.9}}},
 			[]otherwise{{why: "of what is lost on the way, far less is handshakes", cause: has{"part": "", "share": 0.29}, around: true}}},
