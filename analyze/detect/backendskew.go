@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"time"
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
@@ -302,3 +303,7 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 func (d *backendSkew) Assess(w *analyze.Window) analyze.Assessment {
 	return analyze.Assessment{Assessable: d.best.Members >= 2 && d.best.Connections >= w.Params.Int("min_connections"), Features: d.best}
 }
+
+// slowAnswer divides answers that are called slow from others where no rule has a threshold for it: a third of the
+// 3 s after which the clients of the rebuilt incident gave up.
+const slowAnswer = time.Second

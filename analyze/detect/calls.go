@@ -6,7 +6,6 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
-	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
@@ -361,17 +360,6 @@ func (c *callers) is(client, server capture.Addr) bool {
 	return c.serve.peek(client) != nil || c.serve.peek(c.local.Host(client)) != nil
 }
 
-// slowClients yields who has made the slow requests not older than since.
-func slowClients(slow *stat.Ring[slowRequest], since capture.Instant) iter.Seq[capture.Addr] {
-	return func(yield func(capture.Addr) bool) {
-		for r := range slow.All {
-			if r.at >= since && !yield(r.client) {
-				return
-			}
-		}
-	}
-}
-
 // whose is the host whose upstream a listener is that these clients ask: this host, or, where none of them is this host (a box
 // that forwards sees the calls of others), the one host that they are, if it serves others itself. Of several addresses of
 // this host that call it is the lowest.
@@ -421,7 +409,3 @@ func (c *callers) judge(w *analyze.Window) {
 	c.round++
 	c.local, c.judged, c.newest = w.Local, true, capture.Addr{} // which host an address belongs to may be known now
 }
-
-// slowAnswer divides answers that are called slow from others where no rule has a threshold for it: a third of the
-// 3 s after which the clients of the rebuilt incident gave up.
-const slowAnswer = time.Second

@@ -219,9 +219,6 @@ func (x *deadTry) echoed(c *flow.Conn, o flow.Side) bool {
 // discarded reports whether the repetitions reach the other host in vain.
 func (x *deadTry) discarded() bool { return 2*x.echoes >= x.repeats && x.echoes > 1 }
 
-// shortestTimeout is the least time-out after which a sender repeats itself (Linux TCP_RTO_MIN, include/net/tcp.h).
-const shortestTimeout = 200 * time.Millisecond
-
 // sizeProof is how many times the length of a segment must have been acknowledged on its connection to say that
 // segments of this length get through.
 const sizeProof = 4
@@ -276,13 +273,6 @@ func heardElse(w *analyze.Window, c *flow.Conn, s flow.Side, since capture.Insta
 		i = 1
 	}
 	return p.Heard[i] > since
-}
-
-func count(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func (d *deadConnection) Assess(w *analyze.Window) analyze.Assessment {

@@ -64,9 +64,6 @@ const (
 	// together is the tolerance for what counts as the same time: routes converge, and
 	// ports go down, within a second or two.
 	together = 2 * time.Second
-	// lonely is how far back silences of single peers are counted: clients that go away do
-	// so one by one, and two of them within two seconds may be chance.
-	lonely = time.Minute
 	// maxAddresses bounds how many of the silent peers a finding names.
 	maxAddresses = 64
 	// unasked ends an outage that nobody tests any more: longer than the pause between the fifth and

@@ -23,6 +23,11 @@ const (
 	// stalledAfter: a transfer stands still when what it lacks has been missing for three time-outs with back-off from TCP_RTO_MIN,
 	// 0.2 + 0.4 + 0.8 s.
 	stalledAfter = 1400 * time.Millisecond
+	// shortestTimeout is the least time-out after which a sender repeats itself (Linux TCP_RTO_MIN, include/net/tcp.h).
+	shortestTimeout = 200 * time.Millisecond
+	// lonely is how far back silences of single peers are counted: clients that go away do so one by one, and two of them within
+	// two seconds may be chance.
+	lonely = time.Minute
 	// episode: what stops for less is one trouble that comes and goes. Findings are kept as long (keep_for of the rules).
 	episode = 60 * time.Second
 	// idleState: a healthy subject without traffic is forgotten after that.

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -362,5 +363,16 @@ func (st *serverState) slowSince(at capture.Instant) (flows, clients int) {
 func (d *slowServer) earlier(st *serverState, c *flow.Conn, requests uint32) {
 	if c.Requests() == requests && c.Bytes(flow.Server) > 0 && !c.SynSeen() && c.First.Sub(d.began) >= d.slowAfter {
 		st.earlier++
+	}
+}
+
+// slowClients yields who has made the slow requests not older than since.
+func slowClients(slow *stat.Ring[slowRequest], since capture.Instant) iter.Seq[capture.Addr] {
+	return func(yield func(capture.Addr) bool) {
+		for r := range slow.All {
+			if r.at >= since && !yield(r.client) {
+				return
+			}
+		}
 	}
 }

@@ -35,6 +35,8 @@ const (
 	// all others together.
 	maxStageServices = 128
 	maxStageCallees  = 6
+	// maxStageHosts bounds the hosts that serve.
+	maxStageHosts = 64
 	// maxHostServices bounds the services of one host that may have made a call.
 	maxHostServices = 16
 	maxHostCallees  = 256
@@ -134,7 +136,7 @@ type stageHost struct {
 }
 
 func newStages() *stages {
-	return &stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxPoolHosts),
+	return &stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxStageHosts),
 		calls: make(map[flow.Ref]stageCall), sending: newConns[stageAnswer](maxStageAnswers), names: make(map[uint64]stageCall)}
 }
 
@@ -442,7 +444,7 @@ func (d *stages) judge(w *analyze.Window) {
 		return true
 	})
 	if moved { // more is known of which addresses are one host
-		d.hosts = newSubjects[capture.Addr, stageHost](maxPoolHosts)
+		d.hosts = newSubjects[capture.Addr, stageHost](maxStageHosts)
 		d.services.each(func(_ capture.Endpoint, s *stageService) bool {
 			d.settle(s)
 			return true

@@ -254,3 +254,11 @@ func newServices[V any](limit int) services[V] {
 
 func (s *services[V]) get(c *flow.Conn) *V  { return s.numbered.get(c.Service(), &c.Server) }
 func (s *services[V]) peek(c *flow.Conn) *V { return s.numbered.peek(c.Service(), &c.Server) }
+
+// count is 1 for what holds.
+func count(holds bool) int {
+	if holds {
+		return 1
+	}
+	return 0
+}
