@@ -16,35 +16,6 @@ type way struct {
 	scope    scope
 }
 
-// sizes counts segments by size class: those that were sent, those that were lost, and of the rest those that would not have shown,
-// had they been lost before the capture point, those of them that arrived at once all the same, and those that most likely were
-// lost.
-type sizes struct {
-	sent, lost, blind, alone, late [flow.Bins]uint32
-	resent                         uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
-	needless                       uint32 // repetitions whose receiver says, by D-SACK (RFC 2883), that it had what they repeat
-}
-
-func (s *sizes) add(o *sizes) {
-	for i := range s.sent {
-		s.sent[i] += o.sent[i]
-		s.lost[i] += o.lost[i]
-		s.blind[i] += o.blind[i]
-		s.alone[i] += o.alone[i]
-		s.late[i] += o.late[i]
-	}
-	s.resent += o.resent
-	s.needless += o.needless
-}
-
-// received leaves only what shows where segments are lost before the capture point.
-func (s *sizes) received() {
-	for i := flow.Bare + 1; i < flow.Bins; i++ {
-		s.sent[i] -= min(s.blind[i], s.sent[i]-min(s.lost[i], s.sent[i]))
-		s.lost[i] = min(s.lost[i]+s.late[i], s.sent[i])
-	}
-}
-
 // wayState is a direction that has lost something: what was sent and lost per window, by size,
 // and which connections suffered.
 type wayState struct {

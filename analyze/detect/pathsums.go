@@ -72,15 +72,6 @@ func (t *traffic) add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 	t.acked += ps.Acked - b.Acked
 }
 
-// data sums up the segments with data.
-func (s *sizes) data() (p stat.Point) {
-	for i := flow.Bare + 1; i < flow.Bins; i++ {
-		p.Bad += s.lost[i]
-		p.Total += s.sent[i]
-	}
-	return p
-}
-
 // past takes what the paths of the way have counted before this window, and since when they are there.
 func (st *wayState) past(w *analyze.Window, k way) (first capture.Instant) {
 	none := flow.PathSide{}
