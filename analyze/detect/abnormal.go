@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -58,7 +59,7 @@ const classInjected = "INJECTED"
 // abnormalTermination counts, per listener, connections that end by a RST in a way that no
 // complete exchange does. Refused connection requests are connection-refused's and dead-upstream's.
 type abnormalTermination struct {
-	services services[resetState]
+	services measure.Services[resetState]
 	resets   int
 	// resetting counts the listeners with resets.
 	resetting int
@@ -103,7 +104,7 @@ const (
 )
 
 func newAbnormalTermination() analyze.Detector {
-	return &abnormalTermination{services: newServices[resetState](maxPerDetector)}
+	return &abnormalTermination{services: measure.NewServices[resetState](measure.MaxPerDetector)}
 }
 
 func (d *abnormalTermination) Spec() analyze.Spec {
@@ -123,7 +124,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		if end == 0 || end != e.Since { // Since: when the request began
 			return
 		}
-		if st := d.services.get(e.Conn); st != nil {
+		if st := d.services.Get(e.Conn); st != nil {
 			st.survived = max(st.survived, silent)
 		}
 		return
@@ -133,7 +134,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 			return
 		}
 		d.closed++
-		if st := d.services.get(e.Conn); st != nil {
+		if st := d.services.Get(e.Conn); st != nil {
 			st.series.Add(0, 1, 0)
 			st.answers = st.answers || e.Conn.Answers() > 0
 			if !st.abrupt && e.Class == flow.ClassNone && e.Conn.Answers() > 0 {
@@ -142,7 +143,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		}
 		return
 	}
-	st := d.services.get(e.Conn)
+	st := d.services.Get(e.Conn)
 	if st == nil || e.Class == flow.ClosedUnanswered && !answering(st, e) {
 		return
 	}
@@ -217,7 +218,7 @@ func answering(st *resetState, e *flow.Event) bool {
 
 func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.patience = w.Params.Duration("patience")
-	d.services.each(func(k capture.Endpoint, st *resetState) bool {
+	d.services.Each(func(k capture.Endpoint, st *resetState) bool {
 		if len(st.recent) == 0 {
 			// Nothing ever went wrong: one total serves as the time before.
 			st.series.Skip()
@@ -253,7 +254,7 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		}
 		// All numbers are of the same resets: those that are remembered one by one.
 		f.More = len(st.recent) == maxResets
-		f.Small = fewConns(w)
+		f.Small = measure.FewConns(w)
 		f.ShareBefore, f.Baseline = s.Before.Share(), s.BeforeSpan
 		f.Connections = max(int(s.Since.Total), f.Resets)
 		if f.Share = stat.Ratio(f.Resets, f.Connections); f.More {
@@ -267,8 +268,8 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.Passes() {
 			return true
 		}
-		emit(analyze.Symptom{Subject: service(k), Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
-			Filter: "tcp.flags.reset == 1 && " + serviceFilter(k)})
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
+			Filter: "tcp.flags.reset == 1 && " + measure.ServiceFilter(k)})
 		return true
 	})
 }
@@ -276,13 +277,13 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 // tally sums up the resets since a time; cuts: those right after an answer are among them; restart is how long a program is away for
 // one. onset is the first of those with which the class that most have began, without a longer pause than that: what comes within the time of
 // one restart is one event.
-func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *subjects[capture.Addr, []float64], cuts bool, restart time.Duration) (
+func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *measure.Subjects[capture.Addr, []float64], cuts bool, restart time.Duration) (
 	f AbnormalTermination, onset capture.Instant, evidence []analyze.Evidence,
 ) {
 	var waits, idle []float64
 	var byClass [32]int
 	var firstOf [32]capture.Instant
-	clients := newSubjects[capture.Addr, struct{}](maxResets)
+	clients := measure.NewSubjects[capture.Addr, struct{}](maxResets)
 	var ends []capture.Instant
 	var last, begin, foreign capture.Instant
 	for i := range st.recent {
@@ -290,7 +291,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 		if n.at < since || n.class == flow.ResetComplete && !cuts {
 			continue
 		}
-		if n.aborts() && checks.peek(n.client.Addr) != nil {
+		if n.aborts() && checks.Peek(n.client.Addr) != nil {
 			f.Regular++
 			continue
 		}
@@ -298,12 +299,12 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 			begin = n.at
 		}
 		last = max(last, n.at)
-		f.CutShort += count(n.class == flow.ResetComplete)
+		f.CutShort += measure.Count(n.class == flow.ResetComplete)
 		ends = append(ends, n.ended)
 		if byClass[n.class]++; byClass[n.class] == 1 {
 			firstOf[n.class] = begin
 		}
-		clients.get(n.client.Addr)
+		clients.Get(n.client.Addr)
 		if n.side == flow.Client {
 			f.ByClient++
 		} else {
@@ -314,18 +315,18 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 				foreign = begin
 			}
 		}
-		f.Unknown += count(n.unknown)
-		f.TurnedAway += count(n.turned)
+		f.Unknown += measure.Count(n.unknown)
+		f.TurnedAway += measure.Count(n.turned)
 		switch n.class {
 		case flow.ResetLateAnswer:
 			waits = append(waits, n.wait.Seconds())
 		case flow.ResetIdle:
 			idle = append(idle, n.wait.Seconds())
-			f.Rejects += count(n.rejects)
+			f.Rejects += measure.Count(n.rejects)
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			reset := note{n.at, n.client, k, n.frame, endedBy(n.class)}
-			evidence = append(evidence, reset.evidence())
+			reset := measure.NoteAt(n.at, n.client, k, n.frame, endedBy(n.class))
+			evidence = append(evidence, reset.Evidence())
 		}
 	}
 	if f.Resets == 0 {
@@ -337,7 +338,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *s
 	if 2*f.TurnedAway <= f.LateRequest {
 		f.TurnedAway = 0
 	}
-	f.Clients, f.Lasting = len(clients.keys), lasting(ends, restart).Seconds()
+	f.Clients, f.Lasting = len(clients.Keys), lasting(ends, restart).Seconds()
 	f.FinDelay = stat.Median(waits)
 	f.IdleAge = stat.Median(idle)
 	f.IdleSpread = stat.Quantile(idle, 0.75) - stat.Quantile(idle, 0.25)
@@ -375,7 +376,7 @@ func lasting(ends []capture.Instant, pause time.Duration) (longest time.Duration
 	bursts, begin := 1, ends[0]
 	for i := 1; i < len(ends); i++ {
 		gap := ends[i].Sub(ends[i-1])
-		bursts += count(gap > atOnce)
+		bursts += measure.Count(gap > atOnce)
 		if gap > pause {
 			begin = ends[i]
 		}
@@ -390,7 +391,7 @@ func lasting(ends []capture.Instant, pause time.Duration) (longest time.Duration
 // cuts counts the resets right after an answer, since the onset.
 func (st *resetState) cuts() (n int) {
 	for i := range st.recent {
-		n += count(st.recent[i].class == flow.ResetComplete && st.recent[i].at >= st.series.Onset)
+		n += measure.Count(st.recent[i].class == flow.ResetComplete && st.recent[i].at >= st.series.Onset)
 	}
 	return n
 }
@@ -410,21 +411,21 @@ const (
 )
 
 // checks are the clients that abort at even intervals: health checks that have seen the status line and want no more.
-func (st *resetState) checks() subjects[capture.Addr, []float64] {
-	gaps, last := newSubjects[capture.Addr, []float64](maxResets), make(map[capture.Addr]capture.Instant)
+func (st *resetState) checks() measure.Subjects[capture.Addr, []float64] {
+	gaps, last := measure.NewSubjects[capture.Addr, []float64](maxResets), make(map[capture.Addr]capture.Instant)
 	for i := range st.recent {
 		n := &st.recent[i]
 		if !n.aborts() {
 			continue
 		}
 		if at, ok := last[n.client.Addr]; ok {
-			if g := gaps.get(n.client.Addr); g != nil {
+			if g := gaps.Get(n.client.Addr); g != nil {
 				*g = append(*g, n.at.Sub(at).Seconds())
 			}
 		}
 		last[n.client.Addr] = n.at
 	}
-	gaps.each(func(_ capture.Addr, g *[]float64) bool {
+	gaps.Each(func(_ capture.Addr, g *[]float64) bool {
 		slices.Sort(*g)
 		m := (*g)[len(*g)/4] // the timer's interval: a check that has read the whole answer is no abort, and makes one gap of two
 		even := 0
@@ -452,7 +453,7 @@ func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {
 	f := AbnormalTermination{Resets: d.resets, Connections: int(d.closed), Share: stat.Ratio(d.resets, int(d.closed)), GivenUp: d.givenUp,
 		Abrupt: d.abrupt, More: d.resetting == maxResetting}
 	// The listener that fares worst: among those that are well its resets would not be seen.
-	d.services.each(func(_ capture.Endpoint, st *resetState) bool {
+	d.services.Each(func(_ capture.Endpoint, st *resetState) bool {
 		if n := len(st.recent); n > 0 {
 			s := &st.series
 			if share := min(stat.Ratio(n, max(int(s.Ever()), n)), 1); n >= f.WorstResets && share > f.WorstShare {

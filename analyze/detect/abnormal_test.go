@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -128,7 +129,7 @@ func TestAbnormalTermination(t *testing.T) {
 		}},
 		{name: "a server that closes one connection in ten by reset", make: func(n *network) {
 			every(0, 30*sec, 100*ms, func(at time.Duration, i int) {
-				ended(n, at, 1400, [...]uint8{capture.ACK | capture.FIN, rstAck}[count(i > 40 && i%10 == 0)])
+				ended(n, at, 1400, [...]uint8{capture.ACK | capture.FIN, rstAck}[measure.Count(i > 40 && i%10 == 0)])
 			})
 		}},
 		{name: "a server that is restarted twice; its clients send on what it has closed", want: "info service 198.51.100.2 443", onset: 12 * sec, make: func(n *network) {

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -34,10 +35,10 @@ type AcceptQueue struct {
 // data on purpose (TCP_DEFER_ACCEPT). A queue that stays full drops the SYNs themselves (tcp_conn_request), while the kernel still
 // acknowledges the FINs of clients that leave, and nobody closes their connections.
 type acceptQueue struct {
-	*hostSockets
-	packets   services[acceptPackets]
-	listeners subjects[capture.Endpoint, listenQueue]
-	owner     inquiry
+	*measure.HostSockets
+	packets   measure.Services[acceptPackets]
+	listeners measure.Subjects[capture.Endpoint, listenQueue]
+	owner     measure.Inquiry
 	overflows [overflowSpan]uint32 // ListenOverflows by window, the newest last
 	last      uint64               // the counter itself
 	known     bool
@@ -74,7 +75,7 @@ const (
 )
 
 func newAcceptQueue() analyze.Detector {
-	return &acceptQueue{hostSockets: newHostSockets(), listeners: newSubjects[capture.Endpoint, listenQueue](maxQueues), packets: newServices[acceptPackets](maxPerDetector)}
+	return &acceptQueue{HostSockets: measure.NewHostSockets(), listeners: measure.NewSubjects[capture.Endpoint, listenQueue](maxQueues), packets: measure.NewServices[acceptPackets](measure.MaxPerDetector)}
 }
 
 func (d *acceptQueue) Spec() analyze.Spec {
@@ -94,12 +95,12 @@ func (d *acceptQueue) Sample(at capture.Instant, s *capture.Sample) {
 		for _, x := range d.Listening {
 			d.listener(at, x)
 		}
-		d.listeners.each(func(_ capture.Endpoint, q *listenQueue) bool { return q.seen == at })
+		d.listeners.Each(func(_ capture.Endpoint, q *listenQueue) bool { return q.seen == at })
 	}
 }
 
 func (d *acceptQueue) listener(at capture.Instant, s *capture.Socket) {
-	q := d.listeners.get(s.Local)
+	q := d.listeners.Get(s.Local)
 	if q == nil {
 		return
 	}
@@ -121,7 +122,7 @@ func (d *acceptQueue) listener(at capture.Instant, s *capture.Socket) {
 
 func (d *acceptQueue) Event(e *flow.Event) {
 	c := e.Conn
-	st := d.packets.get(c)
+	st := d.packets.Get(c)
 	switch {
 	case st == nil:
 	case e.Kind == flow.SynSent:
@@ -169,7 +170,7 @@ func (d *acceptQueue) between(w *analyze.Window, k capture.Endpoint, since captu
 			overflows += int(n)
 		}
 	}
-	d.listeners.each(func(at capture.Endpoint, x *listenQueue) bool {
+	d.listeners.Each(func(at capture.Endpoint, x *listenQueue) bool {
 		if x.fullSince != 0 {
 			overflows = 0 // it explains them
 		}
@@ -186,7 +187,7 @@ func (d *acceptQueue) between(w *analyze.Window, k capture.Endpoint, since captu
 
 // judgePackets judges the listeners whose sockets are not seen, by packets.
 func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.packets.each(func(k capture.Endpoint, st *acceptPackets) bool {
+	d.packets.Each(func(k capture.Endpoint, st *acceptPackets) bool {
 		var sum [3]uint32
 		for i, list := range []*[overflowSpan]uint32{&st.dropped, &st.silent, &st.attempts} {
 			copy(list[:], list[1:])
@@ -210,9 +211,9 @@ func (d *acceptQueue) judgePackets(w *analyze.Window, emit func(analyze.Symptom)
 			FullFor: st.last.Sub(st.since).Seconds(), Baseline: max(st.since.Sub(w.First).Seconds(), 0)}
 		if q != nil {
 			f.Bursts, f.Queue, f.Backlog, f.Most, f.Overflows = true, int(q.queue), int(q.backlog), int(q.most), overflows
-			f.Process = d.owners.of([]uint32{q.inode})
+			f.Process = d.Owners.Of([]uint32{q.inode})
 		}
-		emit(analyze.Symptom{Subject: service(k), Onset: st.since, Features: f})
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: st.since, Features: f})
 		return true
 	})
 }
@@ -221,7 +222,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	copy(d.overflows[:], d.overflows[1:])
 	d.overflows[overflowSpan-1], d.cur = d.cur, 0
 	d.judgePackets(w, emit)
-	d.listeners.each(func(k capture.Endpoint, q *listenQueue) bool {
+	d.listeners.Each(func(k capture.Endpoint, q *listenQueue) bool {
 		f := AcceptQueue{Queue: int(q.queue), Backlog: int(q.backlog), Most: int(q.most)}
 		if f.Most > d.most.Most {
 			d.most = f
@@ -238,13 +239,13 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			}
 		}
 		inodes := []uint32{q.inode}
-		if f.Process = d.owners.of(inodes); f.Process == "" {
-			d.owner.ask(w, inodes)
+		if f.Process = d.Owners.Of(inodes); f.Process == "" {
+			d.owner.Ask(w, inodes)
 		}
 		if k.Addr.Netip().IsUnspecified() {
 			k.Addr = d.asked(w, k.Port)
 		}
-		emit(analyze.Symptom{Subject: service(k), Onset: q.fullSince, Features: f})
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: q.fullSince, Features: f})
 		return true
 	})
 }
@@ -252,7 +253,7 @@ func (d *acceptQueue) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // asked is the address of this host at which most handshakes with a port were begun lately: that of a listener on all of them.
 func (d *acceptQueue) asked(w *analyze.Window, port uint16) capture.Addr {
 	addr, most := w.Local.Addr, uint32(0)
-	d.packets.each(func(k capture.Endpoint, st *acceptPackets) bool {
+	d.packets.Each(func(k capture.Endpoint, st *acceptPackets) bool {
 		sum := uint32(0)
 		for _, n := range st.attempts {
 			sum += n
@@ -267,6 +268,6 @@ func (d *acceptQueue) asked(w *analyze.Window, port uint16) capture.Addr {
 
 func (d *acceptQueue) Assess(*analyze.Window) analyze.Assessment {
 	f := d.most
-	f.Overflows, f.Baseline, f.Listeners = int(d.dropped), d.Every.Newest().Sub(d.Every.First).Seconds(), len(d.listeners.keys)
+	f.Overflows, f.Baseline, f.Listeners = int(d.dropped), d.Every.Newest().Sub(d.Every.First).Seconds(), len(d.listeners.Keys)
 	return analyze.Assessment{Assessable: d.Every.First != 0, Features: f}
 }

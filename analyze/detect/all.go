@@ -1,6 +1,11 @@
+// Package detect holds the diagnoses: one detector a file, each a pure function of
+// flow events and windows. All lists them.
 package detect
 
-import "jindan/analyze"
+import (
+	"jindan/analyze"
+	"jindan/analyze/measure"
+)
 
 // All returns a new instance of every detector, for one engine.
 func All() []analyze.Detector {
@@ -10,20 +15,20 @@ func All() []analyze.Detector {
 	unanswered, delay := newDNSUnanswered().(*dnsUnanswered), newDNSDelay().(*dnsDelay)
 	slow := newSlowServer().(*slowServer)
 	// What several of them read is followed once.
-	calls := newDials()
-	for _, d := range []interface{ share(calls *dials) }{unanswered, still, dead, refused, skew} {
+	calls := measure.NewDials()
+	for _, d := range []interface{ share(calls *measure.Dials) }{unanswered, still, dead, refused, skew} {
 		d.share(calls)
 	}
-	gone.dials, slow.dials = calls, calls
-	again.ways = size.ways
-	delay.lookups, slow.where.lookups, size.dns.lookups = unanswered.lookups, unanswered.lookups, unanswered.lookups
+	gone.Dials, slow.Dials = calls, calls
+	again.Ways = size.Ways
+	delay.Lookups, slow.where.Lookups, size.dns.lookups = unanswered.lookups, unanswered.lookups, unanswered.lookups
 	refused.scanners, dead.scanners, still.scanners = scan.scanners, scan.scanners, scan.scanners
 	closing, pool, load := newCloseWait().(*closeWait), newPoolExhausted().(*poolExhausted), newSurge().(*surge)
 	pool.where = slow.where
 	queue, limits := newAcceptQueue().(*acceptQueue), newExhaustion().(*exhaustion)
-	sockets := newHostSockets()
-	for _, of := range []**hostSockets{&again.resent.hostSockets, &dead.opening.hostSockets, &closing.sockets.hostSockets, &pool.socks.hostSockets,
-		&load.sockets.hostSockets, &queue.hostSockets, &limits.hostSockets, &refused.sockets, &slow.sockets} {
+	sockets := measure.NewHostSockets()
+	for _, of := range []**measure.HostSockets{&again.resent.HostSockets, &dead.opening.HostSockets, &closing.sockets.HostSockets, &pool.socks.HostSockets,
+		&load.sockets.HostSockets, &queue.HostSockets, &limits.HostSockets, &refused.sockets, &slow.sockets} {
 		*of = sockets
 	}
 	return []analyze.Detector{

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -36,8 +37,8 @@ type BackendSkew struct {
 // Servers on one port are a group only if the caller was seen to share its connections evenly
 // among them. Whoever calls several servers for different things does not.
 type backendSkew struct {
-	*dials
-	groups subjects[groupKey, memberGroup]
+	*measure.Dials
+	groups measure.Subjects[groupKey, memberGroup]
 	best   BackendSkew
 }
 
@@ -47,7 +48,7 @@ type groupKey struct {
 }
 
 type memberGroup struct {
-	members subjects[capture.Addr, member]
+	members measure.Subjects[capture.Addr, member]
 	lastAt  capture.Instant
 }
 
@@ -104,15 +105,15 @@ const (
 )
 
 func newBackendSkew() analyze.Detector {
-	d := &backendSkew{groups: newSubjects[groupKey, memberGroup](maxGroups)}
-	d.share(newDials())
+	d := &backendSkew{groups: measure.NewSubjects[groupKey, memberGroup](maxGroups)}
+	d.share(measure.NewDials())
 	return d
 }
 
 // share makes d read x, which others may read, too.
-func (d *backendSkew) share(x *dials) {
-	d.dials = x
-	x.requests.tell(d.outcome, x.callers.mayEvent, refused, ignored)
+func (d *backendSkew) share(x *measure.Dials) {
+	d.Dials = x
+	x.Requests.Tell(d.outcome, x.Callers.MayEvent, measure.Refused, measure.Ignored)
 }
 
 func (d *backendSkew) Spec() analyze.Spec {
@@ -122,10 +123,10 @@ func (d *backendSkew) Spec() analyze.Spec {
 
 func (d *backendSkew) Event(e *flow.Event) {
 	c := e.Conn
-	if c == nil || !d.callers.mayEvent(e) {
+	if c == nil || !d.Callers.MayEvent(e) {
 		return
 	}
-	k := callKey{c.Client.Addr, c.Server}
+	k := measure.CallOf(c)
 	switch e.Kind {
 	case flow.SynSent:
 		if m := d.member(k); m != nil {
@@ -133,7 +134,7 @@ func (d *backendSkew) Event(e *flow.Event) {
 				m.curAt = e.At
 			}
 			m.newest = callEvidence(e, "new connection")
-			d.groups.peek(groupKey{k.client, k.server.Port}).lastAt = e.At
+			d.groups.Peek(groupKey{k.Client, k.Server.Port}).lastAt = e.At
 		}
 	case flow.Response:
 		if m := d.member(k); m != nil {
@@ -160,19 +161,19 @@ func callEvidence(e *flow.Event, note string) analyze.Evidence {
 	return v
 }
 
-func (d *backendSkew) member(k callKey) *member {
-	g := d.groups.get(groupKey{k.client, k.server.Port})
+func (d *backendSkew) member(k measure.CallKey) *member {
+	g := d.groups.Get(groupKey{k.Client, k.Server.Port})
 	if g == nil {
 		return nil
 	}
-	if g.members.m == nil {
-		g.members = newSubjects[capture.Addr, member](maxMembers)
+	if g.members.M == nil {
+		g.members = measure.NewSubjects[capture.Addr, member](maxMembers)
 	}
-	return g.members.get(k.server.Addr)
+	return g.members.Get(k.Server.Addr)
 }
 
-func (d *backendSkew) outcome(_ *flow.Conn, _ outcome, a *attempt, e *flow.Event) {
-	m := d.member(a.key)
+func (d *backendSkew) outcome(_ *flow.Conn, _ measure.Outcome, a *measure.Attempt, e *flow.Event) {
+	m := d.member(a.Key)
 	if m == nil {
 		return
 	}
@@ -181,20 +182,20 @@ func (d *backendSkew) outcome(_ *flow.Conn, _ outcome, a *attempt, e *flow.Event
 		frame = e.Frame
 	}
 	m.slow.good()
-	m.failed.bad(a.at, a.evidence(frame, "failed"))
+	m.failed.bad(a.At, a.Evidence(frame, "failed"))
 }
 
 func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.dials.judge(w)
-	d.groups.each(func(k groupKey, g *memberGroup) bool {
-		if g.members.m == nil || w.End.Sub(g.lastAt) > idleState {
+	d.Dials.Judge(w)
+	d.groups.Each(func(k groupKey, g *memberGroup) bool {
+		if g.members.M == nil || w.End.Sub(g.lastAt) > measure.IdleState {
 			return false
 		}
 		var all uint32
-		for _, m := range g.members.all {
+		for _, m := range g.members.All {
 			all += m.curReq
 		}
-		for _, m := range g.members.all {
+		for _, m := range g.members.All {
 			m.share.Add(m.curReq, all, m.curAt)
 			m.total += m.curReq
 			m.curReq = 0
@@ -202,7 +203,7 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			m.failed.roll()
 			m.slow.roll()
 		}
-		if len(g.members.keys) < 2 || g.members.refused > 0 || !d.callers.is(k.client, g.members.keys[0]) {
+		if len(g.members.Keys) < 2 || g.members.Refused > 0 || !d.Callers.Is(k.client, g.members.Keys[0]) {
 			return true
 		}
 		s := analyze.Subject{Kind: analyze.SubjectHost, Host: k.client.String(), Port: k.port}
@@ -219,12 +220,12 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 
 // measure looks for a failing member first, then for a shift of the shares.
 func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence []analyze.Evidence) {
-	n := len(g.members.keys)
+	n := len(g.members.Keys)
 	windows := stat.SeriesLen
 	var worst *ill
 	var risen *member
 	late := false // it is slow rather than failing
-	for a, m := range g.members.all {
+	for a, m := range g.members.All {
 		for i, x := range [...]*ill{&m.failed, &m.slow} {
 			if x.Since.Bad >= minBadCalls && (worst == nil || x.Since.Bad > worst.Since.Bad) {
 				worst, late = x, i == 1
@@ -241,7 +242,7 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 		f.Lasting = worst.spells.Longest(onset).Seconds()
 		var others stat.Point
 		windows = worst.Windows()
-		for _, m := range g.members.all {
+		for _, m := range g.members.All {
 			x := &m.failed
 			if late {
 				x = &m.slow
@@ -264,8 +265,8 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 	since := make([]uint32, n)
 	var all, before, most, mostBefore uint32
 	least := uint32(math.MaxUint32)
-	for i, a := range g.members.keys {
-		m := g.members.m[a]
+	for i, a := range g.members.Keys {
+		m := g.members.M[a]
 		recent := m.share.Recent()
 		for _, p := range recent[max(len(recent)-windows, 0):] {
 			since[i] += p.Bad

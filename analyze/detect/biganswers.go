@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -12,15 +13,15 @@ import (
 // bigAnswers learns how large the answers to a DNS question are, so that an answer that never came has a
 // size: the largest that the same server gave to the same question over UDP.
 type bigAnswers struct {
-	lookups *lookups
-	servers subjects[capture.Addr, struct{}] // in recent, now or before
-	newest  capture.Addr                     // of them
+	lookups *measure.Lookups
+	servers measure.Subjects[capture.Addr, struct{}] // in recent, now or before
+	newest  capture.Addr                             // of them
 	recent  stat.Ring[answer]
 }
 
 // answer is one that came, or was waited for in vain.
 type answer struct {
-	q     question
+	q     measure.Question
 	asked capture.Instant
 	from  capture.Addr // the asking host
 	lost  bool
@@ -30,7 +31,7 @@ type answer struct {
 const maxAnswers = 2048
 
 func newBigAnswers() bigAnswers {
-	return bigAnswers{lookups: newLookups(), servers: newSubjects[capture.Addr, struct{}](maxPerDetector)}
+	return bigAnswers{lookups: measure.NewLookups(), servers: measure.NewSubjects[capture.Addr, struct{}](measure.MaxPerDetector)}
 }
 
 func (b *bigAnswers) event(e *flow.Event) {
@@ -38,10 +39,10 @@ func (b *bigAnswers) event(e *flow.Event) {
 	if d.Proto != capture.ProtoUDP {
 		return
 	}
-	q := questionOf(d)
-	if q.server != b.newest {
-		b.newest = q.server
-		b.servers.get(q.server)
+	q := measure.QuestionOf(d)
+	if q.Server != b.newest {
+		b.newest = q.Server
+		b.servers.Get(q.Server)
 	}
 	b.recent.Add(answer{q, d.First, d.Client.Addr, e.Kind == flow.DNSUnanswered}, maxAnswers)
 }
@@ -49,23 +50,23 @@ func (b *bigAnswers) event(e *flow.Event) {
 // bigLoss counts big answers.
 type bigLoss struct {
 	lost     stat.Point
-	sizes    sizes
+	sizes    measure.Sizes
 	first    capture.Instant // first question whose answer was lost
 	smallest int             // smallest of the sizes lost, IP length in bytes
 }
 
 // since counts the answers of more than size bytes that k's sender gave, or should have given, to
 // k's receiver since they began to be lost, not much later than onset.
-func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
-	if b.servers.refused == 0 && b.servers.peek(k.from) == nil {
+func (b *bigAnswers) since(k measure.Way, size int, onset capture.Instant) (l bigLoss) {
+	if b.servers.Refused == 0 && b.servers.Peek(k.From) == nil {
 		return l // nobody asks it
 	}
 	var big []*answer
 	for a := range b.recent.All {
-		if a.from != k.to || a.q.server != k.from {
+		if a.from != k.To || a.q.Server != k.From {
 			continue
 		}
-		if have := b.lookups.known.peek(a.q); have != nil && int(have.first) > size {
+		if have := b.lookups.Known.Peek(a.q); have != nil && int(have.First) > size {
 			big = append(big, a)
 		}
 	}
@@ -77,10 +78,10 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 		}
 	}
 	for _, a := range big[begin:] {
-		n := int(b.lookups.known.peek(a.q).first)
+		n := int(b.lookups.Known.Peek(a.q).First)
 		i := flow.Bin(uint32(n))
 		l.lost.Total++
-		l.sizes.sent[i]++
+		l.sizes.Sent[i]++
 		if !a.lost {
 			continue
 		}
@@ -88,7 +89,7 @@ func (b *bigAnswers) since(k way, size int, onset capture.Instant) (l bigLoss) {
 			l.smallest = n
 		}
 		l.lost.Bad++
-		l.sizes.lost[i]++
+		l.sizes.Lost[i]++
 	}
 	if l.lost.Bad > 0 {
 		l.first = big[begin].asked

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -19,7 +20,7 @@ type Change struct {
 
 // change keeps the markers of what changed on the host, so that the onset of a fault can be held against them.
 type change struct {
-	recent subjects[changeKey, changeState]
+	recent measure.Subjects[changeKey, changeState]
 	sees   bool
 }
 
@@ -36,7 +37,7 @@ type changeState struct {
 const maxChanges = 256
 
 func newChange() analyze.Detector {
-	return &change{recent: newSubjects[changeKey, changeState](maxChanges)}
+	return &change{recent: measure.NewSubjects[changeKey, changeState](maxChanges)}
 }
 
 func (d *change) Spec() analyze.Spec { return analyze.Spec{Rule: "change", Features: Change{}} }
@@ -52,7 +53,7 @@ func (d *change) Sample(at capture.Instant, s *capture.Sample) {
 	if s.Change.When != 0 {
 		at = s.Change.When
 	}
-	c := d.recent.get(changeKey{string(s.Change.Kind), s.Change.What})
+	c := d.recent.Get(changeKey{string(s.Change.Kind), s.Change.What})
 	if c == nil {
 		return
 	}
@@ -65,7 +66,7 @@ func (d *change) Sample(at capture.Instant, s *capture.Sample) {
 
 func (d *change) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	memory := w.Params.Duration("memory")
-	d.recent.each(func(k changeKey, c *changeState) bool {
+	d.recent.Each(func(k changeKey, c *changeState) bool {
 		if w.End.Sub(c.last) > memory {
 			return false
 		}

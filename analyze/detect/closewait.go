@@ -8,6 +8,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -53,11 +54,11 @@ const maxWaiting = 1 << 17
 // closeWait infers sockets in CLOSE_WAIT: the peer's FIN is acknowledged and no FIN of
 // the other side follows (RFC 9293 §3.3.2).
 type closeWait struct {
-	waiting  subjects[uint32, halfClosed] // by stream
-	services services[closeState]         // sockets of listeners
-	callers  subjects[end, closeState]    // sockets of those who call them
+	waiting  measure.Subjects[uint32, halfClosed]      // by stream
+	services measure.Services[closeState]              // sockets of listeners
+	callers  measure.Subjects[measure.End, closeState] // sockets of those who call them
 	sockets  waitingSockets
-	owner    inquiry
+	owner    measure.Inquiry
 	most     int // ever, over all subjects
 	ended    int // closed by the program after its peer, ever
 	conns    uint64
@@ -96,8 +97,8 @@ type closeState struct {
 }
 
 func newCloseWait() analyze.Detector {
-	return &closeWait{waiting: newSubjects[uint32, halfClosed](maxWaiting),
-		services: newServices[closeState](maxPerDetector), callers: newSubjects[end, closeState](maxPerDetector), sockets: newWaitingSockets()}
+	return &closeWait{waiting: measure.NewSubjects[uint32, halfClosed](maxWaiting),
+		services: measure.NewServices[closeState](measure.MaxPerDetector), callers: measure.NewSubjects[measure.End, closeState](measure.MaxPerDetector), sockets: newWaitingSockets()}
 }
 
 // Measures implements analyze.Measurer.
@@ -120,36 +121,36 @@ func (d *closeWait) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.ConnNew:
 		d.conns++
-		if st := d.services.get(c); st != nil {
+		if st := d.services.Get(c); st != nil {
 			st.open++
 		}
 	case flow.Closed:
-		if st := d.services.peek(c); st != nil {
+		if st := d.services.Peek(c); st != nil {
 			st.open--
 			st.closings++
-			if x := d.waiting.peek(c.Stream); x == nil && c.Answers() > 0 && e.At.Sub(c.LastData(flow.Server)) < brokenOff {
+			if x := d.waiting.Peek(c.Stream); x == nil && c.Answers() > 0 && e.At.Sub(c.LastData(flow.Server)) < measure.BrokenOff {
 				st.promptly++
 			}
 		}
 	case flow.Response:
-		if st := d.services.peek(c); st != nil && !e.ToNobody() {
+		if st := d.services.Peek(c); st != nil && !e.ToNobody() {
 			st.cur.Total++
 		}
 	case flow.Abandoned:
-		if st := d.services.peek(c); st != nil {
+		if st := d.services.Peek(c); st != nil {
 			st.cur.Total++
 			st.cur.Bad++
 		}
 	case flow.HalfClosed:
-		k := endOf(c, e.Side.Other())
-		st := d.services.get(c)
-		if k.client != (capture.Addr{}) {
-			st = d.callers.get(k)
+		k := measure.EndOf(c, e.Side.Other())
+		st := d.services.Get(c)
+		if k.Client != (capture.Addr{}) {
+			st = d.callers.Get(k)
 		}
 		if st == nil {
 			return
 		}
-		h := d.waiting.get(c.Stream)
+		h := d.waiting.Get(c.Stream)
 		if h == nil {
 			return
 		}
@@ -157,18 +158,18 @@ func (d *closeWait) Event(e *flow.Event) {
 			st.waiting++
 		}
 		*h = halfClosed{state: st, ref: c.Ref(), side: e.Side.Other(), since: e.At, client: c.Client, frame: e.Frame}
-		h.paused = e.At.Sub(c.LastData(h.side)) >= brokenOff
+		h.paused = e.At.Sub(c.LastData(h.side)) >= measure.BrokenOff
 		// Of what was never seen to be asked or answered, in a capture that began later, nobody can say that it was.
 		h.starved = e.StillAsked() || h.side == flow.Server && (c.Requests() == 0 || c.Bytes(flow.Server) == 0 || h.paused && d.isBrokenOff(c))
 		if h.starved && c.RequestLast() != 0 {
 			h.finDelay = e.At.Sub(c.RequestLast())
 		}
 	case flow.HalfCloseEnd:
-		if h := d.waiting.peek(c.Stream); h != nil && !h.over {
+		if h := d.waiting.Peek(c.Stream); h != nil && !h.over {
 			h.over = true
 			h.state.ended++
 			d.ended++
-			if h.paused && e.Dur < brokenOff {
+			if h.paused && e.Dur < measure.BrokenOff {
 				h.state.idly++
 			}
 		}
@@ -178,7 +179,7 @@ func (d *closeWait) Event(e *flow.Event) {
 // isBrokenOff reports whether the client of c, which closes after a pause, was still waiting. An idle connection ends
 // like that as well: then either others of the service do, or it has carried several requests.
 func (d *closeWait) isBrokenOff(c *flow.Conn) bool {
-	st := d.services.peek(c)
+	st := d.services.Peek(c)
 	if st == nil || st.promptly+st.idly == 0 {
 		return c.Requests() < 2
 	}
@@ -186,7 +187,7 @@ func (d *closeWait) isBrokenOff(c *flow.Conn) bool {
 }
 
 func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.waiting.each(func(_ uint32, h *halfClosed) bool {
+	d.waiting.Each(func(_ uint32, h *halfClosed) bool {
 		if h.over {
 			h.state.waiting--
 			return false
@@ -200,7 +201,7 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if !c.Unacked(h.side) {
 			h.state.list = append(h.state.list, h)
 		}
-		h.state.listener = d.services.peek(c)
+		h.state.listener = d.services.Peek(c)
 		return true
 	})
 	lossy := w.Flows.Stats.CaptureLossShare()
@@ -211,14 +212,14 @@ func (d *closeWait) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		emit = func(s analyze.Symptom) { d.exact(w, s, infer) }
 		defer d.rest(w, infer)
 	}
-	d.services.each(func(e capture.Endpoint, st *closeState) bool {
-		return d.judge(w, end{server: e}, st, lossy, emit) || st.open > 0
+	d.services.Each(func(e capture.Endpoint, st *closeState) bool {
+		return d.judge(w, measure.End{Server: e}, st, lossy, emit) || st.open > 0
 	})
-	d.callers.each(func(k end, st *closeState) bool { return d.judge(w, k, st, lossy, emit) })
+	d.callers.Each(func(k measure.End, st *closeState) bool { return d.judge(w, k, st, lossy, emit) })
 }
 
 // judge measures one subject and reports whether it has sockets that wait.
-func (d *closeWait) judge(w *analyze.Window, k end, st *closeState, lossy float64, emit func(analyze.Symptom)) bool {
+func (d *closeWait) judge(w *analyze.Window, k measure.End, st *closeState, lossy float64, emit func(analyze.Symptom)) bool {
 	defer func() {
 		clear(st.list)
 		st.list = st.list[:0]
@@ -246,7 +247,7 @@ func (d *closeWait) judge(w *analyze.Window, k end, st *closeState, lossy float6
 	// A capture that loses packets loses FINs, too: each closing is seen as open with about that
 	// probability. Three times as many may be its fault.
 	listener := st
-	if k.client != (capture.Addr{}) && st.listener != nil {
+	if k.Client != (capture.Addr{}) && st.listener != nil {
 		listener = st.listener
 	}
 	if n == 0 || float64(n) < 3*lossy*float64(listener.closings) {
@@ -308,10 +309,10 @@ func (d *closeWait) judge(w *analyze.Window, k end, st *closeState, lossy float6
 	st.leaks = st.leaks || f.Class == classLeak && f.Older >= enough
 	var evidence []analyze.Evidence
 	for _, h := range list[min(int(usual), n-1):min(int(usual)+analyze.MaxEvidence, n)] {
-		fin := note{h.since, h.client, k.server, h.frame, "FIN acknowledged, not answered by a FIN"}
-		evidence = append(evidence, fin.evidence())
+		fin := measure.NoteAt(h.since, h.client, k.Server, h.frame, "FIN acknowledged, not answered by a FIN")
+		evidence = append(evidence, fin.Evidence())
 	}
-	emit(analyze.Symptom{Subject: k.subject(), Onset: first, Features: f, Evidence: evidence})
+	emit(analyze.Symptom{Subject: k.Subject(), Onset: first, Features: f, Evidence: evidence})
 	return true
 }
 
@@ -324,7 +325,7 @@ func (d *closeWait) Assess(*analyze.Window) analyze.Assessment {
 func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyze.Symptom)) {
 	f := s.Features.(CloseWait)
 	k, mine := d.socketKey(w, &s)
-	st := d.sockets.states.peek(k)
+	st := d.sockets.states.Peek(k)
 	if !mine {
 		emit(s) // of another host: nobody else has seen its sockets
 		return
@@ -340,25 +341,25 @@ func (d *closeWait) exact(w *analyze.Window, s analyze.Symptom, emit func(analyz
 }
 
 // socketKey is the subject of s as the sockets name it, and whether it is this host's.
-func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (end, bool) {
+func (d *closeWait) socketKey(w *analyze.Window, s *analyze.Symptom) (measure.End, bool) {
 	local, err := netip.ParseAddr(s.Subject.Host)
 	if err != nil {
-		return end{}, false
+		return measure.End{}, false
 	}
-	k := end{server: capture.Endpoint{Addr: capture.AddrFrom(local), Port: s.Subject.Port}}
+	k := measure.End{Server: capture.Endpoint{Addr: capture.AddrFrom(local), Port: s.Subject.Port}}
 	if s.Subject.Kind == analyze.SubjectUpstream {
 		peer, err := netip.ParseAddr(s.Subject.Peer)
 		if err != nil {
-			return end{}, false
+			return measure.End{}, false
 		}
-		k.client, k.server.Addr = k.server.Addr, capture.AddrFrom(peer)
+		k.Client, k.Server.Addr = k.Server.Addr, capture.AddrFrom(peer)
 	}
 	return k, w.Local.Is(capture.AddrFrom(local))
 }
 
 // rest emits the subjects that the packets did not show.
 func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.sockets.states.each(func(k end, st *socketWaits) bool {
+	d.sockets.states.Each(func(k measure.End, st *socketWaits) bool {
 		n := len(st.list)
 		if n == 0 {
 			return true
@@ -373,7 +374,7 @@ func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
 			f.Class = classSlowHandler
 		}
 		d.owned(w, st, &f)
-		emit(analyze.Symptom{Subject: k.subject(), Onset: st.since, Features: f, Evidence: st.evidence(k)})
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: st.since, Features: f, Evidence: st.evidence(k)})
 		return true
 	})
 }
@@ -381,8 +382,8 @@ func (d *closeWait) rest(w *analyze.Window, emit func(analyze.Symptom)) {
 // owned names the process that owns the sockets, and asks for it where it is not known.
 func (d *closeWait) owned(w *analyze.Window, st *socketWaits, f *CloseWait) {
 	inodes := st.inodes()
-	f.Process = d.sockets.owners.of(inodes)
+	f.Process = d.sockets.Owners.Of(inodes)
 	if f.Process == "" && len(inodes) > 0 && f.Waiting >= int(w.Params.Float("min_sockets")) {
-		d.owner.ask(w, inodes)
+		d.owner.Ask(w, inodes)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -46,10 +47,10 @@ const (
 // A port that refuses is an outage only if it served before, or if many want it and insist.
 // A scanner, which tries a port once or twice, is neither.
 type connectionRefused struct {
-	*dials
-	sockets  *hostSockets
+	*measure.Dials
+	sockets  *measure.HostSockets
 	scanners *scanners // whose attempts do not count; nil: nobody's
-	states   services[listenerState]
+	states   measure.Services[listenerState]
 	attempts int
 	refused  int
 	ignored  int
@@ -61,13 +62,13 @@ type listenerState struct {
 	stretch stat.Runs
 	served  uint32          // connections accepted or served, ever
 	heard   capture.Instant // the listener last sent a packet, other than RST
-	insist  subjects[capture.Addr, insisting]
+	insist  measure.Subjects[capture.Addr, insisting]
 	late    []capture.Instant
 	lastAt  capture.Instant
 	// pile is how many connections were accepted since the newest answer, at answered: by a kernel whose program works
 	// on none of them.
 	pile     uint32
-	answers  direction
+	answers  measure.Direction
 	answered capture.Instant
 	lastTry  capture.Instant // attempt
 	failed   uint32          // attempts, ever
@@ -77,7 +78,7 @@ type listenerState struct {
 }
 
 type failedAttempt struct {
-	failure
+	measure.Failure
 	client  capture.Addr
 	foreign uint8 // TTL of the refusal, if the listener's answers bear another: usual
 	usual   uint8
@@ -123,15 +124,15 @@ func fromServer(e *flow.Event) bool {
 }
 
 func newConnectionRefused() analyze.Detector {
-	d := &connectionRefused{sockets: newHostSockets(), states: newServices[listenerState](maxPerDetector)}
-	d.share(newDials())
+	d := &connectionRefused{sockets: measure.NewHostSockets(), states: measure.NewServices[listenerState](measure.MaxPerDetector)}
+	d.share(measure.NewDials())
 	return d
 }
 
 // share makes d read x, which others may read, too.
-func (d *connectionRefused) share(x *dials) {
-	d.dials = x
-	x.requests.tell(d.outcome, nil, accepted, answered, refused, ignored)
+func (d *connectionRefused) share(x *measure.Dials) {
+	d.Dials = x
+	x.Requests.Tell(d.outcome, nil, measure.Accepted, measure.Answered, measure.Refused, measure.Ignored)
 }
 
 func (d *connectionRefused) Spec() analyze.Spec {
@@ -140,7 +141,7 @@ func (d *connectionRefused) Spec() analyze.Spec {
 
 // Measures implements analyze.Measurer.
 func (d *connectionRefused) Measures() []analyze.Measure {
-	return append(d.dials.Measures(), d.sockets.Measures()...)
+	return append(d.Dials.Measures(), d.sockets.Measures()...)
 }
 
 // listener is what the sockets say of the port of k; empty: they are not seen, or of another host.
@@ -164,23 +165,23 @@ func (d *connectionRefused) Event(e *flow.Event) {
 	}
 	switch {
 	case e.Kind == flow.Response:
-		if st := d.states.get(c); st != nil {
+		if st := d.states.Get(c); st != nil {
 			st.pile, st.answered = 0, e.At
 			if c.SynAnswered() && c.Answers() == 1 {
 				st.unserved--
 			}
 		}
 	case e.Kind == flow.HalfClosed && leftOlder(c):
-		if st := d.states.get(c); st != nil {
+		if st := d.states.Get(c); st != nil {
 			st.unserved++
 		}
 	case e.Kind == flow.Closed && (c.SynAnswered() && c.Answers() == 0 || leftOlder(c)):
-		if st := d.states.get(c); st != nil {
+		if st := d.states.Get(c); st != nil {
 			st.unserved--
 		}
 	}
 	if fromServer(e) {
-		if st := d.states.get(c); st != nil {
+		if st := d.states.Get(c); st != nil {
 			st.heard, st.lastAt = max(st.heard, e.At), e.At
 			if e.Kind == flow.Response && !c.SynSeen() && c.Answers() == 1 {
 				st.served++ // a connection from before the capture
@@ -195,19 +196,19 @@ func leftOlder(c *flow.Conn) bool {
 	return !c.SynSeen() && c.Closing(flow.Client) && c.Bytes(flow.Server) == 0
 }
 
-func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow.Event) {
-	if d.scanners.is(a.key.client) {
+func (d *connectionRefused) outcome(c *flow.Conn, o measure.Outcome, a *measure.Attempt, e *flow.Event) {
+	if d.scanners.is(a.Key.Client) {
 		return
 	}
-	st := d.states.get(c)
+	st := d.states.Get(c)
 	if st == nil {
 		return
 	}
-	st.lastAt, st.lastTry = max(st.lastAt, a.at), max(st.lastTry, a.at)
+	st.lastAt, st.lastTry = max(st.lastAt, a.At), max(st.lastTry, a.At)
 	d.attempts++
 	switch o {
-	case accepted:
-		st.answers.event(e)
+	case measure.Accepted:
+		st.answers.Event(e)
 		st.series.Add(0, 1, 0)
 		st.stretch.Good()
 		st.served++
@@ -216,57 +217,57 @@ func (d *connectionRefused) outcome(c *flow.Conn, o outcome, a *attempt, e *flow
 			st.ttl = c.TTL(flow.Server)
 		}
 		st.unserved++
-		st.took = max(st.took, a.at)
+		st.took = max(st.took, a.At)
 		return
-	case answered:
-		st.late = stat.AppendBounded(st.late, a.at, maxFails)
+	case measure.Answered:
+		st.late = stat.AppendBounded(st.late, a.At, measure.MaxFails)
 		st.served++
 		st.unserved++
 		return
 	}
-	if o == refused {
+	if o == measure.Refused {
 		d.refused++
 	} else {
 		d.ignored++
 	}
 	st.failed++
-	if d.callers.judged && d.callers.is(a.key.client, a.key.server.Addr) {
+	if d.Callers.Judged && d.Callers.Is(a.Key.Client, a.Key.Server.Addr) {
 		return
 	}
-	f := failedAttempt{failure: failureOf(a, o, e, st.served), client: a.key.client,
-		piled: st.pile >= minPile && a.at.Sub(st.answered) >= heardSlack, room: st.unserved < minPile}
-	if f.refused && e.Kind == flow.Refused && st.ttl != 0 && c.TTL(flow.Server) != st.ttl {
+	f := failedAttempt{Failure: measure.FailureOf(a, o, e, st.served), client: a.Key.Client,
+		piled: st.pile >= minPile && a.At.Sub(st.answered) >= heardSlack, room: st.unserved < minPile}
+	if f.Refused && e.Kind == flow.Refused && st.ttl != 0 && c.TTL(flow.Server) != st.ttl {
 		f.foreign, f.usual = c.TTL(flow.Server), st.ttl
 	}
-	st.series.Add(1, 1, a.at)
-	st.stretch.Bad(a.at)
-	st.fails = appendFirst(st.fails, f)
-	if st.insist.m == nil {
-		st.insist = newSubjects[capture.Addr, insisting](maxInsisting)
+	st.series.Add(1, 1, a.At)
+	st.stretch.Bad(a.At)
+	st.fails = measure.AppendFirst(st.fails, f)
+	if st.insist.M == nil {
+		st.insist = measure.NewSubjects[capture.Addr, insisting](maxInsisting)
 	}
-	if n := st.insist.get(a.key.client); n != nil {
+	if n := st.insist.Get(a.Key.Client); n != nil {
 		if n.tries == 0 {
-			n.first = a.at
+			n.first = a.At
 		}
 		n.tries++
-		n.last = max(n.last, a.at)
+		n.last = max(n.last, a.At)
 	}
 }
 
 func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.dials.judge(w)
-	d.states.each(func(k capture.Endpoint, st *listenerState) bool {
+	d.Dials.Judge(w)
+	d.states.Each(func(k capture.Endpoint, st *listenerState) bool {
 		st.series.Roll()
 		st.stretch.Roll()
 		s := &st.series
-		st.fails = slices.DeleteFunc(st.fails, func(f failedAttempt) bool { return f.at < s.Onset || s.Since.Bad == 0 })
+		st.fails = slices.DeleteFunc(st.fails, func(f failedAttempt) bool { return f.At < s.Onset || s.Since.Bad == 0 })
 		if s.Since.Bad == 0 {
-			st.insist = subjects[capture.Addr, insisting]{}
-			return w.End.Sub(st.lastAt) < idleState
+			st.insist = measure.Subjects[capture.Addr, insisting]{}
+			return w.End.Sub(st.lastAt) < measure.IdleState
 		}
 		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.Over() {
 			f.Listener = d.listener(w, k)
-			emit(analyze.Symptom{Subject: service(k), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.LastTry(w.End))})
+			emit(analyze.Symptom{Subject: measure.Service(k), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.LastTry(w.End))})
 		}
 		return true
 	})
@@ -276,46 +277,46 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	s := &st.series
 	f = ConnectionRefused{Attempts: int(s.Since.Total), ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan,
 		ServedBefore: int(st.served)}
-	clients := newSubjects[capture.Addr, struct{}](maxFails)
+	clients := measure.NewSubjects[capture.Addr, struct{}](measure.MaxFails)
 	var delays []float64
 	piled, room := 0, 0
 	for i := range st.fails {
 		x := &st.fails[i]
-		if x.at < s.Onset || d.callers.is(x.client, k.Addr) || d.scanners.is(x.client) {
+		if x.At < s.Onset || d.Callers.Is(x.client, k.Addr) || d.scanners.is(x.client) {
 			continue // or it was not yet known whose call this is, and that it is a scan
 		}
-		clients.get(x.client)
-		f.ServedBefore = min(f.ServedBefore, int(x.before))
-		if x.refused {
+		clients.Get(x.client)
+		f.ServedBefore = min(f.ServedBefore, int(x.Before))
+		if x.Refused {
 			f.Refused++
 			if x.foreign != 0 {
 				f.Foreign++
 				f.TTL, f.UsualTTL = int(x.foreign), int(x.usual)
 			}
-			delays = append(delays, x.delay.Seconds())
+			delays = append(delays, x.Delay.Seconds())
 		} else {
 			f.Unanswered++
-			piled += count(x.piled)
-			room += count(x.room)
+			piled += measure.Count(x.piled)
+			room += measure.Count(x.room)
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			evidence = append(evidence, x.evidence)
+			evidence = append(evidence, x.Evidence)
 		}
 	}
-	f.Refused, f.Unanswered = ofAll(f.Refused, f.Unanswered, s.Since.Bad)
+	f.Refused, f.Unanswered = measure.OfAll(f.Refused, f.Unanswered, s.Since.Bad)
 	// Unanswered requests count when the listener fell silent altogether, for a while. One that is
 	// heard meanwhile has no room for more connections, and so has one whose kernel went on accepting for a while
 	// after its program had ceased to answer: retransmission's. Unless it takes nobody, and nobody whom it had accepted still waits: then
 	// its queue is not full, and new connections are turned away by a filter, or a table on the way that has no room for them.
 	f.Lasting = st.stretch.Longest(s.Onset).Seconds()
-	if f.Unanswered > 0 && (st.answers.missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.Onset) > 0 || 2*piled > f.Unanswered ||
+	if f.Unanswered > 0 && (st.answers.Missing() || f.Lasting < insistFor.Seconds() || countSince(st.late, s.Onset) > 0 || 2*piled > f.Unanswered ||
 		st.heard > s.Onset.Add(heardSlack) && (2*room < f.Unanswered || st.answered <= s.Onset.Add(heardSlack) || st.took > s.Onset.Add(heardSlack))) {
 		f.Unanswered = 0
 	}
 	f.Open = f.Unanswered > 0 && st.heard > s.Onset.Add(heardSlack)
 	f.Share = stat.Ratio(f.Refused+f.Unanswered, f.Attempts)
-	f.Clients = len(clients.keys)
-	for _, n := range st.insist.all {
+	f.Clients = len(clients.Keys)
+	for _, n := range st.insist.All {
 		if n.tries >= insistTries && n.last.Sub(n.first) >= insistFor {
 			f.Insisting++
 		}
@@ -339,7 +340,7 @@ func (d *connectionRefused) Assess(*analyze.Window) analyze.Assessment {
 		f.Class = classSilent
 	}
 	// The listener that fares worst of those that serve: among all attempts its failures would not be seen.
-	d.states.each(func(_ capture.Endpoint, st *listenerState) bool {
+	d.states.Each(func(_ capture.Endpoint, st *listenerState) bool {
 		if st.served > 0 {
 			f.ServedBefore++
 			f.Worst = max(f.Worst, int(st.failed))

@@ -5,30 +5,31 @@ import (
 	"slices"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
 // several keeps the suspects of hosts that have two of them over TCP, or an outage in progress.
 func (d *pathCut) several(suspects []peerKey) []peerKey {
-	hosts := newSubjects[capture.Addr, int](maxPerDetector)
+	hosts := measure.NewSubjects[capture.Addr, int](measure.MaxPerDetector)
 	for _, k := range suspects {
-		if n := hosts.get(k.host); n != nil && d.peers.m[k].tcp {
+		if n := hosts.Get(k.host); n != nil && d.peers.M[k].tcp {
 			*n++
 		}
 	}
 	return slices.DeleteFunc(suspects, func(k peerKey) bool {
-		n := hosts.peek(k.host)
-		return d.groups.peek(k.host) == nil && (n == nil || *n < 2)
+		n := hosts.Peek(k.host)
+		return d.groups.Peek(k.host) == nil && (n == nil || *n < 2)
 	})
 }
 
 // gather opens a group of those of a host's suspects that fell silent together, or adds to
 // the group that there is.
 func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKey) {
-	if g := d.groups.peek(host); g != nil {
+	if g := d.groups.Peek(host); g != nil {
 		for _, k := range suspects {
-			if d.peers.m[k].heard <= g.onset.Add(together) && !slices.Contains(g.peers, k.peer) {
-				g.add(w, k.peer, d.peers.m[k])
+			if d.peers.M[k].heard <= g.onset.Add(together) && !slices.Contains(g.peers, k.peer) {
+				g.add(w, k.peer, d.peers.M[k])
 				g.chance = d.chance(w, host, g)
 			}
 		}
@@ -38,11 +39,11 @@ func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKe
 	for _, k := range suspects {
 		// The moment of a peer's cut lies between its last packet and the first one that it left
 		// unanswered. Take the group whose spans hold the last packet of k.
-		at := d.peers.m[k].heard
+		at := d.peers.M[k].heard
 		var group []peerKey
 		tcp := 0
 		for _, o := range suspects {
-			if st := d.peers.m[o]; st.heard <= at.Add(together) && st.asked.Add(together) >= at {
+			if st := d.peers.M[o]; st.heard <= at.Add(together) && st.asked.Add(together) >= at {
 				group = append(group, o)
 				if st.tcp {
 					tcp++
@@ -58,9 +59,9 @@ func (d *pathCut) gather(w *analyze.Window, host capture.Addr, suspects []peerKe
 	if len(best) < w.Params.Int("min_peers") {
 		return
 	}
-	if g := d.groups.get(host); g != nil {
+	if g := d.groups.Get(host); g != nil {
 		for _, k := range best {
-			g.add(w, k.peer, d.peers.m[k])
+			g.add(w, k.peer, d.peers.M[k])
 		}
 		g.chance = d.chance(w, host, g)
 	}
@@ -78,12 +79,12 @@ func (g *cutGroup) add(w *analyze.Window, peer capture.Addr, st *peerState) {
 // tolerance by accident, going by how often others did so lately.
 func (d *pathCut) chance(w *analyze.Window, host capture.Addr, g *cutGroup) float64 {
 	single := 0.5 // none seen in a minute is not never
-	for k, st := range d.peers.all {
-		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < lonely && st.fellAt.Sub(g.onset).Abs() > together && !slices.Contains(g.peers, k.peer) {
+	for k, st := range d.peers.All {
+		if k.host == host && st.fellAt != 0 && w.End.Sub(st.fellAt) < measure.Lonely && st.fellAt.Sub(g.onset).Abs() > together && !slices.Contains(g.peers, k.peer) {
 			single++
 		}
 	}
-	mean := single * together.Seconds() / lonely.Seconds()
+	mean := single * together.Seconds() / measure.Lonely.Seconds()
 	p, term := 1.0, math.Exp(-mean)
 	for i := range g.peers {
 		p -= term

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -52,10 +53,10 @@ const (
 // again: then its host gets what is sent, and discards it; its own repetitions of what was acknowledged
 // long ago are no answer, for they tell that it has not seen that acknowledgement.
 type deadConnection struct {
-	*dials
-	trying   subjects[deadSide, deadTry]
-	groups   subjects[deadKey, deadGroup]
-	survived subjects[callKey, survivor]
+	*measure.Dials
+	trying   measure.Subjects[deadSide, deadTry]
+	groups   measure.Subjects[deadKey, deadGroup]
+	survived measure.Subjects[measure.CallKey, survivor]
 	checked  int // connections whose data was acknowledged
 	unheard  int // connections that ended while data was repeated to a side that was never seen
 }
@@ -100,8 +101,8 @@ const (
 )
 
 func newDeadConnection() analyze.Detector {
-	return &deadConnection{dials: newDials(), trying: newSubjects[deadSide, deadTry](maxTrying),
-		groups: newSubjects[deadKey, deadGroup](maxPerDetector), survived: newSubjects[callKey, survivor](maxPerDetector)}
+	return &deadConnection{Dials: measure.NewDials(), trying: measure.NewSubjects[deadSide, deadTry](maxTrying),
+		groups: measure.NewSubjects[deadKey, deadGroup](measure.MaxPerDetector), survived: measure.NewSubjects[measure.CallKey, survivor](measure.MaxPerDetector)}
 }
 
 func (d *deadConnection) Spec() analyze.Spec {
@@ -116,13 +117,13 @@ func (d *deadConnection) Event(e *flow.Event) {
 	}
 	switch e.Kind {
 	case flow.SynAckRepeat: // the server has not seen what ends the handshake, and says nothing new
-		if x := d.trying.peek(deadSide{c.Ref(), flow.Server}); x != nil && x.early && c.Packets(flow.Server) == x.heard+1 {
+		if x := d.trying.Peek(deadSide{c.Ref(), flow.Server}); x != nil && x.early && c.Packets(flow.Server) == x.heard+1 {
 			x.heard++
 			x.synAcks = true
 		}
 	case flow.Response:
 		if end, idle := c.Idle(); end != 0 && end == e.Since {
-			if s := d.survived.get(callKey{c.Client.Addr, c.Server}); s != nil {
+			if s := d.survived.Get(measure.CallOf(c)); s != nil {
 				s.longest, s.at = max(s.longest, idle), e.At
 			}
 		}
@@ -134,8 +135,8 @@ func (d *deadConnection) Event(e *flow.Event) {
 		d.repeated(c, e)
 	case flow.Recovered:
 		s := deadSide{c.Ref(), e.Side.Other()}
-		if g := d.groups.peek(d.key(c, s.silent)); g != nil {
-			if r := g.list.peek(s); r != nil && !r.healed {
+		if g := d.groups.Peek(d.key(c, s.silent)); g != nil {
+			if r := g.list.Peek(s); r != nil && !r.healed {
 				r.healed, r.until = true, e.At
 			}
 		}
@@ -152,7 +153,7 @@ func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
 		return
 	}
 	// A side that repeats itself says nothing new: it has not seen what came since.
-	if x := d.trying.peek(deadSide{c.Ref(), e.Side}); x != nil && c.Packets(e.Side) == x.heard+1 && c.Acked(e.Side.Other()) == x.acked {
+	if x := d.trying.Peek(deadSide{c.Ref(), e.Side}); x != nil && c.Packets(e.Side) == x.heard+1 && c.Acked(e.Side.Other()) == x.acked {
 		x.heard++
 	}
 	// Only a time-out tells that nothing at all came back. A FIN alone is no data; what is sent to a side that has
@@ -160,9 +161,9 @@ func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
 	o := e.Side.Other()
 	k := deadSide{c.Ref(), o}
 	// After two acknowledgements of the same, what is repeated upon a time-out looks like a fast repetition.
-	x := d.trying.peek(k)
+	x := d.trying.Peek(k)
 	echoed := x != nil && x.repeats > 0 && x.echoed(c, o) && c.Packets(e.Side) == x.sent+1
-	late := e.Class == flow.Fast && (echoed || e.At.Sub(c.Heard(o)) >= shortestTimeout)
+	late := e.Class == flow.Fast && (echoed || e.At.Sub(c.Heard(o)) >= measure.ShortestTimeout)
 	if e.Class != flow.RTO && e.Class != flow.Unaccepted && !late || e.Len == 0 || c.Closing(o) {
 		return
 	}
@@ -176,7 +177,7 @@ func (d *deadConnection) repeated(c *flow.Conn, e *flow.Event) {
 // inVain counts what was sent to side o, first at a time, and asked for an acknowledgement: a repetition, or a probe. echoed: it drew
 // what came before. late: there had been acknowledgements of the same.
 func (d *deadConnection) inVain(c *flow.Conn, e *flow.Event, o flow.Side, first capture.Instant, echoed, late bool) {
-	x := d.trying.get(deadSide{c.Ref(), o})
+	x := d.trying.Get(deadSide{c.Ref(), o})
 	if x == nil {
 		return
 	}
@@ -224,9 +225,9 @@ func (x *deadTry) discarded() bool { return 2*x.echoes >= x.repeats && x.echoes 
 const sizeProof = 4
 
 func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.dials.judge(w)
+	d.Dials.Judge(w)
 	minSilent, minRepeats, minPause := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_repeats")), w.Params.Duration("min_pause")
-	d.trying.each(func(s deadSide, x *deadTry) bool {
+	d.trying.Each(func(s deadSide, x *deadTry) bool {
 		c := w.Flows.Lookup(s.ref)
 		if c == nil || x.repeats == 0 {
 			return false
@@ -243,12 +244,12 @@ func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		return !answered && !c.Closed() && w.End.Sub(x.last) < deadLinger
 	})
-	d.survived.each(func(_ callKey, s *survivor) bool { return w.End.Sub(s.at) < idleState })
-	if len(d.groups.keys) == 0 {
+	d.survived.Each(func(_ measure.CallKey, s *survivor) bool { return w.End.Sub(s.at) < measure.IdleState })
+	if len(d.groups.Keys) == 0 {
 		return
 	}
 	d.lookAround(w)
-	d.groups.each(func(k deadKey, g *deadGroup) bool {
+	d.groups.Each(func(k deadKey, g *deadGroup) bool {
 		f, onset, evidence := d.measure(w, k, g)
 		if f.Connections == 0 {
 			return false
@@ -283,7 +284,7 @@ func (d *deadConnection) Assess(w *analyze.Window) analyze.Assessment {
 		}
 	})
 	f := DeadConnection{Class: deadGone, Checked: n, Unheard: d.unheard}
-	for _, x := range d.trying.all {
+	for _, x := range d.trying.All {
 		if x.unheard {
 			f.Unheard++
 		}

@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -20,7 +21,7 @@ type deadKey struct {
 
 // deadGroup are the connections that died of one silent side.
 type deadGroup struct {
-	list  subjects[deadSide, deadRecord]
+	list  measure.Subjects[deadSide, deadRecord]
 	alive int // the most that were alive at a time
 	fresh int
 	heard capture.Instant // the silent side, first, on a connection that is alive, since the onset; 0: not yet
@@ -45,7 +46,7 @@ type survivor struct {
 // key is the group of c whose side s is silent.
 func (d *deadConnection) key(c *flow.Conn, s flow.Side) deadKey {
 	k := deadKey{server: c.Server, silent: s}
-	if s == flow.Server && d.callers.is(c.Client.Addr, c.Server.Addr) {
+	if s == flow.Server && d.Callers.Is(c.Client.Addr, c.Server.Addr) {
 		k.client = c.Client.Addr
 	}
 	return k
@@ -53,21 +54,21 @@ func (d *deadConnection) key(c *flow.Conn, s flow.Side) deadKey {
 
 // bury tells the group of c that c is dead, or still is.
 func (d *deadConnection) bury(c *flow.Conn, s deadSide, x *deadTry) {
-	g := d.groups.get(d.key(c, s.silent))
+	g := d.groups.Get(d.key(c, s.silent))
 	if g == nil {
 		return
 	}
-	if g.list.m == nil {
-		g.list = newSubjects[deadSide, deadRecord](maxDead)
+	if g.list.M == nil {
+		g.list = measure.NewSubjects[deadSide, deadRecord](maxDead)
 	}
-	if r := g.list.get(s); r != nil && r.over == 0 {
+	if r := g.list.Get(s); r != nil && r.over == 0 {
 		*r = deadRecord{deadTry: *x, client: c.Client, server: c.Server, opened: c.SynAt()}
 	}
 }
 
 // over reports whether nobody waits for any of the connections any more.
 func (g *deadGroup) over(now capture.Instant) bool {
-	for _, r := range g.list.all {
+	for _, r := range g.list.All {
 		if r.over == 0 || now.Sub(r.over) < deadShown {
 			return false
 		}
@@ -77,11 +78,11 @@ func (g *deadGroup) over(now capture.Instant) bool {
 
 // lookAround finds out which connections of the groups are well, and which of the dead ones have come back.
 func (d *deadConnection) lookAround(w *analyze.Window) {
-	sums := newSubjects[deadKey, around](maxPerDetector)
-	d.groups.each(func(k deadKey, g *deadGroup) bool {
-		a := sums.get(k)
-		a.list, a.clients = &g.list, newSubjects[capture.Addr, struct{}](maxDead)
-		g.list.each(func(s deadSide, r *deadRecord) bool {
+	sums := measure.NewSubjects[deadKey, around](measure.MaxPerDetector)
+	d.groups.Each(func(k deadKey, g *deadGroup) bool {
+		a := sums.Get(k)
+		a.list, a.clients = &g.list, measure.NewSubjects[capture.Addr, struct{}](maxDead)
+		g.list.Each(func(s deadSide, r *deadRecord) bool {
 			if c := w.Flows.Lookup(s.ref); !r.healed && c != nil && (c.Acked(s.silent.Other()) > r.acked ||
 				r.probes == r.repeats && c.Packets(s.silent) != r.heard && !c.Closed()) {
 				r.healed, r.until = true, c.Heard(s.silent)
@@ -95,15 +96,15 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 			if a.onset == 0 || r.since < a.onset {
 				a.onset = r.since
 			}
-			a.clients.get(r.client.Addr)
+			a.clients.Get(r.client.Addr)
 			return true
 		})
 		return true
 	})
 	w.Flows.Live(func(c *flow.Conn) {
 		for _, k := range [3]deadKey{{c.Server, capture.Addr{}, flow.Server}, {c.Server, c.Client.Addr, flow.Server}, {c.Server, capture.Addr{}, flow.Client}} {
-			a := sums.peek(k)
-			if a == nil || c.OneWay() || c.Heard(k.silent) <= a.onset.Add(heardSlack) || a.list.peek(deadSide{c.Ref(), k.silent}) != nil {
+			a := sums.Peek(k)
+			if a == nil || c.OneWay() || c.Heard(k.silent) <= a.onset.Add(heardSlack) || a.list.Peek(deadSide{c.Ref(), k.silent}) != nil {
 				continue
 			}
 			if c.Acked(k.silent.Other())+c.Bytes(k.silent) == 0 {
@@ -114,13 +115,13 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 				a.heard = at
 			}
 			// Of the same client: that others get through says nothing about it.
-			if c.SynAt() > a.onset && c.SynAnswered() && a.clients.peek(c.Client.Addr) != nil {
+			if c.SynAt() > a.onset && c.SynAnswered() && a.clients.Peek(c.Client.Addr) != nil {
 				a.fresh++
 			}
 		}
 	})
-	for k, a := range sums.all {
-		g := d.groups.m[k]
+	for k, a := range sums.All {
+		g := d.groups.M[k]
 		g.alive, g.fresh = max(g.alive, a.alive), max(g.fresh, a.fresh)
 		if g.heard == 0 {
 			g.heard = a.heard
@@ -130,8 +131,8 @@ func (d *deadConnection) lookAround(w *analyze.Window) {
 
 // around is what is seen around the dead connections of a group.
 type around struct {
-	list         *subjects[deadSide, deadRecord]
-	clients      subjects[capture.Addr, struct{}] // those with a dead one
+	list         *measure.Subjects[deadSide, deadRecord]
+	clients      measure.Subjects[capture.Addr, struct{}] // those with a dead one
 	onset        capture.Instant
 	heard        capture.Instant // when the first of the living ones was opened, or the onset if that was before
 	alive, fresh int
@@ -142,19 +143,19 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	f = DeadConnection{Alive: g.alive, Fresh: g.fresh, To: k.server.String()}
 	dead, first := 0, capture.Instant(math.MaxInt64)
 	early := g.alive > 0 // a listener that goes on has not taken these
-	for _, r := range g.list.all {
+	for _, r := range g.list.All {
 		first = min(first, r.since)
 		if !r.healed && !(early && r.early) {
 			dead++
 		}
 	}
-	clients := newSubjects[capture.Addr, struct{}](maxDead)
+	clients := measure.NewSubjects[capture.Addr, struct{}](maxDead)
 	unreached, small := 0, false
-	var repeats map[way]uint32
+	var repeats map[measure.Way]uint32
 	var began capture.Instant
-	g.list.each(func(_ deadSide, r *deadRecord) bool {
+	g.list.Each(func(_ deadSide, r *deadRecord) bool {
 		if early && r.early || r.healed && dead > 0 {
-			f.Healed += count(r.healed)
+			f.Healed += measure.Count(r.healed)
 			return true
 		}
 		until := r.last
@@ -162,9 +163,9 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 			until = r.until
 			f.Healed++
 		}
-		f.Discarded += count(r.discarded())
-		f.SynAcks += count(r.synAcks)
-		if unreached += count(r.early && !r.healed); r.early && r.opened > first {
+		f.Discarded += measure.Count(r.discarded())
+		f.SynAcks += measure.Count(r.synAcks)
+		if unreached += measure.Count(r.early && !r.healed); r.early && r.opened > first {
 			f.Opened++
 		}
 		if idle := r.idle.Seconds(); f.Connections == 0 || idle < f.Idle {
@@ -179,8 +180,8 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 			f.Smallest = r.size
 		}
 		f.Silent = max(f.Silent, until.Sub(r.since).Seconds())
-		clients.get(r.client.Addr)
-		if s := d.survived.peek(callKey{r.client.Addr, r.server}); s != nil {
+		clients.Get(r.client.Addr)
+		if s := d.survived.Peek(measure.CallKey{Client: r.client.Addr, Server: r.server}); s != nil {
 			f.Survived = max(f.Survived, s.longest.Seconds())
 		}
 		if onset == 0 || r.since < onset {
@@ -190,14 +191,14 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 			began = r.began
 		}
 		if repeats == nil {
-			repeats = make(map[way]uint32)
+			repeats = make(map[measure.Way]uint32)
 		}
 		from, to := r.client.Addr, r.server.Addr
 		if k.silent == flow.Client {
 			from, to = to, from
 		}
 		if r.probes < r.repeats {
-			repeats[way{from: from, to: to}]++ // one segment, however often it came
+			repeats[measure.Way{From: from, To: to}]++ // one segment, however often it came
 		}
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, r.evidence())
@@ -210,11 +211,11 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 	if small {
 		f.Smallest = 0
 	}
-	f.Clients = len(clients.keys)
+	f.Clients = len(clients.Keys)
 	if k.silent == flow.Client {
 		f.To = ""
 		if f.Clients == 1 {
-			f.To = clients.keys[0].String()
+			f.To = clients.Keys[0].String()
 		}
 	}
 	f.Share = stat.Ratio(f.Connections, f.Connections+f.Alive)
@@ -243,11 +244,11 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 }
 
 // otherLoss is the share of segments that the directions lost beside the repetitions in vain.
-func otherLoss(w *analyze.Window, repeats map[way]uint32) float64 {
+func otherLoss(w *analyze.Window, repeats map[measure.Way]uint32) float64 {
 	var lost, sent uint32
 	w.Flows.Paths(func(p *flow.Path) {
 		for i := range p.Side {
-			n, ok := repeats[way{from: p.Host(i), to: p.Host(1 - i)}]
+			n, ok := repeats[measure.Way{From: p.Host(i), To: p.Host(1 - i)}]
 			if !ok {
 				continue
 			}
@@ -282,7 +283,7 @@ func (r *deadRecord) evidence() analyze.Evidence {
 }
 
 func (k deadKey) subject() analyze.Subject {
-	s := end{k.server, k.client}.subject()
+	s := measure.End{Server: k.server, Client: k.client}.Subject()
 	if k.silent == flow.Client {
 		s.Direction = "outbound"
 	}

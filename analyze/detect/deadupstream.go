@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
@@ -52,10 +53,10 @@ const (
 // deadUpstream follows the calls of this host, or of a host that serves others itself, to each server:
 // whether connection requests are answered, and whether connections that are open get a byte.
 type deadUpstream struct {
-	*dials
-	asks     askers    // whom dials knows it by
-	scanners *scanners // whose attempts are no calls; nil: nobody's
-	states   subjects[callKey, upstreamState]
+	*measure.Dials
+	asks     measure.Askers // whom dials knows it by
+	scanners *scanners      // whose attempts are no calls; nil: nobody's
+	states   measure.Subjects[measure.CallKey, upstreamState]
 	opening  openingSockets
 	habit    habit
 	calls    int
@@ -78,7 +79,7 @@ type upstreamState struct {
 	lastOK   capture.Instant
 	heard    []capture.Instant // when the server sent a packet, other than RST: one a window, the newest
 	ok       uint32            // calls that succeeded, ever
-	answers  direction
+	answers  measure.Direction
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
 	lastAt   capture.Instant
@@ -90,7 +91,7 @@ type upstreamState struct {
 }
 
 type failedCall struct {
-	failure
+	measure.Failure
 	unreached bool // the SYN is known from an ICMP error only
 	fallback  bool // over IPv6, and the same port was reached over IPv4 meanwhile (RFC 8305)
 }
@@ -99,25 +100,25 @@ type failedCall struct {
 const maxAccepted = 64
 
 func newDeadUpstream() analyze.Detector {
-	d := &deadUpstream{states: newSubjects[callKey, upstreamState](maxPerDetector), opening: newOpeningSockets()}
-	d.share(newDials())
+	d := &deadUpstream{states: measure.NewSubjects[measure.CallKey, upstreamState](measure.MaxPerDetector), opening: newOpeningSockets()}
+	d.share(measure.NewDials())
 	return d
 }
 
 // share makes d read x, which others may read, too.
-func (d *deadUpstream) share(x *dials) {
-	d.dials = x
-	d.asks = x.requests.tell(d.outcome, d.mine, accepted, answered, refused, ignored)
+func (d *deadUpstream) share(x *measure.Dials) {
+	d.Dials = x
+	d.asks = x.Requests.Tell(d.outcome, d.mine, measure.Accepted, measure.Answered, measure.Refused, measure.Ignored)
 }
 
 // mine is may for the ends of the connection of e.
 func (d *deadUpstream) mine(e *flow.Event) bool {
-	return d.callers.mayEvent(e) || !d.callers.local.Known()
+	return d.Callers.MayEvent(e) || !d.Callers.Local.Known()
 }
 
 // Measures implements analyze.Measurer.
 func (d *deadUpstream) Measures() []analyze.Measure {
-	return append(d.dials.Measures(), d.opening.Measures()...)
+	return append(d.Dials.Measures(), d.opening.Measures()...)
 }
 
 // Sample takes the socket tables.
@@ -140,8 +141,8 @@ func (d *deadUpstream) Spec() analyze.Spec {
 func (d *deadUpstream) Event(e *flow.Event) {
 	if e.Kind == flow.DNSAnswer {
 		// A name server that answers is a peer that is well, on its host's other ports too.
-		if st := d.states.peek(callKey{e.DNS.Client.Addr, e.DNS.Server}); st != nil || d.callers.may(e.DNS.Client.Addr, e.DNS.Server.Addr) {
-			if st = d.states.get(callKey{e.DNS.Client.Addr, e.DNS.Server}); st != nil {
+		if st := d.states.Peek(measure.CallKey{Client: e.DNS.Client.Addr, Server: e.DNS.Server}); st != nil || d.Callers.May(e.DNS.Client.Addr, e.DNS.Server.Addr) {
+			if st = d.states.Get(measure.CallKey{Client: e.DNS.Client.Addr, Server: e.DNS.Server}); st != nil {
 				st.connects.Add(0, 1, 0)
 				st.lastAt = e.At
 			}
@@ -151,11 +152,11 @@ func (d *deadUpstream) Event(e *flow.Event) {
 	c := e.Conn
 	if c == nil {
 		if e.Kind == flow.Unreached && d.may(e.From.Addr, e.To.Addr) {
-			d.outcome(nil, unreached, &attempt{key: callKey{e.From.Addr, e.To}, at: e.At, port: e.From.Port}, e)
+			d.outcome(nil, measure.Unreached, &measure.Attempt{Key: measure.CallKey{Client: e.From.Addr, Server: e.To}, At: e.At, Port: e.From.Port}, e)
 		}
 		return
 	}
-	if e.Kind == flow.SynAckSent && c.Server.Addr.Netip().Is4() && !d.callers.local.Is(c.Server.Addr) {
+	if e.Kind == flow.SynAckSent && c.Server.Addr.Netip().Is4() && !d.Callers.Local.Is(c.Server.Addr) {
 		// The host may call from another address there than the one that is known to be its own.
 		d.accepted = stat.AppendBounded(d.accepted, acceptedV4{c.Server.Port, c.SynAt()}, maxAccepted)
 	}
@@ -163,20 +164,20 @@ func (d *deadUpstream) Event(e *flow.Event) {
 		return
 	}
 	if loops, expired := e.Hops() >= loopHops, e.TimeExceeded(); loops || expired {
-		if st := d.states.get(callKey{c.Client.Addr, c.Server}); st != nil {
-			st.looped += count(loops)
-			st.expired += count(expired)
+		if st := d.states.Get(measure.CallOf(c)); st != nil {
+			st.looped += measure.Count(loops)
+			st.expired += measure.Count(expired)
 		}
 	}
 	if fromServer(e) {
-		if st := d.states.peek(callKey{c.Client.Addr, c.Server}); st != nil {
+		if st := d.states.Peek(measure.CallOf(c)); st != nil {
 			if n := len(st.heard); n == 0 || e.At.Sub(st.heard[n-1]) >= analyze.WindowLength {
 				st.heard = stat.AppendBounded(st.heard, e.At, stat.SeriesLen)
 			}
 		}
 	}
 	if hungEvents.Has(e.Kind) {
-		if st := d.states.get(callKey{c.Client.Addr, c.Server}); st != nil {
+		if st := d.states.Get(measure.CallOf(c)); st != nil {
 			st.hung.habit = d.habit
 			st.hung.event(e)
 			st.lastAt = e.At
@@ -191,21 +192,21 @@ func (d *deadUpstream) Event(e *flow.Event) {
 // host that captures on several interfaces passes it on so often.
 const loopHops = 16
 
-func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
-	k := a.key
-	if d.scanners.aimed(k.client, k.server) {
+func (d *deadUpstream) outcome(_ *flow.Conn, o measure.Outcome, a *measure.Attempt, e *flow.Event) {
+	k := a.Key
+	if d.scanners.aimed(k.Client, k.Server) {
 		return
 	}
-	st := d.states.get(k)
+	st := d.states.Get(k)
 	if st == nil {
 		return
 	}
-	if st.lastAt = max(st.lastAt, a.at); e != nil {
+	if st.lastAt = max(st.lastAt, a.At); e != nil {
 		st.lastAt = e.At
 	}
 	switch o {
-	case accepted:
-		st.answers.event(e)
+	case measure.Accepted:
+		st.answers.Event(e)
 		st.connects.Add(0, 1, 0)
 		st.stretch.Good()
 		st.lastOK = e.At
@@ -213,57 +214,57 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Even
 		st.all.Total++
 		d.calls++
 		return
-	case answered:
-		st.late = stat.AppendBounded(st.late, a.at, maxFails)
+	case measure.Answered:
+		st.late = stat.AppendBounded(st.late, a.At, measure.MaxFails)
 		st.lastOK = e.At
 		return
 	}
-	f := failedCall{failure: failureOf(a, o, e, st.ok), unreached: o == unreached}
-	if !a.key.server.Addr.Netip().Is4() {
+	f := failedCall{Failure: measure.FailureOf(a, o, e, st.ok), unreached: o == measure.Unreached}
+	if !a.Key.Server.Addr.Netip().Is4() {
 		f.fallback = slices.ContainsFunc(d.accepted, func(x acceptedV4) bool {
-			return x.port == a.key.server.Port && x.at >= a.at && x.at.Sub(a.at) < ignoredAfter
+			return x.port == a.Key.Server.Port && x.at >= a.At && x.at.Sub(a.At) < measure.IgnoredAfter
 		})
 	}
 	d.calls++
 	d.failed++
 	st.all.Total++
 	st.all.Bad++
-	st.connects.Add(1, 1, a.at)
-	st.stretch.Bad(a.at)
-	st.fails = appendFirst(st.fails, f)
+	st.connects.Add(1, 1, a.At)
+	st.stretch.Bad(a.At)
+	st.fails = measure.AppendFirst(st.fails, f)
 }
 
 func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.opening.judge(w, emit) // with packets, they tell more
 	}
-	d.dials.judge(w)
+	d.Dials.Judge(w)
 	hungAfter := w.Params.Duration("hung_after")
-	d.requests.ignoredOnes(w, d.asks, func(a *attempt, repeats int, wait time.Duration) {
-		if st := d.states.peek(a.key); st != nil && a.at >= st.connects.Onset {
+	d.Requests.IgnoredOnes(w, d.asks, func(a *measure.Attempt, repeats int, wait time.Duration) {
+		if st := d.states.Peek(a.Key); st != nil && a.At >= st.connects.Onset {
 			st.repeats += repeats
 			st.wait = max(st.wait, wait)
 		}
 	})
 	d.beside = nil
-	d.states.each(func(_ callKey, st *upstreamState) bool {
+	d.states.Each(func(_ measure.CallKey, st *upstreamState) bool {
 		st.connects.Roll()
 		st.stretch.Roll()
 		st.hung.judge(w)
 		return true
 	})
-	small := fewConns(w)
+	small := measure.FewConns(w)
 	var list []upstreamSymptom
-	d.states.each(func(k callKey, st *upstreamState) bool {
+	d.states.Each(func(k measure.CallKey, st *upstreamState) bool {
 		repeats, wait := st.repeats, st.wait
 		st.repeats, st.wait = 0, 0
-		if !d.callers.is(k.client, k.server.Addr) && !(small && d.may(k.client, k.server.Addr)) {
-			return !w.Final && d.may(k.client, k.server.Addr) && w.End.Sub(st.lastAt) < idleState
+		if !d.Callers.Is(k.Client, k.Server.Addr) && !(small && d.may(k.Client, k.Server.Addr)) {
+			return !w.Final && d.may(k.Client, k.Server.Addr) && w.End.Sub(st.lastAt) < measure.IdleState
 		}
 		f, onset, evidence := st.measure(w, repeats, wait)
 		if f.Failed == 0 {
 			if f, onset, evidence = st.hung.measure(w, hungAfter); f.Failed == 0 {
-				if len(st.hung.waiting) > 0 || st.connects.Since.Bad > 0 || w.End.Sub(st.lastAt) < idleState {
+				if len(st.hung.waiting) > 0 || st.connects.Since.Bad > 0 || w.End.Sub(st.lastAt) < measure.IdleState {
 					return true
 				}
 				d.worst = max(d.worst, st.all.Share())
@@ -279,21 +280,21 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 	for _, x := range d.outbound(w, list, emit) {
-		emit(analyze.Symptom{Subject: upstream(x.k.client, x.k.server), Onset: x.onset, Features: x.f, Evidence: x.evidence})
+		emit(analyze.Symptom{Subject: measure.Upstream(x.k.Client, x.k.Server), Onset: x.onset, Features: x.f, Evidence: x.evidence})
 	}
 }
 
 // may reports whether the calls from client to server may be an upstream's: where no address counts as this host,
 // anybody's, as long as there are few.
 func (d *deadUpstream) may(client, server capture.Addr) bool {
-	return d.callers.may(client, server) || !d.callers.local.Known()
+	return d.Callers.May(client, server) || !d.Callers.Local.Known()
 }
 
 // measure sums up the connection requests that failed.
 func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Duration) (f DeadUpstream, onset capture.Instant, evidence []analyze.Evidence) {
 	s := &st.connects
 	onset = s.Onset
-	st.fails = slices.DeleteFunc(st.fails, func(f failedCall) bool { return f.at < onset || s.Since.Bad == 0 })
+	st.fails = slices.DeleteFunc(st.fails, func(f failedCall) bool { return f.At < onset || s.Since.Bad == 0 })
 	if s.Since.Bad == 0 || s.Over() {
 		return f, 0, nil
 	}
@@ -302,27 +303,27 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 	var delays []float64
 	for i := range st.fails {
 		x := &st.fails[i]
-		f.SucceededBefore = min(f.SucceededBefore, int(x.before))
-		if x.refused {
+		f.SucceededBefore = min(f.SucceededBefore, int(x.Before))
+		if x.Refused {
 			f.Refused++
-			delays = append(delays, x.delay.Seconds())
+			delays = append(delays, x.Delay.Seconds())
 		} else {
 			f.SynUnanswered++
-			f.Unreached += count(x.unreached)
+			f.Unreached += measure.Count(x.unreached)
 		}
 		if x.fallback {
 			f.Fallback++
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			evidence = append(evidence, x.evidence)
+			evidence = append(evidence, x.Evidence)
 		}
 	}
-	f.Refused, f.SynUnanswered = ofAll(f.Refused, f.SynUnanswered, s.Since.Bad)
+	f.Refused, f.SynUnanswered = measure.OfAll(f.Refused, f.SynUnanswered, s.Since.Bad)
 	// A request that is answered at a later try was held up, by loss or by a full
 	// accept queue; its server is there.
 	late := countSince(st.late, onset)
 	f.SynUnanswered = max(f.SynUnanswered-late, 0)
-	if st.answers.missing() || float64(late) > w.Params.Float("max_late")*float64(f.SynUnanswered) {
+	if st.answers.Missing() || float64(late) > w.Params.Float("max_late")*float64(f.SynUnanswered) {
 		f.SynUnanswered = 0
 	}
 	f.Failed = f.Refused + f.SynUnanswered
@@ -330,14 +331,14 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 	f.RefuseDelay = stat.Median(delays)
 	f.Lasting = st.stretch.Longest(onset).Seconds()
 	for i := range st.fails {
-		f.Spread = max(f.Spread, st.fails[i].at.Sub(onset).Seconds())
+		f.Spread = max(f.Spread, st.fails[i].At.Sub(onset).Seconds())
 	}
 	f.Class = classRefused
 	if f.SynUnanswered > f.Refused {
 		switch f.Class = classSilent; {
 		case st.heardBetween(onset):
 			f.Class = classFull
-		case st.hung.unheard(w, ignoredAfter):
+		case st.hung.unheard(w, measure.IgnoredAfter):
 			f.Class = classGone
 		}
 	}
@@ -352,7 +353,7 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 func (st *upstreamState) heardBetween(onset capture.Instant) bool {
 	var last capture.Instant
 	for i := range st.fails {
-		last = max(last, st.fails[i].at)
+		last = max(last, st.fails[i].At)
 	}
 	return slices.ContainsFunc(st.heard, func(h capture.Instant) bool { return h > onset.Add(heardSlack) && h < last })
 }
@@ -365,25 +366,25 @@ type besides struct {
 }
 
 // newBesides sums them up once a window, when it is first needed.
-func newBesides(states *subjects[callKey, upstreamState]) *besides {
+func newBesides(states *measure.Subjects[measure.CallKey, upstreamState]) *besides {
 	b := &besides{ok: make(map[capture.Addr]*[stat.SeriesLen + 1]uint32), byPeer: make(map[peerKey]*[stat.SeriesLen + 1]uint32),
 		peers: make(map[capture.Addr]*[stat.SeriesLen + 1]uint32)}
 	// Called while states are gone through: the list of keys is being rewritten, the map is whole. Sums do not depend on its order.
-	for k, st := range states.m {
+	for k, st := range states.M {
 		recent := st.connects.Recent()
 		for i, p := range recent {
 			n := p.Total - min(p.Bad, p.Total)
 			if n == 0 {
 				continue
 			}
-			all, one := b.ok[k.client], b.byPeer[peerKey{k.client, k.server.Addr}]
+			all, one := b.ok[k.Client], b.byPeer[peerKey{k.Client, k.Server.Addr}]
 			if all == nil {
 				all = new([stat.SeriesLen + 1]uint32)
-				b.ok[k.client] = all
+				b.ok[k.Client] = all
 			}
 			if one == nil {
 				one = new([stat.SeriesLen + 1]uint32)
-				b.byPeer[peerKey{k.client, k.server.Addr}] = one
+				b.byPeer[peerKey{k.Client, k.Server.Addr}] = one
 			}
 			all[len(recent)-i] += n
 			one[len(recent)-i] += n
@@ -421,21 +422,21 @@ func accumulate(v *[stat.SeriesLen + 1]uint32) {
 }
 
 // others counts the calls of the same host that went well meanwhile.
-func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instant, f *DeadUpstream) {
+func (d *deadUpstream) others(w *analyze.Window, k measure.CallKey, onset capture.Instant, f *DeadUpstream) {
 	if d.beside == nil {
 		d.beside = newBesides(&d.states)
 	}
-	all := d.beside.ok[k.client]
+	all := d.beside.ok[k.Client]
 	if all == nil {
 		return
 	}
 	n := min(int(w.End.Sub(onset)/analyze.WindowLength)+1, stat.SeriesLen)
-	f.OthersOK, f.OthersPeers = int(all[n]), int(d.beside.peers[k.client][n])
-	if one := d.beside.byPeer[peerKey{k.client, k.server.Addr}]; one != nil && one[n] > 0 {
+	f.OthersOK, f.OthersPeers = int(all[n]), int(d.beside.peers[k.Client][n])
+	if one := d.beside.byPeer[peerKey{k.Client, k.Server.Addr}]; one != nil && one[n] > 0 {
 		f.OthersOK -= int(one[n])
 		f.OthersPeers--
 		own := uint32(0)
-		recent := d.states.m[k].connects.Recent()
+		recent := d.states.M[k].connects.Recent()
 		for _, p := range recent[max(len(recent)-n, 0):] {
 			own += p.Total - min(p.Bad, p.Total)
 		}
@@ -446,8 +447,8 @@ func (d *deadUpstream) others(w *analyze.Window, k callKey, onset capture.Instan
 func (d *deadUpstream) Assess(w *analyze.Window) analyze.Assessment {
 	f := DeadUpstream{Attempts: d.calls, Failed: d.failed, Share: d.worst, Class: classSilent}
 	after := w.Params.Duration("hung_after")
-	for k, st := range d.states.all {
-		if d.callers.is(k.client, k.server.Addr) || fewConns(w) {
+	for k, st := range d.states.All {
+		if d.Callers.Is(k.Client, k.Server.Addr) || measure.FewConns(w) {
 			f.Share = max(f.Share, st.all.Share())
 			f.NoAnswer += st.hung.unanswered(w, after)
 		}

@@ -3,13 +3,14 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
 // deafPeers looks for peers of a host that go on sending while nothing that it answers is acknowledged any more: the way to them is cut,
 // the way from them is not. They are not silent, so that pathCut does not see it.
 type deafPeers struct {
-	peers subjects[peerKey, deafPeer]
+	peers measure.Subjects[peerKey, deafPeer]
 }
 
 type deafPeer struct {
@@ -18,11 +19,11 @@ type deafPeer struct {
 	sent        uint32          // how much that was
 	wants       bool            // the peer has sent its SYN again, or data: it is there, and waits
 	acked       uint64          // of the path, at the last window
-	note        note
+	note        measure.Note
 }
 
 func newDeafPeers() deafPeers {
-	return deafPeers{newSubjects[peerKey, deafPeer](maxPerDetector)}
+	return deafPeers{measure.NewSubjects[peerKey, deafPeer](measure.MaxPerDetector)}
 }
 
 // deafEvents wake deafPeers.
@@ -33,11 +34,11 @@ func (d *deafPeers) event(e *flow.Event) {
 	k := peerKey{c.Server.Addr, c.Client.Addr}
 	switch {
 	case e.Kind == flow.Established:
-		if x := d.peers.get(k); x != nil {
+		if x := d.peers.Get(k); x != nil {
 			x.heed(e.At)
 		}
 	case e.Kind == flow.SynAckRepeat && wanted(c), e.Kind == flow.Retransmit && e.Side == flow.Server && e.Class == flow.RTO && e.Proven:
-		x := d.peers.get(k)
+		x := d.peers.Get(k)
 		if x == nil {
 			return
 		}
@@ -46,7 +47,7 @@ func (d *deafPeers) event(e *flow.Event) {
 			return
 		}
 		if x.asked == 0 {
-			x.asked, x.note = first, noteOf(e, "sent again; its receiver goes on asking")
+			x.asked, x.note = first, measure.NoteOf(e, "sent again; its receiver goes on asking")
 		}
 		x.asked, x.last = min(x.asked, first), e.At
 		x.sent++
@@ -64,30 +65,30 @@ func (x *deafPeer) heed(at capture.Instant) {
 func (d *deafPeers) roll(w *analyze.Window) {
 	w.Flows.Active(func(p *flow.Path) {
 		for i := range p.Side {
-			if x := d.peers.peek(peerKey{p.Host(i), p.Host(1 - i)}); x != nil && p.Side[i].Acked != x.acked {
+			if x := d.peers.Peek(peerKey{p.Host(i), p.Host(1 - i)}); x != nil && p.Side[i].Acked != x.acked {
 				x.acked = p.Side[i].Acked
 				x.heed(w.Start) // or later in this window: what was asked in it counts until the next
 			}
 		}
 	})
-	d.peers.each(func(_ peerKey, x *deafPeer) bool { return w.End.Sub(max(x.progress, x.last)) < idleState })
+	d.peers.Each(func(_ peerKey, x *deafPeer) bool { return w.End.Sub(max(x.progress, x.last)) < measure.IdleState })
 }
 
 // judge emits, for each host that nobody is silent to (cuts), the peers that what it sends has ceased to reach at the same time.
 func (d *deafPeers) judge(w *analyze.Window, cuts *pathCut, emit func(analyze.Symptom)) {
 	d.roll(w)
-	groups := newSubjects[capture.Addr, []peerKey](maxPerDetector)
+	groups := measure.NewSubjects[capture.Addr, []peerKey](measure.MaxPerDetector)
 	minSilent, minSent := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_sent"))
-	for k, x := range d.peers.all {
+	for k, x := range d.peers.All {
 		if x.asked == 0 || !x.wants || x.sent < minSent || x.last.Sub(x.asked) < minSilent || w.End.Sub(x.last) > unasked {
 			continue
 		}
-		if list := groups.get(k.host); list != nil {
+		if list := groups.Get(k.host); list != nil {
 			*list = append(*list, k)
 		}
 	}
-	groups.each(func(host capture.Addr, list *[]peerKey) bool {
-		if cuts.groups.peek(host) == nil {
+	groups.Each(func(host capture.Addr, list *[]peerKey) bool {
+		if cuts.groups.Peek(host) == nil {
 			d.emit(w, host, *list, cuts, emit)
 		}
 		return true
@@ -95,15 +96,15 @@ func (d *deafPeers) judge(w *analyze.Window, cuts *pathCut, emit func(analyze.Sy
 }
 
 func (d *deafPeers) emit(w *analyze.Window, host capture.Addr, list []peerKey, cuts *pathCut, emit func(analyze.Symptom)) {
-	g := cutGroup{onset: d.peers.m[list[0]].asked}
+	g := cutGroup{onset: d.peers.M[list[0]].asked}
 	for _, k := range list {
-		g.onset = min(g.onset, d.peers.m[k].asked)
+		g.onset = min(g.onset, d.peers.M[k].asked)
 	}
 	f := PathCut{Addresses: " "}
 	var evidence []analyze.Evidence
 	var last capture.Instant
 	for _, k := range list {
-		x := d.peers.m[k]
+		x := d.peers.M[k]
 		if x.progress > g.onset.Add(together) {
 			continue // another time, another reason
 		}
@@ -116,12 +117,12 @@ func (d *deafPeers) emit(w *analyze.Window, host capture.Addr, list []peerKey, c
 		f.Sent += int(x.sent)
 		last = max(last, x.last)
 		if len(evidence) < analyze.MaxEvidence {
-			evidence = append(evidence, x.note.evidence())
+			evidence = append(evidence, x.note.Evidence())
 		}
 	}
 	f.Peers, f.OneWay = len(g.peers), len(g.peers)
-	for k, x := range d.peers.all {
-		if k.host == host && x.progress > g.onset.Add(together) && w.End.Sub(x.progress) < lonely {
+	for k, x := range d.peers.All {
+		if k.host == host && x.progress > g.onset.Add(together) && w.End.Sub(x.progress) < measure.Lonely {
 			f.OthersAlive++
 		}
 	}

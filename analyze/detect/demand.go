@@ -10,7 +10,7 @@ import (
 // asked for since the onset is no longer the time before.
 func (st *demandState) rollSources(found bool) {
 	n := min(st.rate.Windows(), sourceWindows)
-	st.sources.each(func(_ capture.Addr, x *sourceState) bool {
+	st.sources.Each(func(_ capture.Addr, x *sourceState) bool {
 		copy(x.recent[:], x.recent[1:])
 		x.recent[sourceWindows-1] = uint16(min(x.cur, 1<<16-1))
 		if x.idle++; x.cur > 0 {
@@ -57,7 +57,7 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 	var first, next, active uint32
 	var beforeTotal, failed, others uint32
 	var top *sourceState
-	for a, x := range st.sources.all {
+	for a, x := range st.sources.All {
 		n := of(x)
 		beforeTotal += x.before
 		if n > 0 {
@@ -73,7 +73,7 @@ func (st *demandState) measure(w *analyze.Window) (f Surge, busiest capture.Addr
 		return f, busiest
 	}
 	var known uint32
-	for a, x := range st.sources.all {
+	for a, x := range st.sources.All {
 		if x.known || x.before > 0 {
 			known += of(x)
 		}
@@ -128,7 +128,7 @@ func (st *demandState) askedBefore() float64 {
 func (st *demandState) timeBefore() (sources int, failedShare float64) {
 	n := st.rate.Windows()
 	k := min(n, sourceWindows/2)
-	for _, x := range st.sources.all {
+	for _, x := range st.sources.All {
 		if n+k <= sourceWindows {
 			for _, c := range x.recent[sourceWindows-n-k : sourceWindows-n] {
 				if c > 0 {

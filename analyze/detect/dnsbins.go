@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -30,14 +31,14 @@ func (st *unansweredState) bin(at capture.Instant) *dnsBin {
 
 // roll moves the seconds that are settled into the series.
 func (st *unansweredState) roll(now capture.Instant) {
-	s := &st.series
+	s := &st.Series
 	for i := range st.bins {
 		b := &st.bins[i]
 		switch {
 		case b.rolled && b.Point != stat.Point{}: // a lookup of many tries, decided late
 			s.Add(b.Bad, b.Total, b.First)
 			b.Point = stat.Point{}
-		case !b.rolled && now.Sub(b.start) >= dnsSettled:
+		case !b.rolled && now.Sub(b.start) >= measure.DNSSettled:
 			s.Add(b.Bad, b.Total, b.First)
 			b.Point, b.rolled = stat.Point{}, true
 		}
@@ -45,7 +46,7 @@ func (st *unansweredState) roll(now capture.Instant) {
 	if st.began == 0 && len(st.bins) > 0 {
 		st.began = st.bins[0].start
 	}
-	if st.began != 0 && now.Sub(st.began) >= dnsSettled {
+	if st.began != 0 && now.Sub(st.began) >= measure.DNSSettled {
 		s.Roll() // the series runs behind by dnsSettled
 	}
 	for len(st.bins) > 0 && now.Sub(st.bins[0].start) > stat.SeriesLen*analyze.WindowLength {
@@ -77,16 +78,16 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 	f.Unanswered -= late
 	f.Answered = f.Queries - f.Unanswered
 	f.Share = stat.Ratio(f.Unanswered, f.Queries)
-	var bySize sizes
+	var bySize measure.Sizes
 	var expected, elsewhere []float64
-	names := newSubjects[uint64, struct{}](maxDNSNotes)
+	names := measure.NewSubjects[uint64, struct{}](maxDNSNotes)
 	var asked examples
 	for i := range st.notes {
 		q := &st.notes[i]
 		if q.at < onset {
 			continue
 		}
-		names.get(q.name)
+		names.Get(q.name)
 		asked.add(q.qtype, q.text)
 		f.Tries += q.tries
 		most = max(most, q.tries)
@@ -95,25 +96,25 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 		}
 		if q.expected > 0 {
 			expected = append(expected, float64(q.expected))
-			bySize.sent[flow.Bin(q.expected)]++
-			bySize.lost[flow.Bin(q.expected)]++
+			bySize.Sent[flow.Bin(q.expected)]++
+			bySize.Lost[flow.Bin(q.expected)]++
 		}
 	}
 	others := false // types are answered that none of the unanswered has
 	for _, a := range st.answers {
 		if a.at >= onset {
 			others = others || a.qtype != asked.qtype
-			bySize.sent[flow.Bin(a.size)]++
+			bySize.Sent[flow.Bin(a.size)]++
 			f.LargestAnswered = max(f.LargestAnswered, int(a.size))
 		}
 	}
 	if f.Examples = asked.String(); others && !asked.mixed && asked.n > 0 {
 		f.Type = flow.DNSType(asked.qtype)
 	}
-	f.Names, f.ExpectedSize = len(names.keys), int(stat.Median(expected))
+	f.Names, f.ExpectedSize = len(names.Keys), int(stat.Median(expected))
 	f.Elsewhere, f.ElsewhereAfter = min(len(elsewhere), f.Unanswered), stat.Median(elsewhere)
 	// Names whose answers are large: split where the unanswered share changes most, as for segments.
-	cut := cliff(&bySize)
+	cut := measure.Cliff(&bySize)
 	if cut == 0 {
 		return most
 	}
@@ -124,7 +125,7 @@ func (st *unansweredState) since(onset capture.Instant, f *DNSUnanswered) (most 
 		}
 	}
 	for i := cut; i < flow.Bins; i++ {
-		f.BigUnanswered += int(bySize.lost[i])
+		f.BigUnanswered += int(bySize.Lost[i])
 	}
 	f.BigUnanswered = min(f.BigUnanswered, f.Unanswered) // A and AAAA are one
 	return most

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
@@ -45,24 +46,24 @@ type DNSDelay struct {
 // dnsDelay measures, per asking host and server, how long a program waits for the answer to a
 // name: from its first query to the answer, all tries at that server included.
 type dnsDelay struct {
-	*lookups
-	states resolvers[delayState]
-	chains subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
-	slow   time.Duration                     // the rule's threshold, as of the last window
-	served stat.Latencies                    // all answers, for the assessment
-	gone   stat.Worst                        // of the states that were dropped
+	*measure.Lookups
+	states measure.Resolvers[delayState]
+	chains measure.Subjects[uint64, capture.Instant] // lookups, by number, that were answered, and when lately
+	slow   time.Duration                             // the rule's threshold, as of the last window
+	served stat.Latencies                            // all answers, for the assessment
+	gone   stat.Worst                                // of the states that were dropped
 }
 
 type delayState struct {
-	tally              // of all measured answers; bad: slow
-	cold   stat.Series // of the answers to names that the server had not answered before
-	waits  stat.Series // of lookups; bad: those that took a time-out of the asker's or more
-	recent []answerTime
-	before stat.Latencies
-	late   []capture.Instant // when those questions were asked
-	lateN  int               // of them, those since onset
-	onset  capture.Instant
-	noise  []capture.Instant
+	measure.Tally             // of all measured answers; bad: slow
+	cold          stat.Series // of the answers to names that the server had not answered before
+	waits         stat.Series // of lookups; bad: those that took a time-out of the asker's or more
+	recent        []answerTime
+	before        stat.Latencies
+	late          []capture.Instant // when those questions were asked
+	lateN         int               // of them, those since onset
+	onset         capture.Instant
+	noise         []capture.Instant
 }
 
 // answerTime is one answer.
@@ -92,13 +93,13 @@ const (
 )
 
 func newDNSDelay() analyze.Detector {
-	return &dnsDelay{lookups: newLookups(), states: newResolvers[delayState](),
-		chains: newSubjects[uint64, capture.Instant](maxLookups),
+	return &dnsDelay{Lookups: measure.NewLookups(), states: measure.NewResolvers[delayState](),
+		chains: measure.NewSubjects[uint64, capture.Instant](measure.MaxLookups),
 		slow:   slowDNS}
 }
 
 func (d *dnsDelay) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "dns-delay", Features: DNSDelay{}, Events: lookupEvents}
+	return analyze.Spec{Rule: "dns-delay", Features: DNSDelay{}, Events: measure.LookupEvents}
 }
 
 func (d *dnsDelay) Event(e *flow.Event) {
@@ -106,15 +107,15 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if q == nil {
 		return
 	}
-	l := d.lookups.newest
+	l := d.Lookups.Newest
 	if e.Kind != flow.DNSAnswer && e.Kind != flow.DNSLate {
 		return
 	}
-	st := d.states.get(q)
+	st := d.states.Get(q)
 	if st == nil {
 		return
 	}
-	st.lastAt = max(st.lastAt, e.At)
+	st.LastAt = max(st.LastAt, e.At)
 	if e.Kind == flow.DNSLate {
 		st.late = stat.AppendBounded(st.late, q.First, maxDNSNotes)
 		st.lateN++
@@ -126,7 +127,7 @@ func (d *dnsDelay) Event(e *flow.Event) {
 		return // the answer proper comes over TCP
 	}
 	asked, tries := q.LookupAt, q.Tries
-	if at := d.chains.get(q.Lookup); at != nil {
+	if at := d.chains.Get(q.Lookup); at != nil {
 		if *at != 0 {
 			// The lookup has been answered already: what looked like another try was somebody else's question.
 			asked, tries = q.First, q.Repeats+1
@@ -135,12 +136,12 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	}
 	wait := e.At.Sub(asked)
 	slow := wait >= d.slow
-	repeated := tries > 1 && q.Gap >= askElsewhere && e.At.Sub(q.Last) < min(d.slow, q.Gap/4)
-	var g *group
+	repeated := tries > 1 && q.Gap >= measure.AskElsewhere && e.At.Sub(q.Last) < min(d.slow, q.Gap/4)
+	var g *measure.Group
 	if l != nil {
-		g = l.group
+		g = l.Group
 	}
-	paired, second := g != nil && g.fast, g != nil && l.first > g.at
+	paired, second := g != nil && g.Fast, g != nil && l.First > g.At
 	timedOut := st.took(g, asked, slow && repeated)
 	if !slow && (q.Rcode == rcodeNameError || q.Rcode == 0 && q.Records == 0) {
 		// Names of the search list and types that a name has not got: asked along with
@@ -149,23 +150,23 @@ func (d *dnsDelay) Event(e *flow.Event) {
 		return
 	}
 	cold := true
-	if known := d.lookups.question; known != nil {
+	if known := d.Lookups.Question; known != nil {
 		// What was asked before the first answer waited for the same as that did.
-		if cold = known.at == 0 || asked < known.at; known.at == 0 {
-			known.at = e.At
+		if cold = known.At == 0 || asked < known.At; known.At == 0 {
+			known.At = e.At
 		}
 	}
 	// A recursive server may be slow with what it does not know. Not when it answers at last as soon as it is asked
 	// again, nor when it is asked not to recurse.
 	cold = cold && tries <= 1 && !q.Iterative
 	d.served.Add(wait)
-	st.total++
+	st.Total++
 	a := answerTime{at: asked, wait: wait, name: q.NameHash, qtype: q.QType, cold: cold, retried: tries > 1,
 		repeated: repeated, timedOut: timedOut, paired: paired, second: second, record: q.Record}
 	bad := uint32(0)
 	if slow {
 		bad = 1
-		st.bad++
+		st.Bad++
 		a.evidence = analyze.Evidence{At: asked, Flow: q.Client.String() + " > " + q.Server.String(),
 			Note: "answered after " + wait.Round(time.Millisecond).String()}
 		if q.QueryFrame != 0 && e.Frame != 0 {
@@ -175,10 +176,10 @@ func (d *dnsDelay) Event(e *flow.Event) {
 	if cold {
 		st.cold.Add(bad, 1, a.at)
 	}
-	st.series.Add(bad, 1, a.at)
+	st.Series.Add(bad, 1, a.at)
 	if len(st.recent) == maxDNSNotes {
 		for i := range maxDNSNotes / 4 { // that appendBounded drops
-			if old := &st.recent[i]; !st.series.Locked || old.at < st.series.Onset {
+			if old := &st.recent[i]; !st.Series.Locked || old.at < st.Series.Onset {
 				st.before.Add(old.wait)
 			}
 		}
@@ -188,15 +189,15 @@ func (d *dnsDelay) Event(e *flow.Event) {
 
 // took notes how the lookup that g is fares, asked at asked, and counts it once all its questions are answered. It
 // reports whether this answer is its first to take a time-out.
-func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool {
+func (st *delayState) took(g *measure.Group, asked capture.Instant, timedOut bool) bool {
 	bad := timedOut
 	if g != nil {
-		timedOut = timedOut && !g.late
-		g.late, g.fast = g.late || timedOut, g.fast || !timedOut
-		if g.open > 0 || g.waited {
+		timedOut = timedOut && !g.Late
+		g.Late, g.Fast = g.Late || timedOut, g.Fast || !timedOut
+		if g.Open > 0 || g.Waited {
 			return timedOut
 		}
-		g.waited, bad, asked = true, g.late, min(asked, g.at)
+		g.Waited, bad, asked = true, g.Late, min(asked, g.At)
 	}
 	if bad {
 		st.waits.Add(1, 1, asked)
@@ -208,24 +209,24 @@ func (st *delayState) took(g *group, asked capture.Instant, timedOut bool) bool 
 
 func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.slow = w.Params.Duration("warn_p95")
-	d.lookups.judge(w)
-	d.chains.each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < episode })
-	d.states.each(func(k resolverKey, st *delayState) bool {
-		st.series.Roll()
+	d.Lookups.Judge(w)
+	d.chains.Each(func(_ uint64, at *capture.Instant) bool { return w.End.Sub(*at) < measure.Episode })
+	d.states.Each(func(k measure.ResolverKey, st *delayState) bool {
+		st.Series.Roll()
 		st.cold.Roll()
 		st.waits.Roll()
 		st.name(w)
-		if quiet, keep := st.quiet(w, &d.gone); quiet {
+		if quiet, keep := st.Quiet(w, &d.gone); quiet {
 			return keep
 		}
-		s := &st.series
+		s := &st.Series
 		f, evidence := st.measure(d.slow, w.Params)
 		onset := s.Onset
 		// Where only some lookups are slow, the time-outs tell since when.
 		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 && x.Onset != 0 {
 			onset = x.Onset
 		}
-		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
 		return true
 	})
 }
@@ -247,7 +248,7 @@ func (st *delayState) name(w *analyze.Window) {
 const named = ^uint64(0)
 
 func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDelay, evidence []analyze.Evidence) {
-	s, x := &st.series, &st.waits
+	s, x := &st.Series, &st.waits
 	f = DNSDelay{Queries: int(s.Since.Total), Answered: int(s.Since.Total), Baseline: s.BeforeSpan,
 		Lookups: int(x.Since.Total), TimedOut: int(x.Since.Bad), TimeoutShare: x.Since.Share()}
 	f.TimeoutChance = stat.AtLeast(f.TimedOut, f.Lookups, params.Float("timeout_tolerated"))
@@ -263,7 +264,7 @@ func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDel
 	var asked examples
 	var timeouts []float64
 	others, paired, second := false, 0, 0
-	names := newSubjects[uint64, struct{}](maxDNSNotes)
+	names := measure.NewSubjects[uint64, struct{}](maxDNSNotes)
 	repeated, slowAll := 0, 0
 	var first, last capture.Instant // slow ones
 	before := st.before
@@ -305,7 +306,7 @@ func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDel
 			first = a.at
 		}
 		last = max(last, a.at)
-		names.get(a.name)
+		names.Get(a.name)
 		asked.add(a.qtype, a.text)
 		if a.repeated {
 			repeated++
@@ -316,7 +317,7 @@ func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDel
 	}
 	f.P50, f.P95, f.P99 = stat.Quantile(waits, 0.5), stat.Quantile(waits, 0.95), stat.Quantile(waits, 0.99)
 	f.P50Before, f.P95Before = before.Quantile(0.5), before.Quantile(0.95)
-	f.Names, f.Quantised = len(names.keys), stat.Ratio(repeated, f.Slow) // before f.Slow is scaled
+	f.Names, f.Quantised = len(names.Keys), stat.Ratio(repeated, f.Slow) // before f.Slow is scaled
 	f.Lasting = last.Sub(first).Seconds()
 	if st.onset != s.Onset {
 		st.onset, st.lateN = s.Onset, countSince(st.late, s.Onset)
@@ -347,8 +348,8 @@ func countSince(v []capture.Instant, at capture.Instant) (n int) {
 
 func (d *dnsDelay) Assess(*analyze.Window) analyze.Assessment {
 	x := d.gone
-	d.states.each(func(_ resolverKey, st *delayState) bool {
-		x.Add(st.bad, st.total)
+	d.states.Each(func(_ measure.ResolverKey, st *delayState) bool {
+		x.Add(st.Bad, st.Total)
 		return true
 	})
 	f := DNSDelay{P50: d.served.Quantile(0.5), P95: d.served.Quantile(0.95), P99: d.served.Quantile(0.99)}

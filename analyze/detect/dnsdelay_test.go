@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"jindan/analyze/measure"
 )
 
 // pair looks a name up as glibc does: A and AAAA at once from one socket, and both again after 5 s if the AAAA, which lost
 // says, gets no answer.
 func pair(n *network, at time.Duration, client, server, name string, lost bool) {
 	c := n.from(client)
-	a, aaaa := n.ask(at, c, server, name, typeA), n.ask(at+ms/30, c, server, name, typeAAAA)
+	a, aaaa := n.ask(at, c, server, name, measure.TypeA), n.ask(at+ms/30, c, server, name, measure.TypeAAAA)
 	n.answer(at+ms, c, server, a, 0, 100)
 	if !lost {
 		n.answer(at+ms, c, server, aaaa, 0, 100)
@@ -116,7 +118,7 @@ func TestDNSDelay(t *testing.T) {
 					if suffix == "" {
 						rcode = noError
 					}
-					for _, qtype := range []uint16{typeA, typeAAAA} {
+					for _, qtype := range []uint16{measure.TypeA, measure.TypeAAAA} {
 						n.answer(at+2*ms, c, dns, n.ask(at, c, dns, name, qtype), rcode, 100)
 					}
 					at += 3 * ms

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -31,18 +32,18 @@ type DNSErrors struct {
 // dnsErrors counts, per asking host and server, the answers that say that the server could not, or
 // would not, answer.
 type dnsErrors struct {
-	states resolvers[errorState]
+	states measure.Resolvers[errorState]
 	gone   stat.Worst // of the states that were dropped
 	nx     int        // answers NXDOMAIN, of all
 }
 
 type errorState struct {
-	tally // of answers; bad: errors
-	notes []errorAnswer
-	nx    []capture.Instant
-	good  []goodAnswer             // newest answers without error
-	codes [rcodeRefused + 1]uint32 // errors by code since the onset, while there is a change; else all
-	since capture.Instant          // that onset
+	measure.Tally // of answers; bad: errors
+	notes         []errorAnswer
+	nx            []capture.Instant
+	good          []goodAnswer             // newest answers without error
+	codes         [rcodeRefused + 1]uint32 // errors by code since the onset, while there is a change; else all
+	since         capture.Instant          // that onset
 }
 
 type errorAnswer struct {
@@ -74,7 +75,7 @@ const (
 const dnsTypeA = 1
 
 func newDNSErrors() analyze.Detector {
-	return &dnsErrors{states: newResolvers[errorState]()}
+	return &dnsErrors{states: measure.NewResolvers[errorState]()}
 }
 
 func (d *dnsErrors) Spec() analyze.Spec {
@@ -86,12 +87,12 @@ func (d *dnsErrors) Event(e *flow.Event) {
 	if q == nil || e.Rejected() {
 		return
 	}
-	st := d.states.get(q)
+	st := d.states.Get(q)
 	if st == nil {
 		return
 	}
-	st.lastAt = max(st.lastAt, e.At)
-	st.total++
+	st.LastAt = max(st.LastAt, e.At)
+	st.Total++
 	bad := uint32(0)
 	switch q.Rcode {
 	case rcodeNameError:
@@ -99,7 +100,7 @@ func (d *dnsErrors) Event(e *flow.Event) {
 		d.nx++
 	case rcodeFormErr, rcodeServFail, rcodeNotImp, rcodeRefused:
 		bad = 1
-		st.bad++
+		st.Bad++
 		st.codes[q.Rcode]++
 		n := errorAnswer{at: q.First, wait: e.Dur, name: q.NameHash, rcode: q.Rcode, qtype: q.QType, record: q.Record, evidence: analyze.Evidence{
 			At: e.At, Flow: q.Client.String() + " > " + q.Server.String(), Note: rcodeName(q.Rcode)}}
@@ -111,7 +112,7 @@ func (d *dnsErrors) Event(e *flow.Event) {
 	if bad == 0 {
 		st.good = stat.AppendBounded(st.good, goodAnswer{q.First, q.NameHash, q.QType == dnsTypeA && q.Records > 0}, maxDNSNotes)
 	}
-	st.series.Add(bad, 1, q.First)
+	st.Series.Add(bad, 1, q.First)
 }
 
 func rcodeName(c uint8) string {
@@ -127,13 +128,13 @@ func rcodeName(c uint8) string {
 }
 
 func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.states.each(func(k resolverKey, st *errorState) bool {
-		st.series.Roll()
+	d.states.Each(func(k measure.ResolverKey, st *errorState) bool {
+		st.Series.Roll()
 		st.name(w)
-		if quiet, keep := st.quiet(w, &d.gone); quiet {
+		if quiet, keep := st.Quiet(w, &d.gone); quiet {
 			return keep
 		}
-		s := &st.series
+		s := &st.Series
 		f := DNSErrors{Answered: int(s.Since.Total), Errors: int(s.Since.Bad), Share: s.Since.Share(),
 			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, NXDomain: countSince(st.nx, s.Onset)}
 		if s.Locked && s.Onset != st.since {
@@ -147,13 +148,13 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f.FormErr, f.ServFail = int(st.codes[rcodeFormErr]), int(st.codes[rcodeServFail])
 		f.NotImp, f.Refused = int(st.codes[rcodeNotImp]), int(st.codes[rcodeRefused])
-		address := newSubjects[uint64, struct{}](maxDNSNotes)
+		address := measure.NewSubjects[uint64, struct{}](maxDNSNotes)
 		for _, g := range st.good {
 			if g.at >= s.Onset && g.address {
-				address.get(g.name)
+				address.Get(g.name)
 			}
 		}
-		names := newSubjects[uint64, struct{}](maxDNSNotes)
+		names := measure.NewSubjects[uint64, struct{}](maxDNSNotes)
 		kept, half := 0, 0
 		var waits []float64
 		var asked examples
@@ -163,8 +164,8 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			if n.at < s.Onset {
 				continue
 			}
-			names.get(n.name)
-			if kept++; n.qtype != dnsTypeA && address.peek(n.name) != nil {
+			names.Get(n.name)
+			if kept++; n.qtype != dnsTypeA && address.Peek(n.name) != nil {
 				half++
 			}
 			asked.add(n.qtype, n.text)
@@ -173,18 +174,18 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				evidence = append(evidence, n.evidence)
 			}
 		}
-		fine := newSubjects[uint64, struct{}](maxDNSNotes)
+		fine := measure.NewSubjects[uint64, struct{}](maxDNSNotes)
 		for _, g := range st.good {
-			if g.at >= s.Onset && names.peek(g.name) == nil {
-				fine.get(g.name)
+			if g.at >= s.Onset && names.Peek(g.name) == nil {
+				fine.Get(g.name)
 			}
 		}
-		f.NamesOK, f.Examples = len(fine.keys), asked.String()
+		f.NamesOK, f.Examples = len(fine.Keys), asked.String()
 		if kept > 0 {
 			f.Half = f.Errors * half / kept // of the newest, for all
 		}
-		f.Names, f.P95 = len(names.keys), stat.Quantile(waits, 0.95)
-		emit(analyze.Symptom{Subject: k.subject(), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
+		f.Names, f.P95 = len(names.Keys), stat.Quantile(waits, 0.95)
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
 		return true
 	})
 }
@@ -202,8 +203,8 @@ func (st *errorState) name(w *analyze.Window) {
 
 func (d *dnsErrors) Assess(*analyze.Window) analyze.Assessment {
 	x := d.gone
-	d.states.each(func(_ resolverKey, st *errorState) bool {
-		x.Add(st.bad, st.total)
+	d.states.Each(func(_ measure.ResolverKey, st *errorState) bool {
+		x.Add(st.Bad, st.Total)
 		return true
 	})
 	f := DNSErrors{NXDomain: d.nx}

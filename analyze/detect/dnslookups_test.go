@@ -52,10 +52,10 @@ func TestEqualQuestions(t *testing.T) {
 			if _, err := e.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if limit := uint64(2 * c.questions); d.lookups.steps > limit {
-				t.Errorf("%d steps along chains for %d questions", d.lookups.steps, c.questions)
+			if limit := uint64(2 * c.questions); d.lookups.Steps > limit {
+				t.Errorf("%d steps along chains for %d questions", d.lookups.Steps, c.questions)
 			}
-			if _, all := d.gone.Of(); len(d.lookups.pending.m) == 0 && all == 0 {
+			if _, all := d.gone.Of(); len(d.lookups.Pending.M) == 0 && all == 0 {
 				t.Error("no lookup was followed")
 			}
 		})

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"jindan/analyze/measure"
 )
 
 const truncated = 0x0200 // TC, RFC 1035 §4.1.1
@@ -124,7 +126,7 @@ func TestDNSUnanswered(t *testing.T) {
 			make: func(n *network) {
 				every(100*ms, 40*sec, 200*ms, func(at time.Duration, i int) {
 					c, name := n.from(app), fmt.Sprintf("n%d.test", i)
-					q := n.ask(at, c, dns, name, typeA)
+					q := n.ask(at, c, dns, name, measure.TypeA)
 					if i%3 != 0 {
 						n.answer(at+ms, c, dns, q, 0, 200)
 						return
@@ -143,7 +145,7 @@ func TestDNSUnanswered(t *testing.T) {
 			make: func(n *network) {
 				every(100*ms, 40*sec, 200*ms, func(at time.Duration, i int) {
 					c := n.from(app)
-					n.answer(at+ms, c, dns, n.ask(at, c, dns, "large.test", typeA), truncated, 30)
+					n.answer(at+ms, c, dns, n.ask(at, c, dns, "large.test", measure.TypeA), truncated, 30)
 					n.silent(at+2*ms, app, dns, 2)
 				})
 			},
@@ -155,15 +157,15 @@ func TestDNSUnanswered(t *testing.T) {
 		{name: "answers do not fit UDP, and who asked makes do with what fits", local: app, make: func(n *network) {
 			every(0, 40*sec, 200*ms, func(at time.Duration, i int) {
 				c := n.from(app)
-				n.answer(at+ms, c, dns, n.ask(at, c, dns, "large.test", typeA), truncated, 30)
+				n.answer(at+ms, c, dns, n.ask(at, c, dns, "large.test", measure.TypeA), truncated, 30)
 			})
 		}},
 		{name: "one type is never answered", local: app, want: "error resolver 192.0.2.1 198.51.100.53 53", onset: 100 * ms,
 			make: func(n *network) {
 				every(100*ms, 40*sec, 200*ms, func(at time.Duration, i int) {
 					c, name := n.from(app), fmt.Sprintf("n%d.test", i)
-					n.answer(at+ms, c, dns, n.ask(at, c, dns, name, typeA), 0, 200)
-					n.ask(at+ms/2, c, dns, name, typeAAAA)
+					n.answer(at+ms, c, dns, n.ask(at, c, dns, name, measure.TypeA), 0, 200)
+					n.ask(at+ms/2, c, dns, name, measure.TypeAAAA)
 				})
 			},
 			check: func(t *testing.T, features any) {
@@ -175,8 +177,8 @@ func TestDNSUnanswered(t *testing.T) {
 		{name: "two servers asked in parallel, one of them dead", local: app, make: func(n *network) {
 			every(0, 40*sec, 100*ms, func(at time.Duration, i int) {
 				c, name := n.from(app), "a.test" // musl: one socket for all servers
-				n.ask(at, c, other, name, typeA)
-				n.answer(at+2*ms, c, dns, n.ask(at+ms/10, c, dns, name, typeA), 0, 200)
+				n.ask(at, c, other, name, measure.TypeA)
+				n.answer(at+2*ms, c, dns, n.ask(at+ms/10, c, dns, name, measure.TypeA), 0, 200)
 			})
 		}},
 		{name: "two servers asked one after the other, the first dead, for one name all the time", local: app,
@@ -198,7 +200,7 @@ func TestDNSUnanswered(t *testing.T) {
 			make: func(n *network) {
 				n.call(0, app, "203.0.113.7:443", ms)
 				c := n.from(app)
-				q := n.ask(100*ms, c, dns, "a.test", typeA)
+				q := n.ask(100*ms, c, dns, "a.test", measure.TypeA)
 				n.udp(5100*ms, c, host(dns), q, len(q))
 				n.udp(10100*ms, c, host(dns), q, len(q))
 				n.call(20*sec, app, "203.0.113.7:443", ms)
@@ -207,7 +209,7 @@ func TestDNSUnanswered(t *testing.T) {
 			make: func(n *network) {
 				every(100*ms, 60*sec, 15*sec, func(at time.Duration, i int) {
 					c := n.from(app)
-					q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i), typeA)
+					q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i), measure.TypeA)
 					for _, after := range []time.Duration{sec, 3 * sec} {
 						n.udp(at+after, c, host(dns), q, len(q))
 					}
@@ -216,7 +218,7 @@ func TestDNSUnanswered(t *testing.T) {
 		{name: "one question, asked twice", local: app, make: func(n *network) {
 			n.call(0, app, "203.0.113.7:443", ms)
 			c := n.from(app)
-			q := n.ask(100*ms, c, dns, "a.test", typeA)
+			q := n.ask(100*ms, c, dns, "a.test", measure.TypeA)
 			n.udp(5100*ms, c, host(dns), q, len(q))
 			n.call(30*sec, app, "203.0.113.7:443", ms)
 		}},
@@ -224,7 +226,7 @@ func TestDNSUnanswered(t *testing.T) {
 			make: func(n *network) {
 				every(100*ms, 40*sec, 500*ms, func(at time.Duration, i int) {
 					c := n.from(app)
-					q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i), typeA)
+					q := n.ask(at, c, dns, fmt.Sprintf("n%d.test", i), measure.TypeA)
 					n.answer(at+ms, c, other, q, 0, 100)
 					n.udp(at+5005*ms, c, host(dns), q, len(q))
 					n.answer(at+5006*ms, c, other, q, 0, 100)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -14,7 +15,7 @@ const classOutbound = "outbound"
 
 // upstreamSymptom is what one upstream shows in a window.
 type upstreamSymptom struct {
-	k        callKey
+	k        measure.CallKey
 	f        DeadUpstream
 	onset    capture.Instant
 	lastOK   capture.Instant
@@ -32,15 +33,15 @@ func (x *upstreamSymptom) partly() bool {
 // a free port, a full table of connections, a limit on new ones. It reports one finding for each such host in place of those of
 // its peers, which it leaves out of the list that it returns.
 func (d *deadUpstream) outbound(w *analyze.Window, list []upstreamSymptom, emit func(analyze.Symptom)) []upstreamSymptom {
-	hosts := newSubjects[capture.Addr, outboundHost](maxPerDetector)
+	hosts := measure.NewSubjects[capture.Addr, outboundHost](measure.MaxPerDetector)
 	for i := range list {
 		if x := &list[i]; x.f.SynUnanswered > 0 {
-			if h := hosts.get(x.k.client); h != nil {
+			if h := hosts.Get(x.k.Client); h != nil {
 				h.add(x)
 			}
 		}
 	}
-	hosts.each(func(host capture.Addr, h *outboundHost) bool {
+	hosts.Each(func(host capture.Addr, h *outboundHost) bool {
 		f, minNets := h.f, w.Params.Int("min_nets")
 		if len(h.nets) < minNets || h.silent > 0 || h.together() > outboundTogether || d.spared(host, h) >= len(h.peers) {
 			return false
@@ -52,7 +53,7 @@ func (d *deadUpstream) outbound(w *analyze.Window, list []upstreamSymptom, emit 
 	})
 	rest := list[:0]
 	for i := range list {
-		if x := &list[i]; hosts.peek(x.k.client) == nil || !x.partly() {
+		if x := &list[i]; hosts.Peek(x.k.Client) == nil || !x.partly() {
 			rest = append(rest, *x)
 		}
 	}
@@ -81,7 +82,7 @@ func (h *outboundHost) add(x *upstreamSymptom) {
 		h.peers, h.nets = make(map[capture.Addr]struct{}), make(map[netip.Prefix]struct{})
 		h.first, h.last, h.f.Baseline = x.onset, x.onset, x.f.Baseline
 	}
-	h.peers[x.k.server.Addr], h.nets[netOf(x.k.server.Addr)] = struct{}{}, struct{}{}
+	h.peers[x.k.Server.Addr], h.nets[measure.NetOf(x.k.Server.Addr)] = struct{}{}, struct{}{}
 	h.first, h.last = min(h.first, x.onset), max(h.last, x.onset)
 	f := &h.f
 	f.Attempts += x.f.Attempts
@@ -104,16 +105,16 @@ const sparedCalls = 5
 // spared counts the other peers of host that take all its new connections meanwhile.
 func (d *deadUpstream) spared(host capture.Addr, h *outboundHost) (n int) {
 	good := make(map[capture.Addr]uint32)
-	for k, st := range d.states.m { // sums do not depend on the order
-		if _, ill := h.peers[k.server.Addr]; k.client != host || ill {
+	for k, st := range d.states.M { // sums do not depend on the order
+		if _, ill := h.peers[k.Server.Addr]; k.Client != host || ill {
 			continue
 		}
 		for _, p := range st.connects.Recent() {
-			good[k.server.Addr] += p.Total - min(p.Bad, p.Total)
+			good[k.Server.Addr] += p.Total - min(p.Bad, p.Total)
 		}
 	}
 	for _, k := range good {
-		n += count(k >= sparedCalls)
+		n += measure.Count(k >= sparedCalls)
 	}
 	return n
 }

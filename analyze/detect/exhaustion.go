@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -30,10 +31,10 @@ const (
 
 // exhaustion holds what the host has against its limits.
 type exhaustion struct {
-	*hostSockets
+	*measure.HostSockets
 	host        hostLimits
-	ports       subjects[portsKey, portsUse]
-	processes   subjects[int32, processFiles]
+	ports       measure.Subjects[portsKey, portsUse]
+	processes   measure.Subjects[int32, processFiles]
 	names       map[int32]string
 	table       uint32
 	conntrack   limitState
@@ -81,7 +82,7 @@ type processFiles struct {
 
 // forgotten is after how long without an answer nothing is known of a process's descriptors any more: it has ended, or the sockets
 // by which it was asked for are closed. By then it was asked for three times.
-const forgotten = 4 * askAgain
+const forgotten = 4 * measure.AskAgain
 
 // watchShare of a limit is where the onset lies, and from where on dumps of all sockets are asked for: the
 // thresholds of the rule are above it.
@@ -99,13 +100,13 @@ func (s *limitState) set(at capture.Instant, used, limit uint64) {
 // again is how long to wait before a process is asked for again: in its first minute less, so that a short trouble ends when it is over.
 func (s *processFiles) again(now capture.Instant) time.Duration {
 	if now.Sub(s.since) < time.Minute {
-		return askAgain / 3
+		return measure.AskAgain / 3
 	}
-	return askAgain
+	return measure.AskAgain
 }
 
 func newExhaustion() analyze.Detector {
-	return &exhaustion{hostSockets: newHostSockets(), ports: newSubjects[portsKey, portsUse](maxPerDetector), processes: newSubjects[int32, processFiles](maxPerDetector),
+	return &exhaustion{HostSockets: measure.NewHostSockets(), ports: measure.NewSubjects[portsKey, portsUse](measure.MaxPerDetector), processes: measure.NewSubjects[int32, processFiles](measure.MaxPerDetector),
 		names: make(map[int32]string)}
 }
 
@@ -125,13 +126,13 @@ func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
 	case s.Processes != nil:
 		for i := range s.Processes.Processes {
 			p := &s.Processes.Processes[i]
-			if x := d.processes.get(p.PID); x != nil && p.FDLimit > 0 {
+			if x := d.processes.Get(p.PID); x != nil && p.FDLimit > 0 {
 				if x.first == 0 {
 					x.first = at
 				}
 				x.set(at, uint64(p.FDs), uint64(p.FDLimit))
 				x.at, x.inodes = at, append(x.inodes[:0], p.Inodes[:min(len(p.Inodes), maxAskInodes)]...)
-				d.names[p.PID] = processName(p)
+				d.names[p.PID] = measure.ProcessName(p)
 			}
 		}
 	}
@@ -164,10 +165,10 @@ func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
 	d.table++
 	for i := range t.Sockets {
 		s := &t.Sockets[i]
-		if s.Local.Port < d.host.first || s.Local.Port > d.host.last || d.listens(s.Local.Port) {
+		if s.Local.Port < d.host.first || s.Local.Port > d.host.last || d.Listens(s.Local.Port) {
 			continue
 		}
-		u := d.ports.get(portsKey{s.Local.Addr, s.Remote})
+		u := d.ports.Get(portsKey{s.Local.Addr, s.Remote})
 		if u == nil {
 			continue
 		}
@@ -179,7 +180,7 @@ func (d *exhaustion) sockets(at capture.Instant, t *capture.SocketTable) {
 			u.timeWait++
 		}
 	}
-	d.ports.each(func(_ portsKey, u *portsUse) bool {
+	d.ports.Each(func(_ portsKey, u *portsUse) bool {
 		if u.table != d.table {
 			return false
 		}
@@ -207,7 +208,7 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	say(&d.conntrack, w.First, Exhaustion{Class: classConntrack, Refused: int(d.host.refused - min(d.host.refused0, d.host.refused))}, of(classConntrack))
 	say(&d.descriptors, w.First, Exhaustion{Class: classDescriptors}, of(classDescriptors))
 	var ask []uint32
-	d.processes.each(func(pid int32, s *processFiles) bool {
+	d.processes.Each(func(pid int32, s *processFiles) bool {
 		if age := w.End.Sub(s.at); s.since == 0 || age > forgotten {
 			delete(d.names, pid)
 			return false
@@ -218,7 +219,7 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return true
 	})
 	watched := d.host.portRange > 0 && float64(d.host.timeWait) >= watchShare*float64(d.host.portRange)
-	d.ports.each(func(k portsKey, u *portsUse) bool {
+	d.ports.Each(func(k portsKey, u *portsUse) bool {
 		watched = watched || u.since != 0
 		say(&u.limitState, w.First, Exhaustion{Class: classPorts, TimeWait: int(u.timeWait)}, analyze.Subject{Kind: analyze.SubjectUpstream,
 			Host: k.local.String(), Peer: k.remote.Addr.String(), Port: k.remote.Port})

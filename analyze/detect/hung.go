@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -41,8 +42,8 @@ type hungCall struct {
 }
 
 func (x *hungCall) evidence() analyze.Evidence {
-	n := note{x.at, x.ends[0], x.ends[1], x.frame, "request without a byte in answer"}
-	return n.evidence()
+	n := measure.NoteAt(x.at, x.ends[0], x.ends[1], x.frame, "request without a byte in answer")
+	return n.Evidence()
 }
 
 // hungEvents wake hungCalls.
@@ -55,7 +56,7 @@ func (h *hungCalls) event(e *flow.Event) {
 	c := e.Conn
 	switch e.Kind {
 	case flow.Request:
-		if len(h.waiting) < maxFails {
+		if len(h.waiting) < measure.MaxFails {
 			h.waiting = append(h.waiting, hungCall{ref: c.Ref(), ends: [2]capture.Endpoint{c.Client, c.Server}, frame: e.Frame, at: e.At,
 				packets: c.Packets(flow.Server), bytes: c.Bytes(flow.Server), usual: h.kinds.of(e.Len).usual})
 		}
@@ -86,7 +87,7 @@ func spoken(c *flow.Conn, x *hungCall) bool {
 }
 
 func (h *hungCalls) judge(w *analyze.Window) {
-	h.waiting = slices.DeleteFunc(h.waiting, func(x hungCall) bool { return w.End.Sub(x.at) > idleState })
+	h.waiting = slices.DeleteFunc(h.waiting, func(x hungCall) bool { return w.End.Sub(x.at) > measure.IdleState })
 	if h.age++; h.age == answerSpell {
 		h.slowest[0], h.slowest[1], h.age = 0, h.slowest[0], 0
 	}

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -13,12 +14,12 @@ import (
 // that one and the same segment is lost each time, while smaller ones that are sent after it arrive, or while everything smaller arrived and
 // nothing so large ever has, is what a path that is too narrow does (RFC 2923 §2.1), and hardly anything else.
 type largeStill struct {
-	sides subjects[stillSide, largeData]
+	sides measure.Subjects[stillSide, largeData]
 }
 
 // largeData is a large segment that its receiver lacks.
 type largeData struct {
-	k      way
+	k      measure.Way
 	since  capture.Instant // when it was first missed, or repeated
 	last   capture.Instant
 	acked  uint64 // of this side's payload, then
@@ -28,14 +29,14 @@ type largeData struct {
 	hole   bool   // it is missing in the capture, too
 	first  bool   // nothing so large had ever arrived
 	passed uint32 // segments of that side that had
-	note   note
+	note   measure.Note
 }
 
 // maxLarge bounds the sides that are followed, those of the first connections: they are asked for in inputs of few only.
 const maxLarge = 64
 
 func newLargeStill() largeStill {
-	return largeStill{newSubjects[stillSide, largeData](maxLarge)}
+	return largeStill{measure.NewSubjects[stillSide, largeData](maxLarge)}
 }
 
 // stillEvents wake largeStill.
@@ -52,13 +53,13 @@ func (l *largeStill) event(e *flow.Event) {
 		if !e.Proven || e.IPLen <= flow.SmallSize || !e.Class.OfPath() && e.Class != flow.Unaccepted {
 			return
 		}
-		x := l.sides.get(k)
+		x := l.sides.Get(k)
 		if x == nil {
 			return
 		}
 		if x.since == 0 || c.Acked(e.Side) > x.acked {
 			*x = largeData{k: wayOf(c, e.Side), since: e.Since, acked: c.Acked(e.Side), size: e.IPLen, first: c.Acked(e.Side) < uint64(e.Len),
-				passed: c.Segments(e.Side) - min(c.Segments(e.Side), open(c, e.Side)), note: noteOf(e, "sent again, and again")}
+				passed: c.Segments(e.Side) - min(c.Segments(e.Side), open(c, e.Side)), note: measure.NoteOf(e, "sent again, and again")}
 		}
 		if e.At != x.last { // else it was held to be the listener's affair until now, and is told once more
 			x.tries++
@@ -67,19 +68,19 @@ func (l *largeStill) event(e *flow.Event) {
 		x.beside = x.beside || e.Class == flow.Fast
 	case flow.HoleOpened:
 		if mss := c.MSS(e.Side); e.Len >= mss && e.IPLen > 0 && !c.Closed() {
-			if x := l.sides.get(k); x != nil && x.since == 0 {
+			if x := l.sides.Get(k); x != nil && x.since == 0 {
 				*x = largeData{k: wayOf(c, e.Side), since: e.At, last: e.At, size: mss + ipHeader(c), hole: true, beside: true,
-					first: c.Bytes(e.Side) < uint64(mss), note: noteOf(e, "what is missing before this segment never comes")}
+					first: c.Bytes(e.Side) < uint64(mss), note: measure.NoteOf(e, "what is missing before this segment never comes")}
 			}
 		}
 	case flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered:
-		l.sides.drop(k)
+		l.sides.Drop(k)
 	}
 }
 
 // wayOf is the direction of what side s of c sends.
-func wayOf(c *flow.Conn, s flow.Side) way {
-	return way{from: c.Endpoint(s).Addr, to: c.Endpoint(s.Other()).Addr}
+func wayOf(c *flow.Conn, s flow.Side) measure.Way {
+	return measure.Way{From: c.Endpoint(s).Addr, To: c.Endpoint(s.Other()).Addr}
 }
 
 // ipHeader is the length of the IP and TCP headers, without options.
@@ -104,18 +105,18 @@ type standing struct {
 }
 
 // find returns the directions in which a connection stands still so at the end of an input of few.
-func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
-	found := newSubjects[way, standing](maxLarge)
-	if !fewConns(w) {
+func (l *largeStill) find(w *analyze.Window) measure.Subjects[measure.Way, standing] {
+	found := measure.NewSubjects[measure.Way, standing](maxLarge)
+	if !measure.FewConns(w) {
 		return found
 	}
-	waiting := make(map[way]uint32) // full segments that nobody has acknowledged
-	for ref, x := range l.sides.all {
+	waiting := make(map[measure.Way]uint32) // full segments that nobody has acknowledged
+	for ref, x := range l.sides.All {
 		if c := w.Flows.Lookup(ref.ref); c != nil && x.since != 0 {
 			waiting[x.k] += open(c, ref.side)
 		}
 	}
-	for ref, x := range l.sides.all {
+	for ref, x := range l.sides.All {
 		c := w.Flows.Lookup(ref.ref)
 		if c == nil || x.since == 0 {
 			continue
@@ -126,7 +127,7 @@ func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
 		if still < w.Params.Duration("stall_age") || !x.beside && x.passed < uint32(w.Params.Int("min_small")) {
 			continue
 		}
-		g := found.get(x.k)
+		g := found.Get(x.k)
 		if g == nil {
 			continue
 		}
@@ -143,7 +144,7 @@ func (l *largeStill) find(w *analyze.Window) subjects[way, standing] {
 		g.f.Beside = g.f.Beside || x.beside
 		g.f.Passed += int(x.passed)
 		if len(g.evidence) < analyze.MaxEvidence {
-			g.evidence = append(g.evidence, x.note.evidence())
+			g.evidence = append(g.evidence, x.note.Evidence())
 		}
 	}
 	return found
@@ -154,7 +155,7 @@ func large(p *flow.Path, x *largeData) (n uint32) {
 	if p == nil {
 		return math.MaxUint32
 	}
-	ps, _ := p.From(x.k.from)
+	ps, _ := p.From(x.k.From)
 	for _, b := range ps.Bin()[flow.Bin(x.size):] {
 		n += b.Seen
 	}
@@ -175,10 +176,10 @@ func (x *largeData) lasting(c *flow.Conn, s flow.Side) time.Duration {
 }
 
 // symptom is that of a direction of which nothing else is known.
-func (g *standing) symptom(k way, l analyze.Local) analyze.Symptom {
+func (g *standing) symptom(k measure.Way, l analyze.Local) analyze.Symptom {
 	f := g.f
 	f.Kind, f.PValue, f.LargestPassed = "black-hole", 1, flow.SmallSize
 	f.BigSent, f.BigLost, f.BigLoss = f.Single, f.Single, 1
 	f.Flows, f.StalledFlows, f.StalledShare, f.Hit = f.Single, f.Single, 1, f.Single
-	return analyze.Symptom{Subject: k.subject(l, ""), Onset: g.onset, Features: f, Evidence: g.evidence}
+	return analyze.Symptom{Subject: k.Subject(l, ""), Onset: g.onset, Features: f, Evidence: g.evidence}
 }

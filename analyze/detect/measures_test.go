@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -22,17 +23,17 @@ func TestMeasuresAreShared(t *testing.T) {
 	kinds := make(map[string]int)
 	for m, n := range readers {
 		switch m.(type) {
-		case *dials:
+		case *measure.Dials:
 			kinds["dials"] += n
-		case *ways:
+		case *measure.Ways:
 			kinds["ways"] += n
 		case *scanners:
 			kinds["scanners"] += n
-		case *lookups:
+		case *measure.Lookups:
 			kinds["lookups"] += n
-		case *hostSockets:
+		case *measure.HostSockets:
 			kinds["sockets"] += n
-		case *stages:
+		case *measure.Stages:
 			kinds["stages"] += n
 		default:
 			t.Errorf("%T is not known to this test", m)
@@ -45,11 +46,11 @@ func TestMeasuresAreShared(t *testing.T) {
 
 // askerOf notes what it is told of outcomes.
 type askerOf struct {
-	*dials
-	told []outcome
+	*measure.Dials
+	told []measure.Outcome
 }
 
-func (a *askerOf) report(_ *flow.Conn, o outcome, _ *attempt, _ *flow.Event) {
+func (a *askerOf) report(_ *flow.Conn, o measure.Outcome, _ *measure.Attempt, _ *flow.Event) {
 	a.told = append(a.told, o)
 }
 
@@ -57,7 +58,7 @@ func (*askerOf) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "dead-upstream", Features: DeadUpstream{}}
 }
 func (*askerOf) Event(*flow.Event)                                  {}
-func (a *askerOf) Judge(w *analyze.Window, _ func(analyze.Symptom)) { a.dials.judge(w) }
+func (a *askerOf) Judge(w *analyze.Window, _ func(analyze.Symptom)) { a.Dials.Judge(w) }
 func (*askerOf) Assess(*analyze.Window) analyze.Assessment          { return analyze.Assessment{} }
 
 // Each asker is told once of each outcome that it wants to know, of the requests that it asked about when they were made.
@@ -65,19 +66,19 @@ func TestAskers(t *testing.T) {
 	n := new(network)
 	n.refused(0, "198.51.100.1", "192.0.2.1:80")
 	n.silent(0, "198.51.100.2", "192.0.2.1:80", 4)
-	shared := newDials()
-	all, none, silent := &askerOf{dials: shared}, &askerOf{dials: shared}, &askerOf{dials: shared}
-	shared.requests.tell(all.report, nil, accepted, answered, refused, ignored)
-	shared.requests.tell(none.report, func(*flow.Event) bool { return false }, accepted, answered, refused, ignored)
-	shared.requests.tell(silent.report, func(e *flow.Event) bool { return e.Conn.Client.Addr == addr("198.51.100.2") }, ignored)
+	shared := measure.NewDials()
+	all, none, silent := &askerOf{Dials: shared}, &askerOf{Dials: shared}, &askerOf{Dials: shared}
+	shared.Requests.Tell(all.report, nil, measure.Accepted, measure.Answered, measure.Refused, measure.Ignored)
+	shared.Requests.Tell(none.report, func(*flow.Event) bool { return false }, measure.Accepted, measure.Answered, measure.Refused, measure.Ignored)
+	shared.Requests.Tell(silent.report, func(e *flow.Event) bool { return e.Conn.Client.Addr == addr("198.51.100.2") }, measure.Ignored)
 	n.run(t, []analyze.Detector{all, none, silent}, "")
-	if len(all.told) != 2 || all.told[0] != refused || all.told[1] != ignored {
+	if len(all.told) != 2 || all.told[0] != measure.Refused || all.told[1] != measure.Ignored {
 		t.Errorf("who asks about all was told %v", all.told)
 	}
 	if len(none.told) != 0 {
 		t.Errorf("who asks about none was told %v", none.told)
 	}
-	if len(silent.told) != 1 || silent.told[0] != ignored {
+	if len(silent.told) != 1 || silent.told[0] != measure.Ignored {
 		t.Errorf("who asks about what is ignored was told %v", silent.told)
 	}
 }
@@ -99,7 +100,7 @@ func TestUnreachableIsNoAnswer(t *testing.T) {
 func TestConns(t *testing.T) {
 	table := flow.New(flow.Options{})
 	refs := make([]flow.Ref, 0, 8)
-	s := newConns[int](4)
+	s := measure.NewConns[int](4)
 	n := new(network)
 	for range 6 {
 		n.tcp(0, n.from("198.51.100.1"), host("192.0.2.1:80"), capture.SYN, 1, 0, 0)
@@ -109,44 +110,44 @@ func TestConns(t *testing.T) {
 	}
 	table.Live(func(c *flow.Conn) { refs = append(refs, c.Ref()) })
 	for i, r := range refs[:4] {
-		*s.get(r) = i + 1
+		*s.Get(r) = i + 1
 	}
-	if s.get(refs[4]) != nil || s.refused != 1 {
+	if s.Get(refs[4]) != nil || s.Refused != 1 {
 		t.Error("there is room for more than four")
 	}
-	s.drop(refs[1])
-	if x := s.get(refs[5]); x == nil || *x != 0 {
+	s.Drop(refs[1])
+	if x := s.Get(refs[5]); x == nil || *x != 0 {
 		t.Error("no room for another where one was dropped")
 	} else {
 		*x = 6
 	}
-	if s.peek(refs[1]) != nil || s.peek(refs[2]) == nil || *s.peek(refs[2]) != 3 {
+	if s.Peek(refs[1]) != nil || s.Peek(refs[2]) == nil || *s.Peek(refs[2]) != 3 {
 		t.Error("another was dropped")
 	}
 	var order []int
-	s.each(func(_ flow.Ref, x *int) bool {
+	s.Each(func(_ flow.Ref, x *int) bool {
 		order = append(order, *x)
 		return *x != 1
 	})
-	if !slices.Equal(order, []int{1, 3, 4, 6}) || s.n != 3 || s.peek(refs[0]) != nil {
-		t.Errorf("in order of insertion: %v, %d left", order, s.n)
+	if !slices.Equal(order, []int{1, 3, 4, 6}) || s.N != 3 || s.Peek(refs[0]) != nil {
+		t.Errorf("in order of insertion: %v, %d left", order, s.N)
 	}
 	// What was dropped comes again: in the same window, and in a later one.
-	s.drop(refs[5])
-	s.drop(refs[5])
-	if x := s.get(refs[5]); x == nil || *x != 0 || s.n != 3 {
-		t.Errorf("dropped and back: %v, %d left", x, s.n)
+	s.Drop(refs[5])
+	s.Drop(refs[5])
+	if x := s.Get(refs[5]); x == nil || *x != 0 || s.N != 3 {
+		t.Errorf("dropped and back: %v, %d left", x, s.N)
 	}
 	allocated := testing.AllocsPerRun(100, func() {
 		for range 10 {
-			s.drop(refs[2])
-			*s.get(refs[2]) = 3
+			s.Drop(refs[2])
+			*s.Get(refs[2]) = 3
 		}
-		s.drop(refs[3])
-		s.each(func(flow.Ref, *int) bool { return true })
-		*s.get(refs[3]) = 4
+		s.Drop(refs[3])
+		s.Each(func(flow.Ref, *int) bool { return true })
+		*s.Get(refs[3]) = 4
 	})
-	if allocated != 0 || s.n != 3 || *s.peek(refs[2]) != 3 || *s.peek(refs[3]) != 4 {
-		t.Errorf("%v allocations, %d left", allocated, s.n)
+	if allocated != 0 || s.N != 3 || *s.Peek(refs[2]) != 3 || *s.Peek(refs[3]) != 4 {
+		t.Errorf("%v allocations, %d left", allocated, s.N)
 	}
 }

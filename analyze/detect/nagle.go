@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -27,7 +28,7 @@ type Nagle struct {
 // nagle finds senders that hold back the rest of what they have to say until a delayed acknowledgement comes: Nagle's algorithm at one
 // end, delayed acknowledgements at the other, and a program that writes one message in two pieces.
 type nagle struct {
-	states services[nagleState]
+	states measure.Services[nagleState]
 	sum    Nagle // of all listeners
 }
 
@@ -40,13 +41,15 @@ type nagleState struct {
 type nagleSide struct {
 	held, late    int
 	wait, longest time.Duration
-	conns         subjects[uint32, struct{}]
+	conns         measure.Subjects[uint32, struct{}]
 	first, last   capture.Instant
 	evidence      []analyze.Evidence
 	before        int // requests before the first one that was held
 }
 
-func newNagle() analyze.Detector { return &nagle{states: newServices[nagleState](maxPerDetector)} }
+func newNagle() analyze.Detector {
+	return &nagle{states: measure.NewServices[nagleState](measure.MaxPerDetector)}
+}
 
 func (d *nagle) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "nagle", Features: Nagle{}, Events: flow.Of(flow.LateAck, flow.Request)}
@@ -55,13 +58,13 @@ func (d *nagle) Spec() analyze.Spec {
 func (d *nagle) Event(e *flow.Event) {
 	if e.Kind == flow.Request {
 		d.sum.Requests++
-		if st := d.states.peek(e.Conn); st != nil {
+		if st := d.states.Peek(e.Conn); st != nil {
 			st.requests++
 		}
 		return
 	}
 	d.sum.Late++
-	st := d.states.get(e.Conn)
+	st := d.states.Get(e.Conn)
 	if st == nil {
 		return
 	}
@@ -71,12 +74,12 @@ func (d *nagle) Event(e *flow.Event) {
 	}
 	d.sum.Held++
 	if x.held++; x.held == 1 {
-		x.conns, x.first, x.before = newSubjects[uint32, struct{}](maxReceiverConns), e.Since, st.requests-1
+		x.conns, x.first, x.before = measure.NewSubjects[uint32, struct{}](maxReceiverConns), e.Since, st.requests-1
 	}
 	x.last = e.At
 	x.wait += e.Dur
 	x.longest = max(x.longest, e.Dur)
-	x.conns.get(e.Conn.Stream)
+	x.conns.Get(e.Conn.Stream)
 	if len(x.evidence) < analyze.MaxEvidence {
 		x.evidence = append(x.evidence, analyze.Evidence{At: e.At, Flow: e.Conn.String(), Frames: []uint64{e.Frame},
 			Note: "sent as soon as the delayed acknowledgement had come"})
@@ -84,23 +87,23 @@ func (d *nagle) Event(e *flow.Event) {
 }
 
 func (d *nagle) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.states.each(func(k capture.Endpoint, st *nagleState) bool {
+	d.states.Each(func(k capture.Endpoint, st *nagleState) bool {
 		worst, class := &st.sides[flow.Server], "server"
 		if c := &st.sides[flow.Client]; c.held > worst.held {
 			worst, class = c, "client"
 		}
 		if worst.held == 0 {
-			return st.sides[0].late+st.sides[1].late < maxFails // it does not wait: counted anew from time to time
+			return st.sides[0].late+st.sides[1].late < measure.MaxFails // it does not wait: counted anew from time to time
 		}
-		if w.End.Sub(worst.last) > idleState {
+		if w.End.Sub(worst.last) > measure.IdleState {
 			return false
 		}
-		f := Nagle{Class: class, Held: worst.held, Late: worst.late, Share: stat.Ratio(worst.held, worst.late), Flows: len(worst.conns.keys),
+		f := Nagle{Class: class, Held: worst.held, Late: worst.late, Share: stat.Ratio(worst.held, worst.late), Flows: len(worst.conns.Keys),
 			Wait: worst.wait.Seconds() / float64(worst.held), Longest: worst.longest.Seconds(), Total: worst.wait.Seconds(),
 			Requests: max(st.requests-worst.before, worst.held)}
 		f.Part = stat.Ratio(f.Held, f.Requests)
-		emit(analyze.Symptom{Subject: service(k), Onset: worst.first,
-			Features: f, Evidence: worst.evidence, Filter: serviceFilter(k)})
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: worst.first,
+			Features: f, Evidence: worst.evidence, Filter: measure.ServiceFilter(k)})
 		return true
 	})
 }

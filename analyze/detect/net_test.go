@@ -13,6 +13,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -329,7 +330,7 @@ func TestSpecs(t *testing.T) {
 			t.Errorf("%q: incomplete spec", s.Rule)
 		}
 	}
-	if !requestEvents.Has(flow.SynSent) {
+	if !measure.RequestEvents.Has(flow.SynSent) {
 		t.Error("requests do not see SYNs")
 	}
 }

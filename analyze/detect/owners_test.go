@@ -3,6 +3,7 @@ package detect
 import (
 	"testing"
 
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -21,7 +22,7 @@ func TestStopped(t *testing.T) {
 		{25, []capture.ThreadWait{waits("S", 25)}, ""},
 		{0, nil, ""},
 	} {
-		if got := stopped(&capture.Process{Threads: tc.threads, Waits: tc.waits}); got != tc.want {
+		if got := measure.Stopped(&capture.Process{Threads: tc.threads, Waits: tc.waits}); got != tc.want {
 			t.Errorf("%v of %d threads: %q", tc.waits, tc.threads, got)
 		}
 	}

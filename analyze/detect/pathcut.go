@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -32,11 +33,11 @@ type PathCut struct {
 
 // pathCut looks for peers of a host that fall silent together while the host goes on asking them.
 type pathCut struct {
-	peers  subjects[peerKey, peerState]
-	groups subjects[capture.Addr, cutGroup] // by host
+	peers  measure.Subjects[peerKey, peerState]
+	groups measure.Subjects[capture.Addr, cutGroup] // by host
 	// Peers that were asked several times in vain: whether they are out of reach, or not there at all, only one that was
 	// heard before can tell, or one to which there are connections that are older than the capture.
-	vain subjects[peerKey, inVain]
+	vain measure.Subjects[peerKey, inVain]
 	deaf deafPeers
 }
 
@@ -47,7 +48,7 @@ type inVain struct {
 	tcp, older  bool // older: data was repeated on a connection that is older than the capture
 	ref         flow.Ref
 	side        flow.Side // the peer's
-	note        note
+	note        measure.Note
 }
 
 // cutGroup is an outage in progress: peers of one host that fell silent together.
@@ -72,8 +73,8 @@ const (
 )
 
 func newPathCut() analyze.Detector {
-	return &pathCut{peers: newSubjects[peerKey, peerState](maxPerDetector), groups: newSubjects[capture.Addr, cutGroup](64),
-		vain: newSubjects[peerKey, inVain](maxPerDetector), deaf: newDeafPeers()}
+	return &pathCut{peers: measure.NewSubjects[peerKey, peerState](measure.MaxPerDetector), groups: measure.NewSubjects[capture.Addr, cutGroup](64),
+		vain: measure.NewSubjects[peerKey, inVain](measure.MaxPerDetector), deaf: newDeafPeers()}
 }
 
 func (d *pathCut) Spec() analyze.Spec {
@@ -98,12 +99,12 @@ func (d *pathCut) Event(e *flow.Event) {
 		if v := d.inVain(k, e.At.Add(-e.Dur), e.At); v != nil {
 			if !v.tcp {
 				v.ref, v.side = c.Ref(), e.Side.Other()
-				v.note = note{e.At, c.Endpoint(e.Side), c.Endpoint(v.side), e.Frame, "sent again, nothing comes back"}
+				v.note = measure.NoteAt(e.At, c.Endpoint(e.Side), c.Endpoint(v.side), e.Frame, "sent again, nothing comes back")
 			}
 			v.tcp, v.older = true, v.older || e.Kind == flow.Retransmit
 		}
 	}
-	st := d.peers.peek(k)
+	st := d.peers.Peek(k)
 	if st == nil {
 		return
 	}
@@ -139,7 +140,7 @@ func (d *pathCut) dns(e *flow.Event) {
 		if e.Kind == flow.DNSUnanswered {
 			d.inVain(k, e.DNS.First, e.At)
 		}
-		st := d.peers.peek(k)
+		st := d.peers.Peek(k)
 		if st == nil {
 			return
 		}
@@ -158,11 +159,11 @@ const vainTries = 2
 
 // inVain notes that a peer was asked in vain, first at first.
 func (d *pathCut) inVain(k peerKey, first, at capture.Instant) *inVain {
-	v := d.vain.get(k)
+	v := d.vain.Get(k)
 	if v == nil {
 		return nil
 	}
-	if st := d.peers.peek(k); v.first == 0 || st != nil && st.heard >= v.first {
+	if st := d.peers.Peek(k); v.first == 0 || st != nil && st.heard >= v.first {
 		*v = inVain{first: first}
 	}
 	v.last, v.sent = at, v.sent+1
@@ -171,8 +172,8 @@ func (d *pathCut) inVain(k peerKey, first, at capture.Instant) *inVain {
 
 // unheard counts the peers that were asked in vain and have not been heard since.
 func (d *pathCut) unheard() (n int) {
-	for k, v := range d.vain.all {
-		if st := d.peers.peek(k); st == nil || st.heard <= v.last {
+	for k, v := range d.vain.All {
+		if st := d.peers.Peek(k); st == nil || st.heard <= v.last {
 			n++
 		}
 	}
@@ -181,7 +182,7 @@ func (d *pathCut) unheard() (n int) {
 
 // heardFrom notes a packet of peer to host.
 func (d *pathCut) heardFrom(host, peer capture.Addr, at capture.Instant) {
-	if st := d.peers.get(peerKey{host, peer}); st != nil {
+	if st := d.peers.Get(peerKey{host, peer}); st != nil {
 		st.hear(at)
 		st.curHeard++
 	}
@@ -194,37 +195,37 @@ const sinceBegin = 5 * time.Second
 // before opens the groups of peers that were cut off before the capture began: asked in vain from the first moments on and never
 // heard, one of them at least on a connection that is older than the capture.
 func (d *pathCut) before(w *analyze.Window) {
-	if len(d.vain.keys) < 2 {
+	if len(d.vain.Keys) < 2 {
 		return
 	}
 	minSilent := w.Params.Duration("min_silent")
-	hosts := newSubjects[capture.Addr, []peerKey](maxPerDetector)
-	for k, v := range d.vain.all {
-		if st := d.peers.peek(k); st != nil || !v.tcp || v.first.Sub(w.First) > sinceBegin || w.End.Sub(v.first) < minSilent || w.End.Sub(v.last) > unasked {
+	hosts := measure.NewSubjects[capture.Addr, []peerKey](measure.MaxPerDetector)
+	for k, v := range d.vain.All {
+		if st := d.peers.Peek(k); st != nil || !v.tcp || v.first.Sub(w.First) > sinceBegin || w.End.Sub(v.first) < minSilent || w.End.Sub(v.last) > unasked {
 			continue
 		}
-		if list := hosts.get(k.host); list != nil && d.groups.peek(k.host) == nil {
+		if list := hosts.Get(k.host); list != nil && d.groups.Peek(k.host) == nil {
 			*list = append(*list, k)
 		}
 	}
-	hosts.each(func(host capture.Addr, list *[]peerKey) bool {
+	hosts.Each(func(host capture.Addr, list *[]peerKey) bool {
 		older := 0
 		for _, k := range *list {
-			if d.vain.m[k].older {
+			if d.vain.M[k].older {
 				older++
 			}
 		}
 		if len(*list) < w.Params.Int("min_peers") || older == 0 {
 			return true
 		}
-		g := d.groups.get(host)
+		g := d.groups.Get(host)
 		if g == nil {
 			return true
 		}
 		g.older = older
 		for _, k := range *list {
-			if st := d.peers.get(k); st != nil {
-				v := d.vain.m[k]
+			if st := d.peers.Get(k); st != nil {
+				v := d.vain.M[k]
 				st.asked, st.last, st.fellAt, st.sent, st.tcp, st.counted, st.note = v.first, v.last, v.first, v.sent, true, true, v.note
 				st.ref, st.side = v.ref, v.side
 				st.heard = w.First.Add(-1) // when last, nobody knows
@@ -241,7 +242,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.before(w)
 	minSilent, minBefore := w.Params.Duration("min_silent"), w.Params.Float("min_before")
 	var suspects []peerKey
-	for k, st := range d.peers.all {
+	for k, st := range d.peers.All {
 		if st.asked != 0 && w.End.Sub(st.last) > unasked {
 			st.forget() // nobody asks any more
 		}
@@ -272,7 +273,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		suspects = rest
 		d.gather(w, host, mine)
 	}
-	d.groups.each(func(host capture.Addr, g *cutGroup) bool { return d.follow(w, host, g, emit) })
+	d.groups.Each(func(host capture.Addr, g *cutGroup) bool { return d.follow(w, host, g, emit) })
 	d.deaf.judge(w, d, emit)
 }
 
@@ -285,7 +286,7 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 		if i < maxAddresses {
 			f.Addresses += p.String() + " "
 		}
-		st := d.peers.peek(peerKey{host, p})
+		st := d.peers.Peek(peerKey{host, p})
 		if st == nil || st.asked == 0 || st.heard > g.onset.Add(together) {
 			f.Received++
 			continue
@@ -295,7 +296,7 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 		smallest = min(smallest, st.least)
 		f.Flows += int(st.conns)
 		if len(evidence) < analyze.MaxEvidence {
-			evidence = append(evidence, st.note.evidence())
+			evidence = append(evidence, st.note.Evidence())
 		}
 	}
 	f.PeersTotal, f.OthersAlive = d.alive(w, host, g)
@@ -321,12 +322,12 @@ func (d *pathCut) follow(w *analyze.Window, host capture.Addr, g *cutGroup, emit
 
 // cutFilter is a Wireshark display filter for the traffic between host and peers.
 func cutFilter(host capture.Addr, peers []capture.Addr) string {
-	s := addrFilter(host, "addr") + " && ("
+	s := measure.AddrFilter(host, "addr") + " && ("
 	for i, p := range peers[:min(len(peers), 16)] {
 		if i > 0 {
 			s += " || "
 		}
-		s += addrFilter(p, "addr")
+		s += measure.AddrFilter(p, "addr")
 	}
 	return s + ")"
 }
@@ -334,15 +335,15 @@ func cutFilter(host capture.Addr, peers []capture.Addr) string {
 // alive counts the peers that the host heard lately, and those of them outside of g, if there is
 // one, that it hears since the group fell silent.
 func (d *pathCut) alive(w *analyze.Window, host capture.Addr, g *cutGroup) (all, others int) {
-	for k, st := range d.peers.all {
+	for k, st := range d.peers.All {
 		if k.host != host {
 			continue
 		}
 		in, heard := g != nil && slices.Contains(g.peers, k.peer), st.heard
-		if in || w.End.Sub(heard) < lonely {
+		if in || w.End.Sub(heard) < measure.Lonely {
 			all++
 		}
-		if !in && w.End.Sub(heard) < lonely && (g == nil || heard > g.onset.Add(together)) {
+		if !in && w.End.Sub(heard) < measure.Lonely && (g == nil || heard > g.onset.Add(together)) {
 			others++
 		}
 	}
@@ -354,9 +355,9 @@ const deafAfter = 2
 
 func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
 	f := PathCut{}
-	hosts := newSubjects[capture.Addr, struct{}](maxPerDetector)
-	for _, k := range d.peers.keys {
-		if hosts.peek(k.host) != nil || hosts.get(k.host) == nil {
+	hosts := measure.NewSubjects[capture.Addr, struct{}](measure.MaxPerDetector)
+	for _, k := range d.peers.Keys {
+		if hosts.Peek(k.host) != nil || hosts.Get(k.host) == nil {
 			continue
 		}
 		if all, alive := d.alive(w, k.host, nil); all > f.PeersTotal && (w.Local.By == analyze.LocalNone || w.Local.Is(k.host)) {
@@ -364,12 +365,12 @@ func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
 		}
 	}
 	f.Unheard = d.unheard()
-	deaf := newSubjects[capture.Addr, struct{}](maxPerDetector)
+	deaf := measure.NewSubjects[capture.Addr, struct{}](measure.MaxPerDetector)
 	w.Flows.Live(func(c *flow.Conn) {
 		if c.SynAckTries() >= deafAfter && !c.IsEstablished() {
-			deaf.get(c.Client.Addr)
+			deaf.Get(c.Client.Addr)
 		}
 	})
-	f.Deaf = len(deaf.keys)
+	f.Deaf = len(deaf.Keys)
 	return analyze.Assessment{Assessable: f.PeersTotal >= w.Params.Int("min_peers") || f.Unheard > 0, Features: f}
 }

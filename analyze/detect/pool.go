@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -40,18 +41,18 @@ type PoolExhausted struct {
 // calls in flight is flat, because each worker holds one, while requests to it pile up unanswered
 // and their clients lose patience. Calls of its host count unless they are known to be made for another service (stages).
 type poolExhausted struct {
-	hosts subjects[capture.Addr, poolHost]
-	ports services[servicePort] // where a listener's state is in hosts
+	hosts measure.Subjects[capture.Addr, poolHost]
+	ports measure.Services[servicePort] // where a listener's state is in hosts
 	socks poolSockets
-	owner inquiry // of a listener
-	where *stages
+	owner measure.Inquiry // of a listener
+	where *measure.Stages
 	most  PoolExhausted // the worst of each, over all services, for the assessment
 }
 
 type poolHost struct {
-	ports subjects[uint16, poolPort]
-	calls subjects[flow.Ref, struct{}] // TCP connections that the host opened
-	asked subjects[uint64, askedName]  // DNS queries without an answer, by transaction
+	ports measure.Subjects[uint16, poolPort]
+	calls measure.Subjects[flow.Ref, struct{}] // TCP connections that the host opened
+	asked measure.Subjects[uint64, askedName]  // DNS queries without an answer, by transaction
 	n     int
 }
 
@@ -60,7 +61,7 @@ type servicePort struct{ port *poolPort }
 
 // poolPort is one listener of the host.
 type poolPort struct {
-	levels     [len(dnsPatience)][stat.SeriesLen]int32
+	levels     [len(measure.DNSPatience)][stat.SeriesLen]int32
 	abandoned  [stat.SeriesLen]uint32
 	answers    [stat.SeriesLen]uint32
 	synAgain   [stat.SeriesLen]uint32
@@ -70,7 +71,7 @@ type poolPort struct {
 	curAnswers uint32
 	curSyn     uint32
 	curBegin   capture.Instant
-	waiting    cohorts // requests without an answer
+	waiting    measure.Cohorts // requests without an answer
 }
 
 // maxCalls bounds the calls in flight of one host, maxPoolHosts the hosts.
@@ -86,7 +87,7 @@ type askedName struct {
 }
 
 func newPoolExhausted() analyze.Detector {
-	return &poolExhausted{hosts: newSubjects[capture.Addr, poolHost](maxPoolHosts), ports: newServices[servicePort](1 << 16), socks: newPoolSockets(), where: newStages()}
+	return &poolExhausted{hosts: measure.NewSubjects[capture.Addr, poolHost](maxPoolHosts), ports: measure.NewServices[servicePort](1 << 16), socks: newPoolSockets(), where: measure.NewStages()}
 }
 
 // Measures implements analyze.Measurer.
@@ -106,11 +107,11 @@ func (d *poolExhausted) Spec() analyze.Spec {
 }
 
 func (d *poolExhausted) host(a capture.Addr) *poolHost {
-	h := d.hosts.get(a)
-	if h != nil && h.ports.m == nil {
-		h.ports = newSubjects[uint16, poolPort](64)
-		h.calls = newSubjects[flow.Ref, struct{}](maxCalls)
-		h.asked = newSubjects[uint64, askedName](maxCalls)
+	h := d.hosts.Get(a)
+	if h != nil && h.ports.M == nil {
+		h.ports = measure.NewSubjects[uint16, poolPort](64)
+		h.calls = measure.NewSubjects[flow.Ref, struct{}](maxCalls)
+		h.asked = measure.NewSubjects[uint64, askedName](maxCalls)
 	}
 	return h
 }
@@ -124,27 +125,27 @@ func (d *poolExhausted) Event(e *flow.Event) {
 	c := e.Conn
 	// Only hosts that serve somebody have a pool worth watching.
 	var p *poolPort
-	if at := d.ports.peek(c); at != nil {
+	if at := d.ports.Peek(c); at != nil {
 		p = at.port
 	} else if e.Kind == flow.Request {
 		if h := d.host(c.Server.Addr); h != nil {
-			p = h.ports.get(c.Server.Port)
+			p = h.ports.Get(c.Server.Port)
 		}
-		if at := d.ports.get(c); at != nil {
+		if at := d.ports.Get(c); at != nil {
 			at.port = p
 		}
 	}
 	switch e.Kind {
 	case flow.SynSent:
-		if h := d.hosts.peek(c.Client.Addr); h != nil {
-			h.calls.get(c.Ref())
+		if h := d.hosts.Peek(c.Client.Addr); h != nil {
+			h.calls.Get(c.Ref())
 		}
 	case flow.Request:
-		if h := d.hosts.peek(c.Client.Addr); h != nil {
-			h.calls.get(c.Ref())
+		if h := d.hosts.Peek(c.Client.Addr); h != nil {
+			h.calls.Get(c.Ref())
 		}
 		if p != nil {
-			if p.waiting.add(e.At); p.waiting.total == 2 {
+			if p.waiting.Add(e.At); p.waiting.Total == 2 {
 				p.curBegin = e.At
 			}
 		}
@@ -155,7 +156,7 @@ func (d *poolExhausted) Event(e *flow.Event) {
 	case flow.Response:
 		if p != nil {
 			p.curAnswers++
-			p.waiting.remove(e.Since)
+			p.waiting.Remove(e.Since)
 		}
 	case flow.Abandoned:
 		if p != nil && (e.Dur >= flow.GiveUp || e.ByReset()) {
@@ -163,21 +164,21 @@ func (d *poolExhausted) Event(e *flow.Event) {
 		}
 	case flow.Closed:
 		if at := c.Outstanding(); p != nil && at != 0 {
-			p.waiting.remove(at)
+			p.waiting.Remove(at)
 		}
 	}
 }
 
 func (d *poolExhausted) dns(e *flow.Event) {
-	h := d.hosts.peek(e.DNS.Client.Addr)
+	h := d.hosts.Peek(e.DNS.Client.Addr)
 	if h == nil {
 		return
 	}
 	if e.Kind == flow.DNSAnswer {
-		h.asked.drop(e.DNS.Number)
+		h.asked.Drop(e.DNS.Number)
 		return
 	}
-	if q := h.asked.get(e.DNS.Number); q != nil {
+	if q := h.asked.Get(e.DNS.Number); q != nil {
 		*q = askedName{e.DNS.Server, e.At}
 	}
 }
@@ -201,13 +202,13 @@ func (d *poolExhausted) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		defer func() { d.socks.judge(w, told, say) }()
 	}
-	d.hosts.each(func(a capture.Addr, h *poolHost) bool {
-		targets := newSubjects[callTarget, poolCalls](256)
+	d.hosts.Each(func(a capture.Addr, h *poolHost) bool {
+		targets := measure.NewSubjects[callTarget, poolCalls](256)
 		h.inFlight(w, &targets)
 		h.dnsInFlight(w, &targets)
 		full := h.n == stat.SeriesLen
 		h.n = min(h.n+1, stat.SeriesLen)
-		h.ports.each(func(port uint16, p *poolPort) bool {
+		h.ports.Each(func(port uint16, p *poolPort) bool {
 			if full {
 				p.shift()
 			}
@@ -219,11 +220,11 @@ func (d *poolExhausted) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 }
 
 // poolCalls is how many they are, by each patience that the callers may have.
-type poolCalls [len(dnsPatience)]int32
+type poolCalls [len(measure.DNSPatience)]int32
 
 // inFlight counts the host's TCP calls that wait for something now.
-func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, poolCalls]) {
-	h.calls.each(func(r flow.Ref, _ *struct{}) bool {
+func (h *poolHost) inFlight(w *analyze.Window, targets *measure.Subjects[callTarget, poolCalls]) {
+	h.calls.Each(func(r flow.Ref, _ *struct{}) bool {
 		c := w.Flows.Lookup(r)
 		if c == nil || c.Closed() {
 			return false
@@ -237,7 +238,7 @@ func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, poo
 		default:
 			return true // idle
 		}
-		if t := targets.get(callTarget{c.Server, kind}); t != nil {
+		if t := targets.Get(callTarget{c.Server, kind}); t != nil {
 			for i := range t {
 				t[i]++
 			}
@@ -246,14 +247,14 @@ func (h *poolHost) inFlight(w *analyze.Window, targets *subjects[callTarget, poo
 	})
 }
 
-func (h *poolHost) dnsInFlight(w *analyze.Window, targets *subjects[callTarget, poolCalls]) {
-	h.asked.each(func(_ uint64, q *askedName) bool {
+func (h *poolHost) dnsInFlight(w *analyze.Window, targets *measure.Subjects[callTarget, poolCalls]) {
+	h.asked.Each(func(_ uint64, q *askedName) bool {
 		age := w.End.Sub(q.at)
-		if age > dnsPatience[len(dnsPatience)-1] {
+		if age > measure.DNSPatience[len(measure.DNSPatience)-1] {
 			return false
 		}
-		if t := targets.get(callTarget{q.server, "dns"}); t != nil {
-			for i, limit := range dnsPatience {
+		if t := targets.Get(callTarget{q.server, "dns"}); t != nil {
+			for i, limit := range measure.DNSPatience {
 				if age <= limit {
 					t[i]++
 				}
@@ -275,18 +276,18 @@ func (p *poolPort) shift() {
 }
 
 func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost, p *poolPort,
-	targets *subjects[callTarget, poolCalls], emit func(analyze.Symptom)) {
-	p.waiting.roll(w.End)
-	outstanding := int(p.waiting.total)
+	targets *measure.Subjects[callTarget, poolCalls], emit func(analyze.Symptom)) {
+	p.waiting.Roll(w.End)
+	outstanding := int(p.waiting.Total)
 	i := h.n - 1
 	var most callTarget
 	var waits int32 // for it
 	for l := range p.levels {
 		p.levels[l][i] = 0
 	}
-	s := d.where.service(k)
-	for t, n := range targets.all {
-		if s != nil && s.strange(t.to) {
+	s := d.where.Service(k)
+	for t, n := range targets.All {
+		if s != nil && s.Strange(t.to) {
 			continue
 		}
 		for l := range n {
@@ -308,7 +309,7 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 		return
 	}
 	rampUp := int(w.Params.Duration("ramp_up") / analyze.WindowLength)
-	f := PoolExhausted{Outstanding: outstanding, OldestWait: p.waiting.oldest(w.End).Seconds()}
+	f := PoolExhausted{Outstanding: outstanding, OldestWait: p.waiting.Oldest(w.End).Seconds()}
 	// The time in which requests wait, up to now; the level must be flat in it once it had
 	// rampUp to fill the pool.
 	start := h.n
@@ -353,20 +354,20 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 		f.OutboundPeer, f.OutboundPort, f.OutboundKind = most.to.Addr.String(), int(most.to.Port), most.kind
 		f.OutboundShare = min(stat.Ratio(int(waits), f.Level), 1)
 	}
-	f.NotCalled = d.where.strangers(k)
+	f.NotCalled = d.where.Strangers(k)
 	if w.Local.Is(k.Addr) {
-		if _, state, _ := d.socks.stopped(w, k.Port, &d.owner); state != "" {
+		if _, state, _ := d.socks.Stopped(w, k.Port, &d.owner); state != "" {
 			return // a program that is stopped, not its pool: slow-server's
 		}
 	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
-	emit(analyze.Symptom{Subject: service(k), Onset: max(onset, p.begins[start], w.First), Features: f})
+	emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(onset, p.begins[start], w.First), Features: f})
 }
 
 func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
 	calls := false
-	d.hosts.each(func(_ capture.Addr, h *poolHost) bool {
-		calls = calls || len(h.calls.keys)+len(h.asked.keys) > 0
+	d.hosts.Each(func(_ capture.Addr, h *poolHost) bool {
+		calls = calls || len(h.calls.Keys)+len(h.asked.Keys) > 0
 		return true
 	})
 	return analyze.Assessment{Assessable: calls || d.socks.Full.First != 0, Features: d.most}

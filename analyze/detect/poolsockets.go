@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -13,9 +14,9 @@ import (
 // poolSockets sees a used-up worker pool in dumps of all sockets: the connections that a listener's program has
 // accepted are flat in number while others wait in its queue, and the program's own calls wait for one server.
 type poolSockets struct {
-	*hostSockets
-	ports subjects[capture.Endpoint, socketPool] // by listener
-	owner inquiry
+	*measure.HostSockets
+	ports measure.Subjects[capture.Endpoint, socketPool] // by listener
+	owner measure.Inquiry
 	waits string // what the threads of the process in question wait for
 	full  bool   // some queue is not empty
 }
@@ -32,7 +33,7 @@ type socketPool struct {
 }
 
 func newPoolSockets() poolSockets {
-	return poolSockets{hostSockets: newHostSockets(), ports: newSubjects[capture.Endpoint, socketPool](maxQueues)}
+	return poolSockets{HostSockets: measure.NewHostSockets(), ports: measure.NewSubjects[capture.Endpoint, socketPool](maxQueues)}
 }
 
 func (d *poolSockets) sample(at capture.Instant, s *capture.Sample) {
@@ -64,7 +65,7 @@ func (d *poolSockets) dump(at capture.Instant, t *capture.SocketTable) {
 		default:
 			continue
 		}
-		if !d.listens(s.Local.Port) {
+		if !d.Listens(s.Local.Port) {
 			if s.Inode != 0 && (s.State == capture.SynSent || s.HasInfo && s.Info.LastDataRecv >= callLag && s.State == capture.Established) {
 				calls[s.Remote]++
 			}
@@ -95,14 +96,14 @@ func (d *poolSockets) dump(at capture.Instant, t *capture.SocketTable) {
 		}
 	}
 	for k, p := range pools {
-		x := d.ports.peek(k)
+		x := d.ports.Peek(k)
 		if p.queue == 0 {
 			if x != nil {
 				x.n, x.since = 0, 0
 			}
 			continue
 		}
-		if x = d.ports.get(k); x == nil {
+		if x = d.ports.Get(k); x == nil {
 			continue
 		}
 		if x.n == 0 {
@@ -116,7 +117,7 @@ func (d *poolSockets) dump(at capture.Instant, t *capture.SocketTable) {
 		x.n++
 		x.queue, x.gaveUp, x.inodes, x.peer, x.calls = p.queue, p.gaveUp, inodes[k], peer, most
 	}
-	d.ports.each(func(k capture.Endpoint, x *socketPool) bool { return pools[k] != nil && x.n > 0 })
+	d.ports.Each(func(k capture.Endpoint, x *socketPool) bool { return pools[k] != nil && x.n > 0 })
 }
 
 // threads remembers what most threads of the busiest process wait for.
@@ -127,7 +128,7 @@ func (d *poolSockets) threads(p *capture.ProcessSample) {
 			if t.Remote.Port == 0 || t.Listening {
 				continue
 			}
-			d.waits = fmt.Sprintf("%d of %d threads of %s wait on %s", t.Threads, x.Threads, processName(x), t.Remote)
+			d.waits = fmt.Sprintf("%d of %d threads of %s wait on %s", t.Threads, x.Threads, measure.ProcessName(x), t.Remote)
 			return
 		}
 	}
@@ -138,15 +139,15 @@ func (d *poolSockets) judge(w *analyze.Window, seen map[string]bool, emit func(a
 	if d.full && w.Ask != nil {
 		w.Ask(analyze.Ask{Full: true})
 	}
-	d.ports.each(func(k capture.Endpoint, x *socketPool) bool {
+	d.ports.Each(func(k capture.Endpoint, x *socketPool) bool {
 		if x.n < 2 || !d.Full.Fresh(w.End) {
 			return true
 		}
-		if d.owners.of(x.inodes) == "" || d.waits == "" {
-			d.owner.ask(w, x.inodes)
+		if d.Owners.Of(x.inodes) == "" || d.waits == "" {
+			d.owner.Ask(w, x.inodes)
 		}
-		subject := service(k)
-		if seen[subject.Key()] || d.owners.halted(x.inodes) {
+		subject := measure.Service(k)
+		if seen[subject.Key()] || d.Owners.Halted(x.inodes) {
 			return true // or its program is stopped, however many threads it has
 		}
 		lo, hi := slices.Min(x.accepted[:x.n]), slices.Max(x.accepted[:x.n])
@@ -157,7 +158,7 @@ func (d *poolSockets) judge(w *analyze.Window, seen map[string]bool, emit func(a
 			f.OutboundPeer, f.OutboundPort, f.OutboundKind = x.peer.Addr.String(), int(x.peer.Port), "tcp"
 			f.OutboundShare = min(stat.Ratio(x.calls, hi), 1)
 		}
-		emit(analyze.Symptom{Subject: subject, Onset: x.since, Features: f, Filter: serviceFilter(k)})
+		emit(analyze.Symptom{Subject: subject, Onset: x.since, Features: f, Filter: measure.ServiceFilter(k)})
 		return true
 	})
 }

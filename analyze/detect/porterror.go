@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -31,7 +32,7 @@ const (
 
 // portError watches what the host's own interfaces count as broken or dropped.
 type portError struct {
-	links   subjects[string, linkErrors]
+	links   measure.Subjects[string, linkErrors]
 	softnet linkErrors
 	looked  bool
 	worst   PortError
@@ -64,7 +65,7 @@ const (
 )
 
 func newPortError() analyze.Detector {
-	return &portError{links: newSubjects[string, linkErrors](maxLinks)}
+	return &portError{links: measure.NewSubjects[string, linkErrors](maxLinks)}
 }
 
 func (d *portError) Spec() analyze.Spec {
@@ -84,7 +85,7 @@ func (d *portError) Sample(at capture.Instant, s *capture.Sample) {
 		if l.Loopback || l.Virtual {
 			continue // no wire, no ring: their drops are decisions of this host
 		}
-		if x := d.links.get(l.Name); x != nil {
+		if x := d.links.Get(l.Name); x != nil {
 			x.now = linkCounts{at, l.RxPackets, l.RxCRC, l.RxFIFO, l.RxFrame, l.RxMissed, l.RxDropped, l.TxCarrier}
 			x.fresh = true
 		}
@@ -113,7 +114,7 @@ func (d *portError) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectHost, Host: host, Segment: name}, Onset: x.onset, Features: f})
 		}
 	}
-	d.links.each(func(name string, x *linkErrors) bool {
+	d.links.Each(func(name string, x *linkErrors) bool {
 		gone := !x.fresh && w.End.Sub(x.now.at) > errorSpan*analyze.WindowLength
 		judge(name, x, false)
 		return !gone

@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -49,7 +50,7 @@ func (d *captureQuality) Event(e *flow.Event) {
 		d.first = e.At
 	}
 	if len(d.copies) < analyze.MaxEvidence && e.Kind == flow.Copy {
-		d.copies = append(d.copies, analyze.Evidence{At: e.At, Flow: e.Conn.String(), Frames: frames(e.Frame), Note: "captured before"})
+		d.copies = append(d.copies, analyze.Evidence{At: e.At, Flow: e.Conn.String(), Frames: measure.Frames(e.Frame), Note: "captured before"})
 	}
 }
 

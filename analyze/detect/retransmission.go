@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -55,8 +56,8 @@ type Retransmission struct {
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
 // from it, per listener, connection requests that had to be repeated.
 type retransmission struct {
-	*ways
-	syns   services[synState]
+	*measure.Ways
+	syns   measure.Services[synState]
 	resent resentSockets
 	best   Retransmission
 }
@@ -65,8 +66,8 @@ type retransmission struct {
 type synState struct {
 	requests stat.Series // bad: connections whose SYN was repeated; total: connections
 	answers  stat.Series // the same for SYN-ACKs
-	again    subjects[uint32, synAgain]
-	heard    direction
+	again    measure.Subjects[uint32, synAgain]
+	heard    measure.Direction
 	more     uint32 // SYNs that asked for ECN or carried data, and were answered
 }
 
@@ -79,19 +80,19 @@ type synAgain struct {
 	saTries  uint32
 	damaged  uint32 // repetitions with a wrong checksum
 	plain    bool   // it asked for less when it came again
-	note     note
+	note     measure.Note
 }
 
 // maxAgain bounds the connections with repeated SYNs that one listener remembers.
 const maxAgain = 1024
 
 func newRetransmission() analyze.Detector {
-	return &retransmission{ways: newWays(), syns: newServices[synState](maxPerDetector), resent: newResentSockets()}
+	return &retransmission{Ways: measure.NewWays(), syns: measure.NewServices[synState](measure.MaxPerDetector), resent: newResentSockets()}
 }
 
 // Measures implements analyze.Measurer.
 func (d *retransmission) Measures() []analyze.Measure {
-	return append(d.ways.Measures(), d.resent.Measures()...)
+	return append(d.Ways.Measures(), d.resent.Measures()...)
 }
 
 // Sample takes the socket tables.
@@ -107,18 +108,18 @@ func (d *retransmission) Spec() analyze.Spec {
 }
 
 func (d *retransmission) Event(e *flow.Event) {
-	st := d.syns.get(e.Conn)
+	st := d.syns.Get(e.Conn)
 	if st == nil {
 		return
 	}
-	if st.again.m == nil {
-		st.again = newSubjects[uint32, synAgain](maxAgain)
+	if st.again.M == nil {
+		st.again = measure.NewSubjects[uint32, synAgain](maxAgain)
 	}
 	switch e.Kind {
 	case flow.Established:
-		st.heard.event(e)
+		st.heard.Event(e)
 		if e.Conn.SlowOpening() > 0 {
-			if a := st.again.peek(e.Conn.Stream); a != nil {
+			if a := st.again.Peek(e.Conn.Stream); a != nil {
 				a.slow = true
 			}
 		}
@@ -126,11 +127,11 @@ func (d *retransmission) Event(e *flow.Event) {
 		st.requests.Add(0, 1, 0)
 	case flow.SynAckSent:
 		st.answers.Add(0, 1, 0)
-		st.more += uint32(count(e.Conn.AskedMore() && e.Conn.SynTries() == 0))
+		st.more += uint32(measure.Count(e.Conn.AskedMore() && e.Conn.SynTries() == 0))
 		if e.Conn.SynTries()+e.Conn.SynAckTries() == 0 {
 			return // nothing of it came again so far
 		}
-		if a := st.again.peek(e.Conn.Stream); a != nil {
+		if a := st.again.Peek(e.Conn.Stream); a != nil {
 			a.answered = true
 			a.wait = e.At.Sub(a.at)
 		}
@@ -144,16 +145,16 @@ func (d *retransmission) Event(e *flow.Event) {
 		if e.N == 1 && e.Conn.SynAckTries() > 0 && e.Conn.Established() == 0 {
 			st.answers.Add(1, 0, at) // as it turns out, the client did not get them
 		}
-		a := st.again.get(e.Conn.Stream)
+		a := st.again.Get(e.Conn.Stream)
 		if a == nil {
 			return
 		}
 		if a.tries == 0 {
 			a.at = at
-			a.note = noteOf(e, "SYN repeated")
+			a.note = measure.NoteOf(e, "SYN repeated")
 		}
 		a.plain = e.Plainer()
-		a.damaged += uint32(count(e.Damaged))
+		a.damaged += uint32(measure.Count(e.Damaged))
 		a.tries, a.saTries = e.N, uint32(e.Conn.SynAckTries())
 		a.answered = e.Conn.SynAnswered()
 	case flow.SynAckRepeat:
@@ -162,12 +163,12 @@ func (d *retransmission) Event(e *flow.Event) {
 		}
 		at := e.At.Add(-e.Dur)
 		first := e.N == 1 // of those that count
-		a := st.again.get(e.Conn.Stream)
+		a := st.again.Get(e.Conn.Stream)
 		if a != nil {
 			first = a.saTries == 0
 			if a.at == 0 {
 				a.at = at
-				a.note = noteOf(e, "SYN-ACK repeated")
+				a.note = measure.NoteOf(e, "SYN-ACK repeated")
 			}
 			a.saTries, a.answered = e.N, true
 		}
@@ -189,11 +190,11 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.resent.judge(w, emit) // packets tell more
 	}
-	d.ways.roll(w)
-	for _, x := range d.ways.speaking {
+	d.Ways.Roll(w)
+	for _, x := range d.Ways.Speaking {
 		d.judgeData(w, &x, emit)
 	}
-	d.syns.each(func(k capture.Endpoint, st *synState) bool {
+	d.syns.Each(func(k capture.Endpoint, st *synState) bool {
 		st.requests.Roll()
 		st.answers.Roll()
 		d.judgeSyn(w, k, st, emit)
@@ -202,47 +203,47 @@ func (d *retransmission) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 }
 
 // judgeData judges the data segments of one way.
-func (d *retransmission) judgeData(w *analyze.Window, x *speaker, emit func(analyze.Symptom)) {
-	k, st := x.k, x.st
-	s := &st.series
-	fs := st.flowStats(k, s.Onset, w.End, stalledAfter)
-	lost := x.lost()
+func (d *retransmission) judgeData(w *analyze.Window, x *measure.Speaker, emit func(analyze.Symptom)) {
+	k, st := x.K, x.St
+	s := &st.Series
+	fs := st.FlowStats(k, s.Onset, w.End, measure.StalledAfter)
+	lost := x.Lost()
 	// What nothing passes any more loses everything: that is no share of anything.
-	muted := fs.muted.data()
+	muted := fs.Muted.Data()
 	lost.Bad -= min(muted.Bad, lost.Bad)
 	lost.Total -= min(muted.Total, lost.Total-lost.Bad)
 	f := Retransmission{Class: "data", Segments: int(lost.Total), Retransmitted: int(lost.Bad),
-		ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, Fast: int(st.fast), RTO: int(st.rto), TailProbe: int(st.tail),
-		Flows: fs.flows, StalledFlows: fs.stalled, Longest: fs.longest.Seconds(), Mute: fs.mute,
-		Peers: peersSince(w, k, s.Onset), PeersHit: len(fs.ends), Prefix: k.prefix()}
-	f.Spurious = int(min(st.all.needless, st.all.after))
-	f.CopyShare = st.all.copyShare()
-	recent, conns := st.recent()
-	f.FlowsTotal = max(conns, fs.flows)
+		ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, Fast: int(st.Fast), RTO: int(st.Rto), TailProbe: int(st.Tail),
+		Flows: fs.Flows, StalledFlows: fs.Stalled, Longest: fs.Longest.Seconds(), Mute: fs.Mute,
+		Peers: measure.PeersSince(w, k, s.Onset), PeersHit: len(fs.Ends), Prefix: k.Prefix()}
+	f.Spurious = int(min(st.All.Needless, st.All.After))
+	f.CopyShare = st.All.CopyShare()
+	recent, conns := st.Recent()
+	f.FlowsTotal = max(conns, fs.Flows)
 	f.MeanSize = meanLost(&recent)
-	f.SeenOriginal = stat.Ratio(st.all.after-st.all.damaged, st.all.after+st.all.before)
-	f.Damaged = min(int(st.all.damaged), f.Retransmitted)
+	f.SeenOriginal = stat.Ratio(st.All.After-st.All.Damaged, st.All.After+st.All.Before)
+	f.Damaged = min(int(st.All.Damaged), f.Retransmitted)
 	// D-SACKs say that some repetitions were not needed: those are no losses.
 	f.Share = stat.Ratio(max(f.Retransmitted-f.Spurious, 0), f.Segments)
-	f.Others, f.Part = crowd(w, k)
+	f.Others, f.Part = measure.Crowd(w, k)
 	f.Chance = stat.AtLeast(max(f.Retransmitted-f.Spurious, 0), f.Segments, w.Params.Float("tolerated"))
 	if f.Retransmitted > d.best.Retransmitted {
 		d.best = f
 	}
-	subject := k.subject(w.Local, "data")
-	f.Opened = fs.opened(subject)
+	subject := k.Subject(w.Local, "data")
+	f.Opened = fs.Opened(subject)
 	if !s.Passes() {
-		emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: fs.evidence, LastTry: s.LastTry(w.End)})
+		emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: fs.Evidence, LastTry: s.LastTry(w.End)})
 	}
 }
 
 func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *synState, emit func(analyze.Symptom)) {
-	subject := service(k)
+	subject := measure.Service(k)
 	for _, s := range []struct {
 		segment string
 		*stat.Series
 	}{{"syn", &st.requests}, {"syn-ack", &st.answers}} {
-		if s.Since.Bad == 0 || s.Passes() || st.heard.missing() {
+		if s.Since.Bad == 0 || s.Passes() || st.heard.Missing() {
 			continue
 		}
 		f := Retransmission{Class: s.segment, Segments: int(max(s.Since.Total, s.Since.Bad)), Retransmitted: int(s.Since.Bad),
@@ -251,7 +252,7 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f.Chance = stat.AtLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
 		var evidence []analyze.Evidence
 		slow, caller := 0, w.Local.Addr
-		st.again.each(func(_ uint32, a *synAgain) bool {
+		st.again.Each(func(_ uint32, a *synAgain) bool {
 			if w.End.Sub(a.at) > stat.SeriesLen*analyze.WindowLength {
 				return false
 			}
@@ -261,20 +262,20 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			f.Flows++
 			if !a.answered {
 				f.Unanswered++
-				f.Damaged += count(a.damaged == a.tries)
+				f.Damaged += measure.Count(a.damaged == a.tries)
 			}
-			if a := a.note.client.Addr; w.Local.Is(a) && (!w.Local.Is(caller) || f.Flows == 1 || a.Compare(caller) < 0) {
+			if a := a.note.Client.Addr; w.Local.Is(a) && (!w.Local.Is(caller) || f.Flows == 1 || a.Compare(caller) < 0) {
 				caller = a
 			}
-			slow += count(a.slow)
-			if s.segment == "syn" && a.answered && a.wait >= ignoredAfter {
+			slow += measure.Count(a.slow)
+			if s.segment == "syn" && a.answered && a.wait >= measure.IgnoredAfter {
 				f.Held++
 				f.Longest = max(f.Longest, a.wait.Seconds())
 			}
-			f.Plain += count(a.plain && a.answered && st.more == 0)
-			f.Echoed += count(a.tries > 0 && a.saTries > 0)
+			f.Plain += measure.Count(a.plain && a.answered && st.more == 0)
+			f.Echoed += measure.Count(a.tries > 0 && a.saTries > 0)
 			if len(evidence) < analyze.MaxEvidence {
-				evidence = append(evidence, a.note.evidence())
+				evidence = append(evidence, a.note.Evidence())
 			}
 			return true
 		})
@@ -287,16 +288,16 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 		f.OwnListener = w.Local.Is(k.Addr)
 		f.SeenOriginal = 1
 		if w.Local.By != analyze.LocalNone && !w.Local.Is(k.Addr) {
-			subject = upstream(caller, k)
+			subject = measure.Upstream(caller, k)
 		}
 		subject.Segment = s.segment
 		emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
 	}
 }
 
-func meanLost(s *sizes) float64 {
+func meanLost(s *measure.Sizes) float64 {
 	var n, sum float64
-	for i, k := range s.lost {
+	for i, k := range s.Lost {
 		n += float64(k)
 		sum += float64(k) * binSize(i)
 	}
@@ -323,16 +324,16 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
 			return // of one direction nobody knows what the other end got
 		}
-		var sum traffic
+		var sum measure.Traffic
 		for i := range p.Side {
-			sum.add(&p.Side[i], &flow.PathSide{}, 0, false)
+			sum.Add(&p.Side[i], &flow.PathSide{}, 0, false)
 		}
-		all := sum.data()
+		all := sum.Data()
 		f.AllSegments += int(all.Total)
 		f.AllResent += int(all.Bad)
 	})
 	f.LateEnds, f.AllEnds = lateEnds(w)
-	d.syns.each(func(_ capture.Endpoint, st *synState) bool {
+	d.syns.Each(func(_ capture.Endpoint, st *synState) bool {
 		f.Requests += int(st.requests.Since.Total + st.requests.Old.Total)
 		f.Repeated += int(st.requests.Since.Bad)
 		return true

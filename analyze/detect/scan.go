@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -42,10 +43,10 @@ type scan struct {
 // scanners remembers who tries what in vain. One instance serves all detectors of an engine, so that what a
 // scanner provokes feeds none of them: the scan detector writes it, the others ask is.
 type scanners struct {
-	sources subjects[capture.Addr, scanSource]
-	targets subjects[scanTarget, scanned]
-	fans    subjects[scanFan, uint32]
-	served  services[listenerServed]
+	sources measure.Subjects[capture.Addr, scanSource]
+	targets measure.Subjects[scanTarget, scanned]
+	fans    measure.Subjects[scanFan, uint32]
+	served  measure.Services[listenerServed]
 	unended unended
 	heard   bool // somebody answered a SYN, be it by RST
 	// maxTries is known from the first window on.
@@ -57,8 +58,8 @@ type scanners struct {
 
 // unended finds the connection requests that their clients do not pursue.
 type unended struct {
-	young  []youngRequest // too young to be called that, in order of time
-	missed uint64         // that found no room
+	young  []measure.YoungRequest // too young to be called that, in order of time
+	missed uint64                 // that found no room
 	// handshakes says that the capture shows how handshakes end; one that was filtered for SYNs does not.
 	handshakes bool
 }
@@ -67,11 +68,11 @@ type unended struct {
 func (u *unended) event(e *flow.Event) {
 	switch e.Kind {
 	case flow.SynSent:
-		if len(u.young) == maxAttempts {
+		if len(u.young) == measure.MaxAttempts {
 			u.missed++
 			return
 		}
-		u.young = append(u.young, youngRequest{e.Conn.Ref(), e.At})
+		u.young = append(u.young, measure.YoungRequest{Ref: e.Conn.Ref(), At: e.At})
 	case flow.Established:
 		u.handshakes = true
 	}
@@ -82,8 +83,8 @@ func (u *unended) event(e *flow.Event) {
 // and gets no answer sends its SYN again (RFC 9293 §3.8.1), at the latest after 3 s (RFC 1122 §4.2.3.1).
 func (u *unended) judge(w *analyze.Window, f func(c *flow.Conn, answered bool)) {
 	n := 0
-	for ; n < len(u.young) && w.End.Sub(u.young[n].at) >= ignoredAfter; n++ {
-		c := w.Flows.Lookup(u.young[n].ref)
+	for ; n < len(u.young) && w.End.Sub(u.young[n].At) >= measure.IgnoredAfter; n++ {
+		c := w.Flows.Lookup(u.young[n].Ref)
 		if c == nil || c.Closed() || c.IsEstablished() || c.SynTries() > 0 || c.SynAnswered() && !u.handshakes && c.SynAckTries() == 0 {
 			continue
 		}
@@ -102,7 +103,7 @@ type scanSource struct {
 	port                                      uint16
 	more                                      bool // there are targets that found no room
 	scans, told                               bool
-	note                                      note
+	note                                      measure.Note
 }
 
 func (x *scanSource) failed() uint32 { return x.refused + x.silent + x.halfOpen }
@@ -137,8 +138,8 @@ const (
 )
 
 func newScanners() *scanners {
-	return &scanners{sources: newSubjects[capture.Addr, scanSource](maxPerDetector), targets: newSubjects[scanTarget, scanned](maxScanTargets),
-		fans: newSubjects[scanFan, uint32](maxScanTargets), served: newServices[listenerServed](maxPerDetector)}
+	return &scanners{sources: measure.NewSubjects[capture.Addr, scanSource](measure.MaxPerDetector), targets: measure.NewSubjects[scanTarget, scanned](maxScanTargets),
+		fans: measure.NewSubjects[scanFan, uint32](maxScanTargets), served: measure.NewServices[listenerServed](measure.MaxPerDetector)}
 }
 
 func newScan() analyze.Detector { return &scan{scanners: newScanners()} }
@@ -158,7 +159,7 @@ func (s *scanners) is(a capture.Addr) bool {
 	if s == nil || s.scanning == 0 {
 		return false
 	}
-	x := s.sources.peek(a)
+	x := s.sources.Peek(a)
 	return x != nil && x.scans
 }
 
@@ -167,7 +168,7 @@ func (s *scanners) aimed(client capture.Addr, server capture.Endpoint) bool {
 	if !s.is(client) {
 		return false
 	}
-	t := s.targets.peek(scanTarget{client, server})
+	t := s.targets.Peek(scanTarget{client, server})
 	return t != nil && t.counted
 }
 
@@ -183,7 +184,7 @@ func (s *scanners) Event(e *flow.Event) {
 	switch e.Kind {
 	case flow.SynSent:
 		s.attempts++
-		x := s.sources.get(c.Client.Addr)
+		x := s.sources.Get(c.Client.Addr)
 		if x == nil {
 			return
 		}
@@ -195,17 +196,17 @@ func (s *scanners) Event(e *flow.Event) {
 	case flow.SynAckSent:
 		s.heard = true
 	case flow.Established:
-		if x := s.sources.peek(c.Client.Addr); x != nil {
+		if x := s.sources.Peek(c.Client.Addr); x != nil {
 			x.good++
 		}
 	case flow.Response:
-		if st := s.served.get(c); st != nil {
+		if st := s.served.Get(c); st != nil {
 			st.yes = true
 		}
 		s.forgive(scanTarget{c.Client.Addr, c.Server})
 	case flow.Refused:
 		s.heard = true
-		if x := s.sources.peek(c.Client.Addr); x != nil {
+		if x := s.sources.Peek(c.Client.Addr); x != nil {
 			x.refused++
 			s.fail(x, c)
 		}
@@ -214,7 +215,7 @@ func (s *scanners) Event(e *flow.Event) {
 		if e.Side == flow.Client && c.SynAnswered() && !c.IsEstablished() {
 			s.unended.handshakes = true
 			s.halfOpen++
-			if x := s.sources.peek(c.Client.Addr); x != nil {
+			if x := s.sources.Peek(c.Client.Addr); x != nil {
 				x.halfOpen++
 				s.fail(x, c)
 			}
@@ -224,20 +225,20 @@ func (s *scanners) Event(e *flow.Event) {
 
 // fail counts an attempt of c's client, x, that came to nothing.
 func (s *scanners) fail(x *scanSource, c *flow.Conn) {
-	if x.note.at == 0 {
-		x.note = firstSYN(c)
+	if x.note.At == 0 {
+		x.note = measure.FirstSYN(c)
 	}
-	if st := s.served.peek(c); st != nil && st.yes {
+	if st := s.served.Peek(c); st != nil && st.yes {
 		return
 	}
 	k := scanTarget{c.Client.Addr, c.Server}
-	t := s.targets.peek(k)
+	t := s.targets.Peek(k)
 	if t == nil {
 		if x.targets >= maxScanPerSource {
 			x.more = true
 			return
 		}
-		if t = s.targets.get(k); t == nil {
+		if t = s.targets.Get(k); t == nil {
 			x.more = true
 			return
 		}
@@ -253,9 +254,9 @@ func (s *scanners) fail(x *scanSource, c *flow.Conn) {
 
 // forgive takes back that k failed: it serves.
 func (s *scanners) forgive(k scanTarget) {
-	if t := s.targets.peek(k); t != nil && t.counted {
+	if t := s.targets.Peek(k); t != nil && t.counted {
 		t.counted = false
-		if x := s.sources.peek(k.source); x != nil {
+		if x := s.sources.Peek(k.source); x != nil {
 			s.count(x, k, -1)
 		}
 	}
@@ -264,12 +265,12 @@ func (s *scanners) forgive(k scanTarget) {
 // count adds n to the fans that k belongs to.
 func (s *scanners) count(x *scanSource, k scanTarget, n int32) {
 	x.targets += uint32(n)
-	if f := s.fans.get(scanFan{source: k.source, host: k.server.Addr}); f == nil {
+	if f := s.fans.Get(scanFan{source: k.source, host: k.server.Addr}); f == nil {
 		x.more = true
 	} else if *f += uint32(n); *f > x.ports || k.server.Addr == x.host {
 		x.ports, x.host = *f, k.server.Addr
 	}
-	if f := s.fans.get(scanFan{source: k.source, port: k.server.Port}); f == nil {
+	if f := s.fans.Get(scanFan{source: k.source, port: k.server.Port}); f == nil {
 		x.more = true
 	} else if *f += uint32(n); *f > x.hosts || k.server.Port == x.port {
 		x.hosts, x.port = *f, k.server.Port
@@ -283,7 +284,7 @@ func (s *scanners) ripen(w *analyze.Window) {
 		if answered {
 			s.halfOpen++
 		}
-		x := s.sources.peek(c.Client.Addr)
+		x := s.sources.Peek(c.Client.Addr)
 		switch {
 		case x == nil:
 		case answered:
@@ -302,10 +303,10 @@ func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	s.ripen(w)
 	memory := w.Params.Duration("memory")
 	minPorts, minHosts, minShare := w.Params.Int("min_ports"), w.Params.Int("min_hosts"), w.Params.Float("min_share")
-	crowded := len(s.sources.m) > maxPerDetector*3/4
+	crowded := len(s.sources.M) > measure.MaxPerDetector*3/4
 	s.scanning = 0
 	gone := false
-	s.sources.each(func(a capture.Addr, x *scanSource) bool {
+	s.sources.Each(func(a capture.Addr, x *scanSource) bool {
 		if w.End.Sub(x.last) > memory || crowded && x.targets < fewTargets && x.last < w.Start {
 			gone = true
 			return false
@@ -328,24 +329,24 @@ func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true
 		}
 		s.scanning++
-		if x.told && w.End.Sub(x.last) > ignoredAfter+analyze.WindowLength {
+		if x.told && w.End.Sub(x.last) > measure.IgnoredAfter+analyze.WindowLength {
 			return true // it pauses, and of all its attempts is known what became of them
 		}
 		x.told = true
 		emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectHost, Host: a.String()}, Onset: x.first, Features: f,
-			Evidence: []analyze.Evidence{x.note.evidence()}, Filter: addrFilter(a, "src") + " && tcp.flags.syn == 1 && tcp.flags.ack == 0"})
+			Evidence: []analyze.Evidence{x.note.Evidence()}, Filter: measure.AddrFilter(a, "src") + " && tcp.flags.syn == 1 && tcp.flags.ack == 0"})
 		return true
 	})
 	if gone {
-		s.targets.each(func(k scanTarget, _ *scanned) bool { return s.sources.peek(k.source) != nil })
-		s.fans.each(func(k scanFan, _ *uint32) bool { return s.sources.peek(k.source) != nil })
+		s.targets.Each(func(k scanTarget, _ *scanned) bool { return s.sources.Peek(k.source) != nil })
+		s.fans.Each(func(k scanFan, _ *uint32) bool { return s.sources.Peek(k.source) != nil })
 	}
 }
 
 func (d *scan) Assess(*analyze.Window) analyze.Assessment {
 	s := d.scanners
 	f := d.worst
-	f.Sources, f.Scanning, f.Attempts, f.HalfOpen = len(s.sources.m), s.scanning, s.attempts, s.halfOpen
-	f.More = s.sources.refused+s.targets.refused+s.unended.missed > 0
+	f.Sources, f.Scanning, f.Attempts, f.HalfOpen = len(s.sources.M), s.scanning, s.attempts, s.halfOpen
+	f.More = s.sources.Refused+s.targets.Refused+s.unended.missed > 0
 	return analyze.Assessment{Assessable: s.heard, Features: f}
 }

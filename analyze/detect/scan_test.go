@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -163,7 +164,7 @@ func TestScanFeedsNoOther(t *testing.T) {
 // A flood of sources that are seen once does not hide a scanner.
 func TestScanBesideFlood(t *testing.T) {
 	var n network
-	for i := range 3 * maxPerDetector {
+	for i := range 3 * measure.MaxPerDetector {
 		n.halfOpen(time.Duration(i)*ms, fmt.Sprintf("203.0.%d.%d", i>>8, i&255), scanned10+":80", 0)
 	}
 	n.call(0, "10.0.1.1", scanned10+":80", ms)

@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -35,7 +36,7 @@ type peerState struct {
 	ref  flow.Ref
 	side flow.Side // the peer's
 	seen uint32
-	note note
+	note measure.Note
 	// chose is when it was heard although a SYN to it got no answer: new connections are let down, not the path to it.
 	chose capture.Instant
 }
@@ -92,14 +93,14 @@ func (st *peerState) ask(first capture.Instant, e *flow.Event, n uint32) {
 	if e.Kind == flow.SynRepeat && e.N > 1 && first <= st.heard {
 		st.chose = e.At
 	}
-	if e.Kind == flow.SynRepeat && st.chose != 0 && e.At.Sub(st.chose) < lonely {
+	if e.Kind == flow.SynRepeat && st.chose != 0 && e.At.Sub(st.chose) < measure.Lonely {
 		return
 	}
 	if first <= st.heard {
 		first = e.At // the peer was heard in between; the repetition is a new question
 	}
 	if st.asked == 0 || !st.tcp {
-		st.note = noteOf(e, "sent again, nothing comes back")
+		st.note = measure.NoteOf(e, "sent again, nothing comes back")
 		st.ref, st.side = e.Conn.Ref(), e.Side.Other()
 		st.seen = e.Conn.Packets(st.side)
 	}
@@ -118,7 +119,7 @@ func (st *peerState) askDNS(e *flow.Event) {
 		return // one lost query among others
 	}
 	if st.asked == 0 {
-		st.note = note{first, e.DNS.Client, e.DNS.Server, e.DNS.QueryFrame, "no answer"}
+		st.note = measure.NoteAt(first, e.DNS.Client, e.DNS.Server, e.DNS.QueryFrame, "no answer")
 	}
 	n := uint32(1)
 	if e.Kind == flow.DNSUnanswered {
@@ -150,9 +151,9 @@ func (d *pathCut) roll(w *analyze.Window) {
 		for i := range p.Side {
 			// Side[i] is what Host(i) sends: the other one hears it.
 			k := peerKey{p.Host(1 - i), p.Host(i)}
-			st := d.peers.peek(k)
+			st := d.peers.Peek(k)
 			if st == nil && p.Side[i].Segments > 0 {
-				st = d.peers.get(k)
+				st = d.peers.Get(k)
 			}
 			if st == nil {
 				continue
@@ -167,11 +168,11 @@ func (d *pathCut) roll(w *analyze.Window) {
 			st.segments = p.Side[i].Segments
 		}
 	})
-	d.peers.each(func(_ peerKey, st *peerState) bool {
+	d.peers.Each(func(_ peerKey, st *peerState) bool {
 		copy(st.rate[:], st.rate[1:])
 		st.rate[rateWindows-1] = uint16(min(st.curHeard, 1<<16-1))
 		st.curHeard = 0
-		return w.End.Sub(max(st.heard, st.asked)) < idleState
+		return w.End.Sub(max(st.heard, st.asked)) < measure.IdleState
 	})
 }
 
@@ -192,13 +193,13 @@ func (d *pathCut) acknowledged(w *analyze.Window, suspects []peerKey) []peerKey 
 		return nil
 	}
 	type count struct{ packets, open uint32 }
-	sum := newSubjects[peerKey, count](maxPerDetector)
+	sum := measure.NewSubjects[peerKey, count](measure.MaxPerDetector)
 	for _, k := range suspects {
-		sum.get(k)
+		sum.Get(k)
 	}
 	w.Flows.Live(func(c *flow.Conn) {
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if v := sum.peek(peerKey{c.Endpoint(side.Other()).Addr, c.Endpoint(side).Addr}); v != nil {
+			if v := sum.Peek(peerKey{c.Endpoint(side.Other()).Addr, c.Endpoint(side).Addr}); v != nil {
 				v.packets += c.Packets(side)
 				if !c.Closed() {
 					v.open++
@@ -207,7 +208,7 @@ func (d *pathCut) acknowledged(w *analyze.Window, suspects []peerKey) []peerKey 
 		}
 	})
 	return slices.DeleteFunc(suspects, func(k peerKey) bool {
-		st, v := d.peers.m[k], sum.peek(k)
+		st, v := d.peers.M[k], sum.Peek(k)
 		fresh, grown := !st.counted, v.packets > st.received
 		st.received, st.conns, st.counted = v.packets, v.open, true
 		if !fresh && grown {

@@ -3,6 +3,7 @@ package detect
 import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -70,22 +71,22 @@ type SizeLoss struct {
 // retransmission, they were lost before the capture point; where they were seen and sent
 // again, after it.
 type sizeLoss struct {
-	*ways
+	*measure.Ways
 	large largeStill
 	dns   bigAnswers
 	// Requests that the client gave up: what is lost as a whole at the side of its receiver leaves no other trace.
 	unanswered int
-	greets     subjects[capture.Addr, struct{}] // hosts that speak first
-	mute       int                              // most connections of a way that nothing passes any more, and on which something large is repeated
-	best       SizeLoss                         // of what did not amount to a finding, the one with most large segments
+	greets     measure.Subjects[capture.Addr, struct{}] // hosts that speak first
+	mute       int                                      // most connections of a way that nothing passes any more, and on which something large is repeated
+	best       SizeLoss                                 // of what did not amount to a finding, the one with most large segments
 }
 
 func newSizeLoss() analyze.Detector {
-	return &sizeLoss{ways: newWays(), large: newLargeStill(), dns: newBigAnswers(), greets: newSubjects[capture.Addr, struct{}](maxPerDetector)}
+	return &sizeLoss{Ways: measure.NewWays(), large: newLargeStill(), dns: newBigAnswers(), greets: measure.NewSubjects[capture.Addr, struct{}](measure.MaxPerDetector)}
 }
 
 // Measures implements analyze.Measurer.
-func (d *sizeLoss) Measures() []analyze.Measure { return []analyze.Measure{d.ways, d.dns.lookups} }
+func (d *sizeLoss) Measures() []analyze.Measure { return []analyze.Measure{d.Ways, d.dns.lookups} }
 
 func (d *sizeLoss) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "size-dependent-loss",
@@ -103,7 +104,7 @@ func (d *sizeLoss) Event(e *flow.Event) {
 			d.unanswered++
 		}
 	case flow.Greeting:
-		d.greets.get(e.Conn.Server.Addr)
+		d.greets.Get(e.Conn.Server.Addr)
 	case flow.Closed:
 		if d.unmet(e.Conn, e.At) {
 			d.unanswered++
@@ -116,58 +117,58 @@ func (d *sizeLoss) Event(e *flow.Event) {
 // unmet reports whether nothing was said on c, open for long now, by a host that speaks first elsewhere: that may have been too large for the way.
 func (d *sizeLoss) unmet(c *flow.Conn, now capture.Instant) bool {
 	at := c.Established()
-	return at != 0 && now.Sub(at) >= flow.GiveUp && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0 && d.greets.peek(c.Server.Addr) != nil
+	return at != 0 && now.Sub(at) >= flow.GiveUp && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0 && d.greets.Peek(c.Server.Addr) != nil
 }
 
 func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.ways.roll(w)
+	d.Ways.Roll(w)
 	still := d.large.find(w)
-	for _, x := range d.ways.speaking {
-		if d.judge(w, &x, still.peek(x.k), emit) {
-			still.drop(x.k)
+	for _, x := range d.Ways.Speaking {
+		if d.judge(w, &x, still.Peek(x.K), emit) {
+			still.Drop(x.K)
 		}
 	}
-	still.each(func(k way, g *standing) bool {
+	still.Each(func(k measure.Way, g *standing) bool {
 		emit(g.symptom(k, w.Local))
 		return true
 	})
 }
 
 // judge reports what x shows, if it shows anything; still, if not nil, is what stands still there.
-func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit func(analyze.Symptom)) bool {
-	k, st := x.k, x.st
-	fs := st.flowStats(k, st.series.Onset, w.End, w.Params.Duration("stall_age"))
-	span := st.series.Windows()
+func (d *sizeLoss) judge(w *analyze.Window, x *measure.Speaker, still *standing, emit func(analyze.Symptom)) bool {
+	k, st := x.K, x.St
+	fs := st.FlowStats(k, st.Series.Onset, w.End, w.Params.Duration("stall_age"))
+	span := st.Series.Windows()
 	side := "receiver"
-	if st.all.after > st.all.before {
+	if st.All.After > st.All.Before {
 		side = "sender"
 	}
-	s, conns := st.sum(span)
-	x.without(&s, span)
-	s.seenFrom(side)
-	d.ways.aside(w, k, st, &fs, &s, span)
-	if !bothSizes(&s, w.Params.Int("min_small")) {
+	s, conns := st.Sum(span)
+	x.Without(&s, span)
+	s.SeenFrom(side)
+	d.Ways.Aside(w, k, st, &fs, &s, span)
+	if !measure.BothSizes(&s, w.Params.Int("min_small")) {
 		// What went well before the first sign gives more to compare with, or drowns what little was lost since.
-		span := st.sinceOnset(w.End)
-		y, n := st.sum(span)
-		x.without(&y, span)
-		y.seenFrom(side)
-		if d.ways.aside(w, k, st, &fs, &y, span); apart(&y) < apart(&s) {
+		span := st.SinceOnset(w.End)
+		y, n := st.Sum(span)
+		x.Without(&y, span)
+		y.SeenFrom(side)
+		if d.Ways.Aside(w, k, st, &fs, &y, span); measure.Apart(&y) < measure.Apart(&s) {
 			s, conns = y, n
 		}
 	}
-	f := SizeLoss{Kind: "partial", Side: side, Baseline: st.series.BeforeSpan, ICMPTooBig: st.tooBig, Mute: fs.mute, Prefix: k.prefix()}
-	d.mute = max(d.mute, fs.muteLarge)
-	cut := cliff(&s)
+	f := SizeLoss{Kind: "partial", Side: side, Baseline: st.Series.BeforeSpan, ICMPTooBig: st.TooBig, Mute: fs.Mute, Prefix: k.Prefix()}
+	d.mute = max(d.mute, fs.MuteLarge)
+	cut := measure.Cliff(&s)
 	var dns bigLoss
-	if k.scope == onePair {
-		if answers := d.dns.since(k, flow.SmallSize, st.series.Onset); answers.lost.Bad > 0 {
+	if k.Scope == measure.OnePair {
+		if answers := d.dns.since(k, flow.SmallSize, st.Series.Onset); answers.lost.Bad > 0 {
 			// They say where the cliff is, too: now and then a segment gets through. That some came says nothing of the
 			// path, for those that are missing are known only some seconds later.
 			all := s
-			all.add(&answers.sizes)
-			c := cliff(&all)
-			if big, _ := s.split(c); c != 0 && answers.alike(big) {
+			all.Add(&answers.sizes)
+			c := measure.Cliff(&all)
+			if big, _ := s.Split(c); c != 0 && answers.alike(big) {
 				cut = c
 			}
 		}
@@ -175,65 +176,65 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if cut == 0 {
 		return false
 	}
-	big, small := s.split(cut)
+	big, small := s.Split(cut)
 	if side == "receiver" {
 		// What is sent alone shows its loss only if something else comes before its repetition. Those that came at once were
 		// not lost: without them a few give-ups (the FIN comes, the request never did) would be all that was sent.
 		for i := cut; i < flow.Bins; i++ {
-			big.Total += s.alone[i]
+			big.Total += s.Alone[i]
 		}
 	}
 	for i := cut - 1; i >= 0; i-- {
-		if s.sent[i] > s.lost[i] {
-			f.LargestPassed = max(int(st.maxSeen[i]), ackSize)
+		if s.Sent[i] > s.Lost[i] {
+			f.LargestPassed = max(int(st.MaxSeen[i]), ackSize)
 			break
 		}
 	}
-	onset := st.series.Onset
-	if k.scope == onePair {
+	onset := st.Series.Onset
+	if k.Scope == measure.OnePair {
 		dns = d.dns.since(k, f.LargestPassed, onset)
 	}
 	if f.Side == "sender" || !dns.alike(big) {
 		dns = bigLoss{} // seen before they could be lost; or their server is silent, and not the path
 	}
 	if f.Side == "sender" {
-		big.Bad -= min(s.needless, big.Bad) // its acknowledgement was lost, or late
-		big.Total -= min(fs.unsettled, big.Total-big.Bad)
+		big.Bad -= min(s.Needless, big.Bad) // its acknowledgement was lost, or late
+		big.Total -= min(fs.Unsettled, big.Total-big.Bad)
 	}
 	big.Bad += dns.lost.Bad
 	big.Total += dns.lost.Total
 	f.BigSent, f.BigLost, f.SmallSent, f.SmallLost = int(big.Total), int(big.Bad), int(small.Total), int(small.Bad)
-	f.SmallData = f.SmallSent - int(s.sent[flow.Bare])
+	f.SmallData = f.SmallSent - int(s.Sent[flow.Bare])
 	f.BigLoss, f.SmallLoss = big.Share(), small.Share()
 	f.PValue = stat.Fisher(big.Bad, big.Total, small.Bad, small.Total)
-	f.BigLossBefore = st.series.Before.Share()
+	f.BigLossBefore = st.Series.Before.Share()
 	for i := cut; i < flow.Bins; i++ {
-		if s.lost[i] > 0 && st.minLost[i] > 0 {
-			f.SmallestLost = int(st.minLost[i])
+		if s.Lost[i] > 0 && st.MinLost[i] > 0 {
+			f.SmallestLost = int(st.MinLost[i])
 			break
 		}
 	}
 	f.Cliff = f.SmallestLost
-	f.Hit, f.CopyShare = fs.flows+int(dns.lost.Bad), st.all.copyShare()
-	f.Flows, f.StalledFlows = max(fs.flows, conns), fs.stalled
+	f.Hit, f.CopyShare = fs.Flows+int(dns.lost.Bad), st.All.CopyShare()
+	f.Flows, f.StalledFlows = max(fs.Flows, conns), fs.Stalled
 	f.StalledShare = stat.Ratio(f.StalledFlows, f.Flows)
-	f.Abandoned, f.AbandonedShare = fs.abandoned, stat.Ratio(fs.abandoned, fs.abandoned+fs.passed)
-	f.AbandonedLoss = stat.Ratio(fs.lacking, fs.lacking+fs.arrived)
-	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.retries), int(fs.failed), fs.repeat
+	f.Abandoned, f.AbandonedShare = fs.Abandoned, stat.Ratio(fs.Abandoned, fs.Abandoned+fs.Passed)
+	f.AbandonedLoss = stat.Ratio(fs.Lacking, fs.Lacking+fs.Arrived)
+	f.RetrySent, f.RetryLost, f.RepeatFailures = int(fs.Retries), int(fs.Failed), fs.Repeat
 	f.RetryLoss = stat.Ratio(f.RetryLost, f.RetrySent)
-	if f.Coalesced = fs.again.onlyCoalesced(uint32(w.Params.Int("min_coalesced"))); f.Coalesced > 0 {
-		f.Singles = int(fs.again.single)
+	if f.Coalesced = fs.Again.OnlyCoalesced(uint32(w.Params.Int("min_coalesced"))); f.Coalesced > 0 {
+		f.Singles = int(fs.Again.Single)
 	}
-	f.Peers, f.PeersHit = peersSince(w, k, onset), len(fs.ends)
-	f.Others, f.Part = crowd(w, k)
-	if fs.passed == 0 && f.RetryLost >= w.Params.Int("min_hole_retries") && f.BigLoss > w.Params.Float("min_hole_loss") {
+	f.Peers, f.PeersHit = measure.PeersSince(w, k, onset), len(fs.Ends)
+	f.Others, f.Part = measure.Crowd(w, k)
+	if fs.Passed == 0 && f.RetryLost >= w.Params.Int("min_hole_retries") && f.BigLoss > w.Params.Float("min_hole_loss") {
 		f.Kind = "black-hole"
 	}
 	if f.PValue < w.Params.Float("sure_p_value") {
-		f.ElsewherePassed, f.ElsewherePeers = st.elsewhere(w, k, cut)
+		f.ElsewherePassed, f.ElsewherePeers = st.Elsewhere(w, k, cut)
 	}
-	g := d.ways.goodput(w, k, st.series.Onset)
-	f.Goodput, f.GoodputBefore, f.GoodputSpread, f.GoodputWindows = g.rate, g.before, g.spread, g.windows
+	g := d.Ways.Goodput(w, k, st.Series.Onset)
+	f.Goodput, f.GoodputBefore, f.GoodputSpread, f.GoodputWindows = g.Rate, g.Before, g.Spread, g.Windows
 	f.DNSBigUnanswered = int(dns.lost.Bad)
 	if dns.lost.Bad > 0 {
 		f.Cliff = min(f.Cliff, dns.smallest)
@@ -243,18 +244,18 @@ func (d *sizeLoss) judge(w *analyze.Window, x *speaker, still *standing, emit fu
 	if f.BigLost > d.best.BigLost {
 		d.best = f
 	}
-	lastTry := st.series.LastTry(w.End)
+	lastTry := st.Series.LastTry(w.End)
 	if still != nil {
 		lastTry = 0 // what happened to it is true however long nobody has tried since
 		f.Single, f.Tries, f.Still, f.Beside, f.Passed = still.f.Single, still.f.Tries, still.f.Still, still.f.Beside, still.f.Passed
 		onset = min(onset, still.onset)
 	}
-	subject := k.subject(w.Local, "")
-	f.Opened = fs.opened(subject)
-	if st.series.Passes() {
+	subject := k.Subject(w.Local, "")
+	f.Opened = fs.Opened(subject)
+	if st.Series.Passes() {
 		return false
 	}
-	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.evidence, LastTry: lastTry})
+	emit(analyze.Symptom{Subject: subject, Onset: onset, Features: f, Evidence: fs.Evidence, LastTry: lastTry})
 	return true
 }
 
@@ -274,9 +275,9 @@ func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 			return // of one direction nobody knows what the other end got
 		}
 		for i := range p.Side {
-			var sum traffic
-			sum.add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Receives(p.Host(1-i)))
-			big, small := sum.split(flow.SmallBins)
+			var sum measure.Traffic
+			sum.Add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Receives(p.Host(1-i)))
+			big, small := sum.Split(flow.SmallBins)
 			f.AllBig += int(big.Total)
 			f.AllBigLost += int(big.Bad)
 			if d.best.BigSent == 0 {

@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -38,8 +39,8 @@ type SlowReceiver struct {
 // window. A program is a listener, or a host as the client of one; several clients of one service hold its workers together. Closed for
 // less than a second is how TCP paces a sender; that counts as time closed, but does not begin anything.
 type slowReceiver struct {
-	states subjects[end, receiverState]
-	served services[unserved]
+	states measure.Subjects[measure.End, receiverState]
+	served measure.Services[unserved]
 	long   time.Duration // the rule's min_longest, as of the last window
 	conns  int
 	all    int // windows that closed
@@ -47,7 +48,7 @@ type slowReceiver struct {
 }
 
 type receiverState struct {
-	conns   subjects[flow.Ref, receiverConn]
+	conns   measure.Subjects[flow.Ref, receiverConn]
 	life    time.Duration   // of ended connections, since the onset
 	before  stallTime       // until the onset
 	spells  []closedSpell   // newest closings that ended
@@ -61,7 +62,7 @@ type receiverState struct {
 
 // narrowWindow is what was sent into windows that have room for less than a segment.
 type narrowWindow struct {
-	conns       subjects[flow.Ref, int]
+	conns       measure.Subjects[flow.Ref, int]
 	segments    int
 	widest      uint32
 	unscaled    bool
@@ -70,11 +71,11 @@ type narrowWindow struct {
 }
 
 func (n *narrowWindow) add(e *flow.Event) {
-	if n.first == 0 || e.At.Sub(n.last) >= episode {
-		*n = narrowWindow{first: e.At, conns: newSubjects[flow.Ref, int](maxReceiverConns)}
+	if n.first == 0 || e.At.Sub(n.last) >= measure.Episode {
+		*n = narrowWindow{first: e.At, conns: measure.NewSubjects[flow.Ref, int](maxReceiverConns)}
 	}
 	n.last = e.At
-	c := n.conns.get(e.Conn.Ref())
+	c := n.conns.Get(e.Conn.Ref())
 	if c == nil {
 		return
 	}
@@ -135,7 +136,7 @@ const (
 )
 
 func newSlowReceiver() analyze.Detector {
-	return &slowReceiver{states: newSubjects[end, receiverState](1024), served: newServices[unserved](maxListeners), long: longClosed}
+	return &slowReceiver{states: measure.NewSubjects[measure.End, receiverState](1024), served: measure.NewServices[unserved](maxListeners), long: longClosed}
 }
 
 func (d *slowReceiver) Spec() analyze.Spec {
@@ -149,66 +150,66 @@ func (d *slowReceiver) Event(e *flow.Event) {
 	case flow.ConnNew:
 		d.conns++
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if st := d.states.peek(endOf(c, side)); st != nil && st.total > 0 {
+			if st := d.states.Peek(measure.EndOf(c, side)); st != nil && st.total > 0 {
 				st.total++
 			}
 		}
 	case flow.Closed:
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if st := d.states.peek(endOf(c, side)); st != nil {
-				if x := st.conns.peek(c.Ref()); x != nil {
+			if st := d.states.Peek(measure.EndOf(c, side)); st != nil {
+				if x := st.conns.Peek(c.Ref()); x != nil {
 					x.over = true
 				}
 			}
 		}
 	case flow.Request:
-		if u := d.served.peek(c); u != nil {
+		if u := d.served.Peek(c); u != nil {
 			if u.requests++; u.requests == 1 {
 				u.first = e.At
 			}
 		}
 	case flow.Response:
-		if u := d.served.peek(c); u != nil {
+		if u := d.served.Peek(c); u != nil {
 			u.requests = 0
 			u.since++
 		}
 	case flow.Squeezed:
-		if st := d.states.get(endOf(c, e.Side.Other())); st != nil {
+		if st := d.states.Get(measure.EndOf(c, e.Side.Other())); st != nil {
 			st.narrow.add(e)
 			st.lastAt = e.At
 		}
 	case flow.ZeroWindow:
-		st := d.states.get(endOf(c, e.Side))
+		st := d.states.Get(measure.EndOf(c, e.Side))
 		if st == nil {
 			return
 		}
-		if st.conns.m == nil {
-			st.conns = newSubjects[flow.Ref, receiverConn](maxReceiverConns)
+		if st.conns.M == nil {
+			st.conns = measure.NewSubjects[flow.Ref, receiverConn](maxReceiverConns)
 			st.began = c.First
 		}
 		st.lastAt = e.At
 		d.all++
 		if e.Side == flow.Client {
-			if u := d.served.get(c); u != nil {
+			if u := d.served.Get(c); u != nil {
 				u.shut = e.At
 			}
 		}
-		x := st.conns.get(c.Ref())
+		x := st.conns.Get(c.Ref())
 		if x == nil || x.zeroAt != 0 {
 			return
 		}
 		x.first, x.zeroAt = c.First, e.At
 		x.note = analyze.Evidence{At: e.At, Flow: c.String(), Note: "window closed"}
 	case flow.ZeroWindowEnd:
-		st := d.states.peek(endOf(c, e.Side))
+		st := d.states.Peek(measure.EndOf(c, e.Side))
 		if st == nil {
 			return
 		}
-		x := st.conns.peek(c.Ref())
+		x := st.conns.Peek(c.Ref())
 		if x == nil || x.zeroAt == 0 {
 			return
 		}
-		st.spells = stat.AppendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.note}, maxFails)
+		st.spells = stat.AppendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.note}, measure.MaxFails)
 		x.zeroAt = 0
 		st.lastAt = e.At
 		if e.Dur >= d.long {
@@ -221,7 +222,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 
 // stuck notes that a window of c was closed for long.
 func (d *slowReceiver) stuck(x *receiverConn, c *flow.Conn, s flow.Side) {
-	if u := d.served.peek(c); u != nil && s == flow.Client && !x.stuck {
+	if u := d.served.Peek(c); u != nil && s == flow.Client && !x.stuck {
 		u.since = 0
 	}
 	x.stuck = true
@@ -238,60 +239,60 @@ func (st *receiverState) long(from, now capture.Instant) {
 
 func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.long = w.Params.Duration("min_longest")
-	for k, st := range d.states.all {
-		for ref, x := range st.conns.all {
+	for k, st := range d.states.All {
+		for ref, x := range st.conns.All {
 			if x.zeroAt != 0 && !x.over && w.End.Sub(x.zeroAt) >= d.long {
 				st.long(x.zeroAt, w.End)
-				if c := w.Flows.Lookup(ref); c != nil && k.client != (capture.Addr{}) {
+				if c := w.Flows.Lookup(ref); c != nil && k.Client != (capture.Addr{}) {
 					d.stuck(x, c, flow.Client)
 				}
 			}
 		}
 	}
 	d.count(w)
-	together := newSubjects[capture.Endpoint, nonReaders](len(d.states.keys))
-	d.states.each(func(k end, st *receiverState) bool {
-		closes := st.onset != 0 && w.End.Sub(st.lastBad) < episode
-		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < episode
+	together := measure.NewSubjects[capture.Endpoint, nonReaders](len(d.states.Keys))
+	d.states.Each(func(k measure.End, st *receiverState) bool {
+		closes := st.onset != 0 && w.End.Sub(st.lastBad) < measure.Episode
+		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < measure.Episode
 		if !closes {
 			st.calm(w)
 		}
 		if !closes && !narrow {
-			return w.End.Sub(st.lastAt) < idleState
+			return w.End.Sub(st.lastAt) < measure.IdleState
 		}
 		f, evidence := st.measure(w, k, d.long)
 		onset, filter := st.onset, "tcp.window_size == 0 && "
 		if narrow {
 			f.Squeezed, f.Widest = st.narrow.segments, int(st.narrow.widest)
-			for _, n := range st.narrow.conns.all {
-				f.Narrow += count(*n > 1)
+			for _, n := range st.narrow.conns.All {
+				f.Narrow += measure.Count(*n > 1)
 			}
 			f.NarrowFor, f.Unscaled = st.narrow.last.Sub(st.narrow.first).Seconds(), st.narrow.unscaled
 			if !closes {
 				onset, evidence, filter = st.narrow.first, st.narrow.evidence, ""
 			}
 		}
-		f.Small = fewConns(w)
-		if k.client == (capture.Addr{}) {
-			together.get(k.server).itself = true
+		f.Small = measure.FewConns(w)
+		if k.Client == (capture.Addr{}) {
+			together.Get(k.Server).itself = true
 		} else if closes {
-			together.get(k.server).add(st, f, evidence)
+			together.Get(k.Server).add(st, f, evidence)
 		}
-		emit(analyze.Symptom{Subject: k.subject(), Onset: onset, Features: f, Evidence: evidence,
-			Filter: filter + serviceFilter(k.server)})
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence,
+			Filter: filter + measure.ServiceFilter(k.Server)})
 		st.forget()
 		return true
 	})
-	d.served.each(func(k capture.Endpoint, u *unserved) bool {
-		x := together.peek(k)
+	d.served.Each(func(k capture.Endpoint, u *unserved) bool {
+		x := together.Peek(k)
 		if x == nil {
-			return w.End.Sub(u.shut) < idleState
+			return w.End.Sub(u.shut) < measure.IdleState
 		}
 		if x.f.Clients < 2 || x.itself {
 			return true
 		}
-		emit(analyze.Symptom{Subject: service(k), Onset: x.onset,
-			Features: x.features(w, u), Evidence: x.evidence, Filter: "tcp.window_size == 0 && " + serviceFilter(k)})
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: x.onset,
+			Features: x.features(w, u), Evidence: x.evidence, Filter: "tcp.window_size == 0 && " + measure.ServiceFilter(k)})
 		return true
 	})
 }
@@ -333,24 +334,24 @@ func (x *nonReaders) features(w *analyze.Window, u *unserved) SlowReceiver {
 
 // count counts the open connections of receivers whose episode begins: it takes a walk through all.
 func (d *slowReceiver) count(w *analyze.Window) {
-	if !slices.ContainsFunc(d.states.keys, func(k end) bool { st := d.states.m[k]; return st.onset != 0 && st.total == 0 }) {
+	if !slices.ContainsFunc(d.states.Keys, func(k measure.End) bool { st := d.states.M[k]; return st.onset != 0 && st.total == 0 }) {
 		return
 	}
-	open := newSubjects[end, int](d.states.limit)
-	for k, st := range d.states.all {
+	open := measure.NewSubjects[measure.End, int](d.states.Limit)
+	for k, st := range d.states.All {
 		if st.onset != 0 && st.total == 0 {
-			open.get(k)
+			open.Get(k)
 		}
 	}
 	w.Flows.Live(func(c *flow.Conn) {
 		for _, side := range [2]flow.Side{flow.Client, flow.Server} {
-			if n := open.peek(endOf(c, side)); n != nil && !c.Closed() {
+			if n := open.Peek(measure.EndOf(c, side)); n != nil && !c.Closed() {
 				*n++
 			}
 		}
 	})
-	for k, n := range open.all {
-		d.states.m[k].total = max(*n, 1)
+	for k, n := range open.All {
+		d.states.M[k].total = max(*n, 1)
 	}
 }
 
@@ -361,28 +362,28 @@ func (st *receiverState) calm(w *analyze.Window) {
 		st.before.closed += x.d
 	}
 	st.spells = st.spells[:0]
-	st.conns.each(func(_ flow.Ref, x *receiverConn) bool {
+	st.conns.Each(func(_ flow.Ref, x *receiverConn) bool {
 		st.before.life += analyze.WindowLength
-		return !x.over && (x.zeroAt != 0 || w.End.Sub(st.lastAt) < episode)
+		return !x.over && (x.zeroAt != 0 || w.End.Sub(st.lastAt) < measure.Episode)
 	})
 }
 
 // forget drops connections that have ended, but for what they add to the sum of lives.
 func (st *receiverState) forget() {
-	st.conns.each(func(_ flow.Ref, x *receiverConn) bool {
+	st.conns.Each(func(_ flow.Ref, x *receiverConn) bool {
 		st.life += analyze.WindowLength
 		return !x.over
 	})
 }
 
-func (st *receiverState) measure(w *analyze.Window, k end, long time.Duration) (f SlowReceiver, evidence []analyze.Evidence) {
-	f = SlowReceiver{Receiver: k.server.Addr.String(), Class: "listener", Baseline: max(st.onset.Sub(st.began), 0).Seconds()}
-	if k.client != (capture.Addr{}) {
-		f.Receiver, f.Class = k.client.String(), "client"
+func (st *receiverState) measure(w *analyze.Window, k measure.End, long time.Duration) (f SlowReceiver, evidence []analyze.Evidence) {
+	f = SlowReceiver{Receiver: k.Server.Addr.String(), Class: "listener", Baseline: max(st.onset.Sub(st.began), 0).Seconds()}
+	if k.Client != (capture.Addr{}) {
+		f.Receiver, f.Class = k.Client.String(), "client"
 	}
 	var closed, longest time.Duration
-	stuck := newSubjects[flow.Ref, struct{}](maxReceiverConns)
-	clients := newSubjects[capture.Addr, struct{}](maxReceiverConns)
+	stuck := measure.NewSubjects[flow.Ref, struct{}](maxReceiverConns)
+	clients := measure.NewSubjects[capture.Addr, struct{}](maxReceiverConns)
 	one := func(at capture.Instant, d time.Duration, ref flow.Ref, client capture.Addr, note analyze.Evidence) {
 		if at.Add(d) < st.onset {
 			return
@@ -390,9 +391,9 @@ func (st *receiverState) measure(w *analyze.Window, k end, long time.Duration) (
 		f.ZeroWindows++
 		closed += d
 		longest = max(longest, d)
-		if d >= long && stuck.peek(ref) == nil {
-			stuck.get(ref)
-			clients.get(client)
+		if d >= long && stuck.Peek(ref) == nil {
+			stuck.Get(ref)
+			clients.Get(client)
 			if len(evidence) < analyze.MaxEvidence {
 				evidence = append(evidence, note)
 			}
@@ -401,14 +402,14 @@ func (st *receiverState) measure(w *analyze.Window, k end, long time.Duration) (
 	for _, x := range st.spells {
 		one(x.at, x.d, x.ref, x.client, x.evidence)
 	}
-	for ref, x := range st.conns.all {
+	for ref, x := range st.conns.All {
 		if x.zeroAt != 0 {
 			if c := w.Flows.Lookup(ref); c != nil {
 				one(x.zeroAt, w.End.Sub(x.zeroAt), ref, c.Client.Addr, x.note)
 			}
 		}
 	}
-	f.Flows, f.Clients, f.FlowsTotal = len(stuck.keys), len(clients.keys), max(st.total, len(stuck.keys))
+	f.Flows, f.Clients, f.FlowsTotal = len(stuck.Keys), len(clients.Keys), max(st.total, len(stuck.Keys))
 	f.Closed, f.Longest = closed.Seconds(), longest.Seconds()
 	now := stallTime{closed, st.life}
 	f.ClosedShare, f.ShareBefore = now.share(), st.before.share()
@@ -416,8 +417,8 @@ func (st *receiverState) measure(w *analyze.Window, k end, long time.Duration) (
 }
 
 func (d *slowReceiver) Assess(w *analyze.Window) analyze.Assessment {
-	for _, st := range d.states.all {
-		for _, x := range st.conns.all {
+	for _, st := range d.states.All {
+		for _, x := range st.conns.All {
 			if x.zeroAt != 0 && !x.over {
 				d.worst = max(d.worst, w.End.Sub(x.zeroAt))
 			}

@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 	"jindan/rules"
@@ -69,17 +70,17 @@ type SlowServer struct {
 // fast as ever. A request counts in the time in which it began: as slow as soon as it waits for slow_after, as
 // fast when the window that it began in is that old; otherwise those that take long would begin as a rise.
 type slowServer struct {
-	*dials
-	services   services[serverState]
+	*measure.Dials
+	services   measure.Services[serverState]
 	slowAfter  time.Duration
 	greetAfter time.Duration
 	patience   time.Duration
 	factor     float64
 	began      capture.Instant // first event
 	habit      habit
-	sockets    *hostSockets
-	owner      inquiry
-	where      *stages
+	sockets    *measure.HostSockets
+	owner      measure.Inquiry
+	where      *measure.Stages
 	// awaited are the calls in which requests of slow services were in the last window, next those of this one.
 	awaited, next map[capture.Endpoint]awaitedCall
 }
@@ -99,7 +100,7 @@ const (
 )
 
 func newSlowServer() analyze.Detector {
-	return &slowServer{dials: newDials(), sockets: newHostSockets(), services: newServices[serverState](maxServers), where: newStages(),
+	return &slowServer{Dials: measure.NewDials(), sockets: measure.NewHostSockets(), services: measure.NewServices[serverState](maxServers), where: measure.NewStages(),
 		awaited: make(map[capture.Endpoint]awaitedCall), next: make(map[capture.Endpoint]awaitedCall)}
 }
 
@@ -117,25 +118,25 @@ var serverEvents = flow.Of(flow.Established, flow.Greeting, flow.Request, flow.R
 
 // Measures implements analyze.Measurer.
 func (d *slowServer) Measures() []analyze.Measure {
-	return slices.Concat(d.dials.Measures(), d.sockets.Measures(), d.where.Measures())
+	return slices.Concat(d.Dials.Measures(), d.sockets.Measures(), d.where.Measures())
 }
 
 // Sample takes the accept queues.
 func (d *slowServer) Sample(at capture.Instant, s *capture.Sample) {
 	if s.Sockets != nil {
-		d.where.sample(at, d.sockets.Listening)
+		d.where.Sample(at, d.sockets.Listening)
 	}
 }
 
 func (d *slowServer) Event(e *flow.Event) {
-	st := d.services.get(e.Conn)
+	st := d.services.Get(e.Conn)
 	if st == nil {
 		return
 	}
-	if st.overdue.m == nil {
-		st.overdue = newSubjects[flow.Ref, overdueRequest](maxPending)
-		st.holes = newSubjects[flow.Ref, capture.Instant](maxPending)
-		st.paused = newSubjects[flow.Ref, capture.Instant](maxPending)
+	if st.overdue.M == nil {
+		st.overdue = measure.NewSubjects[flow.Ref, overdueRequest](maxPending)
+		st.holes = measure.NewSubjects[flow.Ref, capture.Instant](maxPending)
+		st.paused = measure.NewSubjects[flow.Ref, capture.Instant](maxPending)
 	}
 	c := e.Conn
 	if d.began == 0 {
@@ -151,7 +152,7 @@ func (d *slowServer) Event(e *flow.Event) {
 		}
 	case flow.HoleOpened:
 		if e.Side == flow.Server {
-			if at := st.holes.get(c.Ref()); at != nil && *at == 0 {
+			if at := st.holes.Get(c.Ref()); at != nil && *at == 0 {
 				*at = e.At
 			}
 		}
@@ -164,7 +165,7 @@ func (d *slowServer) Event(e *flow.Event) {
 		d.answer(st, c, e, greetingKind)
 	case flow.Request:
 		d.earlier(st, c, 1)
-		if c.Answers() > 0 && st.paused.peek(c.Ref()) == nil {
+		if c.Answers() > 0 && st.paused.Peek(c.Ref()) == nil {
 			st.kinds.of(c.RequestLen()).whole(c.AnswerBytes())
 		}
 		if len(st.open) < maxPending {
@@ -203,7 +204,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 	st.lastAt = e.At
 	st.total++
 	st.stages[1] += e.Dur
-	o := st.overdue.peek(c.Ref())
+	o := st.overdue.Peek(c.Ref())
 	if o != nil && o.at != since {
 		o = nil
 	}
@@ -228,7 +229,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 	unusual := false
 	if o != nil {
 		unusual = o.usual
-		st.overdue.drop(c.Ref())
+		st.overdue.Drop(c.Ref())
 	} else if unusual = k.waits(); unusual {
 		st.late(since, c, size)
 	}
@@ -265,14 +266,14 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 		}
 	}
 	size := request(c, c.Outstanding())
-	if o := st.overdue.peek(c.Ref()); o != nil && o.at == c.Outstanding() {
+	if o := st.overdue.Peek(c.Ref()); o != nil && o.at == c.Outstanding() {
 		size = o.size // it has sent more since, and waits all the same
 	}
 	k := st.kinds.of(size)
 	if !k.usual || st.before.Empty() || e.Dur.Seconds() <= max(d.factor*st.before.Quantile(0.95), st.before.Quantile(0.99)) {
 		return
 	}
-	o := st.overdue.get(c.Ref())
+	o := st.overdue.Get(c.Ref())
 	if o == nil {
 		return
 	}
@@ -289,20 +290,20 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 // closed takes the end of a connection.
 func (d *slowServer) closed(st *serverState, c *flow.Conn, e *flow.Event) {
 	ref := c.Ref()
-	if c.Answers() > 0 && c.Outstanding() == 0 && st.paused.peek(ref) == nil && e.At.Sub(c.LastData(flow.Server)) < d.slowAfter {
+	if c.Answers() > 0 && c.Outstanding() == 0 && st.paused.Peek(ref) == nil && e.At.Sub(c.LastData(flow.Server)) < d.slowAfter {
 		// An end says less than a next request: what was cut short ends as well.
 		if k := st.kinds.of(c.RequestLen()); k.complete < d.habit.answers || !k.cut(c) {
 			k.whole(c.AnswerBytes())
 		}
 	}
-	if o := st.overdue.peek(ref); o != nil && o.usual && !o.gaveUp && o.size == greetingKind {
+	if o := st.overdue.Peek(ref); o != nil && o.usual && !o.gaveUp && o.size == greetingKind {
 		st.unmet(c, o, e.At)
 	}
 }
 
 // look finds the requests that have waited for too long by now, and forgets those that have been answered.
 func (d *slowServer) look(w *analyze.Window, st *serverState) {
-	st.overdue.each(func(r flow.Ref, o *overdueRequest) bool {
+	st.overdue.Each(func(r flow.Ref, o *overdueRequest) bool {
 		c := w.Flows.Lookup(r)
 		if o.size == greetingKind {
 			if c != nil && o.usual && !o.gaveUp && c.Closing(flow.Client) {
@@ -337,7 +338,7 @@ func (d *slowServer) look(w *analyze.Window, st *serverState) {
 			keep = append(keep, *x)
 			continue
 		}
-		if o := st.overdue.get(x.ref); o != nil && o.at != x.at {
+		if o := st.overdue.Get(x.ref); o != nil && o.at != x.at {
 			size := x.size
 			if size != greetingKind {
 				size = request(c, x.at)
@@ -381,14 +382,14 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 			if k.complete < d.habit.answers || !k.cut(c) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
 				continue
 			}
-			if at := st.paused.get(x.ref); at != nil && *at == 0 {
+			if at := st.paused.Get(x.ref); at != nil && *at == 0 {
 				*at = c.LastData(flow.Server)
 				st.late(*at, c, x.size)
 			}
 		}
 	}
 	st.answers = st.answers[:n]
-	st.paused.each(func(r flow.Ref, at *capture.Instant) bool {
+	st.paused.Each(func(r flow.Ref, at *capture.Instant) bool {
 		c := w.Flows.Lookup(r)
 		stands := c != nil && !c.Closed() && c.LastData(flow.Server) == *at
 		if !stands {
@@ -396,24 +397,24 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 		}
 		return stands
 	})
-	st.stages[2] += time.Duration(len(st.paused.keys)) * analyze.WindowLength
+	st.stages[2] += time.Duration(len(st.paused.Keys)) * analyze.WindowLength
 }
 
 func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.dials.judge(w)
-	d.where.judge(w)
+	d.Dials.Judge(w)
+	d.where.Judge(w)
 	d.awaited, d.next = d.next, d.awaited
 	clear(d.next)
 	lag := min(int((d.slowAfter+analyze.WindowLength-1)/analyze.WindowLength), maxSlowAfter)
-	d.services.each(func(k capture.Endpoint, st *serverState) bool {
+	d.services.Each(func(k capture.Endpoint, st *serverState) bool {
 		if st.total > 0 {
-			d.callers.serving(k.Addr)
+			d.Callers.Serving(k.Addr)
 		}
 		d.look(w, st)
-		d.where.standing(k, w.End, len(st.paused.keys))
+		d.where.Standing(k, w.End, len(st.paused.Keys))
 		st.stopped(w, d.slowAfter)
-		stalled := len(st.paused.keys)
-		st.holes.each(func(r flow.Ref, at *capture.Instant) bool {
+		stalled := len(st.paused.Keys)
+		st.holes.Each(func(r flow.Ref, at *capture.Instant) bool {
 			c := w.Flows.Lookup(r)
 			if c == nil || *at == 0 || !w.Flows.HasHole(c) {
 				return false
@@ -444,7 +445,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		if s.Since.Bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
 			st.stages = [3]time.Duration{}
-			d.where.calm(k)
+			d.where.Calm(k)
 			return true
 		}
 		if f.Held == 0 && st.fares(w) {
@@ -454,23 +455,23 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true // what is kept is for the next time
 		}
 		f.Class = "served"
-		subject := service(k)
-		if caller, ok := d.callers.whose(k, slowClients(&st.slow, onset)); ok {
+		subject := measure.Service(k)
+		if caller, ok := d.Callers.Whose(k, slowClients(&st.slow, onset)); ok {
 			f.Class = "called"
 			f.Awaited, f.AwaitedOf = d.awaited[k].slow, d.awaited[k].of
-			subject = upstream(caller, k)
+			subject = measure.Upstream(caller, k)
 		}
 		if f.Class == "served" && w.Local.Is(k.Addr) && f.Stops > 0 {
-			f.Process, f.State, f.Threads = d.sockets.stopped(w, k.Port, &d.owner)
+			f.Process, f.State, f.Threads = d.sockets.Stopped(w, k.Port, &d.owner)
 		}
 		x := analyze.Symptom{Subject: subject, Onset: onset, LastTry: st.lastTry(w.End)}
 		if f.Class == "served" && (f.LateGreetings == 0 || f.Slow > 0) { // a greeting is no request
-			x.Stages = d.where.table(k, onset)
+			x.Stages = d.where.Table(k, onset)
 			f.stage(x.Stages)
 			if !f.Greeting { // what a service calls before it greets it calls while nobody has asked for anything
-				f.NotCalled = d.where.strangers(k)
+				f.NotCalled = d.where.Strangers(k)
 			}
-			if top, _ := x.Stages.Top(); top != nil && d.where.isHere(k, top) {
+			if top, _ := x.Stages.Top(); top != nil && d.where.IsHere(k, top) {
 				f.StagePeer, f.StagePort = "", 0 // another service of the host, which has calls of its own
 			} else if top != nil {
 				d.waits(w, &f)
@@ -499,8 +500,8 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 	enough := uint32(w.Params.Int("min_requests"))
 	f := SlowServer{Class: "served"}
 	worst, p95 := -1.0, 0.0
-	d.services.each(func(_ capture.Endpoint, st *serverState) bool {
-		waiting := len(st.overdue.m)
+	d.services.Each(func(_ capture.Endpoint, st *serverState) bool {
+		waiting := len(st.overdue.M)
 		n := st.total + st.left + st.earlier + uint32(waiting)
 		if n >= enough {
 			p95 = max(p95, st.before.Quantile(0.95), stat.Quantile(st.recent.since(0), 0.95))
@@ -508,10 +509,10 @@ func (d *slowServer) Assess(w *analyze.Window) analyze.Assessment {
 		if share := stat.Ratio(min(st.bad+st.left+st.broken+st.earlier+uint32(waiting), n), n); n >= enough && share > worst {
 			worst = share
 			f = SlowServer{Class: "served", Requests: int(n), Answered: int(st.total), Slow: int(st.bad), Left: int(st.left), GaveUp: int(st.left),
-				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), Earlier: int(st.earlier), P50: st.before.Quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.keys)}
+				Unanswered: waiting + int(st.left), BrokenOff: int(st.broken), Earlier: int(st.earlier), P50: st.before.Quantile(0.5), Stops: len(st.stops), Stalled: len(st.paused.Keys)}
 		}
 		return true
 	})
 	f.P95 = p95
-	return analyze.Assessment{Assessable: worst >= 0, Features: f, Stages: d.where.busiest()}
+	return analyze.Assessment{Assessable: worst >= 0, Features: f, Stages: d.where.Busiest()}
 }

@@ -7,6 +7,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -19,13 +20,13 @@ type serverState struct {
 	gaveUp   stat.Series
 	before   stat.Latencies
 	recent   timings
-	open     []openRequest                       // begun, and not yet known to be fast or slow
-	overdue  subjects[flow.Ref, overdueRequest]  // without an answer for slow_after
-	half     []leftBehind                        // left by clients that gave up
-	answers  []openAnswer                        // begun lately
-	paused   subjects[flow.Ref, capture.Instant] // answers that stand still, though the client has all that was sent
+	open     []openRequest                               // begun, and not yet known to be fast or slow
+	overdue  measure.Subjects[flow.Ref, overdueRequest]  // without an answer for slow_after
+	half     []leftBehind                                // left by clients that gave up
+	answers  []openAnswer                                // begun lately
+	paused   measure.Subjects[flow.Ref, capture.Instant] // answers that stand still, though the client has all that was sent
 	slow     stat.Ring[slowRequest]
-	holes    subjects[flow.Ref, capture.Instant]
+	holes    measure.Subjects[flow.Ref, capture.Instant]
 	stages   [3]time.Duration // spent since something was slow: connecting, waiting, with data missing
 	stops    []stop
 	ended    stop            // the stop whose requests are being answered
@@ -184,7 +185,7 @@ func (o *openRequest) age(c *flow.Conn, now capture.Instant) time.Duration {
 // stopped notes a stop that goes on: requests wait on several connections, and none has been answered since.
 func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 	s := stop{since: st.lastAt, to: w.End}
-	for _, o := range st.overdue.all {
+	for _, o := range st.overdue.All {
 		if o.usual {
 			s.flows++
 			if s.from == 0 || o.at < s.from {
@@ -192,7 +193,7 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 			}
 		}
 	}
-	for _, at := range st.paused.all {
+	for _, at := range st.paused.All {
 		s.flows++
 		if s.from == 0 || *at < s.from {
 			s.from = *at
@@ -201,14 +202,14 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 	if s.from = max(s.from, st.lastAt); s.flows > 1 && w.End.Sub(s.from) >= slowAfter {
 		st.stop(s)
 	}
-	if n := len(st.stops); n > 0 && w.End.Sub(st.stops[n-1].to) >= episode {
+	if n := len(st.stops); n > 0 && w.End.Sub(st.stops[n-1].to) >= measure.Episode {
 		st.stops = st.stops[:0]
 	}
 }
 
 // lastTry is the last time that anybody waited for an answer; now if somebody does.
 func (st *serverState) lastTry(now capture.Instant) capture.Instant {
-	if len(st.overdue.keys)+len(st.paused.keys)+len(st.open) > 0 {
+	if len(st.overdue.Keys)+len(st.paused.Keys)+len(st.open) > 0 {
 		return now
 	}
 	return max(st.series.LastTry(now), st.lastAt, st.leftTo)
@@ -220,7 +221,7 @@ func (st *serverState) fares(w *analyze.Window) bool {
 	if n := len(st.stops); n > 0 {
 		since = max(since, st.stops[n-1].to)
 	}
-	return w.End.Sub(since) >= stat.Over*analyze.WindowLength && st.lastAt > since && len(st.paused.keys) == 0 && (st.series.Since.Bad == 0 || st.series.Over())
+	return w.End.Sub(since) >= stat.Over*analyze.WindowLength && st.lastAt > since && len(st.paused.Keys) == 0 && (st.series.Since.Bad == 0 || st.series.Over())
 }
 
 // stage takes the stage of a service's requests with most of the extra time.
@@ -261,7 +262,7 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		onset = st.leftAt
 	}
 	// Nobody waits on purpose before he says who he is; a time that is the same each time is a time-out.
-	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < episode {
+	if late := &st.greets[1]; late.n > 0 && late.most-late.least <= late.least/4 && w.End.Sub(late.last) < measure.Episode {
 		f.LateGreetings, f.Greetings, f.GreetWait = late.n, late.n+st.greets[0].n, late.least.Seconds()
 		if onset == 0 {
 			onset, f.Greeting = late.first, true
@@ -270,7 +271,7 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 	recent := st.recent.since(onset)
 	oldest := w.End
 	stages := st.stages
-	for _, o := range st.overdue.all {
+	for _, o := range st.overdue.All {
 		if !o.usual || o.gaveUp {
 			continue
 		}
@@ -323,7 +324,7 @@ func length(stops []stop) (d time.Duration) {
 
 // calm forgets what is over: then the time before begins anew.
 func (st *serverState) calm(w *analyze.Window, slowAfter time.Duration) {
-	if st.left > 0 && w.End.Sub(st.leftTo) >= episode {
+	if st.left > 0 && w.End.Sub(st.leftTo) >= measure.Episode {
 		st.left, st.unclosed, st.leftAt = 0, 0, 0
 	}
 	if st.series.Since.Bad == 0 && st.recent.Len() > 0 {

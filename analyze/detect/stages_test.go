@@ -204,7 +204,7 @@ func tables(t *testing.T, n *network, ports ...uint16) (out []*analyze.Stages) {
 	for _, d := range ds {
 		if d, ok := d.(*slowServer); ok {
 			for _, p := range ports {
-				out = append(out, d.where.table(capture.Endpoint{Addr: addr(siteHost), Port: p}, 0))
+				out = append(out, d.where.Table(capture.Endpoint{Addr: addr(siteHost), Port: p}, 0))
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 	"jindan/rules"
 )
@@ -39,13 +40,13 @@ type Standstill struct {
 // outstanding, were never answered or only at a late repetition of their SYN, or closed their window for long. No input in which
 // one did is healthy without a remark.
 type standstill struct {
-	*dials
-	asks     askers    // whom dials knows it by
-	scanners *scanners // whose attempts do not count; nil: nobody's
-	still    subjects[stillSide, stillData]
-	shut     subjects[stillSide, shutWindow]
-	turns    conns[turns]
-	halfOpen subjects[flow.Ref, struct{}]
+	*measure.Dials
+	asks     measure.Askers // whom dials knows it by
+	scanners *scanners      // whose attempts do not count; nil: nobody's
+	still    measure.Subjects[stillSide, stillData]
+	shut     measure.Subjects[stillSide, shutWindow]
+	turns    measure.Conns[turns]
+	halfOpen measure.Subjects[flow.Ref, struct{}]
 	sum      Standstill
 	some     bool // onset and newest are valid
 	onset    capture.Instant
@@ -99,15 +100,15 @@ type shutWindow struct {
 }
 
 func newStandstill() analyze.Detector {
-	d := &standstill{turns: newConns[turns](maxTrying), halfOpen: newSubjects[flow.Ref, struct{}](maxTrying), still: newSubjects[stillSide, stillData](maxTrying), shut: newSubjects[stillSide, shutWindow](maxTrying)}
-	d.share(newDials())
+	d := &standstill{turns: measure.NewConns[turns](maxTrying), halfOpen: measure.NewSubjects[flow.Ref, struct{}](maxTrying), still: measure.NewSubjects[stillSide, stillData](maxTrying), shut: measure.NewSubjects[stillSide, shutWindow](maxTrying)}
+	d.share(measure.NewDials())
 	return d
 }
 
 // share makes d read x, which others may read, too.
-func (d *standstill) share(x *dials) {
-	d.dials = x
-	d.asks = x.requests.tell(d.outcome, nil, ignored, answered)
+func (d *standstill) share(x *measure.Dials) {
+	d.Dials = x
+	d.asks = x.Requests.Tell(d.outcome, nil, measure.Ignored, measure.Answered)
 }
 
 func (d *standstill) Configure(p rules.Params) {
@@ -128,22 +129,22 @@ func (d *standstill) Event(e *flow.Event) {
 	k := stillSide{c.Ref(), e.Side}
 	switch e.Kind {
 	case flow.Response:
-		if x := d.turns.get(c.Ref()); x != nil {
+		if x := d.turns.Get(c.Ref()); x != nil {
 			d.owed(c, x, e.Since, e.At)
 			*x = turns{most: max(x.most, e.Dur), sent: c.Segments(flow.Client)}
 		}
 	case flow.Closed:
-		if x := d.turns.peek(c.Ref()); x != nil {
+		if x := d.turns.Peek(c.Ref()); x != nil {
 			if c.Outstanding() != 0 {
 				d.owed(c, x, x.since, e.At)
 			} else if e.Side == flow.Client {
 				d.stops(c, x, e.At)
 			}
-			d.turns.drop(c.Ref())
+			d.turns.Drop(c.Ref())
 		}
 	case flow.SynAckRepeat:
 		// Its client asks again: it has not got the answer, or not been heard.
-		if e.Dur >= ignoredAfter && c.SynTries() > 0 && !c.IsEstablished() && d.halfOpen.peek(c.Ref()) == nil && d.halfOpen.get(c.Ref()) != nil {
+		if e.Dur >= measure.IgnoredAfter && c.SynTries() > 0 && !c.IsEstablished() && d.halfOpen.Peek(c.Ref()) == nil && d.halfOpen.Get(c.Ref()) != nil {
 			d.sum.HalfOpen++
 			d.touch(e.At)
 			d.note(e.At.Add(-e.Dur), c.String(), e.Frame, "a handshake that is never completed: SYN and SYN-ACK come again")
@@ -152,7 +153,7 @@ func (d *standstill) Event(e *flow.Event) {
 		if e.Class == flow.Spurious || e.Class == flow.ClosedWindow || e.Len == 0 || c.Closed() || c.OneWay() {
 			return
 		}
-		x := d.still.get(k)
+		x := d.still.Get(k)
 		switch acked := c.Acked(e.Side); {
 		case x == nil:
 			return
@@ -163,16 +164,16 @@ func (d *standstill) Event(e *flow.Event) {
 			*x = stillData{spell: spell{since: max(e.Since, c.Heard(e.Side.Other()))}, acked: acked, frame: e.Frame, name: x.name}
 		}
 	case flow.Recovered:
-		if x := d.still.peek(k); x != nil && x.since != 0 {
+		if x := d.still.Peek(k); x != nil && x.since != 0 {
 			d.stood(x, e.At)
 			*x = stillData{}
 		}
 	case flow.ZeroWindow:
-		if x := d.shut.get(k); x != nil {
+		if x := d.shut.Get(k); x != nil {
 			*x = shutWindow{spell: spell{since: e.At}, name: c.String()}
 		}
 	case flow.ZeroWindowEnd:
-		if x := d.shut.peek(k); x != nil && x.since != 0 {
+		if x := d.shut.Peek(k); x != nil && x.since != 0 {
 			d.closed(x, e.At)
 			*x = shutWindow{}
 		}
@@ -240,7 +241,7 @@ func (d *standstill) touch(at capture.Instant) {
 func (d *standstill) note(at capture.Instant, name string, frame uint64, what string) {
 	d.onset = min(d.onset, at)
 	if len(d.evidence) < analyze.MaxEvidence {
-		d.evidence = append(d.evidence, analyze.Evidence{At: at, Flow: name, Frames: frames(frame), Note: what})
+		d.evidence = append(d.evidence, analyze.Evidence{At: at, Flow: name, Frames: measure.Frames(frame), Note: what})
 	}
 }
 
@@ -318,33 +319,33 @@ func lateEnds(w *analyze.Window) (late, all int) {
 	return late, all
 }
 
-func (d *standstill) outcome(_ *flow.Conn, o outcome, a *attempt, e *flow.Event) {
-	if d.scanners.is(a.key.client) {
+func (d *standstill) outcome(_ *flow.Conn, o measure.Outcome, a *measure.Attempt, e *flow.Event) {
+	if d.scanners.is(a.Key.Client) {
 		return
 	}
 	switch o {
-	case ignored:
+	case measure.Ignored:
 		d.sum.Unanswered++
-		d.touch(a.at)
-		d.note(a.at, a.evidence(0, "").Flow, a.frame, "a SYN without an answer")
-	case answered:
-		wait := e.At.Sub(a.at)
+		d.touch(a.At)
+		d.note(a.At, a.Evidence(0, "").Flow, a.Frame, "a SYN without an answer")
+	case measure.Answered:
+		wait := e.At.Sub(a.At)
 		d.sum.Unanswered = max(d.sum.Unanswered-1, 0)
 		d.sum.Late++
 		d.sum.LongLate = max(d.sum.LongLate, wait.Seconds())
 		d.touch(e.At)
-		d.note(a.at, a.evidence(0, "").Flow, a.frame, fmt.Sprintf("the SYN was answered after %.0f s", wait.Seconds()))
+		d.note(a.At, a.Evidence(0, "").Flow, a.Frame, fmt.Sprintf("the SYN was answered after %.0f s", wait.Seconds()))
 	}
 }
 
 func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.dials.judge(w)
-	d.requests.ignoredOnes(w, d.asks, func(a *attempt, _ int, wait time.Duration) {
-		if !d.scanners.is(a.key.client) {
+	d.Dials.Judge(w)
+	d.Requests.IgnoredOnes(w, d.asks, func(a *measure.Attempt, _ int, wait time.Duration) {
+		if !d.scanners.is(a.Key.Client) {
 			d.sum.LongWait = max(d.sum.LongWait, wait.Seconds())
 		}
 	})
-	d.still.each(func(k stillSide, x *stillData) bool {
+	d.still.Each(func(k stillSide, x *stillData) bool {
 		c := w.Flows.Lookup(k.ref)
 		switch {
 		case c == nil || x.since == 0:
@@ -356,14 +357,14 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.stood(x, c.Last)
 		return !c.Closed()
 	})
-	d.shut.each(func(k stillSide, x *shutWindow) bool {
+	d.shut.Each(func(k stillSide, x *shutWindow) bool {
 		if c := w.Flows.Lookup(k.ref); c == nil || c.Closed() || x.since == 0 {
 			return false
 		}
 		d.closed(x, w.End)
 		return true
 	})
-	d.turns.each(func(r flow.Ref, x *turns) bool {
+	d.turns.Each(func(r flow.Ref, x *turns) bool {
 		c := w.Flows.Lookup(r)
 		if c == nil || c.Closed() {
 			return false
@@ -380,7 +381,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		return true
 	})
-	d.halfOpen.each(func(r flow.Ref, _ *struct{}) bool {
+	d.halfOpen.Each(func(r flow.Ref, _ *struct{}) bool {
 		c := w.Flows.Lookup(r)
 		return c != nil && !c.Closed()
 	})
@@ -388,13 +389,13 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.unrepeated(w)
 		d.mute(w)
 		d.paused(w)
-		d.sum.Small = fewConns(w)
+		d.sum.Small = measure.FewConns(w)
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
 	if !d.some {
 		return
 	}
-	if w.End.Sub(d.newest) > idleState {
+	if w.End.Sub(d.newest) > measure.IdleState {
 		d.sum, d.some, d.evidence = Standstill{}, false, nil
 		return
 	}
@@ -409,7 +410,7 @@ func (d *standstill) unrepeated(w *analyze.Window) {
 		}
 		for _, s := range [2]flow.Side{flow.Client, flow.Server} {
 			k := stillSide{c.Ref(), s}
-			if x := d.still.peek(k); x != nil || d.shut.peek(stillSide{c.Ref(), s.Other()}) != nil || c.Acked(s) >= c.Bytes(s) {
+			if x := d.still.Peek(k); x != nil || d.shut.Peek(stillSide{c.Ref(), s.Other()}) != nil || c.Acked(s) >= c.Bytes(s) {
 				continue
 			}
 			x := stillData{spell: spell{since: c.Last}, name: c.String()}

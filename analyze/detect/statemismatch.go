@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -36,17 +37,17 @@ const (
 // connection on the same ports, a SYN-ACK, or data, that comes from another address than asked, a reset that its
 // receiver does not believe and answers, or acknowledgements that both sides answer, again and again.
 type stateMismatch struct {
-	states  services[mismatchState]
+	states  measure.Services[mismatchState]
 	checked int // connections that were opened
 }
 
 type mismatchState struct {
-	requests stat.Series                    // bad: those that failed; total: connection requests
-	made     subjects[capture.Addr, uint32] // by client, since a time at which none had failed for long
+	requests stat.Series                            // bad: those that failed; total: connection requests
+	made     measure.Subjects[capture.Addr, uint32] // by client, since a time at which none had failed for long
 	madeFrom capture.Instant
-	astray   subjects[flow.Ref, strayRequest]
-	loops    subjects[flow.Ref, resetLoop]
-	torn     subjects[flow.Ref, strayRequest] // open connections whose data came from elsewhere
+	astray   measure.Subjects[flow.Ref, strayRequest]
+	loops    measure.Subjects[flow.Ref, resetLoop]
+	torn     measure.Subjects[flow.Ref, strayRequest] // open connections whose data came from elsewhere
 	lastAt   capture.Instant
 }
 
@@ -75,7 +76,7 @@ type resetLoop struct {
 const maxStray = 512
 
 func newStateMismatch() analyze.Detector {
-	return &stateMismatch{states: newServices[mismatchState](maxPerDetector)}
+	return &stateMismatch{states: measure.NewServices[mismatchState](measure.MaxPerDetector)}
 }
 
 func (d *stateMismatch) Spec() analyze.Spec {
@@ -91,13 +92,13 @@ func (d *stateMismatch) Event(e *flow.Event) {
 	}
 	switch e.Kind {
 	case flow.SynSent:
-		if st := d.states.get(c); st != nil {
+		if st := d.states.Get(c); st != nil {
 			st.requests.Add(0, 1, 0)
 			st.lastAt = e.At
-			if st.made.m == nil {
-				st.made, st.madeFrom = newSubjects[capture.Addr, uint32](maxStray), e.At
+			if st.made.M == nil {
+				st.made, st.madeFrom = measure.NewSubjects[capture.Addr, uint32](maxStray), e.At
 			}
-			if n := st.made.get(c.Client.Addr); n != nil {
+			if n := st.made.Get(c.Client.Addr); n != nil {
 				*n++
 			}
 		}
@@ -106,29 +107,29 @@ func (d *stateMismatch) Event(e *flow.Event) {
 		if e.Kind == flow.SynAckSent {
 			d.checked++
 		}
-		if st := d.states.peek(c); st != nil && st.astray.m != nil {
-			st.astray.drop(c.Ref()) // it was opened after all, or refused as any other
+		if st := d.states.Peek(c); st != nil && st.astray.M != nil {
+			st.astray.Drop(c.Ref()) // it was opened after all, or refused as any other
 		}
 		return
 	}
-	st := d.states.get(c)
+	st := d.states.Get(c)
 	if st == nil {
 		return
 	}
 	st.lastAt = e.At
-	if st.astray.m == nil {
-		st.astray, st.loops = newSubjects[flow.Ref, strayRequest](maxStray), newSubjects[flow.Ref, resetLoop](maxStray)
-		st.torn = newSubjects[flow.Ref, strayRequest](maxStray)
+	if st.astray.M == nil {
+		st.astray, st.loops = measure.NewSubjects[flow.Ref, strayRequest](maxStray), measure.NewSubjects[flow.Ref, resetLoop](maxStray)
+		st.torn = measure.NewSubjects[flow.Ref, strayRequest](maxStray)
 	}
 	switch e.Kind {
 	case flow.DataElsewhere:
-		if x := st.torn.get(c.Ref()); x != nil && x.answers == 0 {
+		if x := st.torn.Get(c.Ref()); x != nil && x.answers == 0 {
 			*x = strayRequest{at: e.At, class: mismatchAstray, client: c.Client, from: e.From, frame: e.Frame, answers: 1}
 			st.requests.Add(1, 0, e.At)
 		}
 		return
 	case flow.ResetLoop, flow.AckLoop:
-		if l := st.loops.get(c.Ref()); l != nil {
+		if l := st.loops.Get(c.Ref()); l != nil {
 			*l = resetLoop{since: e.Since, vain: e.Since, last: e.At, rounds: e.N, acks: e.Kind == flow.AckLoop, client: c.Client, server: c.Server, frame: e.Frame}
 			if o := e.Side.Other(); !l.acks && c.Unacked(o) {
 				l.vain = min(l.vain, c.LastData(o)) // its peer had lost the connection by then
@@ -136,7 +137,7 @@ func (d *stateMismatch) Event(e *flow.Event) {
 		}
 		return
 	}
-	x := st.astray.get(c.Ref())
+	x := st.astray.Get(c.Ref())
 	if x == nil {
 		return
 	}
@@ -151,27 +152,27 @@ func (d *stateMismatch) Event(e *flow.Event) {
 }
 
 func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.states.each(func(k capture.Endpoint, st *mismatchState) bool {
-		st.astray.each(func(ref flow.Ref, x *strayRequest) bool {
+	d.states.Each(func(k capture.Endpoint, st *mismatchState) bool {
+		st.astray.Each(func(ref flow.Ref, x *strayRequest) bool {
 			if c := w.Flows.Lookup(ref); c != nil && (c.SynAnswered() || c.IsEstablished()) {
 				return false
 			}
 			// Where a SYN went without such an answer, it is that silence which made the request fail.
-			if c := w.Flows.Lookup(ref); !x.failed && w.End.Sub(x.at) >= ignoredAfter && c != nil && int(x.answers) > c.SynTries() {
+			if c := w.Flows.Lookup(ref); !x.failed && w.End.Sub(x.at) >= measure.IgnoredAfter && c != nil && int(x.answers) > c.SynTries() {
 				x.failed = true
 				st.requests.Add(1, 0, x.at)
 			}
 			return w.End.Sub(x.last) < stat.SeriesLen*analyze.WindowLength
 		})
-		st.torn.each(func(_ flow.Ref, x *strayRequest) bool { return w.End.Sub(x.at) < stat.SeriesLen*analyze.WindowLength })
+		st.torn.Each(func(_ flow.Ref, x *strayRequest) bool { return w.End.Sub(x.at) < stat.SeriesLen*analyze.WindowLength })
 		st.requests.Roll()
-		if st.requests.Since.Bad == 0 && len(st.astray.keys) == 0 && w.End.Sub(st.madeFrom) >= loopLinger {
-			st.made = subjects[capture.Addr, uint32]{}
+		if st.requests.Since.Bad == 0 && len(st.astray.Keys) == 0 && w.End.Sub(st.madeFrom) >= loopLinger {
+			st.made = measure.Subjects[capture.Addr, uint32]{}
 		}
 		if f, onset, evidence := st.measure(w); f.Class != "" {
-			emit(analyze.Symptom{Subject: service(k), Onset: onset, Features: f, Evidence: evidence})
+			emit(analyze.Symptom{Subject: measure.Service(k), Onset: onset, Features: f, Evidence: evidence})
 		}
-		return w.End.Sub(st.lastAt) < idleState
+		return w.End.Sub(st.lastAt) < measure.IdleState
 	})
 }
 
@@ -180,7 +181,7 @@ const loopLinger = time.Minute
 
 // measure sums up the worse of the two kinds: a loop, which has no end by itself, before requests that fail.
 func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capture.Instant, evidence []analyze.Evidence) {
-	st.loops.each(func(_ flow.Ref, l *resetLoop) bool {
+	st.loops.Each(func(_ flow.Ref, l *resetLoop) bool {
 		if w.End.Sub(l.last) > max(loopLinger, l.last.Sub(l.since)) {
 			return false
 		}
@@ -195,8 +196,8 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		}
 		f.Lasting = max(f.Lasting, l.last.Sub(l.since).Seconds())
 		if len(evidence) < analyze.MaxEvidence {
-			n := note{l.since, l.client, l.server, l.frame, what}
-			evidence = append(evidence, n.evidence())
+			n := measure.NoteAt(l.since, l.client, l.server, l.frame, what)
+			evidence = append(evidence, n.Evidence())
 		}
 		return true
 	})
@@ -208,7 +209,7 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 	if s.Since.Bad == 0 {
 		return f, 0, nil
 	}
-	clients := newSubjects[capture.Addr, struct{}](maxStray)
+	clients := measure.NewSubjects[capture.Addr, struct{}](maxStray)
 	elsewhere, torn := 0, 0
 	for _, x := range st.stray() {
 		if x.at < s.Onset {
@@ -216,7 +217,7 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 		}
 		f.Failed++
 		f.Answers += int(x.answers)
-		clients.get(x.client.Addr)
+		clients.Get(x.client.Addr)
 		f.Lasting = max(f.Lasting, x.last.Sub(x.at).Seconds())
 		what := "the SYN is answered by an acknowledgement of something older"
 		switch x.class {
@@ -230,8 +231,8 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 			what = "data comes from " + f.From + ", and is reset"
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			n := note{x.at, x.client, capture.Endpoint{}, x.frame, what}
-			e := n.evidence()
+			n := measure.NoteAt(x.at, x.client, capture.Endpoint{}, x.frame, what)
+			e := n.Evidence()
 			e.Flow = x.client.String()
 			evidence = append(evidence, e)
 		}
@@ -239,9 +240,9 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 	if f.Failed == 0 {
 		return f, 0, nil
 	}
-	f.Class, f.Clients = mismatchOld, len(clients.keys)
-	for _, a := range clients.keys { // what others ask for says nothing about the ports of these
-		if n := st.made.peek(a); n != nil {
+	f.Class, f.Clients = mismatchOld, len(clients.Keys)
+	for _, a := range clients.Keys { // what others ask for says nothing about the ports of these
+		if n := st.made.Peek(a); n != nil {
 			f.Attempts += int(*n)
 		}
 	}
@@ -258,12 +259,12 @@ func (st *mismatchState) measure(w *analyze.Window) (f StateMismatch, onset capt
 
 // stray are the requests that failed so, and the connections whose data came from elsewhere.
 func (st *mismatchState) stray() (all []*strayRequest) {
-	for _, x := range st.astray.all {
+	for _, x := range st.astray.All {
 		if x.failed {
 			all = append(all, x)
 		}
 	}
-	for _, x := range st.torn.all {
+	for _, x := range st.torn.All {
 		all = append(all, x)
 	}
 	return all

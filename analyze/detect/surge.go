@@ -5,6 +5,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -50,7 +51,7 @@ const (
 // all and by source. Repeated SYNs are not new requests: they are an effect of the surge, or of
 // something else.
 type surge struct {
-	states  services[demandState]
+	states  measure.Services[demandState]
 	sockets surgeSockets
 	unended unended
 	best    Surge // the busiest source seen, for the assessment
@@ -63,7 +64,7 @@ type demandState struct {
 	curSYN  uint32
 	curFail uint32
 
-	sources subjects[capture.Addr, sourceState]
+	sources measure.Subjects[capture.Addr, sourceState]
 	open    leftOpen
 	ignored uint32 // SYNs left without an answer, since the onset
 	rate    stat.Rates
@@ -83,7 +84,7 @@ type sourceState struct {
 	opened uint32 // handshakes that it completed, and
 	spoke  bool   // it sent data on any, both since it was first seen
 	known  bool   // was there before the onset, be it on connections that it had opened long ago
-	note   note
+	note   measure.Note
 }
 
 const (
@@ -103,7 +104,7 @@ const (
 )
 
 func newSurge() analyze.Detector {
-	return &surge{states: newServices[demandState](maxListeners), sockets: newSurgeSockets()}
+	return &surge{states: measure.NewServices[demandState](maxListeners), sockets: newSurgeSockets()}
 }
 
 func (d *surge) Spec() analyze.Spec {
@@ -117,9 +118,9 @@ func (d *surge) Event(e *flow.Event) {
 	var st *demandState
 	switch e.Kind {
 	case flow.SynSent:
-		st = d.states.get(c)
+		st = d.states.Get(c)
 	default:
-		st = d.states.peek(c)
+		st = d.states.Peek(c)
 	}
 	if e.Kind == flow.SynSent {
 		d.syns++
@@ -127,25 +128,25 @@ func (d *surge) Event(e *flow.Event) {
 	if st == nil {
 		return
 	}
-	if st.sources.m == nil {
-		st.sources = newSubjects[capture.Addr, sourceState](maxSources)
+	if st.sources.M == nil {
+		st.sources = measure.NewSubjects[capture.Addr, sourceState](maxSources)
 	}
 	fail := false
 	switch e.Kind {
 	case flow.SynSent:
 		st.curSYN++
-		if src := st.sources.get(c.Client.Addr); src != nil {
+		if src := st.sources.Get(c.Client.Addr); src != nil {
 			if src.cur++; src.cur == 1 {
-				src.note = noteOf(e, "new connection")
+				src.note = measure.NoteOf(e, "new connection")
 			}
 		}
 	case flow.Established:
-		if src := st.sources.peek(c.Client.Addr); src != nil {
+		if src := st.sources.Peek(c.Client.Addr); src != nil {
 			src.opened++
 		}
 	case flow.Request:
 		st.curAsk++
-		if src := st.sources.peek(c.Client.Addr); src != nil {
+		if src := st.sources.Peek(c.Client.Addr); src != nil {
 			src.spoke = true
 		}
 	case flow.SynRepeat:
@@ -156,7 +157,7 @@ func (d *surge) Event(e *flow.Event) {
 	case flow.Refused:
 		// A listener that is closed has no demand to bear: whoever is refused comes again at once.
 		st.curSYN -= min(st.curSYN, 1)
-		if src := st.sources.peek(c.Client.Addr); src != nil {
+		if src := st.sources.Peek(c.Client.Addr); src != nil {
 			src.cur -= min(src.cur, 1)
 		}
 	case flow.Abandoned:
@@ -165,7 +166,7 @@ func (d *surge) Event(e *flow.Event) {
 	if fail {
 		st.curFail++
 		// Who fails on a connection from before the rise, or before the capture, is a source that was there before.
-		if src := st.sources.get(c.Client.Addr); src != nil {
+		if src := st.sources.Get(c.Client.Addr); src != nil {
 			src.failed++
 			src.known = src.known || c.First < st.rate.Onset || !st.rate.Locked
 		}
@@ -183,15 +184,15 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.sockets.judge(w, emit) // packets tell more
 	}
 	d.unended.judge(w, func(c *flow.Conn, answered bool) {
-		if st := d.states.peek(c); st != nil {
+		if st := d.states.Peek(c); st != nil {
 			st.open.add(c, answered)
 		}
 		if answered {
 			d.left++
 		}
 	})
-	crowded := len(d.states.ids) > maxListeners*3/4 // by a scan: its ports make room
-	d.states.each(func(k capture.Endpoint, st *demandState) bool {
+	crowded := len(d.states.IDs) > maxListeners*3/4 // by a scan: its ports make room
+	d.states.Each(func(k capture.Endpoint, st *demandState) bool {
 		began := st.rate.Seen - st.rate.Windows()
 		if !st.rate.Locked {
 			began = -1
@@ -210,7 +211,7 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		st.open.roll(&st.rate)
 		st.curSYN, st.curFail, st.curAsk = 0, 0, 0
 		st.rollSources(st.rate.Locked && st.rate.Seen-st.rate.Windows() != began)
-		if st.rate.Quiet > int(idleState/analyze.WindowLength) || crowded && st.rate.Quiet > 0 && st.rate.Total() < stat.MinRate {
+		if st.rate.Quiet > int(measure.IdleState/analyze.WindowLength) || crowded && st.rate.Quiet > 0 && st.rate.Total() < stat.MinRate {
 			return false
 		}
 		f, busiest := st.measure(w)
@@ -228,15 +229,15 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if st.rate.Low >= stat.Over || !st.rate.Found() || w.Local.Is(busiest) && !w.Local.Is(k.Addr) {
 			return true // over, too young to tell, or this host is the one who asks
 		}
-		s := service(k)
+		s := measure.Service(k)
 		var evidence []analyze.Evidence
 		if f.Class == classSingle {
 			s.Kind, s.Peer = analyze.SubjectSource, busiest.String()
-			evidence = append(evidence, st.sources.peek(busiest).note.evidence())
+			evidence = append(evidence, st.sources.Peek(busiest).note.Evidence())
 		} else {
-			for i := 0; i < len(st.sources.keys) && len(evidence) < analyze.MaxEvidence; i++ {
-				if x := st.sources.m[st.sources.keys[i]]; x.since > 0 && x.note.at >= st.rate.Onset {
-					evidence = append(evidence, x.note.evidence())
+			for i := 0; i < len(st.sources.Keys) && len(evidence) < analyze.MaxEvidence; i++ {
+				if x := st.sources.M[st.sources.Keys[i]]; x.since > 0 && x.note.At >= st.rate.Onset {
+					evidence = append(evidence, x.note.Evidence())
 				}
 			}
 		}
@@ -248,17 +249,17 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // known is for how many windows before this one a port of this host has been asked for at another of its addresses. Clients that move from
 // one address to another are no news: then it is 0.
 func (d *surge) known(w *analyze.Window, k capture.Endpoint, st *demandState) (windows int) {
-	for _, id := range d.states.ids {
-		o := d.states.list[id]
-		if o == nil || o.key.Port != k.Port || o.key == k || !w.Local.Is(o.key.Addr) {
+	for _, id := range d.states.IDs {
+		o := d.states.List[id]
+		if o == nil || o.Key.Port != k.Port || o.Key == k || !w.Local.Is(o.Key.Addr) {
 			continue
 		}
-		for _, a := range st.sources.keys {
-			if o.value.sources.peek(a) != nil {
+		for _, a := range st.sources.Keys {
+			if o.Value.sources.Peek(a) != nil {
 				return 0
 			}
 		}
-		windows = max(windows, o.value.rate.Seen-1)
+		windows = max(windows, o.Value.rate.Seen-1)
 	}
 	return windows
 }
@@ -279,9 +280,9 @@ type leftOpen struct {
 	cur      uint32      // left open, as found in this window
 	answered uint32      // since the onset; the others got no answer and did not ask again
 	first    capture.Instant
-	last     capture.Instant                // newest of them
-	clients  subjects[capture.Addr, uint32] // of them, since the onset
-	evidence []note
+	last     capture.Instant                        // newest of them
+	clients  measure.Subjects[capture.Addr, uint32] // of them, since the onset
+	evidence []measure.Note
 }
 
 // maxOpeners bounds the clients that are told apart.
@@ -295,24 +296,24 @@ func (o *leftOpen) add(c *flow.Conn, answered bool) {
 	if o.cur++; o.first == 0 || c.SynAt() < o.first {
 		o.first = c.SynAt()
 	}
-	if o.clients.m == nil {
-		o.clients = newSubjects[capture.Addr, uint32](maxOpeners)
+	if o.clients.M == nil {
+		o.clients = measure.NewSubjects[capture.Addr, uint32](maxOpeners)
 	}
-	if n := o.clients.get(c.Client.Addr); n != nil {
+	if n := o.clients.Get(c.Client.Addr); n != nil {
 		*n++
 	}
 	if len(o.evidence) < analyze.MaxEvidence {
-		o.evidence = append(o.evidence, firstSYN(c))
+		o.evidence = append(o.evidence, measure.FirstSYN(c))
 	}
 }
 
 // roll ends the window. What is found to be left open now was asked for ignoredAfter ago: it is held against the requests of then.
 func (o *leftOpen) roll(asked *stat.Rates) {
-	o.series.Add(o.cur, max(asked.Back(int(ignoredAfter/analyze.WindowLength)), o.cur), o.first)
+	o.series.Add(o.cur, max(asked.Back(int(measure.IgnoredAfter/analyze.WindowLength)), o.cur), o.first)
 	o.cur, o.first = 0, 0
 	o.series.Roll()
 	if o.series.Since.Bad == 0 {
-		o.clients, o.evidence, o.answered = subjects[capture.Addr, uint32]{}, nil, 0
+		o.clients, o.evidence, o.answered = measure.Subjects[capture.Addr, uint32]{}, nil, 0
 	}
 }
 
@@ -325,7 +326,7 @@ func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(an
 	}
 	f := Surge{Class: classHalfOpen, HalfOpen: int(s.Since.Bad), TotalSYNs: int(s.Since.Total), HalfOpenShare: s.Since.Share(),
 		HalfOpenRate: float64(s.Since.Bad) / max(o.last.Sub(s.Onset), analyze.WindowLength).Seconds(),
-		Baseline:     max(s.BeforeSpan-ignoredAfter.Seconds(), 0), Sources: len(o.clients.keys), More: o.clients.refused > 0,
+		Baseline:     max(s.BeforeSpan-measure.IgnoredAfter.Seconds(), 0), Sources: len(o.clients.Keys), More: o.clients.Refused > 0,
 		Answered: int(min(o.answered, s.Since.Bad))}
 	f.Rate = f.HalfOpenRate / f.HalfOpenShare
 	if s.BeforeSpan > 0 {
@@ -335,7 +336,7 @@ func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(an
 		return false
 	}
 	var busiest capture.Addr
-	for a, n := range o.clients.all {
+	for a, n := range o.clients.All {
 		if int(*n) > f.SYNs {
 			f.SYNs, busiest = int(*n), a
 		}
@@ -348,14 +349,14 @@ func (st *demandState) flood(w *analyze.Window, k capture.Endpoint, emit func(an
 		f.Unanswered += int(st.failed[stat.SeriesLen-1-i])
 	}
 	f.OthersFailed = min(stat.Ratio(f.Unanswered, max(f.TotalSYNs-f.HalfOpen, f.Unanswered)), 1)
-	subject := service(k)
+	subject := measure.Service(k)
 	if f.Share >= w.Params.Float("min_share") {
 		subject.Kind, subject.Peer = analyze.SubjectSource, busiest.String()
 	}
 	var evidence []analyze.Evidence
 	for i := range o.evidence {
-		if e := &o.evidence[i]; e.at >= s.Onset {
-			evidence = append(evidence, e.evidence())
+		if e := &o.evidence[i]; e.At >= s.Onset {
+			evidence = append(evidence, e.Evidence())
 		}
 	}
 	emit(analyze.Symptom{Subject: subject, Onset: s.Onset, Features: f, Evidence: evidence})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -13,9 +14,9 @@ import (
 // accepted, those that were answered with a SYN cookie, and those that were dropped. The dumps of all sockets say who requested them: the
 // source that has more sockets than before the rise.
 type surgeSockets struct {
-	*hostSockets
+	*measure.HostSockets
 	demand  counterDemand
-	sources subjects[socketSource, sourceSockets]
+	sources measure.Subjects[socketSource, sourceSockets]
 	// Times of the dumps of all sockets: the newest, and the last two in which no rise was known.
 	at, before, prior capture.Instant
 	found             bool // a surge, in the last window
@@ -78,7 +79,7 @@ const (
 )
 
 func newSurgeSockets() surgeSockets {
-	return surgeSockets{hostSockets: newHostSockets(), sources: newSubjects[socketSource, sourceSockets](maxPerDetector)}
+	return surgeSockets{HostSockets: measure.NewHostSockets(), sources: measure.NewSubjects[socketSource, sourceSockets](measure.MaxPerDetector)}
 }
 
 func (d *surgeSockets) sample(at capture.Instant, s *capture.Sample) {
@@ -97,7 +98,7 @@ func (d *surgeSockets) dump(at capture.Instant, t *capture.SocketTable) {
 		d.prior, d.before = d.before, at
 	}
 	d.at = at
-	d.sources.each(func(_ socketSource, x *sourceSockets) bool {
+	d.sources.Each(func(_ socketSource, x *sourceSockets) bool {
 		if calm {
 			x.prior = x.before
 		}
@@ -106,10 +107,10 @@ func (d *surgeSockets) dump(at capture.Instant, t *capture.SocketTable) {
 	})
 	for i := range t.Sockets {
 		s := &t.Sockets[i]
-		if s.State == capture.Listen || !d.listens(s.Local.Port) {
+		if s.State == capture.Listen || !d.Listens(s.Local.Port) {
 			continue
 		}
-		x := d.sources.get(socketSource{s.Local, s.Remote.Addr})
+		x := d.sources.Get(socketSource{s.Local, s.Remote.Addr})
 		if x == nil {
 			continue
 		}
@@ -125,7 +126,7 @@ func (d *surgeSockets) dump(at capture.Instant, t *capture.SocketTable) {
 			x.half++
 		}
 	}
-	d.sources.each(func(_ socketSource, x *sourceSockets) bool {
+	d.sources.Each(func(_ socketSource, x *sourceSockets) bool {
 		if calm {
 			x.before = x.now
 		}
@@ -230,7 +231,7 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	}
 	var busiest socketSource
 	var first, next, grown, old, sources, sourcesBefore uint32
-	for k, x := range d.sources.all {
+	for k, x := range d.sources.All {
 		before := d.past(x)
 		if old += before.all(); before.all() > 0 {
 			sourcesBefore++
@@ -249,7 +250,7 @@ func (d *surgeSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if first < minGrown || float64(grown) < minSeen*d.demand.accepted || w.Local.Is(busiest.client) {
 		return
 	}
-	x, r := d.sources.m[busiest], &d.demand
+	x, r := d.sources.M[busiest], &d.demand
 	span := w.End.Sub(r.onset).Seconds()
 	f := Surge{Class: classSingle, Sampled: true, Share: stat.Ratio(first, grown), ShareBefore: stat.Ratio(d.past(x).all(), max(old, 1)), HalfOpen: int(x.half),
 		RateBefore: r.usual(), // of all: sockets that come and go between two dumps may have been its own

@@ -4,14 +4,15 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
 
 // openingSockets follows the host's sockets in SYN_SENT: calls whose connection request has no answer yet.
 type openingSockets struct {
-	*hostSockets
-	calls subjects[callKey, openingCalls]
+	*measure.HostSockets
+	calls measure.Subjects[measure.CallKey, openingCalls]
 }
 
 // openingCalls are those to one server.
@@ -26,19 +27,19 @@ type openingCalls struct {
 }
 
 func newOpeningSockets() openingSockets {
-	return openingSockets{hostSockets: newHostSockets(), calls: newSubjects[callKey, openingCalls](maxPerDetector)}
+	return openingSockets{HostSockets: measure.NewHostSockets(), calls: measure.NewSubjects[measure.CallKey, openingCalls](measure.MaxPerDetector)}
 }
 
 // sample takes the calls that are still being opened, and those that are not any more.
 func (d *openingSockets) sample(at capture.Instant) {
 	for _, s := range d.In(capture.SynSent) {
-		c := d.calls.get(callKey{s.Local.Addr, s.Remote})
+		c := d.calls.Get(measure.CallKey{Client: s.Local.Addr, Server: s.Remote})
 		if c == nil || s.Seen != at {
 			continue
 		}
 		c.seen = at
 		c.repeats += uint32(s.Again)
-		if s.Before.Sub(s.Since) < ignoredAfter && at.Sub(s.Since) >= ignoredAfter {
+		if s.Before.Sub(s.Since) < measure.IgnoredAfter && at.Sub(s.Since) >= measure.IgnoredAfter {
 			c.failed++
 			if c.onset == 0 {
 				c.onset = s.Since
@@ -47,7 +48,7 @@ func (d *openingSockets) sample(at capture.Instant) {
 		}
 	}
 	for _, s := range d.Left {
-		if c := d.calls.peek(callKey{s.Local.Addr, s.Remote}); c != nil && s.From == capture.SynSent && s.Seen.Sub(s.Since) < ignoredAfter {
+		if c := d.calls.Peek(measure.CallKey{Client: s.Local.Addr, Server: s.Remote}); c != nil && s.From == capture.SynSent && s.Seen.Sub(s.Since) < measure.IgnoredAfter {
 			c.opened++
 		}
 	}
@@ -57,7 +58,7 @@ func (d *openingSockets) sample(at capture.Instant) {
 const failPause = 30 * time.Second
 
 func (d *openingSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
-	d.calls.each(func(k callKey, c *openingCalls) bool {
+	d.calls.Each(func(k measure.CallKey, c *openingCalls) bool {
 		if c.failed == 0 || w.End.Sub(c.last) > failPause {
 			return w.End.Sub(c.seen) <= failPause // its sockets point here
 		}
@@ -65,7 +66,7 @@ func (d *openingSockets) judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f := DeadUpstream{Attempts: n + int(c.opened), Failed: n, SynUnanswered: n, SynRepeats: int(c.repeats), Class: classSilent,
 			Wait: c.longest.Seconds(), Lasting: c.last.Sub(c.onset).Seconds(), Baseline: max(c.onset.Sub(w.First).Seconds(), 0), SucceededBefore: int(c.opened)}
 		f.Share = stat.Ratio(f.Failed, f.Attempts)
-		emit(analyze.Symptom{Subject: upstream(k.client, k.server), Onset: c.onset, Features: f})
+		emit(analyze.Symptom{Subject: measure.Upstream(k.Client, k.Server), Onset: c.onset, Features: f})
 		return true
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/measure"
 	"jindan/analyze/socket"
 	"jindan/analyze/stat"
 	"jindan/capture"
@@ -20,8 +21,8 @@ const (
 // waitingSockets are the sockets in CLOSE_WAIT. Packets allow only to infer them; a dump shows each. They belong to a listener, or to
 // calls to a server.
 type waitingSockets struct {
-	*hostSockets
-	states subjects[end, socketWaits]
+	*measure.HostSockets
+	states measure.Subjects[measure.End, socketWaits]
 }
 
 // socketWaits are those of one listener, or of the calls to one server.
@@ -35,26 +36,26 @@ type socketWaits struct {
 }
 
 func newWaitingSockets() waitingSockets {
-	return waitingSockets{hostSockets: newHostSockets(), states: newSubjects[end, socketWaits](maxPerDetector)}
+	return waitingSockets{HostSockets: measure.NewHostSockets(), states: measure.NewSubjects[measure.End, socketWaits](measure.MaxPerDetector)}
 }
 
 // sample counts how many sockets each subject has, and how many have left the state.
 func (d *waitingSockets) sample() {
 	for _, s := range d.In(capture.CloseWait) {
-		d.states.get(endOfSocket(s))
+		d.states.Get(measure.EndOfSocket(s))
 	}
 	for _, s := range d.Left {
-		if st := d.states.peek(endOfSocket(s.Socket)); st != nil && s.From == capture.CloseWait {
+		if st := d.states.Peek(measure.EndOfSocket(s.Socket)); st != nil && s.From == capture.CloseWait {
 			st.ended++
 		}
 	}
-	if len(d.states.keys) == 0 || d.Dump.States&capture.Established.Mask() == 0 {
+	if len(d.states.Keys) == 0 || d.Dump.States&capture.Established.Mask() == 0 {
 		return
 	}
-	d.states.each(func(_ end, st *socketWaits) bool { st.open = 0; return true })
+	d.states.Each(func(_ measure.End, st *socketWaits) bool { st.open = 0; return true })
 	for _, s := range d.Shown {
 		if s != nil && (s.State == capture.Established || s.State == capture.CloseWait) {
-			if st := d.states.peek(endOfSocket(s)); st != nil {
+			if st := d.states.Peek(measure.EndOfSocket(s)); st != nil {
 				st.open++
 			}
 		}
@@ -64,18 +65,18 @@ func (d *waitingSockets) sample() {
 // judge groups the sockets by subject. It leaves out those whose peer has not acknowledged all that was sent: they wait for the network,
 // not for their program.
 func (d *waitingSockets) judge() {
-	d.states.each(func(_ end, st *socketWaits) bool {
+	d.states.Each(func(_ measure.End, st *socketWaits) bool {
 		st.list, st.all = st.list[:0], 0
 		return true
 	})
 	for _, s := range d.In(capture.CloseWait) {
-		if st := d.states.peek(endOfSocket(s)); st != nil {
+		if st := d.states.Peek(measure.EndOfSocket(s)); st != nil {
 			if st.all++; s.SendQ == 0 {
 				st.list = append(st.list, s)
 			}
 		}
 	}
-	d.states.each(func(_ end, st *socketWaits) bool {
+	d.states.Each(func(_ measure.End, st *socketWaits) bool {
 		if len(st.list) == 0 {
 			return st.all > 0
 		}
@@ -135,7 +136,7 @@ func (st *socketWaits) measure(f *CloseWait, now capture.Instant, old time.Durat
 }
 
 // evidence names the oldest.
-func (st *socketWaits) evidence(k end) (out []analyze.Evidence) {
+func (st *socketWaits) evidence(k measure.End) (out []analyze.Evidence) {
 	for _, w := range st.list[:min(len(st.list), analyze.MaxEvidence)] {
 		note := "CLOSE_WAIT, read to the end"
 		switch {
@@ -144,9 +145,9 @@ func (st *socketWaits) evidence(k end) (out []analyze.Evidence) {
 		case w.RecvQ > 1:
 			note = "CLOSE_WAIT, data unread"
 		}
-		e := analyze.Evidence{At: w.Since, Flow: w.Remote.String() + " > " + k.server.String(), Note: note}
-		if k.client != (capture.Addr{}) {
-			e.Flow = k.client.String() + " > " + k.server.String()
+		e := analyze.Evidence{At: w.Since, Flow: w.Remote.String() + " > " + k.Server.String(), Note: note}
+		if k.Client != (capture.Addr{}) {
+			e.Flow = k.Client.String() + " > " + k.Server.String()
 		}
 		out = append(out, e)
 	}

@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"time"
@@ -7,12 +7,12 @@ import (
 	"jindan/capture"
 )
 
-// cohorts counts things that are going on by the second in which they began, so that their number
+// Cohorts counts things that are going on by the second in which they began, so that their number
 // and age are known without a list of them.
-type cohorts struct {
+type Cohorts struct {
 	counts [64]int32 // by second, of the newest 64
-	older  int32     // begun before
-	total  int32
+	Older  int32     // begun before
+	Total  int32
 	now    int64 // newest second seen
 	began  bool  // now is valid
 }
@@ -28,25 +28,25 @@ func second(at capture.Instant) int64 {
 }
 
 // of returns the place of second s.
-func (c *cohorts) of(s int64) *int32 { return &c.counts[uint64(s)%uint64(len(c.counts))] }
+func (c *Cohorts) of(s int64) *int32 { return &c.counts[uint64(s)%uint64(len(c.counts))] }
 
-func (c *cohorts) slot(at capture.Instant) *int32 {
+func (c *Cohorts) slot(at capture.Instant) *int32 {
 	s := second(at)
 	c.advance(s)
 	if s <= c.now-int64(len(c.counts)) {
-		return &c.older
+		return &c.Older
 	}
 	return c.of(s)
 }
 
 // advance makes room for second s: what is 64 seconds old joins the older ones.
-func (c *cohorts) advance(s int64) {
+func (c *Cohorts) advance(s int64) {
 	if !c.began {
 		c.began, c.now = true, s
 	}
 	if s-c.now >= int64(len(c.counts)) {
 		for i := range c.counts {
-			c.older += c.counts[i]
+			c.Older += c.counts[i]
 			c.counts[i] = 0
 		}
 		c.now = s
@@ -54,26 +54,29 @@ func (c *cohorts) advance(s int64) {
 	for c.now < s {
 		c.now++
 		n := c.of(c.now)
-		c.older += *n
+		c.Older += *n
 		*n = 0
 	}
 }
 
-func (c *cohorts) add(at capture.Instant) {
+// Add counts one that began at at.
+func (c *Cohorts) Add(at capture.Instant) {
 	*c.slot(at)++
-	c.total++
+	c.Total++
 }
 
-func (c *cohorts) remove(at capture.Instant) {
+// Remove takes one back that began at at.
+func (c *Cohorts) Remove(at capture.Instant) {
 	*c.slot(at)--
-	c.total--
+	c.Total--
 }
 
-func (c *cohorts) roll(now capture.Instant) { c.advance(second(now)) }
+// Roll ends the second before now.
+func (c *Cohorts) Roll(now capture.Instant) { c.advance(second(now)) }
 
-// oldest is the age of the oldest at now, to the second and at most 64 s; 0 if there is none.
-func (c *cohorts) oldest(now capture.Instant) time.Duration {
-	if c.older > 0 {
+// Oldest is the age of the oldest at now, to the second and at most 64 s; 0 if there is none.
+func (c *Cohorts) Oldest(now capture.Instant) time.Duration {
+	if c.Older > 0 {
 		return time.Duration(len(c.counts)) * time.Second
 	}
 	for s := c.now - int64(len(c.counts)) + 1; s <= c.now; s++ {

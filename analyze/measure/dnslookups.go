@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"time"
@@ -9,58 +9,59 @@ import (
 	"jindan/capture"
 )
 
-// resolverKey is who asks whom for names.
-type resolverKey struct {
-	client capture.Addr
-	server capture.Endpoint
+// ResolverKey is who asks whom for names.
+type ResolverKey struct {
+	Client capture.Addr
+	Server capture.Endpoint
 }
 
-func resolverOf(d *flow.DNS) resolverKey { return resolverKey{d.Client.Addr, d.Server} }
+func resolverOf(d *flow.DNS) ResolverKey { return ResolverKey{d.Client.Addr, d.Server} }
 
-func (k resolverKey) subject() analyze.Subject {
-	return analyze.Subject{Kind: analyze.SubjectResolver, Host: k.client.String(), Peer: k.server.Addr.String(), Port: k.server.Port}
+// Subject is the resolver as its asker sees it.
+func (k ResolverKey) Subject() analyze.Subject {
+	return analyze.Subject{Kind: analyze.SubjectResolver, Host: k.Client.String(), Peer: k.Server.Addr.String(), Port: k.Server.Port}
 }
 
-// lookup is one question of a program: all tries for a name and type at one server. Several make a group.
-type lookup struct {
-	resolverKey
-	resolver    uint32 // its number
-	name        uint64
-	qtype       uint16
+// Lookup is one question of a program: all tries for a name and type at one server. Several make a group.
+type Lookup struct {
+	ResolverKey
+	Resolver    uint32 // its number
+	Name        uint64
+	Qtype       uint16
 	id          uint16          // of the first query
-	record      uint64          // of the first query, for its name
-	group       *group          // nil: there were too many
+	Record      uint64          // of the first query, for its name
+	Group       *Group          // nil: there were too many
 	at          capture.Instant // first query, or a later one of an endless lookup
-	first, last capture.Instant // queries
+	First, last capture.Instant // queries
 	frame       uint64          // of the first one
 	port        uint16          // from which it was asked
-	tries       uint32          // of this piece, at most maxTries
-	proto       uint8
+	Tries       uint32          // of this piece, at most maxTries
+	Proto       uint8
 	begun       bool // the fields above are set
-	over        bool // answered, or decided
-	again       bool // a late try of a lookup that counts as unanswered already
-	truncated   bool // answered over UDP, but cut: TCP should follow
-	same        bool // asked again under the same id from the same socket
-	served      bool // another server, asked at the same time, answered at once: nobody waited for this one
-	cutAt       capture.Instant
-	unreachable bool             // ICMP said so
-	stray       capture.Endpoint // who answered, if that was not who was asked
-	elsewhere   time.Duration    // another server was asked after that time; 0: none was
-	next        *lookup          // of the same asker for the same name
+	Over        bool // answered, or decided
+	Again       bool // a late try of a lookup that counts as unanswered already
+	Truncated   bool // answered over UDP, but cut: TCP should follow
+	Same        bool // asked again under the same id from the same socket
+	Served      bool // another server, asked at the same time, answered at once: nobody waited for this one
+	CutAt       capture.Instant
+	Unreachable bool             // ICMP said so
+	Stray       capture.Endpoint // who answered, if that was not who was asked
+	Elsewhere   time.Duration    // another server was asked after that time; 0: none was
+	next        *Lookup          // of the same asker for the same name
 }
 
-// group is what a program waits for: the questions for one name that one caller asks one server together, the A and the
+// Group is what a program waits for: the questions for one name that one caller asks one server together, the A and the
 // AAAA of getaddrinfo(3). It fails if one of them does, and is as slow as the slowest.
-type group struct {
-	at      capture.Instant // first query
+type Group struct {
+	At      capture.Instant // first query
 	port    uint16          // from which that was asked
-	types   uint8           // see typeBit
-	open    int             // questions without an answer
-	counted bool            // among all
-	failed  bool            // among those that failed
-	waited  bool            // counted among all that were waited for
-	late    bool            // among those that took a time-out
-	fast    bool            // one of the questions was answered at once
+	Types   uint8           // see typeBit
+	Open    int             // questions without an answer
+	Counted bool            // among all
+	Failed  bool            // among those that failed
+	Waited  bool            // counted among all that were waited for
+	Late    bool            // among those that took a time-out
+	Fast    bool            // one of the questions was answered at once
 	asked   capture.Instant // newest of the questions that stages counts
 }
 
@@ -76,9 +77,9 @@ type askedKey struct {
 // for HTTPS beside them), 0 for others.
 func typeBit(qtype uint16) uint8 {
 	switch qtype {
-	case typeA:
+	case TypeA:
 		return 1
-	case typeAAAA:
+	case TypeAAAA:
 		return 2
 	case typeHTTPS:
 		return 4
@@ -88,42 +89,42 @@ func typeBit(qtype uint16) uint8 {
 
 // Record types (IANA dns-parameters).
 const (
-	typeA     = 1
-	typeAAAA  = 28
+	TypeA     = 1
+	TypeAAAA  = 28
 	typeHTTPS = 65
 )
 
-// began is when the caller began to wait.
-func (l *lookup) began() capture.Instant {
-	if l.group != nil {
-		return l.group.at
+// Began is when the caller began to wait.
+func (l *Lookup) Began() capture.Instant {
+	if l.Group != nil {
+		return l.Group.At
 	}
-	return l.first
+	return l.First
 }
 
 // groups joins questions into groups. By port are kept only those that are not the newest of their name, or were not begun from
 // that port.
-type groups struct{ subjects[askedKey, *group] }
+type groups struct{ Subjects[askedKey, *Group] }
 
 // join returns the group of a question that is asked at at, nil if there are too many.
-func (gs *groups) join(d *flow.DNS, at capture.Instant) *group {
+func (gs *groups) join(d *flow.DNS, at capture.Instant) *Group {
 	bit := typeBit(d.QType)
 	if bit == 0 {
-		return &group{at: at, open: 1}
+		return &Group{At: at, Open: 1}
 	}
 	own := askedKey{d.Resolver, uint32(d.Client.Port), d.NameHash}
-	last := gs.get(askedKey{d.Resolver, 0, d.NameHash})
+	last := gs.Get(askedKey{d.Resolver, 0, d.NameHash})
 	if last == nil {
 		return nil
 	}
-	var g *group
+	var g *Group
 	if *last != nil && (*last).port == d.Client.Port {
 		g = *last
-	} else if x := gs.peek(own); x != nil {
+	} else if x := gs.Peek(own); x != nil {
 		g = *x
 	}
 	switch {
-	case g != nil && g.open > 0:
+	case g != nil && g.Open > 0:
 		// glibc asks for all of a lookup again, from the same socket, when one of the answers is missing.
 	case g.takes(bit, at):
 	case (*last).takes(bit, at): // a socket for each question
@@ -132,21 +133,21 @@ func (gs *groups) join(d *flow.DNS, at capture.Instant) *group {
 			return nil
 		}
 	default:
-		if o := *last; o != nil && (o.open > 0 || at.Sub(o.at) <= askTogether) &&
+		if o := *last; o != nil && (o.Open > 0 || at.Sub(o.At) <= AskTogether) &&
 			!gs.keep(askedKey{d.Resolver, uint32(o.port), d.NameHash}, o) {
 			return nil
 		}
-		g = &group{at: at, port: d.Client.Port}
+		g = &Group{At: at, port: d.Client.Port}
 		*last = g
 	}
-	g.types |= bit
-	g.open++
+	g.Types |= bit
+	g.Open++
 	return g
 }
 
 // keep keeps g under k, if there is room.
-func (gs *groups) keep(k askedKey, g *group) bool {
-	x := gs.get(k)
+func (gs *groups) keep(k askedKey, g *Group) bool {
+	x := gs.Get(k)
 	if x != nil {
 		*x = g
 	}
@@ -154,67 +155,67 @@ func (gs *groups) keep(k askedKey, g *group) bool {
 }
 
 // takes reports whether a question of another type, asked at at, belongs to g.
-func (g *group) takes(bit uint8, at capture.Instant) bool {
-	return g != nil && g.types&bit == 0 && at.Sub(g.at) <= askTogether
+func (g *Group) takes(bit uint8, at capture.Instant) bool {
+	return g != nil && g.Types&bit == 0 && at.Sub(g.At) <= AskTogether
 }
 
 // judge forgets groups that nothing will join any more.
 func (gs *groups) judge(now capture.Instant) {
-	gs.each(func(_ askedKey, g **group) bool {
+	gs.Each(func(_ askedKey, g **Group) bool {
 		if *g == nil {
 			return false
 		}
-		age := now.Sub((*g).at)
-		return age <= askTogether || (*g).open > 0 && age <= lookupLongest
+		age := now.Sub((*g).At)
+		return age <= AskTogether || (*g).Open > 0 && age <= lookupLongest
 	})
 }
 
 const (
-	// askTogether is how far apart the questions of one group are asked. glibc sends the pair in one sendmmsg(2), or,
+	// AskTogether is how far apart the questions of one group are asked. glibc sends the pair in one sendmmsg(2), or,
 	// with single-request, the second when the first is answered; programs with a thread for each within milliseconds.
-	askTogether = 300 * time.Millisecond
+	AskTogether = 300 * time.Millisecond
 	// askAtOnce: servers that are asked within that time of one another are asked in parallel (musl, dnsmasq
 	// --all-servers): in a loop that sends, microseconds apart.
 	askAtOnce = 5 * time.Millisecond
-	// maxLookups bounds the questions that wait for an answer: 3,000 a second for the 6 s that
+	// MaxLookups bounds the questions that wait for an answer: 3,000 a second for the 6 s that
 	// it takes to call one unanswered.
-	maxLookups = 1 << 14
+	MaxLookups = 1 << 14
 	// lookupPiece cuts an endless lookup into pieces: a program that asks for the same name every
 	// second looks like one that tries again. Two attempts of 5 s (resolv.conf(5)) are one piece.
 	lookupPiece = lookupDecided
 	// lookupLongest decides a piece in which trying goes on.
 	lookupLongest = 10 * time.Second
-	// dnsSettled is how old a second must be before its questions are counted: by then each
+	// DNSSettled is how old a second must be before its questions are counted: by then each
 	// question is answered or called unanswered, so that the two are counted alike.
-	dnsSettled = lookupDecided + analyze.WindowLength
+	DNSSettled = lookupDecided + analyze.WindowLength
 	// maxTries bounds the count of tries.
 	maxTries = 1 << 20
-	// askElsewhere: programs that ask several servers at once do so within milliseconds; what
+	// AskElsewhere tells one server after another: programs that ask several servers at once do so within milliseconds; what
 	// comes later is a second server asked because the first is silent.
-	askElsewhere = 300 * time.Millisecond
+	AskElsewhere = 300 * time.Millisecond
 	// maxCallers bounds the callers that wait for one name at a time and are followed one by one.
 	maxCallers = 64
 )
 
-// lookups follows questions until they are answered or given up.
-type lookups struct {
-	pending subjects[uint64, lookup]   // by number of the lookup and of its piece
-	asked   subjects[nameKey, waiters] // by asker and name, at whichever server
+// Lookups follows questions until they are answered or given up.
+type Lookups struct {
+	Pending Subjects[uint64, Lookup]   // by number of the lookup and of its piece
+	asked   Subjects[nameKey, waiters] // by asker and name, at whichever server
 	groups  groups
 	// newest is the lookup that the newest event belongs to, nil if it is not followed; it, or its piece, began at newestAt.
-	newest   *lookup
-	newestAt capture.Instant
+	Newest   *Lookup
+	NewestAt capture.Instant
 	// known is what is known of questions, and of that of the newest event if it was an answer; nil: it was none, or there are too many.
-	known    subjects[question, knownQuestion]
-	question *knownQuestion
-	decided  func(*analyze.Window, *lookup) // is called with each lookup that nobody answered; may be nil
+	Known    Subjects[Question, knownQuestion]
+	Question *knownQuestion
+	Decided  func(*analyze.Window, *Lookup) // is called with each lookup that nobody answered; may be nil
 	sealed   capture.Instant                // end of the newest window that was judged
-	steps    uint64                         // along the chains of asked, for tests of what a packet costs
+	Steps    uint64                         // along the chains of asked, for tests of what a packet costs
 }
 
 // waiters are the lookups of one name that wait, oldest first, maxCallers at most.
 type waiters struct {
-	oldest, newest *lookup
+	oldest, newest *Lookup
 	n              int
 	mixed          bool // they wait for several servers
 }
@@ -224,80 +225,81 @@ type nameKey struct {
 	name   uint64 // and type, see question
 }
 
-func newLookups() *lookups {
-	return &lookups{pending: newSubjects[uint64, lookup](maxLookups), asked: newSubjects[nameKey, waiters](maxLookups),
-		groups: groups{newSubjects[askedKey, *group](maxLookups)}, known: newSubjects[question, knownQuestion](maxPerDetector)}
+// NewLookups returns lookups of which nothing is known.
+func NewLookups() *Lookups {
+	return &Lookups{Pending: NewSubjects[uint64, Lookup](MaxLookups), asked: NewSubjects[nameKey, waiters](MaxLookups),
+		groups: groups{NewSubjects[askedKey, *Group](MaxLookups)}, Known: NewSubjects[Question, knownQuestion](MaxPerDetector)}
 }
 
-// lookupEvents wake lookups.
-var lookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.DNSLate, flow.DNSStray, flow.ICMPError)
+// LookupEvents wake lookups.
+var LookupEvents = flow.Of(flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer, flow.DNSLate, flow.DNSStray, flow.ICMPError)
 
 // Measures implements analyze.Measurer for the detectors that read them.
-func (ls *lookups) Measures() []analyze.Measure { return []analyze.Measure{ls} }
+func (ls *Lookups) Measures() []analyze.Measure { return []analyze.Measure{ls} }
 
 // Events implements analyze.Measure.
-func (ls *lookups) Events() flow.Mask { return lookupEvents }
+func (ls *Lookups) Events() flow.Mask { return LookupEvents }
 
 // Event implements analyze.Measure.
-func (ls *lookups) Event(e *flow.Event) {
+func (ls *Lookups) Event(e *flow.Event) {
 	if e.DNS == nil {
 		return
 	}
-	ls.newestAt, ls.newest = ls.follow(e)
-	ls.question = nil
+	ls.NewestAt, ls.Newest = ls.follow(e)
+	ls.Question = nil
 	if e.Kind == flow.DNSAnswer || e.Kind == flow.DNSLate {
-		if ls.question = ls.known.get(questionOf(e.DNS)); ls.question != nil && e.DNS.Proto == capture.ProtoUDP {
-			ls.question.answered(e)
+		if ls.Question = ls.Known.Get(QuestionOf(e.DNS)); ls.Question != nil && e.DNS.Proto == capture.ProtoUDP {
+			ls.Question.answered(e)
 		}
 	}
 }
 
-func (ls *lookups) follow(e *flow.Event) (capture.Instant, *lookup) {
+func (ls *Lookups) follow(e *flow.Event) (capture.Instant, *Lookup) {
 	d := e.DNS
 	piece := max(d.First.Sub(d.LookupAt)/lookupPiece, 0)
 	k := d.Lookup<<pieceBits | uint64(piece)&(1<<pieceBits-1)
 	at := d.LookupAt.Add(piece * lookupPiece)
-	l := ls.pending.peek(k)
+	l := ls.Pending.Peek(k)
 	if e.Kind != flow.DNSQuery && e.Kind != flow.DNSRepeat {
-		if l == nil || l.over {
+		if l == nil || l.Over {
 			return at, nil
 		}
 		switch {
 		case e.Kind == flow.ICMPError:
-			l.unreachable = true
+			l.Unreachable = true
 		case e.Kind == flow.DNSStray:
-			l.stray = e.From
+			l.Stray = e.From
 		case d.Truncated && d.Proto == capture.ProtoUDP:
-			l.truncated, l.cutAt = true, e.At
+			l.Truncated, l.CutAt = true, e.At
 		default:
-			l.over = true
-			if l.group != nil {
-				l.group.open--
+			l.Over = true
+			if l.Group != nil {
+				l.Group.Open--
 			}
-			ls.pending.drop(k)
+			ls.Pending.Drop(k)
 			ls.serve(d, e.At)
 		}
 		return at, l
 	}
 	if l == nil && e.Kind == flow.DNSQuery {
-		l = ls.pending.get(k)
+		l = ls.Pending.Get(k)
 	}
 	if l == nil {
 		return at, nil
 	}
 	if !l.begun {
-		*l = lookup{begun: true, resolverKey: resolverOf(d), resolver: d.Resolver, name: d.NameHash, qtype: d.QType, at: at,
-			id: d.ID, record: d.Record, group: ls.groups.join(d, e.At),
-			first: e.At, frame: e.Frame, port: d.Client.Port, again: d.Tries > 1 && piece == 0}
+		*l = Lookup{begun: true, ResolverKey: resolverOf(d), Resolver: d.Resolver, Name: d.NameHash, Qtype: d.QType, at: at,
+			id: d.ID, Record: d.Record, Group: ls.groups.join(d, e.At),
+			First: e.At, frame: e.Frame, port: d.Client.Port, Again: d.Tries > 1 && piece == 0}
 		ls.moved(l, e.At, d.KeepsID)
 	}
 	// DNSQuery and DNSRepeat tell of the same packet, and a packet that was captured twice is one: what comes sooner
 	// than any time-out is no try.
-	if try := l.tries == 0 || e.At.Sub(l.last) >= askElsewhere; try && l.tries < maxTries {
-		l.same = l.same || e.Kind == flow.DNSRepeat && !e.OtherID()
-		l.tries++
+	if try := l.Tries == 0 || e.At.Sub(l.last) >= AskElsewhere; try && l.Tries < maxTries {
+		l.Same = l.Same || e.Kind == flow.DNSRepeat && !e.OtherID()
+		l.Tries++
 	}
-	l.last, l.proto = e.At, d.Proto
+	l.last, l.Proto = e.At, d.Proto
 	return at, l
 }
 
@@ -306,20 +308,20 @@ const pieceBits = 16
 
 // moved notes that the asker of l turns to another server for a name that it waits for: of several
 // callers that wait, the one whose id it keeps, or else that which has waited longest.
-func (ls *lookups) moved(l *lookup, at capture.Instant, keepsID bool) {
-	w := ls.asked.get(nameKey{l.client, nameAndType(l.name, l.qtype)})
+func (ls *Lookups) moved(l *Lookup, at capture.Instant, keepsID bool) {
+	w := ls.asked.Get(nameKey{l.Client, NameAndType(l.Name, l.Qtype)})
 	if w == nil {
 		return
 	}
-	for w.oldest != nil && (w.oldest.over || w.oldest.elsewhere != 0) {
+	for w.oldest != nil && (w.oldest.Over || w.oldest.Elsewhere != 0) {
 		w.oldest, w.n = w.oldest.next, w.n-1
 	}
-	w.mixed = w.mixed || w.oldest != nil && w.oldest.server != l.server
+	w.mixed = w.mixed || w.oldest != nil && w.oldest.Server != l.Server
 	// Where all wait for one server nobody turns to another: a flood of equal questions walks nowhere.
-	for o := w.oldest; o != nil && w.mixed && at.Sub(o.at) >= askElsewhere; o = o.next {
-		ls.steps++
-		if o.server != l.server && !o.over && o.elsewhere == 0 && at.Sub(o.first) >= askElsewhere && (o.id == l.id || !keepsID) {
-			o.elsewhere = at.Sub(o.first)
+	for o := w.oldest; o != nil && w.mixed && at.Sub(o.at) >= AskElsewhere; o = o.next {
+		ls.Steps++
+		if o.Server != l.Server && !o.Over && o.Elsewhere == 0 && at.Sub(o.First) >= AskElsewhere && (o.id == l.id || !keepsID) {
+			o.Elsewhere = at.Sub(o.First)
 			break
 		}
 	}
@@ -330,27 +332,27 @@ func (ls *lookups) moved(l *lookup, at capture.Instant, keepsID bool) {
 
 // serve notes that d, answered at at, was asked in parallel at other servers: what those do is of no harm to the caller.
 // One answer serves one lookup at each.
-func (ls *lookups) serve(d *flow.DNS, at capture.Instant) {
-	w := ls.asked.peek(nameKey{d.Client.Addr, nameAndType(d.NameHash, d.QType)})
+func (ls *Lookups) serve(d *flow.DNS, at capture.Instant) {
+	w := ls.asked.Peek(nameKey{d.Client.Addr, NameAndType(d.NameHash, d.QType)})
 	if w == nil || !w.mixed {
 		return
 	}
 	var last capture.Endpoint
 	for o := w.oldest; o != nil; o = o.next {
-		ls.steps++
-		apart := max(o.first.Sub(d.First), d.First.Sub(o.first))
-		if o.server == d.Server || o.server == last || o.over || o.served || o.elsewhere != 0 ||
-			apart > askTogether || at.Sub(o.first) > askElsewhere {
+		ls.Steps++
+		apart := max(o.First.Sub(d.First), d.First.Sub(o.First))
+		if o.Server == d.Server || o.Server == last || o.Over || o.Served || o.Elsewhere != 0 ||
+			apart > AskTogether || at.Sub(o.First) > AskElsewhere {
 			continue
 		}
 		// One socket for all servers (musl), or one id (dnsmasq), or all in one loop; who keeps the id of a question keeps it there, too.
 		if o.port == d.Client.Port || o.id == d.ID || !d.KeepsID && apart <= askAtOnce {
-			o.served, last = true, o.server
+			o.Served, last = true, o.Server
 		}
 	}
 }
 
-func (w *waiters) add(l *lookup) {
+func (w *waiters) add(l *Lookup) {
 	l.next = nil
 	switch {
 	case w.oldest == nil:
@@ -358,43 +360,43 @@ func (w *waiters) add(l *lookup) {
 	case w.newest == l:
 		return // a chain that ends in itself has no end
 	default:
-		w.mixed = w.mixed || w.oldest.server != l.server
+		w.mixed = w.mixed || w.oldest.Server != l.Server
 		w.newest.next = l
 	}
 	w.newest = l
 	w.n++
 }
 
-// judge ends the window, once, however many detectors call it. It calls decided for each lookup whose time is over without an answer, be it that nobody waits for it any more
+// Judge ends the window, once, however many detectors call it. It calls decided for each lookup whose time is over without an answer, be it that nobody waits for it any more
 // (served), or that its answer was cut and it did not go on over TCP (truncated), and forgets what is decided.
-func (ls *lookups) judge(w *analyze.Window) {
+func (ls *Lookups) Judge(w *analyze.Window) {
 	now := w.End
 	if ls.sealed == now {
 		return
 	}
 	ls.sealed = now
 	ls.groups.judge(now)
-	ls.pending.each(func(_ uint64, l *lookup) bool {
-		if l.over {
+	ls.Pending.Each(func(_ uint64, l *Lookup) bool {
+		if l.Over {
 			return false
 		}
-		if now.Sub(l.last) < lookupDecided && now.Sub(l.first) < lookupLongest {
+		if now.Sub(l.last) < lookupDecided && now.Sub(l.First) < lookupLongest {
 			return true
 		}
-		if l.group != nil {
-			l.group.open--
+		if l.Group != nil {
+			l.Group.Open--
 		}
-		if !l.again && ls.decided != nil {
-			ls.decided(w, l)
+		if !l.Again && ls.Decided != nil {
+			ls.Decided(w, l)
 		}
-		l.over = true
+		l.Over = true
 		return false
 	})
-	ls.asked.each(func(_ nameKey, w *waiters) bool {
+	ls.asked.Each(func(_ nameKey, w *waiters) bool {
 		l := w.oldest
 		for *w = (waiters{}); l != nil; {
 			next := l.next
-			if !l.over && l.elsewhere == 0 {
+			if !l.Over && l.Elsewhere == 0 {
 				w.add(l)
 			}
 			l = next
@@ -403,72 +405,78 @@ func (ls *lookups) judge(w *analyze.Window) {
 	})
 }
 
-// evidence of l.
-func (l *lookup) evidence(what string) analyze.Evidence {
-	return analyze.Evidence{At: l.first, Note: what, Frames: frames(l.frame),
-		Flow: capture.Endpoint{Addr: l.client, Port: l.port}.String() + " > " + l.server.String()}
+// Evidence of l.
+func (l *Lookup) Evidence(what string) analyze.Evidence {
+	return analyze.Evidence{At: l.First, Note: what, Frames: Frames(l.frame),
+		Flow: capture.Endpoint{Addr: l.Client, Port: l.port}.String() + " > " + l.Server.String()}
 }
 
 // knownQuestion is what is known of a question from its answers so far. Sizes are lengths in IP, in bytes, of answers over UDP; 0: there
 // was none.
 type knownQuestion struct {
-	whole uint32          // the largest that was not cut
-	first uint32          // the largest of those that were the first to their query
-	at    capture.Instant // when dns-delay first took an answer
+	Whole uint32          // the largest that was not cut
+	First uint32          // the largest of those that were the first to their query
+	At    capture.Instant // when dns-delay first took an answer
 }
 
 func (k *knownQuestion) answered(e *flow.Event) {
 	if !e.DNS.Truncated {
-		k.whole = max(k.whole, e.DNS.AnswerIPLen)
+		k.Whole = max(k.Whole, e.DNS.AnswerIPLen)
 	}
 	if e.Kind == flow.DNSAnswer {
-		k.first = max(k.first, e.DNS.AnswerIPLen)
+		k.First = max(k.First, e.DNS.AnswerIPLen)
 	}
 }
 
-// question is what a server is asked for.
-type question struct {
-	server capture.Addr
-	name   uint64 // and type
+// Question is what a server is asked for.
+type Question struct {
+	Server capture.Addr
+	Name   uint64 // and type
 }
 
-func questionOf(d *flow.DNS) question {
-	return question{d.Server.Addr, nameAndType(d.NameHash, d.QType)}
+// QuestionOf is what d asks.
+func QuestionOf(d *flow.DNS) Question {
+	return Question{d.Server.Addr, NameAndType(d.NameHash, d.QType)}
 }
 
-// nameAndType makes one number of a name's hash and a record type.
-func nameAndType(hash uint64, qtype uint16) uint64 {
+// NameAndType makes one number of a name's hash and a record type.
+func NameAndType(hash uint64, qtype uint16) uint64 {
 	return hash ^ uint64(qtype)*0x9e3779b97f4a7c15 // odd: another number for each type
 }
 
-// tally is how the answers of a resolver fare.
-type tally struct {
-	series stat.Series // bad: what went wrong; total: all
-	lastAt capture.Instant
-	total  int
-	bad    int // of these
+// Tally is how the answers of a resolver fare.
+type Tally struct {
+	Series stat.Series // bad: what went wrong; total: all
+	LastAt capture.Instant
+	Total  int
+	Bad    int // of these
 }
 
-// quiet reports whether nothing is wrong, and whether the state is still needed. Where it is not, its share goes to gone.
-func (t *tally) quiet(w *analyze.Window, gone *stat.Worst) (quiet, keep bool) {
+// Quiet reports whether nothing is wrong, and whether the state is still needed. Where it is not, its share goes to gone.
+func (t *Tally) Quiet(w *analyze.Window, gone *stat.Worst) (quiet, keep bool) {
 	switch {
-	case t.series.Since.Bad > 0:
-		return t.series.Over(), true
-	case w.End.Sub(t.lastAt) < idleState:
+	case t.Series.Since.Bad > 0:
+		return t.Series.Over(), true
+	case w.End.Sub(t.LastAt) < IdleState:
 		return true, true
 	}
-	gone.Add(t.bad, t.total)
+	gone.Add(t.Bad, t.Total)
 	return true, false
 }
 
-// resolvers are states by who asks whom for names.
-type resolvers[V any] struct{ numbered[resolverKey, V] }
+// Resolvers are states by who asks whom for names.
+type Resolvers[V any] struct{ numbered[ResolverKey, V] }
 
-func newResolvers[V any]() resolvers[V] {
-	return resolvers[V]{numbered[resolverKey, V]{limit: maxPerDetector}}
+// NewResolvers returns a list without any.
+func NewResolvers[V any]() Resolvers[V] {
+	return Resolvers[V]{numbered[ResolverKey, V]{limit: MaxPerDetector}}
 }
 
-func (s *resolvers[V]) get(d *flow.DNS) *V {
+// Get returns the state for the asker and the server of d; nil if there are too many.
+func (s *Resolvers[V]) Get(d *flow.DNS) *V {
 	k := resolverOf(d)
-	return s.numbered.get(d.Resolver, &k)
+	return s.numbered.Get(d.Resolver, &k)
 }
+
+// Of returns the state for the asker of l; nil if there are too many.
+func (s *Resolvers[V]) Of(l *Lookup) *V { return s.numbered.Get(l.Resolver, &l.ResolverKey) }

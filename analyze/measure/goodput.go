@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"math"
@@ -10,9 +10,9 @@ import (
 
 // goodput is how much gets through on a way: bytes acknowledged per second.
 type goodput struct {
-	windows      int     // whole ones since the onset
-	rate, before float64 // mean since the onset, and before it; before is 0 where that was not seen
-	spread       float64 // standard deviation of the windows, as a share of their mean
+	Windows      int     // whole ones since the onset
+	Rate, Before float64 // mean since the onset, and before it; before is 0 where that was not seen
+	Spread       float64 // standard deviation of the windows, as a share of their mean
 }
 
 // goodput measures what has got through since onset, or since before that where each second lost something already, and before.
@@ -33,18 +33,18 @@ func (st *wayState) goodput(w *analyze.Window, onset capture.Instant) (g goodput
 		sum += float64(b)
 		squares += float64(b) * float64(b)
 	}
-	g.windows, g.rate = span, sum/float64(span)
-	if g.rate == 0 {
+	g.Windows, g.Rate = span, sum/float64(span)
+	if g.Rate == 0 {
 		return g
 	}
-	g.spread = math.Sqrt(max(squares/float64(span)-g.rate*g.rate, 0)) / g.rate
+	g.Spread = math.Sqrt(max(squares/float64(span)-g.Rate*g.Rate, 0)) / g.Rate
 	past := now.Add(-time.Duration(span+1) * analyze.WindowLength).Sub(st.began)
 	if past >= minPast {
-		before := float64(st.all.acked) - sum
+		before := float64(st.All.acked) - sum
 		for _, b := range st.acked[n:st.n] {
 			before -= float64(b)
 		}
-		g.before = max(before-float64(st.acked[n-span-1]), 0) / past.Seconds()
+		g.Before = max(before-float64(st.acked[n-span-1]), 0) / past.Seconds()
 	}
 	return g
 }
@@ -52,14 +52,14 @@ func (st *wayState) goodput(w *analyze.Window, onset capture.Instant) (g goodput
 // minPast is how long a way must have been seen before it lost something to say what gets through as a rule.
 const minPast = 3 * time.Second
 
-// goodput is that of k, or of what k is part of, if that is steadier: what limits the rate may be shared.
-func (ws *ways) goodput(w *analyze.Window, k way, onset capture.Instant) (best goodput) {
+// Goodput is that of k, or of what k is part of, if that is steadier: what limits the rate may be shared.
+func (ws *Ways) Goodput(w *analyze.Window, k Way, onset capture.Instant) (best goodput) {
 	for _, wide := range k.widen() {
-		st := ws.states[wide.scope].peek(wide)
+		st := ws.states[wide.Scope].Peek(wide)
 		if st == nil || st.n == 0 {
 			continue
 		}
-		if g := st.goodput(w, onset); best.windows == 0 || g.windows >= best.windows && g.spread < best.spread {
+		if g := st.goodput(w, onset); best.Windows == 0 || g.Windows >= best.Windows && g.Spread < best.Spread {
 			best = g
 		}
 	}

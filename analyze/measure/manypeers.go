@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"cmp"
@@ -18,7 +18,7 @@ type scope uint8
 
 // The scopes, the narrowest first.
 const (
-	onePair scope = iota
+	OnePair scope = iota
 	toNet         // from a host to the hosts of a network
 	fromNet       // from the hosts of a network to a host
 	toAll         // from a host to all its peers
@@ -36,8 +36,8 @@ const (
 // lonelyWide is how long a host or network is followed with several peers in mind when only one of them loses something.
 const lonelyWide = 10 * time.Second
 
-// netOf is the network of a.
-func netOf(a capture.Addr) netip.Prefix {
+// NetOf is the network of a.
+func NetOf(a capture.Addr) netip.Prefix {
 	ip := a.Netip()
 	bits := networkBits6
 	if ip.Is4() {
@@ -48,83 +48,83 @@ func netOf(a capture.Addr) netip.Prefix {
 }
 
 // widen returns the pair k and the wider ways that it is part of, by scope.
-func (k way) widen() [scopes]way {
-	from, to := capture.AddrFrom(netOf(k.from).Addr()), capture.AddrFrom(netOf(k.to).Addr())
-	return [scopes]way{
-		onePair: k,
-		toNet:   {k.from, to, toNet},
-		fromNet: {from, k.to, fromNet},
-		toAll:   {from: k.from, scope: toAll},
-		fromAll: {to: k.to, scope: fromAll},
+func (k Way) widen() [scopes]Way {
+	from, to := capture.AddrFrom(NetOf(k.From).Addr()), capture.AddrFrom(NetOf(k.To).Addr())
+	return [scopes]Way{
+		OnePair: k,
+		toNet:   {k.From, to, toNet},
+		fromNet: {from, k.To, fromNet},
+		toAll:   {From: k.From, Scope: toAll},
+		fromAll: {To: k.To, Scope: fromAll},
 	}
 }
 
 // covers reports whether the pair p is part of k.
-func (k way) covers(p way) bool {
-	switch k.scope {
+func (k Way) covers(p Way) bool {
+	switch k.Scope {
 	case toAll:
-		return p.from == k.from
+		return p.From == k.From
 	case fromAll:
-		return p.to == k.to
+		return p.To == k.To
 	case toNet:
-		return p.from == k.from && netOf(p.to).Addr() == k.to.Netip()
+		return p.From == k.From && NetOf(p.To).Addr() == k.To.Netip()
 	case fromNet:
-		return p.to == k.to && netOf(p.from).Addr() == k.from.Netip()
+		return p.To == k.To && NetOf(p.From).Addr() == k.From.Netip()
 	}
-	return p.from == k.from && p.to == k.to
+	return p.From == k.From && p.To == k.To
 }
 
 // contains reports whether all of n, which is narrower, is part of k.
-func (k way) contains(n way) bool {
-	switch n.scope {
-	case onePair:
+func (k Way) contains(n Way) bool {
+	switch n.Scope {
+	case OnePair:
 		return k.covers(n)
 	case toNet:
-		return k.scope == toAll && k.from == n.from
+		return k.Scope == toAll && k.From == n.From
 	case fromNet:
-		return k.scope == fromAll && k.to == n.to
+		return k.Scope == fromAll && k.To == n.To
 	}
 	return false
 }
 
 // back is the opposite direction.
-func (k way) back() way {
-	b := way{k.to, k.from, k.scope}
-	switch k.scope {
+func (k Way) back() Way {
+	b := Way{k.To, k.From, k.Scope}
+	switch k.Scope {
 	case toNet, toAll:
-		b.scope++
+		b.Scope++
 	case fromNet, fromAll:
-		b.scope--
+		b.Scope--
 	}
 	return b
 }
 
 // outward reports whether k leads from the one host to the several.
-func (k way) outward() bool { return k.scope == toNet || k.scope == toAll }
+func (k Way) outward() bool { return k.Scope == toNet || k.Scope == toAll }
 
 // byReceiver reports whether the receiver of k's direction is the client.
-func (k way) byReceiver(client capture.Addr) bool {
+func (k Way) byReceiver(client capture.Addr) bool {
 	if k.outward() {
-		return client != k.from
+		return client != k.From
 	}
-	return client == k.to
+	return client == k.To
 }
 
 // concerns reports whether k is worth following: a way between a host and several only from this host, where it is known.
-func (ws *ways) concerns(k way) bool {
-	if k.scope == onePair || ws.local.By == analyze.LocalNone || ws.local.By == "" {
+func (ws *Ways) concerns(k Way) bool {
+	if k.Scope == OnePair || ws.local.By == analyze.LocalNone || ws.local.By == "" {
 		return true
 	}
 	if k.outward() {
-		return ws.local.Is(k.from)
+		return ws.local.Is(k.From)
 	}
-	return ws.local.Is(k.to)
+	return ws.local.Is(k.To)
 }
 
 // troubledPeers counts the peers that have lost something, up to enough.
 func (st *wayState) troubledPeers(enough int) int {
 	seen := make([][2]capture.Addr, 0, enough)
-	for _, t := range st.conns.all {
+	for _, t := range st.conns.All {
 		if t.at != 0 && !slices.Contains(seen, t.ends) {
 			if seen = append(seen, t.ends); len(seen) == enough {
 				break
@@ -146,26 +146,26 @@ const (
 // than the rest of a wider way is left to that one; one that loses far more speaks for itself, and is taken out
 // of the wider one, which speaks only if it still has several peers that lose something.
 type verdict struct {
-	covered map[way]bool  // left to a wider way
-	apart   map[way][]way // of a wider way: the narrower ones that are taken out
-	parts   map[way][]way // of a wider way that lost something: the narrower ones
+	covered map[Way]bool  // left to a wider way
+	apart   map[Way][]Way // of a wider way: the narrower ones that are taken out
+	parts   map[Way][]Way // of a wider way that lost something: the narrower ones
 }
 
-func (ws *ways) weigh() verdict {
-	v := verdict{make(map[way]bool), make(map[way][]way), make(map[way][]way)}
-	for s := onePair; s < toAll; s++ {
-		for n := range ws.states[s].all {
+func (ws *Ways) weigh() verdict {
+	v := verdict{make(map[Way]bool), make(map[Way][]Way), make(map[Way][]Way)}
+	for s := OnePair; s < toAll; s++ {
+		for n := range ws.states[s].All {
 			wider := n.widen()
 			for _, k := range wider[s+1:] {
-				if st := ws.states[k.scope].peek(k); st != nil && st.series.Since.Bad > 0 && k.contains(n) {
+				if st := ws.states[k.Scope].Peek(k); st != nil && st.Series.Since.Bad > 0 && k.contains(n) {
 					v.parts[k] = append(v.parts[k], n)
 				}
 			}
 		}
 	}
 	for _, s := range [...]scope{toNet, fromNet, toAll, fromAll} {
-		for k, st := range ws.states[s].all {
-			if st.series.Since.Bad > 0 {
+		for k, st := range ws.states[s].All {
+			if st.Series.Since.Bad > 0 {
 				ws.weighOne(&v, k, st)
 			} else {
 				v.covered[k] = true
@@ -175,18 +175,18 @@ func (ws *ways) weigh() verdict {
 	return v
 }
 
-func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
+func (ws *Ways) weighOne(v *verdict, k Way, st *wayState) {
 	type part struct {
-		way
+		Way
 		stat.Point
 	}
-	span := st.series.Windows()
+	span := st.Series.Windows()
 	var parts []part
 	for _, n := range v.parts[k] {
 		if v.covered[n] {
 			continue
 		}
-		if d := ws.states[n.scope].peek(n).data(span); d.Bad > 0 {
+		if d := ws.states[n.Scope].Peek(n).data(span); d.Bad > 0 {
 			parts = append(parts, part{n, d})
 		}
 	}
@@ -197,7 +197,7 @@ func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 	alone := func(p part) bool {
 		r := stat.Point{Bad: rest.Bad - min(p.Bad, rest.Bad), Total: rest.Total - min(p.Total, rest.Total)}
 		// A network is told from the rest only by a rest that would have lost something, too.
-		tried := p.scope == onePair || float64(r.Total)*p.Share() >= fewLost
+		tried := p.Scope == OnePair || float64(r.Total)*p.Share() >= fewLost
 		return p.Bad >= fewLost && r.Share()*alike < p.Share() && tried
 	}
 	shared := make([]part, 0, len(parts))
@@ -205,50 +205,50 @@ func (ws *ways) weighOne(v *verdict, k way, st *wayState) {
 		if alone(p) {
 			rest.Bad -= min(p.Bad, rest.Bad)
 			rest.Total -= min(p.Total, rest.Total)
-			v.apart[k] = append(v.apart[k], p.way)
+			v.apart[k] = append(v.apart[k], p.Way)
 		} else {
 			shared = append(shared, p)
 		}
 	}
-	if len(shared) < 2 && (len(shared) == 0 || shared[0].scope == onePair) {
+	if len(shared) < 2 && (len(shared) == 0 || shared[0].Scope == OnePair) {
 		v.covered[k] = true
 		return
 	}
 	for _, p := range shared {
-		v.covered[p.way] = true
+		v.covered[p.Way] = true
 	}
 }
 
-// speaker is a way that speaks for a fault.
-type speaker struct {
-	k   way
-	st  *wayState
+// Speaker is a way that speaks for a fault.
+type Speaker struct {
+	K   Way
+	St  *wayState
 	out []*wayState // narrower ones with a fault of their own, which it does not speak of
 }
 
 // speak returns the ways that speak for a fault. Of the wider ones of a host only one does, that which lost most: they are
 // one subject.
-func (ws *ways) speak() (out []speaker) {
+func (ws *Ways) speak() (out []Speaker) {
 	v := ws.weigh()
-	wide := make(map[way]int)
+	wide := make(map[Way]int)
 	for s := range ws.states {
-		for k, st := range ws.states[s].all {
-			if st.series.Since.Bad == 0 || v.covered[k] {
+		for k, st := range ws.states[s].All {
+			if st.Series.Since.Bad == 0 || v.covered[k] {
 				continue
 			}
-			x := speaker{k: k, st: st}
+			x := Speaker{K: k, St: st}
 			for _, n := range v.apart[k] {
-				if y := ws.states[n.scope].peek(n); y != nil {
+				if y := ws.states[n.Scope].Peek(n); y != nil {
 					x.out = append(x.out, y)
 				}
 			}
-			if k.scope != onePair {
+			if k.Scope != OnePair {
 				all := k.widen()[toAll]
 				if !k.outward() {
 					all = k.widen()[fromAll]
 				}
 				if i, ok := wide[all]; ok {
-					if out[i].lost().Bad < x.lost().Bad {
+					if out[i].Lost().Bad < x.Lost().Bad {
 						out[i] = x
 					}
 					continue
@@ -261,68 +261,68 @@ func (ws *ways) speak() (out []speaker) {
 	return out
 }
 
-// without takes the sizes out of sum, of the newest windows, that the way does not speak of.
-func (x *speaker) without(sum *sizes, span int) {
+// Without takes the sizes out of sum, of the newest windows, that the way does not speak of.
+func (x *Speaker) Without(sum *Sizes, span int) {
 	for _, st := range x.out {
-		s, _ := st.sum(span)
-		for i := range sum.sent {
-			sum.sent[i] -= min(s.sent[i], sum.sent[i])
-			sum.lost[i] -= min(s.lost[i], sum.lost[i])
+		s, _ := st.Sum(span)
+		for i := range sum.Sent {
+			sum.Sent[i] -= min(s.Sent[i], sum.Sent[i])
+			sum.Lost[i] -= min(s.Lost[i], sum.Lost[i])
 			sum.blind[i] -= min(s.blind[i], sum.blind[i])
-			sum.alone[i] -= min(s.alone[i], sum.alone[i])
+			sum.Alone[i] -= min(s.Alone[i], sum.Alone[i])
 			sum.late[i] -= min(s.late[i], sum.late[i])
 		}
 		sum.resent -= min(s.resent, sum.resent)
-		sum.needless -= min(s.needless, sum.needless)
+		sum.Needless -= min(s.Needless, sum.Needless)
 	}
 }
 
-// lost is what was lost of the segments with data since the onset, as far as the way speaks of it.
-func (x *speaker) lost() stat.Point {
-	p := x.st.series.Since
+// Lost is what was lost of the segments with data since the onset, as far as the way speaks of it.
+func (x *Speaker) Lost() stat.Point {
+	p := x.St.Series.Since
 	for _, st := range x.out {
-		d := st.data(x.st.series.Windows())
+		d := st.data(x.St.Series.Windows())
 		p.Bad -= min(d.Bad, p.Bad)
 		p.Total -= min(d.Total, p.Total)
 	}
 	return p
 }
 
-// subject describes a direction as seen from this host, or from the receiver when this
+// Subject describes a direction as seen from this host, or from the receiver when this
 // host is neither end. Of several peers it names the host.
-func (k way) subject(l analyze.Local, segment string) analyze.Subject {
+func (k Way) Subject(l analyze.Local, segment string) analyze.Subject {
 	s := analyze.Subject{Kind: analyze.SubjectPath, Segment: segment, Direction: "inbound"}
-	host, peer := k.to, k.from
-	if k.outward() || k.scope == onePair && l.Is(k.from) {
-		host, peer = k.from, k.to
+	host, peer := k.To, k.From
+	if k.outward() || k.Scope == OnePair && l.Is(k.From) {
+		host, peer = k.From, k.To
 		s.Direction = "outbound"
 	}
 	s.Host = host.String()
-	if k.scope == onePair {
+	if k.Scope == OnePair {
 		s.Peer = peer.String()
 	}
 	return s
 }
 
-// prefix names the peers of a way between a host and several: the network, or nothing for all.
-func (k way) prefix() string {
-	switch k.scope {
+// Prefix names the peers of a way between a host and several: the network, or nothing for all.
+func (k Way) Prefix() string {
+	switch k.Scope {
 	case toNet:
-		return netOf(k.to).String()
+		return NetOf(k.To).String()
 	case fromNet:
-		return netOf(k.from).String()
+		return NetOf(k.From).String()
 	}
 	return ""
 }
 
-// peersSince counts the pairs of k that have sent data since.
-func peersSince(w *analyze.Window, k way, since capture.Instant) (n int) {
-	if k.scope == onePair {
+// PeersSince counts the pairs of k that have sent data since.
+func PeersSince(w *analyze.Window, k Way, since capture.Instant) (n int) {
+	if k.Scope == OnePair {
 		return 1
 	}
 	w.Flows.Paths(func(p *flow.Path) {
 		for i := range p.Side {
-			if p.Last >= since && p.Side[i].Segments > 0 && k.covers(way{from: p.Host(i), to: p.Host(1 - i)}) {
+			if p.Last >= since && p.Side[i].Segments > 0 && k.covers(Way{From: p.Host(i), To: p.Host(1 - i)}) {
 				n++
 			}
 		}
@@ -330,23 +330,23 @@ func peersSince(w *analyze.Window, k way, since capture.Instant) (n int) {
 	return n
 }
 
-// crowd says what k is among all that one of its ends talked with in the last minute: how many other peers there are, and which share
+// Crowd says what k is among all that one of its ends talked with in the last minute: how many other peers there are, and which share
 // of the connections is k's.
-func crowd(w *analyze.Window, k way) (others int, share float64) {
-	if k.scope != onePair {
+func Crowd(w *analyze.Window, k Way) (others int, share float64) {
+	if k.Scope != OnePair {
 		return 0, 1
 	}
 	var peers, conns [2]int
 	mine := 0
 	w.Flows.Paths(func(p *flow.Path) {
-		if w.End.Sub(p.Last) > lonely {
+		if w.End.Sub(p.Last) > Lonely {
 			return
 		}
-		for i, host := range [2]capture.Addr{k.from, k.to} {
+		for i, host := range [2]capture.Addr{k.From, k.To} {
 			switch {
 			case host != p.A && host != p.B:
 				continue
-			case p.A == k.from && p.B == k.to || p.A == k.to && p.B == k.from:
+			case p.A == k.From && p.B == k.To || p.A == k.To && p.B == k.From:
 				mine = int(p.Conns)
 			default:
 				peers[i]++

@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"fmt"
@@ -15,8 +15,8 @@ type owners struct {
 	order   []uint32 // oldest first
 }
 
-// inquiry is what one detector asks about owners.
-type inquiry struct{ asked capture.Instant }
+// Inquiry is what one detector asks about owners.
+type Inquiry struct{ asked capture.Instant }
 
 type ownerName struct {
 	name    string
@@ -27,9 +27,9 @@ type ownerName struct {
 const (
 	// maxOwners bounds the sockets whose owner is remembered.
 	maxOwners = 4096
-	// askAgain is how long to wait for an answer, and between two questions: looking through the descriptors
+	// AskAgain is how long to wait for an answer, and between two questions: looking through the descriptors
 	// of all processes costs milliseconds.
-	askAgain = 15 * time.Second
+	AskAgain = 15 * time.Second
 )
 
 func (o *owners) take(p *capture.ProcessSample) {
@@ -43,13 +43,13 @@ func (o *owners) take(p *capture.ProcessSample) {
 				}
 				o.order = append(o.order, inode)
 			}
-			o.byInode[inode] = ownerName{processName(x), stopped(x), x.Threads}
+			o.byInode[inode] = ownerName{ProcessName(x), Stopped(x), x.Threads}
 		}
 	}
 }
 
-// processName names a process as an operator looks for it.
-func processName(p *capture.Process) string {
+// ProcessName names a process as an operator looks for it.
+func ProcessName(p *capture.Process) string {
 	s := fmt.Sprintf("%s (pid %d)", p.Name, p.PID)
 	switch {
 	case p.Container != "":
@@ -60,8 +60,8 @@ func processName(p *capture.Process) string {
 	return s
 }
 
-// of names the owner of the first socket whose owner is known; empty if none is.
-func (o *owners) of(inodes []uint32) string {
+// Of names the owner of the first socket whose owner is known; empty if none is.
+func (o *owners) Of(inodes []uint32) string {
 	for _, i := range inodes {
 		if n, ok := o.byInode[i]; ok {
 			return n.name
@@ -70,8 +70,8 @@ func (o *owners) of(inodes []uint32) string {
 	return ""
 }
 
-// halted reports whether the first owner that is known is stopped.
-func (o *owners) halted(inodes []uint32) bool {
+// Halted reports whether the first owner that is known is stopped.
+func (o *owners) Halted(inodes []uint32) bool {
 	for _, i := range inodes {
 		if n, ok := o.byInode[i]; ok {
 			return n.state != ""
@@ -80,18 +80,18 @@ func (o *owners) halted(inodes []uint32) bool {
 	return false
 }
 
-// ask asks who owns the sockets, not too often.
-func (q *inquiry) ask(w *analyze.Window, inodes []uint32) {
-	if w.Ask == nil || len(inodes) == 0 || q.asked != 0 && w.End.Sub(q.asked) < askAgain {
+// Ask asks who owns the sockets, not too often.
+func (q *Inquiry) Ask(w *analyze.Window, inodes []uint32) {
+	if w.Ask == nil || len(inodes) == 0 || q.asked != 0 && w.End.Sub(q.asked) < AskAgain {
 		return
 	}
 	q.asked = w.End
 	w.Ask(analyze.Ask{Inodes: inodes})
 }
 
-// stopped is the state of a process all of whose threads are stopped, by a signal (T) or a debugger (t); empty: some are not, or
+// Stopped is the state of a process all of whose threads are stopped, by a signal (T) or a debugger (t); empty: some are not, or
 // it is not known (proc_pid_stat(5)).
-func stopped(p *capture.Process) (state string) {
+func Stopped(p *capture.Process) (state string) {
 	n := int32(0)
 	for _, t := range p.Waits {
 		if t.State != "T" && t.State != "t" {

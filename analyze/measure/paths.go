@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"time"
@@ -9,46 +9,46 @@ import (
 	"jindan/capture"
 )
 
-// way is one direction between two hosts, or between a host and several (see scope), where the address of the several
+// Way is one direction between two hosts, or between a host and several (see scope), where the address of the several
 // is the network's, or none.
-type way struct {
-	from, to capture.Addr
-	scope    scope
+type Way struct {
+	From, To capture.Addr
+	Scope    scope
 }
 
 // wayState is a direction that has lost something: what was sent and lost per window, by size,
 // and which connections suffered.
 type wayState struct {
-	series          stat.Series
-	ring            stat.Ring[sizes]           // by window
+	Series          stat.Series
+	ring            stat.Ring[Sizes]           // by window
 	points          [stat.SeriesLen]stat.Point // of ring, the segments with data
 	acked           [stat.SeriesLen]uint64     // likewise
 	n               int
-	conns           subjects[uint32, troubled] // by stream
-	fast, rto, tail uint32
+	conns           Subjects[uint32, troubled] // by stream
+	Fast, Rto, Tail uint32
 	hiddenMin       uint32 // IP length of a segment that only a stall tells of
-	minLost         [flow.Bins]uint16
-	maxSeen         [flow.Bins]uint16
+	MinLost         [flow.Bins]uint16
+	MaxSeen         [flow.Bins]uint16
 	lastBad         capture.Instant
 	firstMark       capture.Instant // first sign of a loss that no window has counted yet
 	newConns        [stat.SeriesLen]uint32
-	silent          sizes             // of this window: losses that only a stall tells of
-	tooBig          int               // ICMP: fragmentation needed, packet too big
+	silent          Sizes             // of this window: losses that only a stall tells of
+	TooBig          int               // ICMP: fragmentation needed, packet too big
 	index           uint32            // of a pair's path
 	began           capture.Instant   // the first of its paths
 	rolled          bool              // at least once: what the paths did before is known
-	cur             traffic           // of this window
-	all             traffic           // since the paths were first seen
+	cur             Traffic           // of this window
+	All             Traffic           // since the paths were first seen
 	elseCut         int               // see elsewhere
 	elseBase        map[uint32]uint32 // by path
 }
 
-// traffic sums up what the paths of a way count. Segments are those with data.
-type traffic struct {
-	sizes
+// Traffic sums up what the paths of a way count. Segments are those with data.
+type Traffic struct {
+	Sizes
 	copies, packets uint32
-	after, before   uint32 // segments lost after and before the capture point
-	damaged         uint32 // of after: seen with a wrong checksum, so that they were lost before
+	After, Before   uint32 // segments lost after and before the capture point
+	Damaged         uint32 // of after: seen with a wrong checksum, so that they were lost before
 	conns           uint32
 	acked           uint64 // bytes
 }
@@ -61,7 +61,7 @@ type troubled struct {
 	retries uint32          // repetitions of full-size segments
 	failed  uint32          // of these, lost again
 	openAt  capture.Instant // a hole is open since
-	note    note
+	note    Note
 	full    bool // lost segments of nearly MSS
 	again   repeats
 	client  capture.Addr
@@ -82,7 +82,7 @@ type troubled struct {
 
 // repeats are repetitions of full segments one at a time, and of several coalesced into one packet (TSO, GSO, GRO).
 type repeats struct {
-	single, singleLost, coalesced, coalescedLost uint32
+	Single, singleLost, coalesced, coalescedLost uint32
 	pending                                      uint32 // single ones that wait for their acknowledgement, the newest since at
 	at                                           capture.Instant
 	lastCoalesced                                bool
@@ -90,32 +90,32 @@ type repeats struct {
 
 // add takes a repetition; again: the one before it was of the same bytes, and has been lost.
 func (r *repeats) add(at capture.Instant, coalesced, again bool) {
-	r.coalescedLost += uint32(count(again && r.lastCoalesced))
+	r.coalescedLost += uint32(Count(again && r.lastCoalesced))
 	if r.lastCoalesced = coalesced; coalesced {
 		r.coalesced++
 		return
 	}
-	if r.pending > 0 && at.Sub(r.at) >= shortestTimeout {
+	if r.pending > 0 && at.Sub(r.at) >= ShortestTimeout {
 		r.singleLost += r.pending
 		r.pending = 0
 	}
-	r.single++
+	r.Single++
 	r.pending++
 	r.at = at
 }
 
 // merge adds those of a connection, or of several.
 func (r *repeats) merge(o *repeats) {
-	r.single += o.single
+	r.Single += o.Single
 	r.singleLost += o.singleLost + o.pending // of what still waits nobody knows that it has arrived
 	r.coalesced += o.coalesced
 	r.coalescedLost += o.coalescedLost
 }
 
-// onlyCoalesced is how many repetitions were lost that were coalesced, if those of full segments one at a time are not: 1 in 20 at most, of at least
+// OnlyCoalesced is how many repetitions were lost that were coalesced, if those of full segments one at a time are not: 1 in 20 at most, of at least
 // twice enough, and of the others half and more.
-func (r *repeats) onlyCoalesced(enough uint32) int {
-	if r.single < 2*enough || r.coalescedLost < enough || 20*r.singleLost > r.single || 2*r.coalescedLost < r.coalesced {
+func (r *repeats) OnlyCoalesced(enough uint32) int {
+	if r.Single < 2*enough || r.coalescedLost < enough || 20*r.singleLost > r.Single || 2*r.coalescedLost < r.coalesced {
 		return 0
 	}
 	return int(r.coalescedLost)
@@ -125,8 +125,8 @@ func (r *repeats) onlyCoalesced(enough uint32) int {
 // other end may be gone, or the connection forgotten by a box on the way, and its losses do not say of what they depend on.
 func (t *troubled) mute() bool { return t.waiting > 0 && !t.overtaken }
 
-// maxTroubled bounds the connections with losses that one direction remembers.
-const maxTroubled = 512
+// MaxTroubled bounds the connections with losses that one direction remembers.
+const MaxTroubled = 512
 
 // maxWays bounds the pairs of hosts with losses that are followed at a time in each direction, and maxWide the hosts
 // with several peers, and the networks, at some 40 kB each.
@@ -135,21 +135,22 @@ const (
 	maxWide = 32
 )
 
-// ways follows every direction that loses segments. The retransmission and size-dependent
+// Ways follows every direction that loses segments. The retransmission and size-dependent
 // loss detectors share one.
-type ways struct {
-	states   [scopes]subjects[way, wayState]
+type Ways struct {
+	states   [scopes]Subjects[Way, wayState]
 	sealed   capture.Instant // end of the newest window that was judged
 	local    analyze.Local   // as of the last window
-	speaking []speaker       // likewise
+	Speaking []Speaker       // likewise
 }
 
-func newWays() *ways {
-	ws := new(ways)
+// NewWays returns ways of which none has lost anything.
+func NewWays() *Ways {
+	ws := new(Ways)
 	for s := range ws.states {
-		ws.states[s] = newSubjects[way, wayState](maxWide)
+		ws.states[s] = NewSubjects[Way, wayState](maxWide)
 	}
-	ws.states[onePair] = newSubjects[way, wayState](maxWays)
+	ws.states[OnePair] = NewSubjects[Way, wayState](maxWays)
 	return ws
 }
 
@@ -158,24 +159,24 @@ var lossEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow
 	flow.Recovered, flow.Closed, flow.ICMPError, flow.Stalled)
 
 // Measures implements analyze.Measurer for the detectors that read them.
-func (ws *ways) Measures() []analyze.Measure { return []analyze.Measure{ws} }
+func (ws *Ways) Measures() []analyze.Measure { return []analyze.Measure{ws} }
 
 // Events implements analyze.Measure.
-func (ws *ways) Events() flow.Mask { return lossEvents }
+func (ws *Ways) Events() flow.Mask { return lossEvents }
 
 // Event implements analyze.Measure.
-func (ws *ways) Event(e *flow.Event) {
+func (ws *Ways) Event(e *flow.Event) {
 	if e.Conn == nil || e.Path == nil {
 		return
 	}
-	k := way{from: e.Conn.Endpoint(e.Side).Addr, to: e.Conn.Endpoint(e.Side.Other()).Addr}
+	k := Way{From: e.Conn.Endpoint(e.Side).Addr, To: e.Conn.Endpoint(e.Side.Other()).Addr}
 	if e.Kind == flow.Closed && !e.Conn.Troubled() {
 		return
 	}
 	for _, wide := range k.widen() {
-		st := ws.states[wide.scope].peek(wide)
+		st := ws.states[wide.Scope].Peek(wide)
 		if st == nil && ws.concerns(wide) && begins(e) {
-			if st = ws.states[wide.scope].get(wide); st != nil {
+			if st = ws.states[wide.Scope].Get(wide); st != nil {
 				st.start(e)
 			}
 		}
@@ -183,7 +184,7 @@ func (ws *ways) Event(e *flow.Event) {
 			st.event(e)
 		}
 		if e.Kind == flow.Closed {
-			if st = ws.states[wide.scope].peek(wide.back()); st != nil {
+			if st = ws.states[wide.Scope].Peek(wide.back()); st != nil {
 				st.event(e)
 			}
 		}
@@ -198,21 +199,21 @@ func begins(e *flow.Event) bool {
 func (st *wayState) event(e *flow.Event) {
 	switch e.Kind {
 	case flow.Closed:
-		if t := st.conns.peek(e.Conn.Stream); t != nil {
+		if t := st.conns.Peek(e.Conn.Stream); t != nil {
 			t.close(e.At)
 		}
 		return
 	case flow.ICMPError:
 		if e.TooBig() {
-			st.tooBig++
+			st.TooBig++
 		}
 		return
 	}
 	var t *troubled
 	if begins(e) || e.Kind == flow.Retransmit {
-		t = st.conns.get(e.Conn.Stream)
+		t = st.conns.Get(e.Conn.Stream)
 	} else {
-		t = st.conns.peek(e.Conn.Stream)
+		t = st.conns.Peek(e.Conn.Stream)
 	}
 	if t == nil {
 		return
@@ -258,7 +259,7 @@ func (st *wayState) event(e *flow.Event) {
 			t.failed -= min(t.failed, 1) // the last repetition arrived
 		}
 		t.worst = max(t.worst, e.Dur)
-		st.silent.lost[flow.Bin(e.IPLen)] += e.N
+		st.silent.Lost[flow.Bin(e.IPLen)] += e.N
 		st.hiddenMin = e.IPLen
 	case flow.HoleFilled:
 		t.passed = true
@@ -345,7 +346,7 @@ func (t *troubled) mark(e *flow.Event, what string) {
 	}
 	t.at, t.client = e.At, e.Conn.Client.Addr
 	t.ends = [2]capture.Addr{e.Conn.Endpoint(e.Side).Addr, e.Conn.Endpoint(e.Side.Other()).Addr}
-	t.note = noteOf(e, what)
+	t.note = NoteOf(e, what)
 }
 
 func (t *troubled) close(at capture.Instant) {
@@ -358,15 +359,15 @@ func (t *troubled) close(at capture.Instant) {
 func (st *wayState) count(e *flow.Event) {
 	switch {
 	case e.Kind == flow.HoleFilled:
-		if e.Dur >= shortestTimeout+e.Conn.HandshakeRTT {
-			st.rto += e.N // who is told of the hole by duplicate acknowledgements fills it within a round trip
+		if e.Dur >= ShortestTimeout+e.Conn.HandshakeRTT {
+			st.Rto += e.N // who is told of the hole by duplicate acknowledgements fills it within a round trip
 		}
 	case e.Class == flow.Fast:
-		st.fast += e.N
+		st.Fast += e.N
 	case e.Class == flow.RTO:
-		st.rto += e.N
+		st.Rto += e.N
 	case e.Class == flow.TailLoss:
-		st.tail += e.N
+		st.Tail += e.N
 	}
 	if e.At > st.lastBad {
 		st.lastBad = e.At
@@ -375,6 +376,6 @@ func (st *wayState) count(e *flow.Event) {
 
 // start makes the state ready to take its first sign of loss.
 func (st *wayState) start(e *flow.Event) {
-	st.conns = newSubjects[uint32, troubled](maxTroubled)
+	st.conns = NewSubjects[uint32, troubled](MaxTroubled)
 	st.index = e.Path.Index
 }

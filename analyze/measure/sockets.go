@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"jindan/analyze"
@@ -7,60 +7,61 @@ import (
 	"jindan/capture"
 )
 
-// hostSockets are the sockets of this host and the processes that own them, for all detectors that ask about them.
-type hostSockets struct {
+// HostSockets are the sockets of this host and the processes that own them, for all detectors that ask about them.
+type HostSockets struct {
 	*socket.Table
-	owners owners
+	Owners owners
 }
 
-func newHostSockets() *hostSockets {
-	return &hostSockets{socket.New(), owners{byInode: make(map[uint32]ownerName)}}
+// NewHostSockets returns those of a host of which no dump has been taken.
+func NewHostSockets() *HostSockets {
+	return &HostSockets{socket.New(), owners{byInode: make(map[uint32]ownerName)}}
 }
 
 // Measures implements analyze.Measurer for the detectors that read them.
-func (h *hostSockets) Measures() []analyze.Measure { return []analyze.Measure{h} }
+func (h *HostSockets) Measures() []analyze.Measure { return []analyze.Measure{h} }
 
 // Events implements analyze.Measure: packets show no sockets.
-func (*hostSockets) Events() flow.Mask { return 0 }
+func (*HostSockets) Events() flow.Mask { return 0 }
 
 // Event implements analyze.Measure.
-func (*hostSockets) Event(*flow.Event) {}
+func (*HostSockets) Event(*flow.Event) {}
 
 // Sample implements analyze.Sampler.
-func (h *hostSockets) Sample(at capture.Instant, s *capture.Sample) {
+func (h *HostSockets) Sample(at capture.Instant, s *capture.Sample) {
 	switch {
 	case s.Sockets != nil:
 		h.Take(at, s.Sockets)
 	case s.Processes != nil:
-		h.owners.take(s.Processes)
+		h.Owners.take(s.Processes)
 	}
 }
 
-// listens reports whether somebody listens on a port.
-func (h *hostSockets) listens(port uint16) bool {
+// Listens reports whether somebody listens on a port.
+func (h *HostSockets) Listens(port uint16) bool {
 	_, ok := h.Port(port)
 	return ok
 }
 
-// stopped is the program that listens on a port, if all its threads are stopped; where that is not known, q asks. Nothing that it owes
+// Stopped is the program that listens on a port, if all its threads are stopped; where that is not known, q asks. Nothing that it owes
 // anybody gets done then, and no pool, queue or upstream is to blame.
-func (h *hostSockets) stopped(w *analyze.Window, port uint16, q *inquiry) (process, state string, threads int) {
+func (h *HostSockets) Stopped(w *analyze.Window, port uint16, q *Inquiry) (process, state string, threads int) {
 	p, _ := h.Port(port)
 	if p.Inode == 0 {
 		return "", "", 0
 	}
-	q.ask(w, []uint32{p.Inode})
-	n := h.owners.byInode[p.Inode]
+	q.Ask(w, []uint32{p.Inode})
+	n := h.Owners.byInode[p.Inode]
 	if n.state == "" {
 		return "", "", 0
 	}
 	return n.name, n.state, int(n.threads)
 }
 
-// endOfSocket says whose socket s is: its listener's, or a call's.
-func endOfSocket(s *socket.Socket) end {
+// EndOfSocket says whose socket s is: its listener's, or a call's.
+func EndOfSocket(s *socket.Socket) End {
 	if s.Inbound {
-		return end{server: s.Local}
+		return End{Server: s.Local}
 	}
-	return end{server: s.Remote, client: s.Local.Addr}
+	return End{Server: s.Remote, Client: s.Local.Addr}
 }

@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"cmp"
@@ -30,7 +30,7 @@ type stageCall struct {
 }
 
 // call takes what happens to a call of a host that serves.
-func (d *stages) call(e *flow.Event) {
+func (d *Stages) call(e *flow.Event) {
 	c := e.Conn
 	switch e.Kind {
 	case flow.SynSent:
@@ -67,7 +67,7 @@ func (d *stages) call(e *flow.Event) {
 }
 
 // end takes the end of a call.
-func (d *stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
+func (d *Stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
 	if x.service == nil {
 		return
 	}
@@ -80,7 +80,7 @@ func (d *stages) end(c *flow.Conn, x stageCall, at capture.Instant) {
 }
 
 // begin lets a call enter a stage. If nobody knows yet for whom it is made, that is told first.
-func (d *stages) begin(c *flow.Conn, x stageCall, stage callStage, at capture.Instant) {
+func (d *Stages) begin(c *flow.Conn, x stageCall, stage callStage, at capture.Instant) {
 	if x.service == nil {
 		if x.service = d.pick(c.Client.Addr, c.Server, at); x.service == nil {
 			return
@@ -137,7 +137,7 @@ type stageQuestion struct {
 
 // name takes a question for a name. The A and the AAAA of one lookup are one wait; each try is one of its own, until it is answered or
 // the program's time-out ends: which of several programs that ask for the same name tries again cannot be told.
-func (d *stages) name(e *flow.Event) {
+func (d *Stages) name(e *flow.Event) {
 	q := e.DNS
 	if e.Kind == flow.DNSAnswer {
 		if x, ok := d.names[q.Number]; ok {
@@ -151,9 +151,9 @@ func (d *stages) name(e *flow.Event) {
 	if _, ok := d.names[q.Number]; ok {
 		return // the same packet, or again under the same id
 	}
-	if l := d.lookups; l != nil && l.newest != nil && l.newest.group != nil {
-		g := l.newest.group
-		if g.types&(g.types-1) != 0 && e.At != g.asked && e.At.Sub(g.asked) <= askAtOnce {
+	if l := d.Lookups; l != nil && l.Newest != nil && l.Newest.Group != nil {
+		g := l.Newest.Group
+		if g.Types&(g.Types-1) != 0 && e.At != g.asked && e.At.Sub(g.asked) <= askAtOnce {
 			return // beside the question of another type
 		}
 		g.asked = e.At
@@ -169,7 +169,7 @@ func (d *stages) name(e *flow.Event) {
 	x := stageCall{service: s, slot: s.slot(q.Server), stage: stageIdle}
 	x.move(e.At, e.At, stageDNS)
 	d.names[q.Number] = x
-	for i, t := range dnsPatience {
+	for i, t := range DNSPatience {
 		// Beside it, what chance gives.
 		d.again[i] += d.waitedAt(e.At.Add(-t)) - d.waitedAt(e.At.Add(-t*9/10))
 	}
@@ -177,7 +177,7 @@ func (d *stages) name(e *flow.Event) {
 }
 
 // waitedAt is 1 if a question without an answer was asked then, give or take what a busy host is late by.
-func (d *stages) waitedAt(at capture.Instant) int {
+func (d *Stages) waitedAt(at capture.Instant) int {
 	const late = 10 * time.Millisecond
 	i, _ := slices.BinarySearchFunc(d.asking, at.Add(-late), func(q stageQuestion, at capture.Instant) int { return cmp.Compare(q.at, at) })
 	for ; i < len(d.asking) && d.asking[i].at <= at.Add(late); i++ {
@@ -189,14 +189,14 @@ func (d *stages) waitedAt(at capture.Instant) int {
 }
 
 // timeout is for how long the programs of this input wait for an answer that does not come.
-func (d *stages) timeout() time.Duration {
-	best := len(dnsPatience) - 1 // resolv.conf(5)
+func (d *Stages) timeout() time.Duration {
+	best := len(DNSPatience) - 1 // resolv.conf(5)
 	for i := range d.again {
 		if d.again[i] > d.again[best] {
 			best = i
 		}
 	}
-	return dnsPatience[best]
+	return DNSPatience[best]
 }
 
 // slot is the place of a server among those that s calls.
@@ -221,12 +221,12 @@ const knownAlone = 100 * time.Millisecond
 // pick tells for which service of a host a call to k is made that begins now; nil: for none, or nobody can tell. Where one has requests
 // in work it is that one. Of several it is the one that calls k most often, for the time in which it is alone in work; one that never does then
 // is none. Where all have been in work together at all times nothing tells them apart.
-func (d *stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant) *stageService {
-	h := d.hosts.peek(d.hostOf(from))
+func (d *Stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant) *stageService {
+	h := d.hosts.Peek(d.hostOf(from))
 	if h == nil {
 		return nil
 	}
-	claims := h.callees.get(k)
+	claims := h.callees.Get(k)
 	if claims == nil {
 		return nil
 	}
@@ -271,15 +271,15 @@ func (d *stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant)
 	return nil
 }
 
-// strange reports whether calls to k are made by its host, but not for s: those that begin while requests of s alone are in work are
+// Strange reports whether calls to k are made by its host, but not for s: those that begin while requests of s alone are in work are
 // no more than chance gives, by a tenth of these requests at most. Nothing is strange before enough was served alone. Where
 // requests overlap on a connection (HTTP/2) not all are counted: what is called by every second one is not strange.
-func (s *stageService) strange(k capture.Endpoint) bool {
+func (s *stageService) Strange(k capture.Endpoint) bool {
 	h := s.host
 	if h == nil {
 		return false
 	}
-	c := h.callees.peek(k)
+	c := h.callees.Peek(k)
 	if c == nil {
 		return false
 	}
@@ -296,20 +296,20 @@ func (s *stageService) strange(k capture.Endpoint) bool {
 	return c.all > c.alone[s.index] && excess <= deviation && 10*(max(excess, 0)+2*deviation+none) <= float64(s.asked) && 2*mine <= float64(s.asked)
 }
 
-// strangers are the servers that the host of k calls, but not for k: " address port address port ", in the order in which they were
+// Strangers are the servers that the host of k calls, but not for k: " address port address port ", in the order in which they were
 // first called; port 0 where it calls no other port of the address for k.
-func (d *stages) strangers(k capture.Endpoint) string {
-	s := d.service(k)
+func (d *Stages) Strangers(k capture.Endpoint) string {
+	s := d.Service(k)
 	if s == nil || s.host == nil {
 		return ""
 	}
 	var b strings.Builder
 	called := make(map[capture.Addr]bool)
-	for callee := range s.host.callees.all {
-		called[callee.Addr] = called[callee.Addr] || !s.strange(callee)
+	for callee := range s.host.callees.All {
+		called[callee.Addr] = called[callee.Addr] || !s.Strange(callee)
 	}
-	for callee := range s.host.callees.all {
-		if callee == k || !s.strange(callee) || b.Len() >= maxStrangers {
+	for callee := range s.host.callees.All {
+		if callee == k || !s.Strange(callee) || b.Len() >= maxStrangers {
 			continue
 		}
 		fmt.Fprintf(&b, " %s %d", callee.Addr, callee.Port)
@@ -327,8 +327,8 @@ func (d *stages) strangers(k capture.Endpoint) string {
 const maxStrangers = 400
 
 // forget ends the waits for names that are over.
-func (d *stages) forget(now capture.Instant) {
-	timeout, longest, n := d.timeout(), dnsPatience[len(dnsPatience)-1]+analyze.WindowLength, 0
+func (d *Stages) forget(now capture.Instant) {
+	timeout, longest, n := d.timeout(), DNSPatience[len(DNSPatience)-1]+analyze.WindowLength, 0
 	for _, q := range d.asking {
 		x, ok := d.names[q.number]
 		if !ok {

@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"slices"
@@ -9,22 +9,22 @@ import (
 	"jindan/capture"
 )
 
-// stages measures where the time of a service's requests goes: in which of its host's own calls, in its queue, in its own work, or
+// Stages measures where the time of a service's requests goes: in which of its host's own calls, in its queue, in its own work, or
 // with the client. Nothing in the packets says which call was made for which request, and nothing need say it: by Little's law
 // the time that requests spend in a place is the area under the number of them that are in it, so that the area of the calls over
 // the area of the requests is the calls' share, however many requests are served at a time. It takes one thing: that a
 // call is made for the service whose requests are in work when it begins (pick).
 //
 // Areas are kept by second, so that the time before an onset can be told from the time since when the onset is known.
-type stages struct {
-	services services[stageService]
-	hosts    subjects[capture.Addr, stageHost]
+type Stages struct {
+	services Services[stageService]
+	hosts    Subjects[capture.Addr, stageHost]
 	calls    map[flow.Ref]stageCall
-	sending  conns[stageAnswer]
+	sending  Conns[stageAnswer]
 	names    map[uint64]stageCall  // questions for names without an answer, by number; no service: given up
 	asking   []stageQuestion       // the same, oldest first, and some that were answered
-	again    [len(dnsPatience)]int // for each time-out: questions that came that long after one in vain, more than by chance
-	lookups  *lookups
+	again    [len(DNSPatience)]int // for each time-out: questions that came that long after one in vain, more than by chance
+	Lookups  *Lookups
 	local    analyze.Local
 	sampled  capture.Instant // newest table of listeners
 	refused  uint64          // calls and lookups beyond the caps
@@ -132,30 +132,31 @@ type stageHost struct {
 	busy     int // services with requests in work
 	at       capture.Instant
 	idle     time.Duration // without any
-	callees  subjects[capture.Endpoint, stageClaims]
+	callees  Subjects[capture.Endpoint, stageClaims]
 }
 
-func newStages() *stages {
-	return &stages{services: newServices[stageService](maxStageServices), hosts: newSubjects[capture.Addr, stageHost](maxStageHosts),
-		calls: make(map[flow.Ref]stageCall), sending: newConns[stageAnswer](maxStageAnswers), names: make(map[uint64]stageCall)}
+// NewStages returns stages of no service.
+func NewStages() *Stages {
+	return &Stages{services: NewServices[stageService](maxStageServices), hosts: NewSubjects[capture.Addr, stageHost](maxStageHosts),
+		calls: make(map[flow.Ref]stageCall), sending: NewConns[stageAnswer](maxStageAnswers), names: make(map[uint64]stageCall)}
 }
 
 // Events implements analyze.Measure.
-func (d *stages) Events() flow.Mask {
+func (d *Stages) Events() flow.Mask {
 	return flow.Of(flow.SynSent, flow.Established, flow.Greeting, flow.Request, flow.Response, flow.Closed, flow.ZeroWindow,
 		flow.ZeroWindowEnd, flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer)
 }
 
 // Measures implements analyze.Measurer for the detectors that read them: what they read themselves comes first.
-func (d *stages) Measures() []analyze.Measure {
-	if d.lookups == nil {
+func (d *Stages) Measures() []analyze.Measure {
+	if d.Lookups == nil {
 		return []analyze.Measure{d}
 	}
-	return append(d.lookups.Measures(), d)
+	return append(d.Lookups.Measures(), d)
 }
 
 // Event implements analyze.Measure.
-func (d *stages) Event(e *flow.Event) {
+func (d *Stages) Event(e *flow.Event) {
 	c := e.Conn
 	switch e.Kind {
 	case flow.DNSQuery, flow.DNSRepeat, flow.DNSAnswer:
@@ -164,15 +165,15 @@ func (d *stages) Event(e *flow.Event) {
 	case flow.Request:
 		d.asked(e)
 	case flow.Response:
-		if s := d.services.peek(c); s != nil {
+		if s := d.services.Peek(c); s != nil {
 			d.answered(s, e)
 		}
 	case flow.Closed:
-		if s := d.services.peek(c); s != nil {
+		if s := d.services.Peek(c); s != nil {
 			d.closed(s, e)
 		}
 	case flow.ZeroWindow, flow.ZeroWindowEnd:
-		if s := d.services.peek(c); s != nil && e.Side == flow.Client {
+		if s := d.services.Peek(c); s != nil && e.Side == flow.Client {
 			d.window(s, e)
 		}
 		return
@@ -181,14 +182,14 @@ func (d *stages) Event(e *flow.Event) {
 }
 
 // asked takes a request to a service.
-func (d *stages) asked(e *flow.Event) {
+func (d *Stages) asked(e *flow.Event) {
 	c := e.Conn
-	s := d.services.peek(c)
+	s := d.services.Peek(c)
 	if s == nil {
 		if d.local.Known() && !d.local.Is(c.Server.Addr) {
 			return
 		}
-		if s = d.services.get(c); s == nil {
+		if s = d.services.Get(c); s == nil {
 			return
 		}
 		if s.key != c.Server {
@@ -206,7 +207,7 @@ func (d *stages) asked(e *flow.Event) {
 }
 
 // hostOf is one address for all of a host; for this host it does not depend on which of its addresses is used most.
-func (d *stages) hostOf(a capture.Addr) capture.Addr {
+func (d *Stages) hostOf(a capture.Addr) capture.Addr {
 	if d.local.Is(a) {
 		return capture.Addr{}
 	}
@@ -214,14 +215,14 @@ func (d *stages) hostOf(a capture.Addr) capture.Addr {
 }
 
 // settle gives a service its host.
-func (d *stages) settle(s *stageService) {
+func (d *Stages) settle(s *stageService) {
 	s.on, s.host, s.alone, s.asked = d.hostOf(s.key.Addr), nil, 0, 0
-	h := d.hosts.get(s.on)
+	h := d.hosts.Get(s.on)
 	if h == nil {
 		return
 	}
-	if h.callees.m == nil {
-		h.callees, h.at = newSubjects[capture.Endpoint, stageClaims](maxHostCallees), s.at
+	if h.callees.M == nil {
+		h.callees, h.at = NewSubjects[capture.Endpoint, stageClaims](maxHostCallees), s.at
 	}
 	if s.index = slices.Index(h.services, nil); s.index < 0 {
 		if s.index = len(h.services); s.index == maxHostServices {
@@ -239,7 +240,7 @@ func (d *stages) settle(s *stageService) {
 func (s *stageService) leave() {
 	if h := s.host; h != nil {
 		h.services[s.index] = nil
-		h.callees.each(func(_ capture.Endpoint, c *stageClaims) bool {
+		h.callees.Each(func(_ capture.Endpoint, c *stageClaims) bool {
 			c.alone[s.index] = 0
 			return true
 		})
@@ -280,13 +281,13 @@ func (h *stageHost) advance(at capture.Instant) {
 }
 
 // answered takes the first byte of an answer.
-func (d *stages) answered(s *stageService, e *flow.Event) {
+func (d *Stages) answered(s *stageService, e *flow.Event) {
 	s.work(e.At, -1)
 	if complete := e.At.Add(-e.Dur); complete > e.Since {
 		s.spread(e.Since, complete, func(r *stageRow, d time.Duration) { r.arriving += d })
 	}
 	s.row(second(e.At)).answered++
-	if a := d.sending.get(e.Conn.Ref()); a != nil {
+	if a := d.sending.Get(e.Conn.Ref()); a != nil {
 		*a = stageAnswer{since: e.At}
 	}
 }
@@ -302,12 +303,12 @@ func answerEnd(c *flow.Conn, since capture.Instant) capture.Instant {
 }
 
 // sent counts an answer that has ended.
-func (d *stages) sent(s *stageService, c *flow.Conn) {
-	a := d.sending.peek(c.Ref())
+func (d *Stages) sent(s *stageService, c *flow.Conn) {
+	a := d.sending.Peek(c.Ref())
 	if a == nil {
 		return
 	}
-	d.sending.drop(c.Ref())
+	d.sending.Drop(c.Ref())
 	end := answerEnd(c, a.since)
 	if end > a.since {
 		s.spread(a.since, end, func(r *stageRow, d time.Duration) { r.sending += d })
@@ -317,8 +318,8 @@ func (d *stages) sent(s *stageService, c *flow.Conn) {
 	}
 }
 
-func (d *stages) window(s *stageService, e *flow.Event) {
-	a := d.sending.peek(e.Conn.Ref())
+func (d *Stages) window(s *stageService, e *flow.Event) {
+	a := d.sending.Peek(e.Conn.Ref())
 	if a == nil {
 		return
 	}
@@ -330,7 +331,7 @@ func (d *stages) window(s *stageService, e *flow.Event) {
 	}
 }
 
-func (d *stages) closed(s *stageService, e *flow.Event) {
+func (d *Stages) closed(s *stageService, e *flow.Event) {
 	d.sent(s, e.Conn)
 	if e.Conn.Outstanding() != 0 {
 		s.work(e.At, -1)
@@ -400,14 +401,14 @@ func (s *stageService) advance(at capture.Instant) {
 	s.at = at
 }
 
-// sample takes the accept queues of listeners.
-func (d *stages) sample(at capture.Instant, listening []*capture.Socket) {
+// Sample takes the accept queues of listeners.
+func (d *Stages) Sample(at capture.Instant, listening []*capture.Socket) {
 	apart := at.Sub(d.sampled)
 	d.sampled = at
 	if apart <= 0 || apart > 5*analyze.WindowLength {
 		return // what was between is not known
 	}
-	d.services.each(func(k capture.Endpoint, s *stageService) bool {
+	d.services.Each(func(k capture.Endpoint, s *stageService) bool {
 		for _, l := range listening {
 			if l.Local.Port == k.Port && (l.Local.Addr == k.Addr || l.Local.Addr.Netip().IsUnspecified()) {
 				n := time.Duration(l.RecvQ)
@@ -421,22 +422,22 @@ func (d *stages) sample(at capture.Instant, listening []*capture.Socket) {
 	})
 }
 
-// standing notes that so many answers of k stood still in the second up to now.
-func (d *stages) standing(k capture.Endpoint, now capture.Instant, n int) {
+// Standing notes that so many answers of k stood still in the second up to now.
+func (d *Stages) Standing(k capture.Endpoint, now capture.Instant, n int) {
 	if n == 0 {
 		return
 	}
-	if s := d.service(k); s != nil {
+	if s := d.Service(k); s != nil {
 		s.spread(now.Add(-analyze.WindowLength), now, func(r *stageRow, d time.Duration) { r.sending += time.Duration(n) * d })
 	}
 }
 
-// judge counts what is under way up to now, and forgets what has ended.
-func (d *stages) judge(w *analyze.Window) {
+// Judge counts what is under way up to now, and forgets what has ended.
+func (d *Stages) Judge(w *analyze.Window) {
 	d.local = w.Local
 	moved := false
-	d.services.each(func(_ capture.Endpoint, s *stageService) bool {
-		if d.local.Known() && !d.local.Is(s.key.Addr) || s.waiting == 0 && w.End.Sub(s.newest) >= idleState {
+	d.services.Each(func(_ capture.Endpoint, s *stageService) bool {
+		if d.local.Known() && !d.local.Is(s.key.Addr) || s.waiting == 0 && w.End.Sub(s.newest) >= IdleState {
 			s.leave()
 			return false
 		}
@@ -444,23 +445,23 @@ func (d *stages) judge(w *analyze.Window) {
 		return true
 	})
 	if moved { // more is known of which addresses are one host
-		d.hosts = newSubjects[capture.Addr, stageHost](maxStageHosts)
-		d.services.each(func(_ capture.Endpoint, s *stageService) bool {
+		d.hosts = NewSubjects[capture.Addr, stageHost](maxStageHosts)
+		d.services.Each(func(_ capture.Endpoint, s *stageService) bool {
 			d.settle(s)
 			return true
 		})
 	}
-	d.services.each(func(_ capture.Endpoint, s *stageService) bool {
+	d.services.Each(func(_ capture.Endpoint, s *stageService) bool {
 		s.advance(w.End)
 		s.row(second(w.End - 1))
 		return true
 	})
-	d.sending.each(func(ref flow.Ref, a *stageAnswer) bool {
+	d.sending.Each(func(ref flow.Ref, a *stageAnswer) bool {
 		c := w.Flows.Lookup(ref)
 		if c == nil || c.Closed() {
 			return false
 		}
-		s := d.services.peek(c)
+		s := d.services.Peek(c)
 		switch {
 		case s == nil:
 			return false

@@ -1,4 +1,4 @@
-package detect
+package measure
 
 import (
 	"math"
@@ -9,18 +9,18 @@ import (
 	"jindan/capture"
 )
 
-// table says where the time of the requests to k went before the onset and since; nil if nothing is known of them. Without an onset
+// Table says where the time of the requests to k went before the onset and since; nil if nothing is known of them. Without an onset
 // (0) all of it is before.
-func (d *stages) table(k capture.Endpoint, onset capture.Instant) *analyze.Stages {
-	if s := d.service(k); s != nil {
+func (d *Stages) Table(k capture.Endpoint, onset capture.Instant) *analyze.Stages {
+	if s := d.Service(k); s != nil {
 		return s.table(onset)
 	}
 	return nil
 }
 
-// calm takes that nothing is wrong with k: what was after an onset belongs to the past of whatever comes next.
-func (d *stages) calm(k capture.Endpoint) {
-	if s := d.service(k); s != nil {
+// Calm takes that nothing is wrong with k: what was after an onset belongs to the past of whatever comes next.
+func (d *Stages) Calm(k capture.Endpoint) {
+	if s := d.Service(k); s != nil {
 		s.since(0)
 	}
 }
@@ -35,8 +35,9 @@ func (s *stageService) since(onset capture.Instant) {
 	s.onset = onset
 }
 
-func (d *stages) service(k capture.Endpoint) (s *stageService) {
-	d.services.each(func(key capture.Endpoint, x *stageService) bool {
+// Service returns what is known of the requests to k; nil if nothing is.
+func (d *Stages) Service(k capture.Endpoint) (s *stageService) {
+	d.services.Each(func(key capture.Endpoint, x *stageService) bool {
 		if key == k {
 			s = x
 		}
@@ -45,17 +46,17 @@ func (d *stages) service(k capture.Endpoint) (s *stageService) {
 	return s
 }
 
-// isHere reports whether a stage of k is a call to its own host.
-func (d *stages) isHere(k capture.Endpoint, x *analyze.Stage) bool {
+// IsHere reports whether a stage of k is a call to its own host.
+func (d *Stages) IsHere(k capture.Endpoint, x *analyze.Stage) bool {
 	ip, err := netip.ParseAddr(x.Peer)
 	return err == nil && (ip.IsLoopback() || d.hostOf(capture.AddrFrom(ip)) == d.hostOf(k.Addr))
 }
 
-// busiest is the table of the service whose requests took most time. To ask for it changes nothing.
-func (d *stages) busiest() *analyze.Stages {
+// Busiest is the table of the service whose requests took most time. To ask for it changes nothing.
+func (d *Stages) Busiest() *analyze.Stages {
 	var most *stageService
 	var wait time.Duration
-	d.services.each(func(_ capture.Endpoint, s *stageService) bool {
+	d.services.Each(func(_ capture.Endpoint, s *stageService) bool {
 		sum := s.before
 		for i := range s.rows {
 			sum.add(&s.rows[i])
@@ -199,7 +200,7 @@ func (s *stageService) mine(slot uint8) float64 {
 	if h == nil || h.idle < knownAlone || s.alone < knownAlone {
 		return 1
 	}
-	c := h.callees.peek(s.callees[slot])
+	c := h.callees.Peek(s.callees[slot])
 	if c == nil || c.alone[s.index] == 0 {
 		return 1
 	}

@@ -1,63 +1,65 @@
-// Package detect holds the diagnoses: one detector a file, each a pure function of
-// flow events and windows. All lists them.
-package detect
+// Package measure follows what several detectors need, once for each engine: connection requests and on whose behalf they are made
+// (Dials), directions that lose segments (Ways), DNS lookups (Lookups), where the time of requests goes (Stages), the sockets of the
+// host and their owners (HostSockets). It defines what all of them mean by the same word (patience.go), and holds their bounded maps.
+package measure
 
 import (
 	"jindan/analyze/flow"
 	"jindan/capture"
 )
 
-// maxPerDetector bounds the subjects that one detector keeps state for: hosts, services,
+// MaxPerDetector bounds the subjects that one detector keeps state for: hosts, services,
 // paths in trouble. The busiest servers have some hundred peers at a time; a scan or a flood brings
 // more, and those beyond the cap are counted, not tracked.
-const maxPerDetector = 4096
+const MaxPerDetector = 4096
 
-// subjects is a bounded map that iterates in order of insertion, so that no result
+// Subjects is a bounded map that iterates in order of insertion, so that no result
 // depends on Go's map order.
-type subjects[K comparable, V any] struct {
-	m       map[K]*V
-	keys    []K
+type Subjects[K comparable, V any] struct {
+	M       map[K]*V
+	Keys    []K
 	states  []*V // of keys, so that going through them looks nothing up
 	dropped int  // of them, since each last went through them
-	refused uint64
-	limit   int
+	Refused uint64
+	Limit   int
 }
 
-func newSubjects[K comparable, V any](limit int) subjects[K, V] {
-	return subjects[K, V]{m: make(map[K]*V), limit: limit}
+// NewSubjects returns a map of at most limit subjects.
+func NewSubjects[K comparable, V any](limit int) Subjects[K, V] {
+	return Subjects[K, V]{M: make(map[K]*V), Limit: limit}
 }
 
-// get returns the state of k, made if need be; nil when the map is full.
-func (s *subjects[K, V]) get(k K) *V {
-	if v := s.m[k]; v != nil {
+// Get returns the state of k, made if need be; nil when the map is full.
+func (s *Subjects[K, V]) Get(k K) *V {
+	if v := s.M[k]; v != nil {
 		return v
 	}
-	if len(s.m) >= s.limit {
-		s.refused++
+	if len(s.M) >= s.Limit {
+		s.Refused++
 		return nil
 	}
-	if len(s.keys) >= 2*s.limit { // most of them dropped
-		s.each(func(K, *V) bool { return true })
+	if len(s.Keys) >= 2*s.Limit { // most of them dropped
+		s.Each(func(K, *V) bool { return true })
 	}
 	v := new(V)
-	s.m[k] = v
-	s.keys, s.states = append(s.keys, k), append(s.states, v)
+	s.M[k] = v
+	s.Keys, s.states = append(s.Keys, k), append(s.states, v)
 	return v
 }
 
-// peek returns the state of k or nil.
-func (s *subjects[K, V]) peek(k K) *V { return s.m[k] }
+// Peek returns the state of k or nil.
+func (s *Subjects[K, V]) Peek(k K) *V { return s.M[k] }
 
-// drop forgets k at once, so that the map stays small between two windows. It must not come again before the next.
-func (s *subjects[K, V]) drop(k K) {
-	delete(s.m, k)
+// Drop forgets k at once, so that the map stays small between two windows. It must not come again before the next.
+func (s *Subjects[K, V]) Drop(k K) {
+	delete(s.M, k)
 	s.dropped++
 }
 
-// all yields them in order of insertion.
-func (s *subjects[K, V]) all(yield func(K, *V) bool) {
-	for i, k := range s.keys {
-		if s.dropped > 0 && s.m[k] != s.states[i] {
+// All yields them in order of insertion.
+func (s *Subjects[K, V]) All(yield func(K, *V) bool) {
+	for i, k := range s.Keys {
+		if s.dropped > 0 && s.M[k] != s.states[i] {
 			continue
 		}
 		if !yield(k, s.states[i]) {
@@ -66,32 +68,32 @@ func (s *subjects[K, V]) all(yield func(K, *V) bool) {
 	}
 }
 
-// each calls f in order of insertion and forgets those for which it returns false.
-func (s *subjects[K, V]) each(f func(K, *V) bool) {
+// Each calls f in order of insertion and forgets those for which it returns false.
+func (s *Subjects[K, V]) Each(f func(K, *V) bool) {
 	n := 0
-	for i, k := range s.keys {
+	for i, k := range s.Keys {
 		v := s.states[i]
 		switch {
-		case s.dropped > 0 && s.m[k] != v:
+		case s.dropped > 0 && s.M[k] != v:
 		case f(k, v):
-			s.keys[n], s.states[n] = k, v
+			s.Keys[n], s.states[n] = k, v
 			n++
 		default:
-			delete(s.m, k)
+			delete(s.M, k)
 		}
 	}
-	clear(s.keys[n:])
+	clear(s.Keys[n:])
 	clear(s.states[n:])
-	s.keys, s.states, s.dropped = s.keys[:n], s.states[:n], 0
+	s.Keys, s.states, s.dropped = s.Keys[:n], s.states[:n], 0
 }
 
-// conns is what subjects is, for connections: their place in the flow table stands for a map.
-type conns[V any] struct {
+// Conns is what Subjects is, for connections: their place in the flow table stands for a map.
+type Conns[V any] struct {
 	places  []*connState[V] // one that was dropped stands at its place until each has gone by
 	states  []*connState[V] // in order of insertion
 	free    []*connState[V] // to be used again: an answer is under way for each request
-	n       int
-	refused uint64
+	N       int
+	Refused uint64
 	limit   int
 }
 
@@ -101,30 +103,31 @@ type connState[V any] struct {
 	value   V
 }
 
-func newConns[V any](limit int) conns[V] { return conns[V]{limit: limit} }
+// NewConns returns a list of at most limit connections.
+func NewConns[V any](limit int) Conns[V] { return Conns[V]{limit: limit} }
 
-// get returns the state of r, made if need be; nil when there are too many. Who had its place before has left the table.
+// Get returns the state of r, made if need be; nil when there are too many. Who had its place before has left the table.
 // One that was dropped and comes again before each has gone by keeps its place in the order.
-func (s *conns[V]) get(r flow.Ref) *V {
+func (s *Conns[V]) Get(r flow.Ref) *V {
 	i := r.Place()
-	if x := s.peek(r); x != nil {
+	if x := s.Peek(r); x != nil {
 		return x
 	}
 	if i < len(s.places) && s.places[i] != nil {
-		s.drop(s.places[i].ref)
+		s.Drop(s.places[i].ref)
 	}
-	if s.n >= s.limit {
-		s.refused++
+	if s.N >= s.limit {
+		s.Refused++
 		return nil
 	}
 	if i < len(s.places) && s.places[i] != nil && s.places[i].ref == r {
 		x := s.places[i]
 		*x = connState[V]{ref: r}
-		s.n++
+		s.N++
 		return &x.value
 	}
 	if len(s.states) >= 2*s.limit { // most of them dropped
-		s.each(func(flow.Ref, *V) bool { return true })
+		s.Each(func(flow.Ref, *V) bool { return true })
 	}
 	for i >= len(s.places) {
 		s.places = append(s.places, nil)
@@ -132,12 +135,12 @@ func (s *conns[V]) get(r flow.Ref) *V {
 	x := s.unused()
 	x.ref = r
 	s.places[i], s.states = x, append(s.states, x)
-	s.n++
+	s.N++
 	return &x.value
 }
 
 // unused is an empty state.
-func (s *conns[V]) unused() *connState[V] {
+func (s *Conns[V]) unused() *connState[V] {
 	n := len(s.free)
 	if n == 0 {
 		return new(connState[V])
@@ -148,24 +151,24 @@ func (s *conns[V]) unused() *connState[V] {
 	return x
 }
 
-// peek returns the state of r or nil.
-func (s *conns[V]) peek(r flow.Ref) *V {
+// Peek returns the state of r or nil.
+func (s *Conns[V]) Peek(r flow.Ref) *V {
 	if i := r.Place(); i < len(s.places) && s.places[i] != nil && s.places[i].ref == r && !s.places[i].dropped {
 		return &s.places[i].value
 	}
 	return nil
 }
 
-// drop forgets r at once. Its state may be read until the next one is made.
-func (s *conns[V]) drop(r flow.Ref) {
-	if s.peek(r) != nil {
+// Drop forgets r at once. Its state may be read until the next one is made.
+func (s *Conns[V]) Drop(r flow.Ref) {
+	if s.Peek(r) != nil {
 		s.places[r.Place()].dropped = true
-		s.n--
+		s.N--
 	}
 }
 
-// each calls f in order of insertion and forgets those for which it returns false.
-func (s *conns[V]) each(f func(flow.Ref, *V) bool) {
+// Each calls f in order of insertion and forgets those for which it returns false.
+func (s *Conns[V]) Each(f func(flow.Ref, *V) bool) {
 	n := 0
 	for _, x := range s.states {
 		if !x.dropped {
@@ -174,7 +177,7 @@ func (s *conns[V]) each(f func(flow.Ref, *V) bool) {
 				n++
 				continue
 			}
-			s.drop(x.ref)
+			s.Drop(x.ref)
 		}
 		if i := x.ref.Place(); s.places[i] == x {
 			s.places[i] = nil
@@ -185,78 +188,82 @@ func (s *conns[V]) each(f func(flow.Ref, *V) bool) {
 	s.states = s.states[:n]
 }
 
-// numbered is what subjects is, for keys that the flow table has numbered: it needs no map.
+// numbered is what Subjects is, for keys that the flow table has numbered: it needs no map.
 type numbered[K comparable, V any] struct {
-	list    []*entry[K, V] // by number
-	ids     []uint32
+	List    []*entry[K, V] // by number
+	IDs     []uint32
 	refused uint64
 	limit   int
 }
 
 type entry[K comparable, V any] struct {
-	key   K
-	value V
+	Key   K
+	Value V
 }
 
-// get returns the state of k, which has number id, made if need be; nil when the list is full or
+// Get returns the state of k, which has number id, made if need be; nil when the list is full or
 // k has no number. A number that has gone from another key to k takes that one's state away.
-func (s *numbered[K, V]) get(id uint32, k *K) *V {
-	if int(id) < len(s.list) && s.list[id] != nil {
-		e := s.list[id]
-		if e.key == *k {
-			return &e.value
+func (s *numbered[K, V]) Get(id uint32, k *K) *V {
+	if int(id) < len(s.List) && s.List[id] != nil {
+		e := s.List[id]
+		if e.Key == *k {
+			return &e.Value
 		}
-		*e = entry[K, V]{key: *k}
-		return &e.value
+		*e = entry[K, V]{Key: *k}
+		return &e.Value
 	}
-	if id == 0 || len(s.ids) >= s.limit {
+	if id == 0 || len(s.IDs) >= s.limit {
 		s.refused++
 		return nil
 	}
-	for int(id) >= len(s.list) {
-		s.list = append(s.list, nil)
+	for int(id) >= len(s.List) {
+		s.List = append(s.List, nil)
 	}
-	s.list[id] = &entry[K, V]{key: *k}
-	s.ids = append(s.ids, id)
-	return &s.list[id].value
+	s.List[id] = &entry[K, V]{Key: *k}
+	s.IDs = append(s.IDs, id)
+	return &s.List[id].Value
 }
 
 // peek returns the state of k or nil.
 func (s *numbered[K, V]) peek(id uint32, k *K) *V {
-	if int(id) < len(s.list) && s.list[id] != nil && s.list[id].key == *k {
-		return &s.list[id].value
+	if int(id) < len(s.List) && s.List[id] != nil && s.List[id].Key == *k {
+		return &s.List[id].Value
 	}
 	return nil
 }
 
-// each calls f in order of insertion and forgets those for which it returns false.
-func (s *numbered[K, V]) each(f func(K, *V) bool) {
+// Each calls f in order of insertion and forgets those for which it returns false.
+func (s *numbered[K, V]) Each(f func(K, *V) bool) {
 	n := 0
-	for _, id := range s.ids {
-		if e := s.list[id]; f(e.key, &e.value) {
-			s.ids[n] = id
+	for _, id := range s.IDs {
+		if e := s.List[id]; f(e.Key, &e.Value) {
+			s.IDs[n] = id
 			n++
 		} else {
-			s.list[id] = nil
+			s.List[id] = nil
 		}
 	}
-	s.ids = s.ids[:n]
+	s.IDs = s.IDs[:n]
 }
 
-// services are states by listener.
-type services[V any] struct {
+// Services are states by listener.
+type Services[V any] struct {
 	numbered[capture.Endpoint, V]
 }
 
-func newServices[V any](limit int) services[V] {
-	return services[V]{numbered[capture.Endpoint, V]{limit: limit}}
+// NewServices returns a list of at most limit listeners.
+func NewServices[V any](limit int) Services[V] {
+	return Services[V]{numbered[capture.Endpoint, V]{limit: limit}}
 }
 
-func (s *services[V]) get(c *flow.Conn) *V  { return s.numbered.get(c.Service(), &c.Server) }
-func (s *services[V]) peek(c *flow.Conn) *V { return s.numbered.peek(c.Service(), &c.Server) }
+// Get returns the state of the listener of c, made if need be; nil when the list is full.
+func (s *Services[V]) Get(c *flow.Conn) *V { return s.numbered.Get(c.Service(), &c.Server) }
 
-// count is 1 for what holds.
-func count(holds bool) int {
+// Peek returns the state of the listener of c or nil.
+func (s *Services[V]) Peek(c *flow.Conn) *V { return s.numbered.peek(c.Service(), &c.Server) }
+
+// Count is 1 for what holds.
+func Count(holds bool) int {
 	if holds {
 		return 1
 	}

@@ -49,9 +49,9 @@ func TestNotesInKorean(t *testing.T) {
 	if seen < 100 {
 		t.Errorf("%d notes", seen)
 	}
-	// Those that no case has stand as they are in the detectors' source.
-	note := regexp.MustCompile(`Note: "([a-zA-Z][^"]*)"|note\{[^}\n]*, "([^"]*)"\}|noteOf\(e, "([^"]*)"\)|\.evidence\([^"()\n]*, "([^"]+)"\)|t\.mark\(e, "([^"]*)"\)|(?:note|what) :?= "([^"]{6,})"`)
-	files, err := filepath.Glob("../../analyze/detect/*.go")
+	// Those that no case has stand as they are in the source of the detectors and of what they measure.
+	note := regexp.MustCompile(`Note: "([a-zA-Z][^"]*)"|Note\{[^}\n]*, "([^"]*)"\}|NoteOf\(e, "([^"]*)"\)|NoteAt\([^"\n]*, "([^"]*)"\)|\.evidence\([^"()\n]*, "([^"]+)"\)|t\.mark\(e, "([^"]*)"\)|(?:note|what) :?= "([^"]{6,})"`)
+	files, err := filepath.Glob("../../analyze/*/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
