@@ -229,7 +229,7 @@ func (d *deadConnection) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	minSilent, minRepeats, minPause := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_repeats")), w.Params.Duration("min_pause")
 	d.trying.Each(func(s deadSide, x *deadTry) bool {
 		c := w.Flows.Lookup(s.ref)
-		if c == nil || x.repeats == 0 {
+		if c == nil {
 			return false
 		}
 		echo := x.probes == 0 && x.echoed(c, s.silent)

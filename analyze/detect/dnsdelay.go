@@ -223,7 +223,7 @@ func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		f, evidence := st.measure(d.slow, w.Params)
 		onset := s.Onset
 		// Where only some lookups are slow, the time-outs tell since when.
-		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 && x.Onset != 0 {
+		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 {
 			onset = x.Onset
 		}
 		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
@@ -329,7 +329,7 @@ func (st *delayState) measure(slow time.Duration, params rules.Params) (f DNSDel
 		f.Type = flow.DNSType(asked.qtype)
 	}
 	// The list is bounded, the series is not.
-	if slowAll > 0 && len(all) > 0 {
+	if slowAll > 0 {
 		f.Slow = f.Slow * int(s.Since.Bad) / slowAll
 		f.Answered = len(waits) * int(s.Since.Total) / len(all)
 	}

@@ -276,7 +276,7 @@ func (d *dnsUnanswered) decided(w *analyze.Window, l *measure.Lookup) {
 	if counted && l.Same {
 		st.same++
 	}
-	st.insists = st.insists || l.Tries > 1 || l.Elsewhere > 0 || l.Unreachable || l.Stray.Port != 0
+	st.insists = st.insists || l.Tries > 1 || l.Elsewhere > 0 || l.Unreachable
 	q := unansweredQ{at: l.First, name: l.Name, text: w.Flows.DNSNameOf(l.Record, l.Name), qtype: l.Qtype,
 		tries: int(l.Tries)}
 	if counted {

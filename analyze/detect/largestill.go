@@ -112,13 +112,13 @@ func (l *largeStill) find(w *analyze.Window) measure.Subjects[measure.Way, stand
 	}
 	waiting := make(map[measure.Way]uint32) // full segments that nobody has acknowledged
 	for ref, x := range l.sides.All {
-		if c := w.Flows.Lookup(ref.ref); c != nil && x.since != 0 {
+		if c := w.Flows.Lookup(ref.ref); c != nil {
 			waiting[x.k] += open(c, ref.side)
 		}
 	}
 	for ref, x := range l.sides.All {
 		c := w.Flows.Lookup(ref.ref)
-		if c == nil || x.since == 0 {
+		if c == nil {
 			continue
 		}
 		// However much had arrived in small segments: none of that size had.

@@ -233,7 +233,7 @@ func (h *poolHost) inFlight(w *analyze.Window, targets *measure.Subjects[callTar
 		switch {
 		case !c.IsEstablished():
 			kind = "connect"
-		case c.Outstanding() != 0, w.Flows.HasHole(c), w.End.Sub(c.Last) < analyze.WindowLength && c.Answers() > 0 && c.Bytes(flow.Server) > 0 && c.Requests() == 1:
+		case c.Outstanding() != 0, w.Flows.HasHole(c), w.End.Sub(c.Last) < analyze.WindowLength && c.Answers() > 0 && c.Requests() == 1:
 			kind = "tcp"
 		default:
 			return true // idle

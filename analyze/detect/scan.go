@@ -46,7 +46,7 @@ type scanners struct {
 	sources measure.Subjects[capture.Addr, scanSource]
 	targets measure.Subjects[scanTarget, scanned]
 	fans    measure.Subjects[scanFan, uint32]
-	served  measure.Services[listenerServed]
+	served  measure.Services[struct{}] // listeners that have given somebody an answer: who fails there is their client
 	unended unended
 	heard   bool // somebody answered a SYN, be it by RST
 	// maxTries is known from the first window on.
@@ -125,9 +125,6 @@ type scanFan struct {
 	port         uint16
 }
 
-// listenerServed marks a listener that has given somebody an answer: it is a service, and who fails there is its client.
-type listenerServed struct{ yes bool }
-
 const (
 	// maxScanTargets bounds the pairs of source and listener that failed: 32,768 of 150 bytes. A source may
 	// have maxScanPerSource of them; a scan is known long before.
@@ -139,7 +136,7 @@ const (
 
 func newScanners() *scanners {
 	return &scanners{sources: measure.NewSubjects[capture.Addr, scanSource](measure.MaxPerDetector), targets: measure.NewSubjects[scanTarget, scanned](maxScanTargets),
-		fans: measure.NewSubjects[scanFan, uint32](maxScanTargets), served: measure.NewServices[listenerServed](measure.MaxPerDetector)}
+		fans: measure.NewSubjects[scanFan, uint32](maxScanTargets), served: measure.NewServices[struct{}](measure.MaxPerDetector)}
 }
 
 func newScan() analyze.Detector { return &scan{scanners: newScanners()} }
@@ -200,9 +197,7 @@ func (s *scanners) Event(e *flow.Event) {
 			x.good++
 		}
 	case flow.Response:
-		if st := s.served.Get(c); st != nil {
-			st.yes = true
-		}
+		s.served.Get(c)
 		s.forgive(scanTarget{c.Client.Addr, c.Server})
 	case flow.Refused:
 		s.heard = true
@@ -228,7 +223,7 @@ func (s *scanners) fail(x *scanSource, c *flow.Conn) {
 	if x.note.At == 0 {
 		x.note = measure.FirstSYN(c)
 	}
-	if st := s.served.Peek(c); st != nil && st.yes {
+	if s.served.Peek(c) != nil {
 		return
 	}
 	k := scanTarget{c.Client.Addr, c.Server}

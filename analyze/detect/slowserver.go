@@ -239,7 +239,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 	}
 	st.time(since, wait, true)
 	// Many that wait are answered at once when a service goes on. Nothing was answered in between.
-	if e.At.Sub(last) >= d.slowAfter && last != 0 {
+	if e.At.Sub(last) >= d.slowAfter {
 		st.ended = stop{since: last, from: max(last, since), to: e.At}
 	}
 	if st.ended.to != 0 && since < st.ended.to && e.At.Sub(st.ended.to) < d.slowAfter {
@@ -416,7 +416,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		stalled := len(st.paused.Keys)
 		st.holes.Each(func(r flow.Ref, at *capture.Instant) bool {
 			c := w.Flows.Lookup(r)
-			if c == nil || *at == 0 || !w.Flows.HasHole(c) {
+			if c == nil || !w.Flows.HasHole(c) {
 				return false
 			}
 			if c.Closed() {

@@ -191,7 +191,7 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			d.left++
 		}
 	})
-	crowded := len(d.states.IDs) > maxListeners*3/4 // by a scan: its ports make room
+	crowded := d.states.Len() > maxListeners*3/4 // by a scan: its ports make room
 	d.states.Each(func(k capture.Endpoint, st *demandState) bool {
 		began := st.rate.Seen - st.rate.Windows()
 		if !st.rate.Locked {
@@ -215,7 +215,7 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return false
 		}
 		f, busiest := st.measure(w)
-		if f.SYNs > d.best.SYNs && f.Rate > 0 {
+		if f.SYNs > d.best.SYNs {
 			d.best = f
 			d.best.TotalSYNs = max(f.TotalSYNs, f.SYNs)
 		}
@@ -249,17 +249,16 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 // known is for how many windows before this one a port of this host has been asked for at another of its addresses. Clients that move from
 // one address to another are no news: then it is 0.
 func (d *surge) known(w *analyze.Window, k capture.Endpoint, st *demandState) (windows int) {
-	for _, id := range d.states.IDs {
-		o := d.states.List[id]
-		if o == nil || o.Key.Port != k.Port || o.Key == k || !w.Local.Is(o.Key.Addr) {
+	for other, o := range d.states.All {
+		if other.Port != k.Port || other == k || !w.Local.Is(other.Addr) {
 			continue
 		}
 		for _, a := range st.sources.Keys {
-			if o.Value.sources.Peek(a) != nil {
+			if o.sources.Peek(a) != nil {
 				return 0
 			}
 		}
-		windows = max(windows, o.Value.rate.Seen-1)
+		windows = max(windows, o.rate.Seen-1)
 	}
 	return windows
 }

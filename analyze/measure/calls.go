@@ -21,6 +21,7 @@ func CallOf(c *flow.Conn) CallKey { return CallKey{c.Client.Addr, c.Server} }
 // Outcome of a connection request.
 type Outcome uint8
 
+// The outcomes of a connection request.
 const (
 	Accepted  Outcome = iota
 	Refused           // RST, or ICMP unreachable

@@ -56,7 +56,7 @@ const minPast = 3 * time.Second
 func (ws *Ways) Goodput(w *analyze.Window, k Way, onset capture.Instant) (best goodput) {
 	for _, wide := range k.widen() {
 		st := ws.states[wide.Scope].Peek(wide)
-		if st == nil || st.n == 0 {
+		if st == nil {
 			continue
 		}
 		if g := st.goodput(w, onset); best.Windows == 0 || g.Windows >= best.Windows && g.Spread < best.Spread {

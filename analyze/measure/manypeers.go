@@ -74,19 +74,6 @@ func (k Way) covers(p Way) bool {
 	return p.From == k.From && p.To == k.To
 }
 
-// contains reports whether all of n, which is narrower, is part of k.
-func (k Way) contains(n Way) bool {
-	switch n.Scope {
-	case OnePair:
-		return k.covers(n)
-	case toNet:
-		return k.Scope == toAll && k.From == n.From
-	case fromNet:
-		return k.Scope == fromAll && k.To == n.To
-	}
-	return false
-}
-
 // back is the opposite direction.
 func (k Way) back() Way {
 	b := Way{k.To, k.From, k.Scope}
@@ -156,8 +143,11 @@ func (ws *Ways) weigh() verdict {
 	for s := OnePair; s < toAll; s++ {
 		for n := range ws.states[s].All {
 			wider := n.widen()
-			for _, k := range wider[s+1:] {
-				if st := ws.states[k.Scope].Peek(k); st != nil && st.Series.Since.Bad > 0 && k.contains(n) {
+			for _, k := range wider[s+1:] { // a network is part of the peers of the same direction only
+				if s != OnePair && k.outward() != n.outward() {
+					continue
+				}
+				if st := ws.states[k.Scope].Peek(k); st != nil && st.Series.Since.Bad > 0 {
 					v.parts[k] = append(v.parts[k], n)
 				}
 			}

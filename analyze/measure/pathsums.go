@@ -242,9 +242,6 @@ func (st *wayState) Sum(span int) (s Sizes, conns int) {
 
 // unsure is what was sent and lost in the newest window, and in the oldest of so many: in that lies the onset.
 func (st *wayState) unsure(span int) (s Sizes) {
-	if st.n == 0 {
-		return s
-	}
 	s = *st.ring.Nth(st.n - 1)
 	if span > 1 && span <= st.n {
 		s.Add(st.ring.Nth(st.n - span))

@@ -271,9 +271,18 @@ func (d *Stages) pick(from capture.Addr, k capture.Endpoint, at capture.Instant)
 	return nil
 }
 
-// Strange reports whether calls to k are made by its host, but not for s: those that begin while requests of s alone are in work are
-// no more than chance gives, by a tenth of these requests at most. Nothing is strange before enough was served alone. Where
-// requests overlap on a connection (HTTP/2) not all are counted: what is called by every second one is not strange.
+const (
+	// noneOf is how many calls there may be although none was seen: 3 of n, with 95 % (the rule of three).
+	noneOf = 3
+	// strangeTo is of how many requests one at most may make the call without our knowing it: what fewer wait for is no stage of the
+	// requests (proposal). Two standard deviations count as not known.
+	strangeTo = 10
+	// countedOf is of how many requests one is counted at least: of those that overlap on a connection (HTTP/2) only the first is.
+	countedOf = 2
+)
+
+// Strange reports whether calls to k are made by its host, but not for s: those that begin while requests of s alone are in work are no
+// more than chance gives. Nothing is strange before enough was served alone.
 func (s *stageService) Strange(k capture.Endpoint) bool {
 	h := s.host
 	if h == nil {
@@ -290,10 +299,10 @@ func (s *stageService) Strange(k capture.Endpoint) bool {
 		part := s.alone.Seconds() / h.idle.Seconds()
 		chance, unsure = float64(c.idle)*part, float64(c.idle)*part*part
 	}
-	const none = 3 // what may be although there was none: 3 of n, the rule of three
 	deviation := math.Sqrt(mine + unsure)
 	excess := mine - chance
-	return c.all > c.alone[s.index] && excess <= deviation && 10*(max(excess, 0)+2*deviation+none) <= float64(s.asked) && 2*mine <= float64(s.asked)
+	return c.all > c.alone[s.index] && excess <= deviation &&
+		strangeTo*(max(excess, 0)+2*deviation+noneOf) <= float64(s.asked) && countedOf*mine <= float64(s.asked)
 }
 
 // Strangers are the servers that the host of k calls, but not for k: " address port address port ", in the order in which they were

@@ -192,10 +192,8 @@ func (d *Stages) asked(e *flow.Event) {
 		if s = d.services.Get(c); s == nil {
 			return
 		}
-		if s.key != c.Server {
-			s.key, s.at, s.top = c.Server, e.At, second(e.At)
-			d.settle(s)
-		}
+		s.key, s.at, s.top = c.Server, e.At, second(e.At)
+		d.settle(s)
 	}
 	d.sent(s, c)
 	s.work(e.At, 1)

@@ -37,13 +37,12 @@ func (s *stageService) since(onset capture.Instant) {
 
 // Service returns what is known of the requests to k; nil if nothing is.
 func (d *Stages) Service(k capture.Endpoint) (s *stageService) {
-	d.services.Each(func(key capture.Endpoint, x *stageService) bool {
+	for key, x := range d.services.All {
 		if key == k {
-			s = x
+			return x
 		}
-		return true
-	})
-	return s
+	}
+	return nil
 }
 
 // IsHere reports whether a stage of k is a call to its own host.

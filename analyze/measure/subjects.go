@@ -190,60 +190,72 @@ func (s *Conns[V]) Each(f func(flow.Ref, *V) bool) {
 
 // numbered is what Subjects is, for keys that the flow table has numbered: it needs no map.
 type numbered[K comparable, V any] struct {
-	List    []*entry[K, V] // by number
-	IDs     []uint32
+	list    []*entry[K, V] // by number
+	ids     []uint32
 	refused uint64
 	limit   int
 }
 
 type entry[K comparable, V any] struct {
-	Key   K
-	Value V
+	key   K
+	value V
 }
 
 // Get returns the state of k, which has number id, made if need be; nil when the list is full or
 // k has no number. A number that has gone from another key to k takes that one's state away.
 func (s *numbered[K, V]) Get(id uint32, k *K) *V {
-	if int(id) < len(s.List) && s.List[id] != nil {
-		e := s.List[id]
-		if e.Key == *k {
-			return &e.Value
+	if int(id) < len(s.list) && s.list[id] != nil {
+		e := s.list[id]
+		if e.key == *k {
+			return &e.value
 		}
-		*e = entry[K, V]{Key: *k}
-		return &e.Value
+		*e = entry[K, V]{key: *k}
+		return &e.value
 	}
-	if id == 0 || len(s.IDs) >= s.limit {
+	if id == 0 || len(s.ids) >= s.limit {
 		s.refused++
 		return nil
 	}
-	for int(id) >= len(s.List) {
-		s.List = append(s.List, nil)
+	for int(id) >= len(s.list) {
+		s.list = append(s.list, nil)
 	}
-	s.List[id] = &entry[K, V]{Key: *k}
-	s.IDs = append(s.IDs, id)
-	return &s.List[id].Value
+	s.list[id] = &entry[K, V]{key: *k}
+	s.ids = append(s.ids, id)
+	return &s.list[id].value
 }
 
 // peek returns the state of k or nil.
 func (s *numbered[K, V]) peek(id uint32, k *K) *V {
-	if int(id) < len(s.List) && s.List[id] != nil && s.List[id].Key == *k {
-		return &s.List[id].Value
+	if int(id) < len(s.list) && s.list[id] != nil && s.list[id].key == *k {
+		return &s.list[id].value
 	}
 	return nil
+}
+
+// Len is how many there are.
+func (s *numbered[K, V]) Len() int { return len(s.ids) }
+
+// All yields them in order of insertion; while Each goes through them, those that it has not forgotten.
+func (s *numbered[K, V]) All(yield func(K, *V) bool) {
+	for _, id := range s.ids {
+		if e := s.list[id]; e != nil && !yield(e.key, &e.value) {
+			return
+		}
+	}
 }
 
 // Each calls f in order of insertion and forgets those for which it returns false.
 func (s *numbered[K, V]) Each(f func(K, *V) bool) {
 	n := 0
-	for _, id := range s.IDs {
-		if e := s.List[id]; f(e.Key, &e.Value) {
-			s.IDs[n] = id
+	for _, id := range s.ids {
+		if e := s.list[id]; f(e.key, &e.value) {
+			s.ids[n] = id
 			n++
 		} else {
-			s.List[id] = nil
+			s.list[id] = nil
 		}
 	}
-	s.IDs = s.IDs[:n]
+	s.ids = s.ids[:n]
 }
 
 // Services are states by listener.
