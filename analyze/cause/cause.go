@@ -214,9 +214,9 @@ func (w *linking) credit(i int) {
 	w.up = up
 }
 
-// roles tells roots from consequences. What only says that something else is wrong is no root beside one.
+// roles tells roots from consequences. What only says that something else is wrong is no root beside one, nor beside what follows from one.
 func (w *linking) roles() {
-	roots := make(map[capture.Addr][]int) // by host
+	wrong := make(map[capture.Addr][]int) // by host
 	var signs []int
 	for i := range w.nodes {
 		n := &w.nodes[i]
@@ -231,21 +231,23 @@ func (w *linking) roles() {
 				signs = append(signs, i)
 				continue
 			}
+		}
+		if n.f.Role != analyze.Independent {
 			for _, h := range n.place.ends() {
-				roots[h] = append(roots[h], i)
+				wrong[h] = append(wrong[h], i)
 			}
 		}
 	}
 	for _, i := range signs {
 		n := &w.nodes[i]
 		for _, h := range n.place.ends() {
-			at := slices.IndexFunc(roots[h], func(j int) bool {
+			at := slices.IndexFunc(wrong[h], func(j int) bool {
 				r := w.nodes[j].f
 				return r.Onset <= n.f.Onset.Add(together) && n.f.Onset <= r.LastSeen.Add(analyze.Aftermath)
 			})
 			if at >= 0 {
 				n.f.Role = analyze.Independent
-				w.parts.join(i, roots[h][at])
+				w.parts.join(i, wrong[h][at])
 				break
 			}
 		}
