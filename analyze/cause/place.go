@@ -13,12 +13,13 @@ import (
 type place struct {
 	kind       string
 	host, peer capture.Addr // zero: there is none
-	peerAddr   netip.Addr   // as it stands in the subject
-	port       uint16
-	direction  string
-	calls      capture.Addr   // of a service: whom it waits for, where that is known
-	peers      []capture.Addr // of a path to several: which they are, where that is known
-	callsPort  uint16
+	// As they stand in the subject; an unseen one is called as its cause calls it.
+	hostAddr, peerAddr netip.Addr
+	port               uint16
+	direction          string
+	calls              capture.Addr   // of a service: whom it waits for, where that is known
+	peers              []capture.Addr // of a path to several: which they are, where that is known
+	callsPort          uint16
 	// free: nothing was found here, and what is zero may be anything.
 	free bool
 }
@@ -28,7 +29,7 @@ var none capture.Addr
 func placeOf(s analyze.Subject, l analyze.Local) place {
 	p := place{kind: s.Kind, port: s.Port, direction: s.Direction}
 	if ip, err := netip.ParseAddr(s.Host); err == nil {
-		p.host = l.Host(capture.AddrFrom(ip))
+		p.host, p.hostAddr = l.Host(capture.AddrFrom(ip)), ip
 	}
 	if ip, err := netip.ParseAddr(s.Peer); err == nil {
 		p.peer, p.peerAddr = l.Host(capture.AddrFrom(ip)), ip
@@ -224,20 +225,22 @@ func (p place) settled(id rules.Identity, c *place) place {
 			p.peer, p.peerAddr = peer, peerAddr
 		}
 	}
+	if p.host == c.host {
+		p.hostAddr = c.hostAddr
+	}
 	return p
 }
 
 // fields are those of a subject at p, as conditions of edges read them.
 func (p *place) fields() map[string]any {
-	text := func(a capture.Addr) string {
-		if a == none {
+	text := func(subject netip.Addr, a capture.Addr) string {
+		switch {
+		case subject.IsValid():
+			return subject.String()
+		case a == none:
 			return ""
 		}
 		return a.String()
 	}
-	peer := text(p.peer)
-	if p.peerAddr.IsValid() {
-		peer = p.peerAddr.String()
-	}
-	return map[string]any{"host": text(p.host), "peer": peer, "port": int(p.port), "direction": p.direction}
+	return map[string]any{"host": text(p.hostAddr, p.host), "peer": text(p.peerAddr, p.peer), "port": int(p.port), "direction": p.direction}
 }
