@@ -190,8 +190,8 @@ const (
 	// nearlyAll is the share of packets, in percent, that a station or address must be an end of to be the host at whose
 	// interface they were captured: broadcasts, neighbours' multicasts and what a switch floods are left.
 	nearlyAll = 95
-	// minPassed is how many connection requests in a row must have been passed on to the same address: two members that
-	// take turns show here.
+	// minPassed is how many connection requests in a row must have been passed on to the same address. Two members that take turns show
+	// with the second; of two that are drawn at random the same one comes so often once in eight times, and nearlyAll tells then.
 	minPassed = 4
 	// common is the share of packets, in percent, of an address that is not singled out by its station or hop counts.
 	common = 80

@@ -49,7 +49,7 @@ const (
 type connectionRefused struct {
 	*measure.Dials
 	sockets  *measure.HostSockets
-	scanners *scanners // whose attempts do not count; nil: nobody's
+	scanners *measure.Scanners // whose attempts do not count; nil: nobody's
 	states   measure.Services[listenerState]
 	attempts int
 	refused  int
@@ -197,7 +197,7 @@ func leftOlder(c *flow.Conn) bool {
 }
 
 func (d *connectionRefused) outcome(c *flow.Conn, o measure.Outcome, a *measure.Attempt, e *flow.Event) {
-	if d.scanners.is(a.Key.Client) {
+	if d.scanners.Is(a.Key.Client) {
 		return
 	}
 	st := d.states.Get(c)
@@ -282,7 +282,7 @@ func (st *listenerState) measure(d *connectionRefused, k capture.Endpoint) (f Co
 	piled, room := 0, 0
 	for i := range st.fails {
 		x := &st.fails[i]
-		if x.At < s.Onset || d.Callers.Is(x.client, k.Addr) || d.scanners.is(x.client) {
+		if x.At < s.Onset || d.Callers.Is(x.client, k.Addr) || d.scanners.Is(x.client) {
 			continue // or it was not yet known whose call this is, and that it is a scan
 		}
 		clients.Get(x.client)

@@ -54,8 +54,8 @@ const (
 // whether connection requests are answered, and whether connections that are open get a byte.
 type deadUpstream struct {
 	*measure.Dials
-	asks     measure.Askers // whom dials knows it by
-	scanners *scanners      // whose attempts are no calls; nil: nobody's
+	asks     measure.Askers    // whom dials knows it by
+	scanners *measure.Scanners // whose attempts are no calls; nil: nobody's
 	states   measure.Subjects[measure.CallKey, upstreamState]
 	opening  openingSockets
 	habit    habit
@@ -194,7 +194,7 @@ const loopHops = 16
 
 func (d *deadUpstream) outcome(_ *flow.Conn, o measure.Outcome, a *measure.Attempt, e *flow.Event) {
 	k := a.Key
-	if d.scanners.aimed(k.Client, k.Server) {
+	if d.scanners.Aimed(k.Client, k.Server) {
 		return
 	}
 	st := d.states.Get(k)

@@ -27,7 +27,7 @@ func TestMeasuresAreShared(t *testing.T) {
 			kinds["dials"] += n
 		case *measure.Ways:
 			kinds["ways"] += n
-		case *scanners:
+		case *measure.Scanners:
 			kinds["scanners"] += n
 		case *measure.Lookups:
 			kinds["lookups"] += n

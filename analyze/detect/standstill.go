@@ -39,8 +39,8 @@ type Standstill struct {
 // one did is healthy without a remark.
 type standstill struct {
 	*measure.Dials
-	asks     measure.Askers // whom dials knows it by
-	scanners *scanners      // whose attempts do not count; nil: nobody's
+	asks     measure.Askers    // whom dials knows it by
+	scanners *measure.Scanners // whose attempts do not count; nil: nobody's
 	still    measure.Subjects[stillSide, stillData]
 	shut     measure.Subjects[stillSide, shutWindow]
 	turns    measure.Conns[turns]
@@ -244,7 +244,7 @@ func (d *standstill) note(at capture.Instant, name string, frame uint64, what st
 }
 
 func (d *standstill) outcome(_ *flow.Conn, o measure.Outcome, a *measure.Attempt, e *flow.Event) {
-	if d.scanners.is(a.Key.Client) {
+	if d.scanners.Is(a.Key.Client) {
 		return
 	}
 	switch o {
@@ -265,7 +265,7 @@ func (d *standstill) outcome(_ *flow.Conn, o measure.Outcome, a *measure.Attempt
 func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	d.Dials.Judge(w)
 	d.Requests.IgnoredOnes(w, d.asks, func(a *measure.Attempt, _ int, wait time.Duration) {
-		if !d.scanners.is(a.Key.Client) {
+		if !d.scanners.Is(a.Key.Client) {
 			d.sum.LongWait = max(d.sum.LongWait, wait.Seconds())
 		}
 	})

@@ -53,7 +53,7 @@ const (
 type surge struct {
 	states  measure.Services[demandState]
 	sockets surgeSockets
-	unended unended
+	unended measure.Unended
 	best    Surge // the busiest source seen, for the assessment
 	syns    int
 	left    int // handshakes that were left open
@@ -113,7 +113,7 @@ func (d *surge) Spec() analyze.Spec {
 }
 
 func (d *surge) Event(e *flow.Event) {
-	d.unended.event(e)
+	d.unended.Event(e)
 	c := e.Conn
 	var st *demandState
 	switch e.Kind {
@@ -183,7 +183,7 @@ func (d *surge) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if !w.Have.Has(analyze.Packets) {
 		d.sockets.judge(w, emit) // packets tell more
 	}
-	d.unended.judge(w, func(c *flow.Conn, answered bool) {
+	d.unended.Judge(w, func(c *flow.Conn, answered bool) {
 		if st := d.states.Peek(c); st != nil {
 			st.open.add(c, answered)
 		}

@@ -150,7 +150,7 @@ func (st *wayState) roll(w *analyze.Window, k Way) bool {
 		st.MinLost[b] = uint16(min(st.hiddenMin, 0xffff))
 	}
 	st.forgetSettled()
-	idle := w.End.Sub(st.lastBad) > 10*time.Minute && st.Series.Since.Bad == 0
+	idle := w.End.Sub(st.lastBad) > IdleState && st.Series.Since.Bad == 0
 	alone := k.Scope != OnePair && w.End.Sub(st.lastBad) > lonelyWide && st.troubledPeers(2) < 2
 	return !idle && !alone
 }

@@ -1,5 +1,5 @@
 // Package measure follows what several detectors need, once for each engine: connection requests and on whose behalf they are made
-// (Dials), directions that lose segments (Ways), DNS lookups (Lookups), where the time of requests goes (Stages), the sockets of the
+// (Dials), who tries what in vain (Scanners), directions that lose segments (Ways), DNS lookups (Lookups), where the time of requests goes (Stages), the sockets of the
 // host and their owners (HostSockets). It defines what all of them mean by the same word (patience.go), and holds their bounded maps.
 package measure
 
