@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"iter"
 	"math"
 	"slices"
 
@@ -8,6 +9,23 @@ import (
 	"jindan/analyze/measure"
 	"jindan/capture"
 )
+
+// byHost yields hosts and those of the peers that are theirs, in order of the first of each.
+func byHost(peers []peerKey) iter.Seq2[capture.Addr, []peerKey] {
+	hosts := measure.NewSubjects[capture.Addr, []peerKey](measure.MaxPerDetector)
+	for _, k := range peers {
+		if list := hosts.Get(k.host); list != nil {
+			*list = append(*list, k)
+		}
+	}
+	return func(yield func(capture.Addr, []peerKey) bool) {
+		for host, list := range hosts.All {
+			if !yield(host, *list) {
+				return
+			}
+		}
+	}
+}
 
 // several keeps the suspects of hosts that have two of them over TCP, or an outage in progress.
 func (d *pathCut) several(suspects []peerKey) []peerKey {

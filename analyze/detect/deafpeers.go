@@ -77,22 +77,18 @@ func (d *deafPeers) roll(w *analyze.Window) {
 // judge emits, for each host that nobody is silent to (cuts), the peers that what it sends has ceased to reach at the same time.
 func (d *deafPeers) judge(w *analyze.Window, cuts *pathCut, emit func(analyze.Symptom)) {
 	d.roll(w)
-	groups := measure.NewSubjects[capture.Addr, []peerKey](measure.MaxPerDetector)
+	var deaf []peerKey
 	minSilent, minSent := w.Params.Duration("min_silent"), uint32(w.Params.Int("min_sent"))
 	for k, x := range d.peers.All {
-		if x.asked == 0 || !x.wants || x.sent < minSent || x.last.Sub(x.asked) < minSilent || w.End.Sub(x.last) > unasked {
-			continue
-		}
-		if list := groups.Get(k.host); list != nil {
-			*list = append(*list, k)
+		if x.asked != 0 && x.wants && x.sent >= minSent && x.last.Sub(x.asked) >= minSilent && w.End.Sub(x.last) <= unasked {
+			deaf = append(deaf, k)
 		}
 	}
-	groups.Each(func(host capture.Addr, list *[]peerKey) bool {
+	for host, list := range byHost(deaf) {
 		if cuts.groups.Peek(host) == nil {
-			d.emit(w, host, *list, cuts, emit)
+			d.emit(w, host, list, cuts, emit)
 		}
-		return true
-	})
+	}
 }
 
 func (d *deafPeers) emit(w *analyze.Window, host capture.Addr, list []peerKey, cuts *pathCut, emit func(analyze.Symptom)) {

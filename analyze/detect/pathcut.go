@@ -199,31 +199,27 @@ func (d *pathCut) before(w *analyze.Window) {
 		return
 	}
 	minSilent := w.Params.Duration("min_silent")
-	hosts := measure.NewSubjects[capture.Addr, []peerKey](measure.MaxPerDetector)
+	var gone []peerKey
 	for k, v := range d.vain.All {
 		if st := d.peers.Peek(k); st != nil || !v.tcp || v.first.Sub(w.First) > sinceBegin || w.End.Sub(v.first) < minSilent || w.End.Sub(v.last) > unasked {
 			continue
 		}
-		if list := hosts.Get(k.host); list != nil && d.groups.Peek(k.host) == nil {
-			*list = append(*list, k)
-		}
+		gone = append(gone, k)
 	}
-	hosts.Each(func(host capture.Addr, list *[]peerKey) bool {
+	for host, list := range byHost(gone) {
 		older := 0
-		for _, k := range *list {
-			if d.vain.M[k].older {
-				older++
-			}
+		for _, k := range list {
+			older += measure.Count(d.vain.M[k].older)
 		}
-		if len(*list) < w.Params.Int("min_peers") || older == 0 {
-			return true
+		if d.groups.Peek(host) != nil || len(list) < w.Params.Int("min_peers") || older == 0 {
+			continue
 		}
 		g := d.groups.Get(host)
 		if g == nil {
-			return true
+			continue
 		}
 		g.older = older
-		for _, k := range *list {
+		for _, k := range list {
 			if st := d.peers.Get(k); st != nil {
 				v := d.vain.M[k]
 				st.asked, st.last, st.fellAt, st.sent, st.tcp, st.counted, st.note = v.first, v.last, v.first, v.sent, true, true, v.note
@@ -233,8 +229,7 @@ func (d *pathCut) before(w *analyze.Window) {
 			}
 		}
 		g.chance = d.chance(w, host, g)
-		return true
-	})
+	}
 }
 
 func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
@@ -259,18 +254,7 @@ func (d *pathCut) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			st.fellAt = st.asked
 		}
 	}
-	suspects = d.acknowledged(w, d.several(suspects))
-	for len(suspects) > 0 {
-		host := suspects[0].host
-		var mine, rest []peerKey
-		for _, k := range suspects {
-			if k.host == host {
-				mine = append(mine, k)
-			} else {
-				rest = append(rest, k)
-			}
-		}
-		suspects = rest
+	for host, mine := range byHost(d.acknowledged(w, d.several(suspects))) {
 		d.gather(w, host, mine)
 	}
 	d.groups.Each(func(host capture.Addr, g *cutGroup) bool { return d.follow(w, host, g, emit) })
