@@ -23,6 +23,16 @@ func built(t *testing.T) string {
 	return program
 }
 
+// itself is this test program as jindan, for a shell.
+func itself(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return asProgram + "=1 " + self
+}
+
 // terminal is a real one of 80 by 24, with a shell.
 type terminal struct {
 	t            *testing.T
@@ -78,7 +88,7 @@ func (x *terminal) child() string {
 // A real terminal: the screens change by their keys, the language too, and the terminal is as it was before after "q" and after
 // SIGTERM.
 func TestTopInTerminal(t *testing.T) {
-	program := built(t)
+	program := itself(t)
 	recorded, err := filepath.Abs("../../fixtures/gpki-2023-11-17/packets.pcap.zst")
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +153,7 @@ func TestTopOnce(t *testing.T) {
 // Beside an agent the terminal shows what the agent sees, from before it was asked, too; a killed agent is said to be gone, and its
 // return goes on by itself. The agent itself shows on its terminal that it lives.
 func TestTopBesideAgent(t *testing.T) {
-	program := built(t)
+	program := itself(t)
 	x, y := newTerminal(t), newTerminal(t)
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "jindan.yaml")
