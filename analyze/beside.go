@@ -12,8 +12,11 @@ type Beside interface {
 }
 
 // handful is how many events go to the other goroutine at a time: waking a sleeping thread takes some microseconds, as long
-// as detectors take for dozens of events. Two batches are 1.6 MB.
-const handful = 1024
+// as detectors take for dozens of events. Two batches are 1.6 MB; they grow from firstHandful up to that, for most captures are short.
+const (
+	handful      = 1024
+	firstHandful = 64
+)
 
 // kept is an event with a copy of what it points to: the flow table changes the original while detectors read the copy.
 type kept struct {
@@ -62,6 +65,9 @@ func (e *Engine) hand() {
 	h := &e.handover
 	h.beside.Wait()
 	h.filling, h.delivering = h.delivering[:0], h.filling
+	if n := cap(h.filling); n < handful {
+		h.filling = make([]kept, 0, 2*n)
+	}
 	e.table.Restock()
 	h.beside.Go(h.work)
 }

@@ -158,7 +158,7 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 	e.local.init(o.Local)
 	o.Flow.Mask, o.Flow.Emit = mask, e.event
 	if o.Beside != nil {
-		e.handover = handover{o.Beside, e.deliver, make([]kept, 0, handful), make([]kept, 0, handful)}
+		e.handover = handover{o.Beside, e.deliver, make([]kept, 0, firstHandful), make([]kept, 0, firstHandful)}
 	}
 	e.table = flow.New(o.Flow)
 	e.w.Flows = e.table

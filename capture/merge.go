@@ -81,7 +81,7 @@ func Merge(ctx context.Context, srcs []Source, batch int, out func(*Batch) error
 
 	m := merger{ctx: ctx, out: out, size: batch, until: math.MinInt64, end: math.MinInt64}
 	for i, s := range srcs {
-		r := &mergeReader{src: s, index: i, floor: math.MinInt64,
+		r := &mergeReader{src: s, index: i, size: batch, floor: math.MinInt64,
 			free: make(chan *Batch, ahead), full: make(chan mergeRead, ahead)}
 		m.all = append(m.all, r)
 		m.heap = append(m.heap, r) // a valid heap: equal times in order of index
@@ -116,6 +116,7 @@ type mergeRead struct {
 type mergeReader struct {
 	src        Source
 	index      int
+	size       int // of batches that have no memory yet
 	free       chan *Batch
 	full       chan mergeRead // there are as many batches as each holds: neither channel ever blocks a sender
 	cur        *Batch         // being merged; nil before the first
@@ -140,6 +141,9 @@ func (r *mergeReader) run(ctx context.Context) {
 	for {
 		select {
 		case b := <-r.free:
+			if cap(b.Obs) == 0 {
+				b.Obs = make([]Observation, 0, r.size)
+			}
 			err := r.src.Read(ctx, b)
 			for i := range b.Obs {
 				b.Obs[i].Source = uint16(r.index)
@@ -201,7 +205,7 @@ type merger struct {
 func (m *merger) single() error {
 	r := m.all[0]
 	for range cap(r.free) {
-		r.give(new(Batch), m.size)
+		r.free <- new(Batch) // its memory is made when there is something to read into it
 	}
 	done := make([]*Batch, 0, cap(r.free))
 	for {

@@ -128,6 +128,7 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	if f.redact && f.report == "" {
 		return errors.New("--redact is about the page that --report writes")
 	}
+	cli.LateHeap()
 	local, err := diagnose.Hosts(f.local)
 	if err != nil {
 		return err

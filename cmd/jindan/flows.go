@@ -103,6 +103,7 @@ func (a *app) flows(ctx context.Context, args []string, f flowsFlags) error {
 	if err != nil {
 		return err
 	}
+	cli.LateHeap()
 	local, err := diagnose.Hosts(f.local)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -88,6 +89,21 @@ func (o overLine) Write(p []byte) (int, error) {
 
 // flushLog is how long the reader of the log has for the rest.
 const flushLog = 200 * time.Millisecond
+
+// lateHeap is the percentage (GOGC) at which the first collection comes at 16 MB of heap, for the runtime's least is 4 MB times that.
+const lateHeap = 400
+
+// LateHeap puts off the first collection of garbage: what a command makes at its start stays. From then on it goes on as the
+// runtime does by itself, unless the environment (GOGC) says otherwise.
+func LateHeap() {
+	usual := debug.SetGCPercent(lateHeap)
+	if usual != 100 {
+		debug.SetGCPercent(usual)
+		return
+	}
+	first := &struct{ self any }{} // pointers keep it out of a block that it would share
+	runtime.AddCleanup(first, func(n int) { debug.SetGCPercent(n) }, usual)
+}
 
 // LimitHeap makes the runtime collect garbage sooner when the heap comes near to n bytes, unless the environment (GOMEMLIMIT)
 // allows it less.
