@@ -84,7 +84,7 @@ func holdings() []holding {
 	)
 	cut := has{"addresses": " " + callee + " "}
 	waits := otherwise{why: "the workers wait for another", effect: has{"outbound_kind": "tcp", "outbound_peer": "198.51.100.99", "outbound_share": 0.9}}
-	spent := otherwise{why: "the requests take longer in another call", effect: has{"stage_peer": "198.51.100.99", "stage_share": 0.9}, of: "slow-server"}
+	spent := otherwise{why: "the requests take longer in another call", effect: has{"stage_peer": "198.51.100.99", "stage_share": 0.9, "baseline": 10.0}, of: "slow-server"}
 	foreign := otherwise{why: "the host calls it for another", effect: has{"not_called": " 198.51.100.99 80 " + callee + " 53 " + callee + " 443 "}}
 	job := foreign
 	job.of = "slow-server"
@@ -142,6 +142,7 @@ func holdings() []holding {
 		{[]made{{"slow-server[called]", call, nil}, {"dead-upstream[silent,gone,hung,full]", call, nil}}, []made{{"pool-exhausted", serves, nil}}, []otherwise{waits, foreign}},
 		{[]made{{"dns-unanswered", names, nil}, {"dns-delay", names, nil}, {"slow-server[called]", call, nil}, {"dead-upstream", call, nil}},
 			[]made{{"slow-server[served]", serves, nil}, {"abnormal-termination[NO-ANSWER,LATE-REQUEST]", serves, nil}}, []otherwise{spent, job}},
+		{[]made{{"dns-unanswered", names, nil}}, []made{{"slow-server[served]", serves, has{"stage_peer": "198.51.100.99", "stage_share": 0.9}}}, nil}, // a queue that was asked on purpose before, too
 
 		// Upstreams.
 		{[]made{{"dead-upstream[silent,gone,full,outbound,refused]", call, nil}}, []made{{"retransmission[syn,syn-ack]", call, nil}},
