@@ -11,7 +11,7 @@ type Feature struct {
 	Names   []string // those that share a line
 	Type    string   // int, float, string or bool
 	Unit    string   // s, or empty
-	Meaning string   // may be empty where a line has several names
+	Meaning Text     // may be empty where a line has several names
 }
 
 var (
@@ -22,16 +22,21 @@ var (
 // Features are what the conditions and texts of the rule can name, beside its thresholds. A file of a user's own may describe none.
 func (r *Rule) Features() []Feature {
 	var out []Feature
+	var into *string // what the next line goes on with
 	for _, l := range r.nodes.id.file.lines {
 		switch {
 		case !strings.HasPrefix(l, "#"):
 			return out
 		case featureLine.MatchString(l):
 			m := featureLine.FindStringSubmatch(l)
-			out = append(out, Feature{strings.Split(m[1], ", "), m[2], m[3], m[4]})
+			out = append(out, Feature{strings.Split(m[1], ", "), m[2], m[3], Text{En: m[4]}})
+			into = &out[len(out)-1].Meaning.En
 		case len(out) > 0 && featureContinue.MatchString(l):
-			last := &out[len(out)-1]
-			last.Meaning = strings.TrimSpace(last.Meaning + " " + featureContinue.FindStringSubmatch(l)[1])
+			text, korean := strings.CutPrefix(featureContinue.FindStringSubmatch(l)[1], "ko: ")
+			if korean {
+				into = &out[len(out)-1].Meaning.Ko
+			}
+			*into = strings.TrimSpace(*into + " " + text)
 		}
 	}
 	return out

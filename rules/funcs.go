@@ -49,6 +49,7 @@ var (
 		"inbound": "수신 방향", "outbound": "송신 방향",
 		"connect": "연결", "first-byte": "첫 응답", "transfer": "전송", "dns": "이름 해석",
 		"arriving": "요청 수신", "accept": "처리 시작 대기", "own": "프로그램 내부", "sending": "응답 전송", "not-reading": "클라이언트 미수신",
+		"process-start": "프로세스 시작", "software": "소프트웨어", "link": "링크", "route": "경로", "neighbour": "이웃", "filter": "캡처 필터", "capture": "캡처",
 	}}
 )
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"jindan/rules"
 )
@@ -53,7 +54,9 @@ func TestThresholdNames(t *testing.T) {
 	}
 }
 
-// The head of each rule's file describes every feature that its detector measures, and no other.
+func hangul(r rune) bool { return unicode.Is(unicode.Hangul, r) }
+
+// The head of each rule's file describes every feature that its detector measures, and no other, in both languages.
 func TestFeaturesDescribed(t *testing.T) {
 	set, err := rules.Load(Features())
 	if err != nil {
@@ -66,8 +69,12 @@ func TestFeaturesDescribed(t *testing.T) {
 			for _, n := range f.Names {
 				described = append(described, n+" "+f.Type)
 			}
-			if f.Meaning == "" && len(f.Names) == 1 {
+			if f.Meaning.En == "" && len(f.Names) == 1 {
 				t.Errorf("rule %s: %v has no meaning", id, f.Names)
+			}
+			formula := strings.ContainsAny(f.Meaning.Ko, "/+−|")
+			if f.Meaning.Ko == "" && f.Meaning.En != "" || f.Meaning.Ko != "" && !formula && !strings.ContainsFunc(f.Meaning.Ko, hangul) {
+				t.Errorf("rule %s: the meaning of %v is not in Korean: %q", id, f.Names, f.Meaning.Ko)
 			}
 		}
 		typ := reflect.TypeOf(zero)

@@ -214,12 +214,12 @@ func (m *manual) measures(r *rules.Rule) {
 			line += ", " + f.Unit
 		}
 		line += ")"
-		if f.Meaning != "" {
-			line += ": " + f.Meaning
+		if meaning := Clean(m.pick(f.Meaning.En, f.Meaning.Ko)); meaning != "" {
+			line += ": " + meaning
 		}
 		list = append(list, line)
 	}
-	m.bullets(m.pick("MEASURES", "측정값(설명은 규칙 파일의 영어 그대로)"), list)
+	m.bullets(m.pick("MEASURES", "측정값"), list)
 }
 
 // links writes what can cause what the rule finds, and what it can cause.
