@@ -72,6 +72,7 @@ type poolPort struct {
 	curSyn     uint32
 	curBegin   capture.Instant
 	waiting    measure.Cohorts // requests without an answer
+	lastTry    capture.Instant // newest request, answer or end of one
 }
 
 // maxCalls bounds the calls in flight of one host, maxPoolHosts the hosts.
@@ -134,6 +135,9 @@ func (d *poolExhausted) Event(e *flow.Event) {
 		if at := d.ports.Get(c); at != nil {
 			at.port = p
 		}
+	}
+	if p != nil {
+		p.lastTry = max(p.lastTry, e.At)
 	}
 	switch e.Kind {
 	case flow.SynSent:
@@ -361,7 +365,7 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 		}
 	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
-	emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(onset, p.begins[start], w.First), Features: f})
+	emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(onset, p.begins[start], w.First), Features: f, LastTry: p.lastTry})
 }
 
 func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {

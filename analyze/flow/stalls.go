@@ -1,6 +1,8 @@
 package flow
 
 import (
+	"time"
+
 	"jindan/capture"
 )
 
@@ -8,12 +10,16 @@ import (
 // one and doubles each round trip (RFC 5681 §3.1).
 const stallBurst = 3
 
+// maxStanding is for how long a side that stands still is taken to repeat what nobody sees: the least upper bound that a time-out
+// may have (RFC 6298 §2.5). Behind a longer silence there may be nobody any more.
+const maxStanding = 60 * time.Second
+
 // stalled reports that s stood still in the middle of a write, if it did for long enough to have
 // lost a repetition, too.
 func (t *Table) stalled(c *Conn, s Side, now capture.Instant, ended bool) {
 	d, r := &c.side[s], &c.side[s.Other()]
 	gap := now.Sub(d.nextAt)
-	if gap < 3*minRTO || r.flags&(zeroWin|shut) != 0 || r.acked != d.next || c.closed || r.flags&finSent != 0 {
+	if gap < 3*minRTO || !ended && gap > maxStanding || r.flags&(zeroWin|shut) != 0 || r.acked != d.next || c.closed || r.flags&finSent != 0 {
 		return
 	}
 	n := uint8(0)

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"jindan/analyze"
-	"jindan/capture"
 	"jindan/cmd/internal/cli"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/sink/sinktest"
@@ -175,6 +174,13 @@ sinks:
 	if states[analyze.Open] < 5 || states[analyze.Update] < 5 || states[analyze.Resolved] < 5 {
 		t.Fatalf("the outage opens, updates and resolves %v", states)
 	}
+	over := map[string]bool{}
+	for _, f := range sent {
+		if f.State == analyze.Open && over[f.ID] && f.Severity != "info" {
+			t.Errorf("%s comes back at %s, in silence", f.ID, f.Time)
+		}
+		over[f.ID] = f.State == analyze.Resolved
+	}
 
 	// The file has every record in ECS.
 	b, err := os.ReadFile(filepath.Join(dir, "findings.ndjson"))
@@ -248,13 +254,9 @@ sinks:
 			last[a.Labels["finding"]] = a
 		}
 	}
-	newest := map[string]capture.Instant{} // a finding that comes back bears the same id
-	for _, f := range x.Findings {
-		newest[f.ID] = max(newest[f.ID], f.Onset)
-	}
 	for _, f := range x.Findings {
 		a, ok := last[f.ID]
-		if f.Severity == "info" || f.Onset != newest[f.ID] {
+		if f.Severity == "info" {
 			continue
 		}
 		if !ok || a.Labels["alertname"] != f.Title.En || a.Labels["rule_id"] != f.Rule || a.Labels["instance"] != "gpki01" || a.Annotations["summary"] == "" ||
