@@ -320,10 +320,7 @@ func (d *retransmission) Assess(w *analyze.Window) analyze.Assessment {
 	if f.Segments == 0 {
 		f.Class = "data"
 	}
-	w.Flows.Paths(func(p *flow.Path) {
-		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
-			return // of one direction nobody knows what the other end got
-		}
+	measure.BothWays(w, func(p *flow.Path) {
 		var sum measure.Traffic
 		for i := range p.Side {
 			sum.Add(&p.Side[i], &flow.PathSide{}, 0, false)

@@ -270,10 +270,7 @@ func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 			f.Unanswered++
 		}
 	})
-	w.Flows.Paths(func(p *flow.Path) {
-		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
-			return // of one direction nobody knows what the other end got
-		}
+	measure.BothWays(w, func(p *flow.Path) {
 		for i := range p.Side {
 			var sum measure.Traffic
 			sum.Add(&p.Side[i], &flow.PathSide{}, 0, w.Local.Receives(p.Host(1-i)))

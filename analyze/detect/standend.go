@@ -6,6 +6,7 @@ import (
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -65,10 +66,7 @@ func (d *standstill) paused(w *analyze.Window) {
 // lateEnds counts the segments, of less than full size, that end a write of several, and those of them that came a retransmission time-out
 // late.
 func lateEnds(w *analyze.Window) (late, all int) {
-	w.Flows.Paths(func(p *flow.Path) {
-		if p.Side[0].Packets == 0 || p.Side[1].Packets == 0 {
-			return
-		}
+	measure.BothWays(w, func(p *flow.Path) {
 		for i := range p.Side {
 			bins := p.Side[i].Bin()[:]
 			for len(bins) > flow.Bare+1 && bins[len(bins)-1].Shown == 0 {

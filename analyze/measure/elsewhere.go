@@ -83,5 +83,14 @@ func (st *wayState) Elsewhere(w *analyze.Window, k Way, cut int) (passed, peers 
 	return passed, peers
 }
 
+// BothWays calls f with each path of which the input holds both directions: of one alone nobody knows what the other end got.
+func BothWays(w *analyze.Window, f func(p *flow.Path)) {
+	w.Flows.Paths(func(p *flow.Path) {
+		if p.Side[0].Packets > 0 && p.Side[1].Packets > 0 {
+			f(p)
+		}
+	})
+}
+
 // maxElsewhere bounds the other paths that serve as comparison.
 const maxElsewhere = 256
