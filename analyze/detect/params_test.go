@@ -141,3 +141,19 @@ func TestThresholdsRead(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be judged says what each number is held against: "2,398 answered (50 are needed)" explains nothing.
+func TestNotAssessableOfPools(t *testing.T) {
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := set.Rule("pool-exhausted").Text("not_assessable", PoolExhausted{Served: 2398, Abandoned: 40}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	en, ko := "40 were given up and 0 connection requests left unanswered (fewer than ", "포기 40건과 응답 없는 연결 요청 0건(각각 "
+	if strings.Contains(text.En, "needed") || !strings.Contains(text.En, en) || strings.Contains(text.Ko, "필요") || !strings.Contains(text.Ko, ko) {
+		t.Errorf("%s %s", text.En, text.Ko)
+	}
+}
