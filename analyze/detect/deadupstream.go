@@ -311,9 +311,7 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 			f.SynUnanswered++
 			f.Unreached += measure.Count(x.unreached)
 		}
-		if x.fallback {
-			f.Fallback++
-		}
+		f.Fallback += measure.Count(x.fallback)
 		if len(evidence) < analyze.MaxEvidence {
 			evidence = append(evidence, x.Evidence)
 		}
@@ -341,6 +339,9 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 		case st.hung.unheard(w, measure.IgnoredAfter):
 			f.Class = classGone
 		}
+	}
+	if 2*f.Fallback < f.Failed {
+		f.Fallback = 0 // some other call over IPv4 begins by chance within that time
 	}
 	if f.SynUnanswered > 0 {
 		f.SynRepeats, f.Wait = repeats, wait.Seconds()

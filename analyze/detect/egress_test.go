@@ -49,3 +49,31 @@ func TestOutbound(t *testing.T) {
 		t.Errorf("%s: %+v", found(f), f.Features)
 	}
 }
+
+func TestOffLink(t *testing.T) {
+	const app, v4 = "2001:db8:1::9", "192.0.2.9"
+	far := []string{"[2001:db8:a::1]:993", "[2001:db8:b::1]:993", "[2001:db8:c::1]:443"}
+	call := func(n *network, peers ...string) {
+		for i, p := range peers {
+			every(time.Duration(i)*sec, 100*sec, 30*sec, func(at time.Duration, _ int) { n.silent(at, app, p, 4) })
+			every(time.Duration(i)*sec+20*sec, 100*sec, 30*sec, func(at time.Duration, _ int) { n.call(at, v4, "203.0.113.7:993", 5*ms) })
+		}
+	}
+	each := "warn upstream 2001:db8:1::9 2001:db8:a::1 993; warn upstream 2001:db8:1::9 2001:db8:b::1 993; warn upstream 2001:db8:1::9 2001:db8:c::1 443"
+	play(t, newDeadUpstream, []scene{
+		{name: "IPv6 leads nowhere, IPv4 works", local: "2001:db8:1::9", want: "warn path 2001:db8:1::9", make: func(n *network) { call(n, far...) },
+			check: func(t *testing.T, features any) {
+				if f := features.(DeadUpstream); f.Class != classOffLink || f.Peers != 3 || f.Fallback != 0 || f.SynUnanswered != 12 {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "what lies in its own network answers all the same", local: "2001:db8:1::9", want: "warn path 2001:db8:1::9", make: func(n *network) {
+			call(n, far...)
+			every(0, 100*sec, 5*sec, func(at time.Duration, _ int) { n.call(at, app, "[2001:db8:1::80]:443", 5*ms) })
+		}},
+		{name: "somebody beyond answers", local: "2001:db8:1::9", want: each, make: func(n *network) {
+			call(n, far...)
+			n.call(sec, app, "[2001:db8:d::1]:443", 5*ms)
+		}},
+	})
+}
