@@ -65,7 +65,7 @@ func (l *largeStill) event(e *flow.Event) {
 			x.tries++
 		}
 		x.last = e.At
-		x.beside = x.beside || e.Class == flow.Fast
+		x.beside = x.beside || e.Class == flow.Fast && c.HasSACKed(e.Side.Other()) || x.tries == 1 && overtaken(c, e)
 	case flow.HoleOpened:
 		if mss := c.MSS(e.Side); e.Len >= mss && e.IPLen > 0 && !c.Closed() {
 			if x := l.sides.Get(k); x != nil && x.since == 0 {
@@ -76,6 +76,14 @@ func (l *largeStill) event(e *flow.Event) {
 	case flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered:
 		l.sides.Drop(k)
 	}
+}
+
+// overtaken reports whether some of what was sent after the segment that is repeated has arrived: its receiver has acknowledged the same
+// again, though not for each segment on its way, as one does that takes none of them.
+func overtaken(c *flow.Conn, e *flow.Event) bool {
+	onWay := (c.Bytes(e.Side) - c.Acked(e.Side) + uint64(e.Len) - 1) / uint64(e.Len)
+	n := c.Duplicates(e.Side.Other())
+	return n > 0 && uint64(n) < onWay
 }
 
 // wayOf is the direction of what side s of c sends.

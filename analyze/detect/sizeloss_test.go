@@ -84,6 +84,28 @@ func TestSizeLoss(t *testing.T) {
 			at += 200 * ms << i
 		}
 	}
+	// plain sends two full segments and the end of an answer, after a small one, to a client without SACK. It acknowledges the small one once
+	// more, dup times, and never more.
+	plain := func(n *network, dup int) {
+		c, s := n.from("198.51.100.2"), host(app+":80")
+		q := n.open(0, c, s)
+		n.tcp(2*ms, c, s, capture.ACK|capture.PSH, q, q, 200)
+		n.tcp(3*ms, s, c, capture.ACK|capture.PSH, q, q+200, 160)
+		n.tcp(5*ms, c, s, capture.ACK, q+200, q+160, 0)
+		for i := range uint32(2) {
+			n.tcp(10*ms, s, c, capture.ACK, q+160+i*1460, q+200, 1460)
+		}
+		n.tcp(11*ms, s, c, capture.ACK|capture.PSH, q+160+2*1460, q+200, 700)
+		for range dup {
+			n.tcp(40*ms, c, s, capture.ACK, q+200, q+160, 0)
+		}
+		for i := range 6 {
+			n.tcp(time.Duration(1<<i)*sec, s, c, capture.ACK, q+160, q+200, 1460)
+			if dup > 1 {
+				n.tcp(time.Duration(1<<i)*sec+30*ms, c, s, capture.ACK, q+200, q+160, 0)
+			}
+		}
+	}
 	single := func(tries int, beside bool) func(*testing.T, any) {
 		return func(t *testing.T, features any) {
 			if f := features.(SizeLoss); f.Single != 1 || f.Tries != tries || f.Beside != beside || f.BigLoss != 1 {
@@ -243,6 +265,9 @@ func TestSizeLoss(t *testing.T) {
 				}
 				n.tcp(120*sec, s, c, capture.ACK|capture.FIN, q+1162, q+33, 0)
 			}, check: single(8, true)},
+		{name: "the only connection: without SACK, one duplicate acknowledgement for the end of the answer", local: app,
+			want: "warn path 192.0.2.1 198.51.100.2", onset: 10 * ms, make: func(n *network) { plain(n, 1) }, check: single(6, true)},
+		{name: "the only connection: without SACK, one for each segment: all arrive, and are not taken", local: app, make: func(n *network) { plain(n, 3) }},
 		{name: "the only connection: the same, and it arrives at the third repetition", make: func(n *network) { hello(n, 3, 1460, true) }},
 		{name: "the only connection: nothing of it arrives, whatever its size", make: func(n *network) { hello(n, 8, 0, false) }},
 		{name: "the only connection: full segments of the answer are missing, its end has come", local: app, want: "warn path 192.0.2.1 198.51.100.2", onset: 3 * ms,

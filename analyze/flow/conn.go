@@ -129,6 +129,8 @@ const (
 	askedMore                     // of the client: its first SYN asked for ECN (RFC 3168 §6.1.1) or carried data (RFC 7413)
 	bareACK                       // the connection's newest packet is its bare acknowledgement, which says nothing new
 	noDelay                       // it sent less than a full segment while another one was not acknowledged: RFC 896 (Nagle) does not hold it back
+	several                       // it sent a full segment while another one was not acknowledged: it waits for no acknowledgement of each
+	freeEnd                       // it sent the short end of a write while full segments were not acknowledged: nothing holds ends back, as in Linux (Minshall)
 )
 
 // Endpoint returns the address of side s.
@@ -278,6 +280,12 @@ func (c *Conn) AnswerBytes() uint32 {
 	d := &c.side[Server]
 	return uint32(d.bytes) - (uint32(c.answer)<<16 | uint32(d.turn))
 }
+
+// HasSACKed reports whether s has acknowledged selectively what overtook missing data (RFC 2018).
+func (c *Conn) HasSACKed(s Side) bool { return c.side[s].flags&sackSeen != 0 }
+
+// Duplicates is how many acknowledgements of the same s sent last, in a row, the first one aside.
+func (c *Conn) Duplicates(s Side) uint32 { return uint32(c.side[s].dup) }
 
 // Segments is the number of segments with new data that s sent, super-packets counted as what they stand for.
 func (c *Conn) Segments(s Side) uint32 { return c.side[s].dataPk }
