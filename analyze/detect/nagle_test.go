@@ -24,6 +24,30 @@ func (x *talk) pieces(at, delay, wait time.Duration) time.Duration {
 	return at + 2*ms
 }
 
+// ends makes 20 answers of that many full segments and a short end, which goes out once a delayed acknowledgement has come, if held. The receiver
+// acknowledges each second full segment at once.
+func (n *network) ends(full int, held bool) {
+	x := n.talk(0, "192.0.2.9", "198.51.100.2:11211")
+	every(100*ms, 20*sec, sec, func(at time.Duration, _ int) {
+		n.tcp(at, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 100)
+		x.q += 100
+		for i := range full {
+			n.tcp(at+ms, x.s, x.c, capture.ACK, x.a, x.q, 1460)
+			if x.a += 1460; i == 1 {
+				n.tcp(at+ms+ms/10, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			}
+		}
+		end := at + ms + ms/5
+		if held {
+			n.tcp(at+202*ms, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			end = at + 203*ms
+		}
+		n.tcp(end, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 700)
+		x.a += 700
+		n.tcp(end+ms, x.c, x.s, capture.ACK, x.q, x.a, 0)
+	})
+}
+
 func TestNagle(t *testing.T) {
 	const app, srv = "192.0.2.9", "198.51.100.2:11211"
 	play(t, newNagle, []scene{
@@ -64,6 +88,10 @@ func TestNagle(t *testing.T) {
 			x.pieces(50*ms, 0, ms/10)
 			every(100*ms, 10*sec, 200*ms, func(at time.Duration, _ int) { x.pieces(at, 41*ms, 41*ms+ms/5) })
 		}},
+		{name: "answers whose end waits for the acknowledgement of their full segments, by Windows' delay", want: "warn service 198.51.100.2 11211", onset: 101 * ms,
+			make: func(n *network) { n.ends(3, true) }},
+		{name: "the same behind a limit of one segment at a time: no end is held back, but each segment", make: func(n *network) { n.ends(1, true) }},
+		{name: "ends that go out behind their full segments", make: func(n *network) { n.ends(3, false) }},
 		{name: "whole windows over a long path", make: func(n *network) {
 			c, s := n.from(app), host(srv)
 			q := n.open(0, c, s)

@@ -163,7 +163,8 @@ func (t *Table) shown(c *Conn, s Side, p *capture.Packet, at capture.Instant, ps
 			last = max(last, x.lastFill)
 		}
 		b.Shown++
-		if at.Sub(last) >= minRTO && r.acked == d.next && r.flags&(zeroWin|shut) == 0 {
+		// What goes out as soon as the acknowledgement is there was held back for it (RFC 896).
+		if at.Sub(last) >= minRTO && at.Sub(r.lastAt) > c.promptly() && r.acked == d.next && r.flags&(zeroWin|shut) == 0 {
 			b.Late++
 		}
 	}

@@ -108,8 +108,8 @@ const (
 	// HoleLost: missing data is taken for lost: its receiver has asked for it, and it has been missing for StallAge or until the
 	// end. Since is when it was found missing.
 	HoleLost
-	// LateAck: Side goes on with less than a full segment after its data before, of less than a full segment as well, was
-	// acknowledged late, and by nothing but an acknowledgement: its receiver delayed it (RFC 9293 §3.8.6.3). Dur is how long the data was not
+	// LateAck: Side goes on with less than a full segment after its data before, of less than a full segment as well, or the
+	// full segments of the same write, was acknowledged late, and by nothing but an acknowledgement: its receiver delayed it (RFC 9293 §3.8.6.3). Dur is how long the data was not
 	// acknowledged, a round trip left out. See AtOnce.
 	LateAck
 	// ZeroWindow: Side announces a receive window of 0. ZeroWindowEnd: it opens again after Dur.

@@ -23,21 +23,31 @@ func (t *Table) write(c *Conn, s Side, p *capture.Packet, at capture.Instant, ms
 	x := &c.writes[s]
 	was := *x&smallOut != 0
 	if *x &^= smallOut; p.Len >= mss {
+		if d.dataPk > 0 && before(r.acked, d.next) || p.Len > mss {
+			*x |= several
+		}
 		return
 	}
 	*x |= smallOut
-	if !was || p.Seq != d.next {
+	if !was && *x&several == 0 || p.Seq != d.next {
 		return
 	}
+	free := noDelay
+	if !was { // the end of a write
+		free = freeEnd
+	}
 	if r.acked != d.next {
-		*x |= noDelay
+		*x |= free
 		return
 	}
 	late := r.lastAt.Sub(d.nextAt) - c.HandshakeRTT
-	if *x&noDelay != 0 || c.HandshakeRTT == 0 || late < delayedAck || late > longestDelay || r.nextAt > d.nextAt || d.dataPk == 0 || !t.wants(LateAck) {
+	if *x&free != 0 || c.HandshakeRTT == 0 || late < delayedAck || late > longestDelay || r.nextAt > d.nextAt || d.dataPk == 0 || !t.wants(LateAck) {
 		return
 	}
 	t.ev = Event{Kind: LateAck, Conn: c, Side: s, At: at, Since: d.nextAt, Dur: late, Len: p.Len, N: 1, Frame: p.Frame,
-		flag: at.Sub(r.lastAt) <= atOnce+min(c.HandshakeRTT, shortTrips)}
+		flag: at.Sub(r.lastAt) <= c.promptly()}
 	t.send(&t.ev)
 }
+
+// promptly is how soon after an acknowledgement what waits for it is seen.
+func (c *Conn) promptly() time.Duration { return atOnce + min(c.HandshakeRTT, shortTrips) }
