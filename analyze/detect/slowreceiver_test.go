@@ -20,6 +20,21 @@ func (n *network) stall(at time.Duration, client, server string, d time.Duration
 	n.tcp(at+6*ms+d, c, s, capture.ACK, q+1461, q+1, 0)
 }
 
+// printed is an upload of which the server reads a segment at a time: its window is closed, and open, for so long, five times.
+func (n *network) printed(at time.Duration, client, server string, closed, open time.Duration) {
+	c, s := n.from(client), host(server)
+	q := n.open(at, c, s)
+	for range 5 {
+		n.tcp(at+2*ms, c, s, capture.ACK, q, n.seq+1, 1460)
+		q += 1460
+		n.tcp(at+3*ms, s, c, capture.ACK, n.seq+1, q, 0)
+		n.obs[len(n.obs)-1].Packet.Window = 0
+		at += closed
+		n.tcp(at+3*ms, s, c, capture.ACK, n.seq+1, q, 0)
+		at += open
+	}
+}
+
 // unread is a download of which the client takes only the beginning, for d.
 func (n *network) unread(at time.Duration, client, server string, d time.Duration) {
 	c, s := n.from(client), host(server)
@@ -95,6 +110,9 @@ func TestSlowReceiver(t *testing.T) {
 					n.stall(20*sec+time.Duration(i)*ms, "203.0.113."+itoa(1+i), srv, 20*sec)
 				}
 			}},
+		{name: "the only connection there is, closed again and again by the service", want: "warn service 198.51.100.2 443", onset: 1003 * ms,
+			make: func(n *network) { n.printed(sec, "203.0.113.99", srv, 3*sec, sec) }},
+		{name: "open for longer than closed", want: "info service 198.51.100.2 443", onset: 1003 * ms, make: func(n *network) { n.printed(sec, "203.0.113.99", srv, 3*sec, 9*sec) }},
 		{name: "the only connection there is, closed for 2 s", make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 2*sec) }},
 		{name: "windows that close for a moment", make: func(n *network) {
 			every(0, 40*sec, 200*ms, func(at time.Duration, i int) { n.stall(at, "203.0.113."+itoa(1+i%9), srv, 100*ms) })
