@@ -345,6 +345,23 @@ func TestStandstillOwed(t *testing.T) {
 		other := n.talk(0, app, "198.51.100.3:80")
 		every(sec, 50*sec, sec, func(at time.Duration, _ int) { other.turn(at) })
 	}
+	// rests is an answer of that many segments which stops for 25 s in the middle, and goes on, asked again if so.
+	rests := func(n *network, segments int, asked bool) {
+		x := n.talk(0, app, srv)
+		ask(n, x, 10*ms)
+		part := func(at time.Duration) {
+			for i := range segments {
+				n.tcp(at+time.Duration(i)*ms, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 1000)
+				x.a += 1000
+				n.tcp(at+time.Duration(i)*ms+ms/2, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			}
+		}
+		part(20 * ms)
+		if asked {
+			ask(n, x, 25*sec)
+		}
+		part(25*sec + 20*ms)
+	}
 	long := func(n *network, size uint32) {
 		x := n.talk(0, app, srv)
 		ask(n, x, 10*ms)
@@ -378,7 +395,27 @@ func TestStandstillOwed(t *testing.T) {
 			}
 		}, make: func(n *network) { askers(n, 5, false) }},
 		{name: "long polls, of which one is answered", make: func(n *network) { askers(n, 5, true) }},
-		{name: "two that wait", make: func(n *network) { askers(n, 2, false) }},
+		{name: "two that wait", make: func(n *network) {
+			askers(n, 2, false)
+			n.call(0, app, "198.51.100.3:80", 5*ms)
+		}},
+		{name: "one that waits, in an input of two connections", want: "info capture ", onset: 10 * ms, check: func(t *testing.T, features any) {
+			if f := features.(Standstill); f.Mute != 1 || f.LongMute < 49 || !f.Small {
+				t.Errorf("%+v", f)
+			}
+		}, make: func(n *network) { askers(n, 1, false) }},
+		{name: "an answer pauses for 25 s, and goes on by itself", want: "info capture ", onset: 39 * ms, check: func(t *testing.T, features any) {
+			if f := features.(Standstill); f.Broke != 1 || f.LongBroke < 23.9 || f.LongBroke > 25 || f.Still+f.Broken != 0 {
+				t.Errorf("%+v", f)
+			}
+		}, make: func(n *network) { rests(n, 20, false) }},
+		{name: "one of few segments may be a notice", make: func(n *network) { rests(n, 5, false) }},
+		{name: "it goes on since it was asked", make: func(n *network) { rests(n, 20, true) }},
+		{name: "among other connections it is nobody's question", make: func(n *network) {
+			rests(n, 20, false)
+			every(0, 3*sec, sec, func(at time.Duration, _ int) { n.call(at, app, "198.51.100.3:80", 5*ms) })
+		}},
+		{name: "ends that wait for a delayed acknowledgement are not lost", make: func(n *network) { n.ends(3, true) }},
 		{name: "who asks once may wait on purpose", make: func(n *network) {
 			x := used(n)
 			ask(n, x, 6*sec)

@@ -40,7 +40,7 @@ func (d *standstill) mute(w *analyze.Window) {
 	})
 	var mute []*waiting
 	for _, x := range of {
-		if !x.answers && x.n >= w.Params.Int("few") {
+		if !x.answers && (x.n >= w.Params.Int("few") || d.sum.Small && x.n > 0) {
 			mute = append(mute, x)
 		}
 	}

@@ -31,6 +31,8 @@ type Standstill struct {
 	LongMute    float64 `json:"long_mute"`
 	Paused      int     `json:"paused"`
 	PausedOf    int     `json:"paused_of"`
+	Broke       int     `json:"broke"`
+	LongBroke   float64 `json:"long_broke"`
 	Small       bool    `json:"small"`
 }
 
@@ -46,7 +48,8 @@ type standstill struct {
 	turns    measure.Conns[turns]
 	halfOpen measure.Subjects[flow.Ref, struct{}]
 	sum      Standstill
-	some     bool // onset and newest are valid
+	breaks   []pause // of answers, in the middle
+	some     bool    // onset and newest are valid
 	onset    capture.Instant
 	newest   capture.Instant
 	evidence []analyze.Evidence
@@ -61,6 +64,7 @@ type turns struct {
 	sent    uint32          // segments of the client, when the newest answer began
 	last    capture.Instant // newest data of the server before its FIN, as of the last window, and how much it was in all
 	bytes   uint64
+	idle    bool // all of it was acknowledged then, and there was room for more
 	stopped bool
 }
 
@@ -78,6 +82,15 @@ type stillSide struct {
 	ref  flow.Ref
 	side flow.Side
 }
+
+// pause is a time in which an answer did not go on, although nothing hindered it.
+type pause struct {
+	since, until capture.Instant
+	name         string
+}
+
+// maxBreaks bounds the pauses that are remembered: they are told in inputs of few connections.
+const maxBreaks = 16
 
 // spell is a time in which a connection fares ill in one way.
 type spell struct {
@@ -210,6 +223,31 @@ func (d *standstill) stops(c *flow.Conn, x *turns, at capture.Instant) {
 	}
 }
 
+// goesOn notes that a long answer of c goes on in the window that begins at at, after it had stopped for long although all of it was acknowledged
+// and nobody asked for anything in between.
+func (d *standstill) goesOn(c *flow.Conn, x *turns, at capture.Instant) {
+	more := c.Bytes(flow.Server) - x.bytes
+	if more == 0 || x.last == 0 || !x.idle || at.Sub(x.last) < d.minShut || len(d.breaks) == maxBreaks {
+		return
+	}
+	if n := c.AnswerBytes(); uint64(n) >= more+longAnswer*uint64(c.MSS(flow.Server)) {
+		d.breaks = append(d.breaks, pause{x.last, at, c.String()})
+	}
+}
+
+// broke notes the pauses of answers in an input of few connections. In others they are nobody's question: a stream rests between two events.
+func (d *standstill) broke() {
+	if !d.sum.Small {
+		return
+	}
+	for _, p := range d.breaks {
+		d.sum.Broke++
+		d.sum.LongBroke = max(d.sum.LongBroke, p.until.Sub(p.since).Seconds())
+		d.touch(p.until)
+		d.note(p.since, p.name, 0, "an answer stops in the middle and goes on by itself, all of it acknowledged: its sender paused")
+	}
+}
+
 // closed notes that the window x is closed at at.
 func (d *standstill) closed(x *shutWindow, at capture.Instant) {
 	if at.Sub(x.since) >= d.minShut && d.lasts(&x.spell, at, &d.sum.LongShut, &d.sum.Shut) {
@@ -294,7 +332,9 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return false
 		}
 		if !c.Closing(flow.Server) {
+			d.goesOn(c, x, w.End.Add(-analyze.WindowLength))
 			x.last, x.bytes = c.LastData(flow.Server), c.Bytes(flow.Server)
+			x.idle = !c.Unacked(flow.Server) && !c.WindowClosed(flow.Client)
 		}
 		if at := c.Outstanding(); at != 0 && at > w.Flows.Restated() && c.Answers() >= usualTurns && c.Segments(flow.Client)-x.sent >= moreTurns &&
 			w.End.Sub(at) >= max(d.minStill, unusualTurn*x.most) && !c.Unacked(flow.Client) && !c.Unheard(flow.Server) {
@@ -310,17 +350,18 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return c != nil && !c.Closed()
 	})
 	if w.Final {
+		d.sum.Small = measure.FewConns(w)
 		d.unrepeated(w)
 		d.mute(w)
 		d.paused(w)
-		d.sum.Small = measure.FewConns(w)
+		d.broke()
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
 	if !d.some {
 		return
 	}
 	if w.End.Sub(d.newest) > measure.IdleState {
-		d.sum, d.some, d.evidence = Standstill{}, false, nil
+		d.sum, d.some, d.evidence, d.breaks = Standstill{}, false, nil, nil
 		return
 	}
 	emit(analyze.Symptom{Subject: analyze.Subject{Kind: analyze.SubjectCapture}, Onset: d.onset, Features: d.sum, Evidence: d.evidence})

@@ -55,6 +55,7 @@ var notes = []string{
 	"requests are taken, and nobody is answered", "요청을 받았으나 아무에게도 답하지 않음",
 	"sent as soon as the delayed acknowledgement had come", "지연 확인응답이 오자마자 전송",
 	"a receive window stays closed", "수신 윈도가 닫힌 채로 있음",
+	"an answer stops in the middle and goes on by itself, all of it acknowledged: its sender paused", "응답이 중간에 멈췄다가 스스로 이어짐, 모두 확인응답됨: 보내는 쪽이 쉼",
 	"cut to fit a window smaller than a segment", "세그먼트보다 작은 수신 윈도에 맞춰 잘림",
 	"a handshake that is never completed: SYN and SYN-ACK come again", "끝나지 않는 핸드셰이크: SYN과 SYN-ACK가 거듭 옴",
 	"stands still: data outstanding, nothing of it is acknowledged", "멈춤: 보낸 데이터가 전혀 확인응답되지 않음",
