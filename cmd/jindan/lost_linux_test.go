@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -288,37 +289,46 @@ func TestProcfsLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	proc, record := filepath.Join(dir, "proc"), filepath.Join(dir, "recording")
-	if err := os.CopyFS(proc, os.DirFS("../../capture/host/testdata/proc")); err != nil {
-		t.Fatal(err)
-	}
-	run := func(span time.Duration) (log string, steps map[string]string) {
-		t.Helper()
+	recording := func(proc string) string { return filepath.Join(filepath.Dir(proc), "recording") }
+	run := func(proc string, span time.Duration) (log string, steps map[string]string, err error) {
 		var messages bytes.Buffer
+		record := recording(proc)
 		agent := exec.Command(self, "record", record, "--for", span.String(), "--no-capture")
 		agent.Env = append(os.Environ(), asProgram+"=1", "JINDAN_HTTP_LISTEN=", "JINDAN_RECORDER_ENABLED=false", "JINDAN_HOST_PROCFS="+proc)
 		agent.Stderr = &messages
 		if err := agent.Run(); err != nil {
-			t.Fatalf("%v: %s", err, messages.String())
+			return "", nil, fmt.Errorf("%w: %s", err, messages.String())
 		}
 		replay := exec.Command(self, "analyze", "-o", "ndjson", record)
 		replay.Env = append(os.Environ(), asProgram+"=1")
 		out, err := replay.Output()
-		if err != nil {
-			t.Fatalf("analyse the recording: %v", err)
-		}
-		if err := os.RemoveAll(record); err != nil {
+		return messages.String(), verdicts(out), err
+	}
+	var procs [2]string
+	for i := range procs {
+		procs[i] = filepath.Join(t.TempDir(), "proc")
+		if err := os.CopyFS(procs[i], os.DirFS("../../capture/host/testdata/proc")); err != nil {
 			t.Fatal(err)
 		}
-		return messages.String(), verdicts(out)
 	}
 	// A full accept queue, of the same step, is ruled out after 10 s of looking.
-	if log, steps := run(13 * time.Second); !strings.Contains(steps["exhaustion"], "The fullest limit is ") {
-		t.Fatalf("with its procfs: %q; %s", steps["exhaustion"], log)
-	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() {
+		if log, steps, err := run(procs[0], 13*time.Second); err != nil || !strings.Contains(steps["exhaustion"], "The fullest limit is ") {
+			t.Errorf("with its procfs: %v, %q; %s", err, steps["exhaustion"], log)
+		}
+	})
 	// The open descriptors must notice, too, as with a module that is unloaded.
-	remove := time.AfterFunc(2*time.Second, func() {
+	proc := procs[1]
+	beside.Go(func() {
+		for range 300 { // the agent may be slow to start
+			if _, err := os.Stat(recording(proc)); err == nil {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(2 * time.Second)
 		err := filepath.WalkDir(proc, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
@@ -329,8 +339,10 @@ func TestProcfsLost(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	defer remove.Stop()
-	log, steps := run(15 * time.Second) // the engine believes counters for 10 s, the log tells every 5 s
+	log, steps, err := run(proc, 15*time.Second) // the engine believes counters for 10 s, the log tells every 5 s
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, file := range []string{"net/snmp", "net/netstat", "sys/fs/file-nr"} {
 		if n := strings.Count(log, proc+"/"+file+": "); n != 1 {
 			t.Errorf("%s is named %d times: %s", file, n, log)
