@@ -8,10 +8,12 @@ SHELL       := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 export CGO_ENABLED := 0
+# Tests, programs and tools share what was compiled once only if it was compiled with the same flags.
+export GOFLAGS += -trimpath
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The same source gives the same bytes, wherever it is built.
-GOBUILD  := go build -trimpath -buildvcs=false -ldflags '-s -w -X jindan/cmd/internal/cli.Version=$(VERSION)'
+GOBUILD  := go build -buildvcs=false -ldflags '-s -w -X jindan/cmd/internal/cli.Version=$(VERSION)'
 JINDAN   := bin/jindan
 LINTER   := bin/golangci-lint
 TESTSUM  := bin/gotestsum
@@ -61,7 +63,8 @@ test: deps go ## everything that this machine allows: lint, cross-builds, tests,
 	@rm -rf .test && mkdir -p .test
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-integration checks && \
 		rc=0 || rc=$$?; \
-		$(MAKE) --no-print-directory --keep-going test-race fuzz-smoke browser test-unit || rc=$$?; \
+		$(MAKE) --no-print-directory --keep-going --jobs=2 test-race fuzz-smoke browser || rc=$$?; \
+		$(MAKE) --no-print-directory test-unit || rc=$$?; \
 		.tools/skipped $(TESTSUM) .test; exit $$rc
 
 # The tests in namespaces wait for most of their time. What only computes runs beside them, and takes what they leave.
@@ -91,8 +94,8 @@ test-browser: go browser ## pages in Chromium: layout, languages, themes, load t
 
 .PHONY: conformance
 conformance: go ## the stream into an OpenTelemetry Collector, Loki and NATS that are built from their modules (first, some 20 minutes)
-	go -C fixtures/receivers build -trimpath -buildvcs=false -o ../../bin/ ./otelcol tool
-	go -C fixtures/receivers/loki build -trimpath -buildvcs=false -o ../../../bin/ tool
+	go -C fixtures/receivers build -buildvcs=false -o ../../bin/ ./otelcol tool
+	go -C fixtures/receivers/loki build -buildvcs=false -o ../../../bin/ tool
 	PATH=$(CURDIR)/bin:$$PATH go test -count=1 -v -run '^(TestConformance|TestIntegrationNATS)' ./cmd/internal/sink/...
 
 .PHONY: test-race
