@@ -128,6 +128,8 @@ func holdings() []holding {
 		{[]made{{"dead-upstream[gone]", call, nil}, {"connection-refused", called, nil}}, []made{{"dead-connection", call, nil}, {"abnormal-termination[NO-ANSWER]", called, nil}}, nil},
 		{[]made{{"state-mismatch[loop,echo,astray]", called, nil}}, []made{{"dead-connection[vanished,gone,some,forgotten]", call, nil}, {"slow-server[called]", call, nil}, {"abnormal-termination", called, nil}}, nil},
 		{[]made{{"state-mismatch[old,elsewhere]", serves, nil}}, []made{{"connection-refused", serves, nil}}, nil},
+		{[]made{{"state-mismatch[old,elsewhere]", called, has{"failed": 10}}}, []made{{"dead-upstream[silent,full]", call, has{"syn_unanswered": 20}}},
+			[]otherwise{{why: "most got no answer at all", cause: has{"failed": 9}, around: true}}},
 
 		// Names.
 		{[]made{{"dns-unanswered", names, nil}}, []made{{"dns-delay", names, nil}}, nil},

@@ -28,10 +28,11 @@ type kind struct {
 	usual    bool   // is answered in time, as a rule: when it is not, something is wrong
 	complete uint32 // answers that were seen to their end
 	shortest uint32 // bytes of the shortest of them
+	longest  uint32
 }
 
 const (
-	// exactKinds bounds the sizes that are told apart for each service: 24 bytes each.
+	// exactKinds bounds the sizes that are told apart for each service: 28 bytes each.
 	exactKinds = 64
 	// greetingKind is the "request" of a client that only connects and waits to be greeted; moreSegments marks requests of
 	// which more came after the first segment. No segment is as long.
@@ -114,10 +115,13 @@ func (k *kind) whole(size uint32) {
 	if k.complete == 0 || size < k.shortest {
 		k.shortest = size
 	}
+	k.longest = max(k.longest, size)
 	k.complete++
 }
 
-// cut reports whether the newest answer on c is shorter, so far, than nine tenths of every one before.
+// cut reports whether the newest answer on c is shorter, so far, than nine tenths of every one before. Where these vary, each tenth is the
+// shortest of ten: then it must lie below the shortest by a larger factor than that lies below the longest.
 func (k *kind) cut(c *flow.Conn) bool {
-	return 10*uint64(c.AnswerBytes()) < 9*uint64(k.shortest)
+	least := float64(k.shortest)
+	return 10*float64(c.AnswerBytes())*float64(k.longest) < 9*least*least
 }

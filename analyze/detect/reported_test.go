@@ -454,3 +454,106 @@ func TestRefusedNowAndThen(t *testing.T) {
 			onset: 20 * sec, make: func(n *network) { now(n, 25*sec) }},
 	})
 }
+
+func TestWordless(t *testing.T) {
+	const srv = "192.0.2.1:25"
+	silent := func(n *network) {
+		every(0, 40*sec, 4*sec, func(at time.Duration, _ int) {
+			c, s := n.from("198.51.100.9"), host(srv)
+			q := n.open(at, c, s)
+			n.tcp(at+10*sec, c, s, capture.ACK|capture.FIN, q, q, 0)
+			n.tcp(at+10*sec+ms, s, c, capture.ACK|capture.FIN, q, q+1, 0)
+			n.tcp(at+10*sec+2*ms, c, s, capture.ACK, q+1, q+1, 0)
+		})
+	}
+	play(t, newStandstill, []scene{
+		{name: "nobody is ever greeted", want: "info capture ", onset: ms, make: silent},
+		{name: "connections in reserve, beside others that are used", make: func(n *network) {
+			silent(n)
+			every(0, 40*sec, sec, func(at time.Duration, _ int) { n.call(at, "198.51.100.9", srv, 5*ms) })
+		}},
+	})
+}
+
+func TestWindowClosedAtFirst(t *testing.T) {
+	const srv = "198.51.100.2:443"
+	held := func(n *network, d time.Duration) {
+		every(0, 20*sec, 2*sec, func(at time.Duration, _ int) {
+			c, s := n.from("192.0.2.9"), host(srv)
+			q := n.open(at, c, s)
+			n.obs[len(n.obs)-2].Packet.Window = 0
+			n.tcp(at+d, s, c, capture.ACK, q, q, 0)
+			n.tcp(at+d+ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+			n.tcp(at+d+2*ms, s, c, capture.ACK|capture.PSH, q, q+100, 100)
+			n.tcp(at+d+3*ms, c, s, capture.ACK|capture.FIN, q+100, q+100, 0)
+			n.tcp(at+d+4*ms, s, c, capture.ACK|capture.FIN, q+100, q+101, 0)
+		})
+	}
+	play(t, newSlowReceiver, []scene{
+		{name: "a SYN proxy that opens the window late", want: "warn service 198.51.100.2 443", onset: ms / 2, make: func(n *network) { held(n, 1500*ms) }},
+		{name: "one that opens it at once", make: func(n *network) { held(n, 20*ms) }},
+	})
+}
+
+// Of answers whose lengths vary, one now and then is the shortest so far: that it is followed by a pause cuts nothing short.
+func TestAnswersOfAllLengths(t *testing.T) {
+	const web = "192.0.2.1:8080"
+	play(t, newSlowServer, []scene{{name: "the shortest so far", local: "192.0.2.1", make: func(n *network) {
+		for i := range 8 {
+			c, s := n.from("198.51.100.9"), host(web)
+			q := n.open(sec, c, s)
+			a := q
+			at := sec + 50*ms + time.Duration(i)*20*ms
+			for j := range 60 {
+				size, pause := uint32(700+(j*397+i*131)%700), 200*ms
+				if j%20 == 19 {
+					size, pause = uint32(600-20*(j/20)), 4*sec
+				}
+				n.tcp(at, c, s, capture.ACK|capture.PSH, q, a, 120)
+				q += 120
+				n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, a, q, size)
+				a += size
+				n.tcp(at+4*ms, c, s, capture.ACK, q, a, 0)
+				at += pause
+			}
+		}
+	}}})
+}
+
+// Where connection requests come again and data does not, it is new connections that are dropped.
+func TestSynsLostAlone(t *testing.T) {
+	const app, srv = "192.0.2.9", "198.51.100.2:31080"
+	for name, c := range map[string]struct {
+		data bool
+		want string
+	}{"SYNs only": {false, "warn upstream 192.0.2.9 198.51.100.2 31080"}, "data as well": {true, ""}} {
+		t.Run(name, func(t *testing.T) {
+			var n network
+			every(0, 60*sec, 100*ms, func(at time.Duration, i int) {
+				c2, s := n.from(app), host(srv)
+				if i%50 == 25 {
+					n.tcp(at, c2, s, capture.SYN, n.seq+100, 0, 0)
+					at += sec
+				}
+				n.seq += 100
+				q := n.open(at, c2, s)
+				if c.data && i%50 == 10 {
+					n.tcp(at+2*ms, c2, s, capture.ACK|capture.PSH, q, q, 100)
+					at += 300 * ms
+				}
+				n.tcp(at+2*ms, c2, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+3*ms, s, c2, capture.ACK|capture.PSH, q, q+100, 1000)
+				n.tcp(at+4*ms, c2, s, capture.ACK|capture.FIN, q+100, q+1000, 0)
+				n.tcp(at+5*ms, s, c2, capture.ACK|capture.FIN, q+1000, q+101, 0)
+				n.tcp(at+6*ms, c2, s, capture.ACK, q+101, q+1001, 0)
+			})
+			got := ""
+			for _, f := range n.findings(t, newRetransmission(), app) {
+				got += found(f)
+			}
+			if got != c.want {
+				t.Errorf("found %q, want %q", got, c.want)
+			}
+		})
+	}
+}

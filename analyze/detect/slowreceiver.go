@@ -33,6 +33,7 @@ type SlowReceiver struct {
 	Unserved    int     `json:"unserved"`
 	UnservedFor float64 `json:"unserved_for"`
 	ServedSince int     `json:"served_since"`
+	Opening     int     `json:"opening"`
 }
 
 // slowReceiver measures, per program that receives, how long its connections stand with a closed
@@ -109,6 +110,7 @@ type receiverConn struct {
 	note   analyze.Evidence
 	stuck  bool // it was closed for long
 	over   bool
+	opens  bool // it is closed since the handshake
 }
 
 // closedSpell is one closing of a window.
@@ -117,6 +119,7 @@ type closedSpell struct {
 	d        time.Duration
 	ref      flow.Ref
 	client   capture.Addr
+	opens    bool
 	evidence analyze.Evidence
 }
 
@@ -190,7 +193,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		if x == nil || x.zeroAt != 0 {
 			return
 		}
-		x.first, x.zeroAt = c.First, e.At
+		x.first, x.zeroAt, x.opens = c.First, e.At, !c.IsEstablished()
 		x.note = analyze.Evidence{At: e.At, Flow: c.String(), Note: "window closed"}
 	case flow.ZeroWindowEnd:
 		st := d.states.Peek(measure.EndOf(c, e.Side))
@@ -201,7 +204,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		if x == nil || x.zeroAt == 0 {
 			return
 		}
-		st.spells = stat.AppendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.note}, measure.MaxFails)
+		st.spells = stat.AppendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.opens, x.note}, measure.MaxFails)
 		x.zeroAt = 0
 		st.lastAt = e.At
 		if e.Dur >= d.long {
@@ -341,28 +344,29 @@ func (st *receiverState) measure(w *analyze.Window, k measure.End, long time.Dur
 	var closed, longest time.Duration
 	stuck := measure.NewSubjects[flow.Ref, struct{}](maxReceiverConns)
 	clients := measure.NewSubjects[capture.Addr, struct{}](maxReceiverConns)
-	one := func(at capture.Instant, d time.Duration, ref flow.Ref, client capture.Addr, note analyze.Evidence) {
-		if at.Add(d) < st.onset {
+	one := func(x *closedSpell) {
+		if x.at.Add(x.d) < st.onset {
 			return
 		}
 		f.ZeroWindows++
-		closed += d
-		longest = max(longest, d)
-		if d >= long && stuck.Peek(ref) == nil {
-			stuck.Get(ref)
-			clients.Get(client)
+		closed += x.d
+		longest = max(longest, x.d)
+		if x.d >= long && stuck.Peek(x.ref) == nil {
+			stuck.Get(x.ref)
+			clients.Get(x.client)
+			f.Opening += measure.Count(x.opens)
 			if len(evidence) < analyze.MaxEvidence {
-				evidence = append(evidence, note)
+				evidence = append(evidence, x.evidence)
 			}
 		}
 	}
-	for _, x := range st.spells {
-		one(x.at, x.d, x.ref, x.client, x.evidence)
+	for i := range st.spells {
+		one(&st.spells[i])
 	}
 	for ref, x := range st.conns.All {
 		if x.zeroAt != 0 {
 			if c := w.Flows.Lookup(ref); c != nil {
-				one(x.zeroAt, w.End.Sub(x.zeroAt), ref, c.Client.Addr, x.note)
+				one(&closedSpell{x.zeroAt, w.End.Sub(x.zeroAt), ref, c.Client.Addr, x.opens, x.note})
 			}
 		}
 	}

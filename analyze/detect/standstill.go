@@ -29,6 +29,8 @@ type Standstill struct {
 	HalfOpen    int     `json:"half_open"`
 	Mute        int     `json:"mute"`
 	LongMute    float64 `json:"long_mute"`
+	Wordless    int     `json:"wordless"`
+	LongSilent  float64 `json:"long_silent"`
 	Paused      int     `json:"paused"`
 	PausedOf    int     `json:"paused_of"`
 	Broke       int     `json:"broke"`
@@ -47,6 +49,7 @@ type standstill struct {
 	shut     measure.Subjects[stillSide, shutWindow]
 	turns    measure.Conns[turns]
 	halfOpen measure.Subjects[flow.Ref, struct{}]
+	wordless measure.Services[wordless]
 	sum      Standstill
 	breaks   []pause // of answers, in the middle
 	some     bool    // onset and newest are valid
@@ -55,6 +58,15 @@ type standstill struct {
 	evidence []analyze.Evidence
 
 	minStill, minShut time.Duration
+}
+
+// wordless are the connections to one listener that ended after min_still and more without a byte of either side.
+type wordless struct {
+	n       int
+	longest time.Duration
+	since   capture.Instant // the first of them
+	name    string
+	said    bool // on others something was said
 }
 
 // turns are the answers on one connection.
@@ -111,7 +123,7 @@ type shutWindow struct {
 }
 
 func newStandstill() analyze.Detector {
-	d := &standstill{turns: measure.NewConns[turns](maxTrying), halfOpen: measure.NewSubjects[flow.Ref, struct{}](maxTrying), still: measure.NewSubjects[stillSide, stillData](maxTrying), shut: measure.NewSubjects[stillSide, shutWindow](maxTrying)}
+	d := &standstill{turns: measure.NewConns[turns](maxTrying), halfOpen: measure.NewSubjects[flow.Ref, struct{}](maxTrying), wordless: measure.NewServices[wordless](maxListeners), still: measure.NewSubjects[stillSide, stillData](maxTrying), shut: measure.NewSubjects[stillSide, shutWindow](maxTrying)}
 	d.share(measure.NewDials())
 	return d
 }
@@ -153,6 +165,7 @@ func (d *standstill) Event(e *flow.Event) {
 			}
 			d.turns.Drop(c.Ref())
 		}
+		d.silent(c, e)
 	case flow.SynAckRepeat:
 		// Its client asks again: it has not got the answer, or not been heard.
 		if e.Dur >= measure.IgnoredAfter && c.SynTries() > 0 && !c.IsEstablished() && d.halfOpen.Peek(c.Ref()) == nil && d.halfOpen.Get(c.Ref()) != nil {
@@ -189,6 +202,45 @@ func (d *standstill) Event(e *flow.Event) {
 			*x = shutWindow{}
 		}
 	}
+}
+
+// silent notes a connection that ended without a word.
+func (d *standstill) silent(c *flow.Conn, e *flow.Event) {
+	x := d.wordless.Get(c)
+	if x == nil {
+		return
+	}
+	if c.IsEstablished() && c.Bytes(flow.Client)+c.Bytes(flow.Server) > 0 {
+		x.said = true
+	}
+	// The first of both to close ends the silence.
+	end := e.At
+	for _, s := range [2]flow.Side{flow.Client, flow.Server} {
+		if fin := c.FinAt(s); fin != 0 {
+			end = min(end, fin)
+		}
+	}
+	wait := end.Sub(c.Established())
+	if x.said || !e.Ended() || c.Established() == 0 || c.OneWay() || wait < d.minStill {
+		return
+	}
+	if x.n++; x.n == 1 {
+		x.since, x.name = c.Established(), c.String()
+	}
+	x.longest = max(x.longest, wait)
+}
+
+// wordlessOnes notes the listeners all of whose connections ended so: a greeting that never comes, or clients that only look whether the port is open.
+func (d *standstill) wordlessOnes(w *analyze.Window) {
+	d.wordless.Each(func(_ capture.Endpoint, x *wordless) bool {
+		if x.n > 0 && !x.said {
+			d.sum.Wordless += x.n
+			d.sum.LongSilent = max(d.sum.LongSilent, x.longest.Seconds())
+			d.touch(w.End)
+			d.note(x.since, x.name, 0, "is opened, and closed after long without a byte of either side")
+		}
+		return true
+	})
 }
 
 // stood notes that x stands still at at.
@@ -353,6 +405,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.sum.Small = measure.FewConns(w)
 		d.unrepeated(w)
 		d.mute(w)
+		d.wordlessOnes(w)
 		d.paused(w)
 		d.broke()
 	}

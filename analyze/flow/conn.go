@@ -422,6 +422,7 @@ type trouble struct {
 	oddACK      uint32              // acknowledgement outside any window
 	repeated    [maxRepeated]uint32 // where the newest segments begin that were sent again
 	repeats     uint32              // segments that were sent again, each once
+	refused     refused             // for its size, by a router
 	damaged     [maxRepeated]uint32 // where the newest segments begin that were seen damaged
 	damages     uint32              // how many were
 	followed    uint16              // IP-ID of the segment that had set next when the packet that was sent right after it arrived
@@ -438,6 +439,7 @@ type Trouble struct {
 	loop loop
 
 	echoes echoes
+	older  older
 }
 
 func before(a, b uint32) bool { return int32(a-b) < 0 }

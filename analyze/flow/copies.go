@@ -68,7 +68,8 @@ func (t *copyTable) seen(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 		return false
 	}
 	gap := time.Duration(int32(now-old.at)) * time.Microsecond
-	alike := p.IPID == 0 && p.Len == 0 && p.Flags&(capture.SYN|capture.FIN|capture.RST) == 0 // as duplicate ACKs are
+	// As duplicate ACKs are, and the resets that answer several segments in a row (RFC 9293 §3.10.7.1).
+	alike := p.IPID == 0 && p.Len == 0 && p.Flags&(capture.SYN|capture.FIN) == 0
 	switch {
 	case gap >= copyHorizon:
 		return false

@@ -84,6 +84,29 @@ func (t *Table) ignoredReset(c *Conn, s Side, p *capture.Packet, at capture.Inst
 	}
 }
 
+// older is an open connection on whose ports a SYN begins another: what the sender of the SYN, and its peer, would have sent next.
+type older struct {
+	next [2]uint32
+	open bool
+}
+
+// older is what c leaves behind as the SYN p of side s begins another connection on its ports.
+func (c *Conn) older(s Side, p *capture.Packet) older {
+	d, o := &c.side[s], &c.side[s.Other()]
+	return older{[2]uint32{d.next, o.next}, p.Flags&(capture.SYN|capture.ACK) == capture.SYN && !c.closed && c.IsEstablished() &&
+		(d.flags|o.flags)&finSent == 0 && d.flags&o.flags&known != 0}
+}
+
+// goesOn reports whether data p belongs to the older connection on the ports of c, which its host has kept: it answers the SYN of c by
+// an acknowledgement of that, and goes on with it (RFC 5961 §4.2). Two callers may have got the same ports of a NAT.
+func (t *Table) goesOn(c *Conn, s Side, p *capture.Packet) bool {
+	if c.challenged != challenged || c.trouble == 0 || p.Len == 0 || p.Flags&(capture.SYN|capture.RST) != 0 {
+		return false
+	}
+	x := &t.trouble(c).older
+	return x.open && p.Seq == x.next[s]
+}
+
 // challengeSYN reports that the newest SYN met something older.
 func (t *Table) challengeSYN(c *Conn, p *capture.Packet, at capture.Instant) {
 	c.challenged = challenged

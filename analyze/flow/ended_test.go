@@ -29,6 +29,15 @@ func TestOddEnds(t *testing.T) {
 			k.send(ms, Server, synack, 0, 1, 0)
 			k.send(ms, Client, ack, 1, 1, 0)
 		}, []string{"challenged", "established"}},
+		{"challenged by a connection that goes on: two callers have got the same ports of a NAT", func(k *talk) {
+			k.open()
+			k.send(ms, Client, ack, 1, 1, 10)
+			k.send(ms, Server, ack, 1, 11, 20)
+			k.send(time.Second, Client, syn, 5_000_000, 0, 0)
+			k.send(ms, Server, ack, 21, 11, 0)
+			k.send(time.Second, Client, ack, 11, 21, 10)
+			k.send(ms, Server, ack, 21, 21, 20)
+		}, []string{"established", "closed", "challenged", "closed"}},
 		{"a RST that does not acknowledge the SYN", func(k *talk) {
 			k.send(0, Client, syn, 0, 0, 0)
 			k.send(ms, Server, rst|ack, 0, 5_000_000, 0)

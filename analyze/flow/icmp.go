@@ -21,6 +21,9 @@ func (t *Table) icmp(p *capture.Packet, at capture.Instant) {
 			return
 		}
 		e.Conn, e.Side = c, s
+		if e.TooBig() && c.side[s].flags&known != 0 && c.plausible(s, q.Seq) {
+			t.trouble(c).side[s].refused.add(q.Seq, c.side[s].next, q.IPLen)
+		}
 		if t.wants(ICMPError) {
 			t.ev = e
 			t.send(&t.ev)
@@ -48,6 +51,23 @@ func (t *Table) unreached(p, q *capture.Packet, e *Event) {
 	t.send(&t.ev)
 }
 
+// refused is what a side had sent when a router said that it is too big for the next hop, and the IP length of what it quotes.
+type refused struct{ from, to, size uint32 }
+
+// add takes one more quoted segment, at seq and of size bytes; next is what would be sent next.
+func (r *refused) add(seq, next, size uint32) {
+	if r.to == next && before(r.from, seq) {
+		seq = r.from // one message comes for each of them
+	}
+	*r = refused{seq, next, size}
+}
+
+// cut reports whether the segment p is a part of it that is smaller now: its sender has taken the size of the path from the router, and
+// sends what was on its way again at once (RFC 1191 §6.5, RFC 8201 §4). Nothing was lost that anybody needs to look for.
+func (r *refused) cut(p *capture.Packet) bool {
+	return p.IPLen < r.size && !before(p.Seq, r.from) && before(p.Seq, r.to)
+}
+
 // unreachable reports whether ICMP type and code, type<<8|code, make connect() fail: destination unreachable other than
 // "fragmentation needed" (RFC 1122 §4.2.3.9; RFC 4443 §3.1).
 func unreachable(n uint32, ipv6 bool) bool {
@@ -70,14 +90,14 @@ func quoted(b []byte, q *capture.Packet) bool {
 		if n < 20 || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
 			return false
 		}
-		q.Proto = b[9]
+		q.Proto, q.IPLen = b[9], uint32(binary.BigEndian.Uint16(b[2:]))
 		q.Src.Addr = v4(b[12:16])
 		q.Dst.Addr = v4(b[16:20])
 	case 6:
 		if len(b) < 48 {
 			return false
 		}
-		q.Proto, n = b[6], 40
+		q.Proto, q.IPLen, n = b[6], 40+uint32(binary.BigEndian.Uint16(b[4:])), 40
 		copy(q.Src.Addr[:], b[8:24])
 		copy(q.Dst.Addr[:], b[24:40])
 		q.IPv6 = true

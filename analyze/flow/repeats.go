@@ -45,7 +45,7 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	}
 	// Nobody can know of a loss before a round trip is over; and where the acknowledgements are not seen, nobody knows of a closed window.
 	soon := end == d.next && at.Sub(d.nextAt) < c.HandshakeRTT/2
-	proven := class == Spurious || class == Closing || !t.copies.doubtful && !soon && r.packets > 0
+	proven := class == Spurious || class == Closing || !t.copies.doubtful && !soon && r.packets > 0 && !x.refused.cut(p)
 	x.Retransmits[class] += n
 	if x.vain = 0; (class == RTO || class == Unaccepted) && end == d.next && r.lastAt < d.nextAt {
 		x.vain = r.packets + 1

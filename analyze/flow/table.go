@@ -143,7 +143,9 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 		h = capture.FlowHash(&p.Src, &p.Dst)
 	}
 	c, s := t.find(h, p)
-	if c != nil && renews(c, s, p) && !c.begunBy(s, p, at) {
+	var old older
+	if c != nil && (renews(c, s, p) && !c.begunBy(s, p, at) || t.goesOn(c, s, p)) {
+		old = c.older(s, p)
 		t.drop(c, at)
 		c = nil
 	}
@@ -151,6 +153,9 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 		if c, s = t.begin(h, p, at); c == nil {
 			t.Stats.RefusedConns++
 			return
+		}
+		if old.open {
+			t.trouble(c).older = old
 		}
 	}
 	if t.o.Wireshark {

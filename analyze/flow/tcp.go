@@ -117,11 +117,11 @@ func (t *Table) segment(c *Conn, s Side, p *capture.Packet, at capture.Instant) 
 		}
 		t.ack(c, s, p, at, path)
 	}
-	if p.Flags&capture.SYN == 0 {
-		t.window(c, s, p, at)
-		if p.Len == 0 && p.Flags&capture.FIN == 0 {
-			t.sentUnseen(c, s, p, at)
-		}
+	if p.Flags&capture.SYN == 0 || p.Flags&capture.ACK != 0 && p.Window == 0 {
+		t.window(c, s, p, at) // a box that answers for the server until that does keeps the window closed meanwhile
+	}
+	if p.Flags&(capture.SYN|capture.FIN) == 0 && p.Len == 0 {
+		t.sentUnseen(c, s, p, at)
 	}
 	if p.Len <= 1 && t.wants(Probe) && c.probes(s, p) {
 		t.ev = Event{Kind: Probe, Conn: c, Side: s, At: at, Frame: p.Frame}

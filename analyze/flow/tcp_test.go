@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -128,6 +129,51 @@ func TestCopiesOnAShortPath(t *testing.T) {
 			}
 			k.send(20*us, Server, ack, 1, 1, 100)
 			k.want(t, c.want...)
+		})
+	}
+}
+
+// A kernel answers each segment to a socket that is gone by an equal reset; those of Linux have identification 0.
+func TestResetsInARow(t *testing.T) {
+	k := newTalk(Copy, Reset)
+	k.open()
+	k.send(ms, Client, ack, 1, 1, 100)
+	k.send(ms, Server, fin, 1, 101, 200)
+	k.send(ms, Client, ack, 101, 202, 24)
+	k.send(0, Client, fin, 125, 202, 0)
+	k.id = 0
+	k.send(20*time.Microsecond, Server, rst, 202, 0, 0)
+	k.send(20*time.Microsecond, Server, rst, 202, 0, 0)
+	k.want(t, "reset complete")
+}
+
+// A sender that is told the size of the path sends what was on its way again in smaller segments: nothing is lost. One that does not
+// listen sends it as it was.
+func TestPathMTU(t *testing.T) {
+	for name, c := range map[string]struct{ size, unproven uint32 }{"smaller": {1208, 3}, "as it was": {1460, 0}} {
+		t.Run(name, func(t *testing.T) {
+			k := newTalk(Retransmit)
+			k.open()
+			k.send(ms, Client, ack, 1, 1, 100)
+			k.send(ms, Server, ack, 1, 101, 1460)
+			k.send(0, Server, ack, 1461, 101, 1460)
+			for _, seq := range []uint32{1, 1461} {
+				b := make([]byte, 40)
+				b[0], b[9], b[33] = 0x45, capture.ProtoTCP, ack
+				binary.BigEndian.PutUint16(b[2:], 1500)
+				copy(b[12:], k.s.Addr[12:])
+				copy(b[16:], k.c.Addr[12:])
+				binary.BigEndian.PutUint16(b[20:], k.s.Port)
+				binary.BigEndian.PutUint16(b[22:], k.c.Port)
+				binary.BigEndian.PutUint32(b[24:], seq)
+				k.t.Observe(&capture.Observation{At: k.at, Packet: capture.Packet{Proto: capture.ProtoICMP, ICMPType: 3, ICMPCode: 4, Data: b}})
+			}
+			for seq := uint32(1); seq < 2921; seq += c.size {
+				k.send(20*ms, Server, ack, seq, 101, min(c.size, 2921-seq))
+			}
+			if n := k.t.trouble(k.last).side[Server].Unproven; n != c.unproven {
+				t.Errorf("%d segments were not lost, want %d", n, c.unproven)
+			}
 		})
 	}
 }
