@@ -97,14 +97,27 @@ func (c *Conn) older(s Side, p *capture.Packet) older {
 		(d.flags|o.flags)&finSent == 0 && d.flags&o.flags&known != 0}
 }
 
-// goesOn reports whether data p belongs to the older connection on the ports of c, which its host has kept: it answers the SYN of c by
-// an acknowledgement of that, and goes on with it (RFC 5961 §4.2). Two callers may have got the same ports of a NAT.
-func (t *Table) goesOn(c *Conn, s Side, p *capture.Packet) bool {
-	if c.challenged != challenged || c.trouble == 0 || p.Len == 0 || p.Flags&(capture.SYN|capture.RST) != 0 {
+// ofOlder reports whether p belongs to the older connection on the ports of c, which its host has kept: it answers the SYN of c by an
+// acknowledgement of that, and goes on with it (RFC 5961 §4.2). Two callers may have got the same ports of a NAT. While the SYN is tried,
+// the older connection is not followed.
+func (t *Table) ofOlder(c *Conn, s Side, p *capture.Packet) bool {
+	if c.trouble == 0 || c.synAckAt != 0 || p.Flags&(capture.SYN|capture.RST) != 0 ||
+		s == Server && p.Len == 0 && c.challenged != challenged { // each SYN draws one
 		return false
 	}
 	x := &t.trouble(c).older
-	return x.open && p.Seq == x.next[s]
+	if !x.open || !near(p.Seq, x.next[s], maxFirstWrite) {
+		return false
+	}
+	if end := p.Seq + seqLen(p); before(x.next[s], end) {
+		x.next[s] = end
+	}
+	return true
+}
+
+// givenUp reports whether the SYN of c would have come again by now, twice over (RFC 6298 §5.5: the time-out doubles).
+func (c *Conn) givenUp(at capture.Instant) bool {
+	return at.Sub(c.synAgain) > 2*(c.synAgain.Sub(c.synAt)+time.Second)
 }
 
 // challengeSYN reports that the newest SYN met something older.

@@ -35,9 +35,13 @@ func TestOddEnds(t *testing.T) {
 			k.send(ms, Server, ack, 1, 11, 20)
 			k.send(time.Second, Client, syn, 5_000_000, 0, 0)
 			k.send(ms, Server, ack, 21, 11, 0)
-			k.send(time.Second, Client, ack, 11, 21, 10)
+			k.send(500*ms, Client, ack, 11, 21, 10)
 			k.send(ms, Server, ack, 21, 21, 20)
-		}, []string{"established", "closed", "challenged", "closed"}},
+			k.send(500*ms, Client, syn, 5_000_000, 0, 0)
+			k.send(ms, Server, ack, 41, 21, 0)
+			k.send(10*time.Second, Client, ack, 21, 41, 10)
+			k.send(ms, Server, ack, 41, 31, 20)
+		}, []string{"established", "closed", "challenged", "syn-repeat", "challenged", "closed"}},
 		{"a RST that does not acknowledge the SYN", func(k *talk) {
 			k.send(0, Client, syn, 0, 0, 0)
 			k.send(ms, Server, rst|ack, 0, 5_000_000, 0)

@@ -121,8 +121,10 @@ func quoted(b []byte, q *capture.Packet) bool {
 	}
 	q.Src.Port = binary.BigEndian.Uint16(b[n:])
 	q.Dst.Port = binary.BigEndian.Uint16(b[n+2:])
-	if q.Proto == capture.ProtoTCP && len(b) >= n+14 {
-		q.Seq, q.Flags = binary.BigEndian.Uint32(b[n+4:]), b[n+13]
+	if q.Proto == capture.ProtoTCP {
+		if q.Seq = binary.BigEndian.Uint32(b[n+4:]); len(b) >= n+14 {
+			q.Flags = b[n+13]
+		}
 	}
 	return true
 }

@@ -144,10 +144,11 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 	}
 	c, s := t.find(h, p)
 	var old older
-	if c != nil && (renews(c, s, p) && !c.begunBy(s, p, at) || t.goesOn(c, s, p)) {
+	beside := c != nil && c.challenges > 0 && t.ofOlder(c, s, p)
+	if c != nil && (renews(c, s, p) && !c.begunBy(s, p, at) || beside && c.givenUp(at)) {
 		old = c.older(s, p)
 		t.drop(c, at)
-		c = nil
+		c, beside = nil, false
 	}
 	if c == nil {
 		if c, s = t.begin(h, p, at); c == nil {
@@ -160,6 +161,9 @@ func (t *Table) tcp(p *capture.Packet, at capture.Instant) {
 	}
 	if t.o.Wireshark {
 		t.wireshark(c.index).observe(p, at, s)
+	}
+	if beside {
+		return
 	}
 	if t.o.Story {
 		t.story(c.index).observe(c, s, p, at)
