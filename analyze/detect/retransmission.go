@@ -8,7 +8,6 @@ import (
 	"jindan/analyze/measure"
 	"jindan/analyze/stat"
 	"jindan/capture"
-	"jindan/rules"
 )
 
 // Retransmission are the features of the rule of that name.
@@ -52,9 +51,6 @@ type Retransmission struct {
 	AllEnds       int     `json:"all_ends"`
 	Requests      int     `json:"requests"`
 	Repeated      int     `json:"repeated"`
-	Data          int     `json:"data"`
-	DataResent    int     `json:"data_resent"`
-	Apart         float64 `json:"apart"`
 }
 
 // retransmission counts, per direction between two hosts, data that had to be sent again, and apart
@@ -72,8 +68,7 @@ type synState struct {
 	answers  stat.Series // the same for SYN-ACKs
 	again    measure.Subjects[uint32, synAgain]
 	heard    measure.Direction
-	data     stat.Point // data segments of its connections that have ended; bad: sent again
-	more     uint32     // SYNs that asked for ECN or carried data, and were answered
+	more     uint32 // SYNs that asked for ECN or carried data, and were answered
 }
 
 type synAgain struct {
@@ -109,7 +104,7 @@ func (d *retransmission) Sample(at capture.Instant, s *capture.Sample) {
 
 func (d *retransmission) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "retransmission", Features: Retransmission{},
-		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent, flow.Established, flow.Retransmit, flow.Closed)}
+		Events: flow.Of(flow.SynSent, flow.SynRepeat, flow.SynAckRepeat, flow.SynAckSent, flow.Established)}
 }
 
 func (d *retransmission) Event(e *flow.Event) {
@@ -128,12 +123,6 @@ func (d *retransmission) Event(e *flow.Event) {
 				a.slow = true
 			}
 		}
-	case flow.Retransmit:
-		if e.Again() {
-			st.data.Bad += e.N
-		}
-	case flow.Closed:
-		st.data.Total += e.Conn.Segments(flow.Client) + e.Conn.Segments(flow.Server)
 	case flow.SynSent:
 		st.requests.Add(0, 1, 0)
 	case flow.SynAckSent:
@@ -261,11 +250,6 @@ func (d *retransmission) judgeSyn(w *analyze.Window, k capture.Endpoint, st *syn
 			ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, FlowsTotal: int(s.Since.Total)}
 		f.Share = stat.Ratio(f.Retransmitted, f.Segments)
 		f.Chance = stat.AtLeast(f.Retransmitted, f.Segments, w.Params.Float("tolerated"))
-		// Where either of SYN and SYN-ACK fared as data does, so many would have been repeated.
-		f.Data, f.DataResent, f.Apart = int(st.data.Total), int(st.data.Bad), 1
-		if f.Data > 0 {
-			f.Apart = stat.AtLeast(f.Retransmitted, f.Segments, min(2*rules.AtMost(f.DataResent, f.Data), 1))
-		}
 		var evidence []analyze.Evidence
 		slow, caller := 0, w.Local.Addr
 		st.again.Each(func(_ uint32, a *synAgain) bool {
