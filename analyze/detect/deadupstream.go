@@ -82,6 +82,7 @@ type upstreamState struct {
 	answers  measure.Direction
 	late     []capture.Instant // requests that were answered after all, by their time
 	hung     hungCalls
+	hungTo   capture.Instant // all calls hung until then
 	lastAt   capture.Instant
 	all      stat.Point    // calls that failed, of all
 	looped   int           // packets that came by again and again, with a falling TTL
@@ -262,8 +263,12 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return !w.Final && d.may(k.Client, k.Server.Addr) && w.End.Sub(st.lastAt) < measure.IdleState
 		}
 		f, onset, evidence := st.measure(w, repeats, wait)
-		if f.Failed == 0 {
-			if f, onset, evidence = st.hung.measure(w, hungAfter); f.Failed == 0 {
+		if f.Failed == 0 || f.Class == classFull {
+			// A program that stands still fills its queue: what is full is then the effect.
+			if h, since, calls := st.hung.measure(w, hungAfter); h.Failed > 0 {
+				f, onset, evidence = h, since, calls
+				st.hungTo = w.End
+			} else if f.Failed == 0 || !st.failedAfter(st.hungTo) {
 				if len(st.hung.waiting) > 0 || st.connects.Since.Bad > 0 || w.End.Sub(st.lastAt) < measure.IdleState {
 					return true
 				}
@@ -347,6 +352,11 @@ func (st *upstreamState) measure(w *analyze.Window, repeats int, wait time.Durat
 		f.SynRepeats, f.Wait = repeats, wait.Seconds()
 	}
 	return f, onset, evidence
+}
+
+// failedAfter reports whether a connection request failed later than t.
+func (st *upstreamState) failedAfter(t capture.Instant) bool {
+	return slices.ContainsFunc(st.fails, func(f failedCall) bool { return f.At > t })
 }
 
 // heardBetween reports whether the server was heard of after the first connection request that it ignored

@@ -96,6 +96,13 @@ func TestDeadUpstream(t *testing.T) {
 			}
 			every(20*sec, 36*sec, 200*ms, func(at time.Duration, _ int) { n.silent(at, app, up, 2) })
 		}},
+		{name: "it hangs, and then its queue is full", local: app, want: dead, onset: 20002 * ms, check: class("hung"), make: func(n *network) {
+			well(n, 0, 20*sec, up)
+			well(n, 50*ms, 40*sec, other)
+			every(20*sec, 26*sec, 200*ms, func(at time.Duration, _ int) { n.hung(at, app, up, 8*sec) })
+			every(26*sec, 34*sec, 200*ms, func(at time.Duration, _ int) { n.silent(at, app, up, 2) })
+			well(n, 38*sec, 40*sec, up)
+		}},
 		{name: "it restarts", local: app, want: "info upstream 192.0.2.1 198.51.100.2 8080", onset: 20 * sec, make: func(n *network) {
 			well(n, 0, 20*sec, up)
 			every(20*sec, 23*sec, 100*ms, func(at time.Duration, _ int) { n.refused(at, app, up) })
