@@ -24,6 +24,7 @@ type kind struct {
 	fast     uint32 // answered in time
 	slow     uint32 // not answered in time, while it was not known whether that is usual
 	needless uint32 // after which the client went on although there was no answer yet: a window update of HTTP/2, a record of a log
+	unasked  uint32 // after which the server went on by itself when its answer had stood still: events, a chat, progress
 	first    capture.Instant
 	usual    bool   // is answered in time, as a rule: when it is not, something is wrong
 	complete uint32 // answers that were seen to their end
@@ -87,7 +88,19 @@ func (k *kind) answered(h habit, now capture.Instant) {
 	if k.fast++; k.first == 0 {
 		k.first = now
 	}
-	k.usual = k.fast >= h.answers && now.Sub(k.first) >= h.time && k.fast >= usuallyFast*k.slow && k.fast >= usuallyFast*k.needless
+	k.usual = k.fast >= h.answers && now.Sub(k.first) >= h.time && k.fast >= usuallyFast*k.slow && k.fast >= usuallyFast*k.needless && !k.pushes()
+}
+
+// pushes reports whether what the server sends comes when it likes, more than as an answer: to be late for that, or to pause in the
+// middle of it, means nothing.
+func (k *kind) pushes() bool {
+	return 2*k.unasked > k.fast
+}
+
+// went notes that the server went on by itself.
+func (k *kind) went() {
+	k.unasked++
+	k.usual = k.usual && !k.pushes()
 }
 
 // ignored notes that the client went on without an answer.

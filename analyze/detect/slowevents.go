@@ -187,7 +187,7 @@ func (d *slowServer) look(w *analyze.Window, st *serverState) {
 }
 
 // transfers finds answers that stand still in the middle: shorter than every answer to such a request
-// before, all of it acknowledged, the client ready for more.
+// before, all of it acknowledged, the client ready for more; and those that go on although nobody asked.
 func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 	n := 0
 	for _, x := range st.answers {
@@ -195,11 +195,22 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 		switch {
 		case c == nil, c.Closed(), c.Requests() != x.n, c.LastData(flow.Server) <= w.Flows.Restated():
 		case w.End.Sub(c.LastData(flow.Server)) < d.slowAfter:
+			if x.rest && !c.Closing(flow.Server) { // its last words are no push (TLS: close_notify)
+				st.kinds.of(x.size).went()
+			}
+			x.rest = false
 			st.answers[n] = x
 			n++
 		default:
-			k := st.kinds.of(x.size)
-			if k.complete < d.habit.answers || !k.cut(c) || c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
+			if c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
+				continue
+			}
+			if k := st.kinds.of(x.size); k.complete < d.habit.answers || !k.cut(c) || k.pushes() {
+				if n < maxPending/2 { // else whole answers on idle connections would take all the room
+					x.rest = true
+					st.answers[n] = x
+					n++
+				}
 				continue
 			}
 			if at := st.paused.Get(x.ref); at != nil && *at == 0 {

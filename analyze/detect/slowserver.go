@@ -174,7 +174,7 @@ func (d *slowServer) Event(e *flow.Event) {
 	case flow.Response:
 		d.answer(st, c, e, request(c, e.Since))
 		if len(st.answers) < maxPending {
-			st.answers = append(st.answers, openAnswer{c.Ref(), e.At, c.RequestLen(), c.Requests()})
+			st.answers = append(st.answers, openAnswer{ref: c.Ref(), at: e.At, size: c.RequestLen(), n: c.Requests()})
 		}
 	case flow.Abandoned:
 		d.abandoned(st, c, e)

@@ -148,6 +148,57 @@ func TestSlowServer(t *testing.T) {
 			every(0, 20*sec, 200*ms, func(at time.Duration, _ int) { n.hung(at, client, web, 3*sec) })
 		}},
 
+		{name: "events, each on its own when it happens", local: app, make: func(n *network) {
+			for i := range 20 { // five clients follow the events, and begin anew every 12.5 s
+				at := time.Duration(i/5)*12500*ms + time.Duration(i%5)*20*ms
+				c, s := n.from(client), host(web)
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 90)
+				a := q
+				for j := range 3 {
+					t := at + 4*ms + time.Duration(j)*5*sec
+					n.tcp(t, s, c, capture.ACK|capture.PSH, a, q+90, 120)
+					a += 120
+					n.tcp(t+ms, c, s, capture.ACK, q+90, a, 0)
+				}
+				n.tcp(at+12*sec, c, s, capture.ACK|capture.FIN, q+90, a, 0)
+				n.tcp(at+12*sec+ms, s, c, capture.ACK|capture.FIN, a, q+91, 0)
+				n.tcp(at+12*sec+2*ms, c, s, capture.ACK, q+91, a+1, 0)
+			}
+		}},
+		{name: "a chat: what comes is what others say", local: app, make: func(n *network) {
+			const members = 12
+			type member struct {
+				c    capture.Endpoint
+				q, a uint32
+			}
+			var in [members]member
+			for i := range in {
+				c := n.from(client)
+				q := n.open(time.Duration(i)*10*ms, c, host(web))
+				in[i] = member{c, q, q}
+			}
+			for i := range 100 { // somebody says something every 530 ms, at first every 200 ms; all others hear it
+				at := sec + time.Duration(i)*200*ms
+				if i > 25 {
+					at = 6*sec + time.Duration(i-25)*530*ms
+				}
+				if i%9 == 8 {
+					continue // nobody, for a while
+				}
+				says := &in[i*5%members]
+				n.tcp(at, says.c, host(web), capture.ACK|capture.PSH, says.q, says.a, 20)
+				says.q += 20
+				n.tcp(at+ms, host(web), says.c, capture.ACK, says.a, says.q, 0)
+				for k := range in {
+					if m := &in[k]; m != says && (k+i)%3 > 0 {
+						n.tcp(at+2*ms, host(web), m.c, capture.ACK|capture.PSH, m.a, m.q, 40)
+						m.a += 40
+						n.tcp(at+3*ms, m.c, host(web), capture.ACK, m.q, m.a, 0)
+					}
+				}
+			}
+		}},
 		{name: "answers on the connections of a pool stop in the middle", local: app, want: slow, onset: 20053 * ms, make: func(n *network) {
 			for i := range 4 {
 				c, s := n.from(client), host(web)

@@ -123,6 +123,7 @@ type openAnswer struct {
 	at   capture.Instant
 	size uint32 // kind of the request
 	n    uint32 // requests of the connection
+	rest bool   // nothing more came of it within slow_after
 }
 
 type slowRequest struct {
