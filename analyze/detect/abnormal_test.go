@@ -238,6 +238,17 @@ func TestAbnormalTermination(t *testing.T) {
 			calls(n, 0, 90*sec, 200*ms)
 			every(10*sec, 22*sec, sec, func(at time.Duration, _ int) { shut(n, at, 40*sec-at) })
 		}, check: class("NO-ANSWER", 12)},
+		{name: "a server that restarts, and resets what waits to be accepted", want: "info service 198.51.100.2 443", onset: 41 * sec, make: func(n *network) {
+			calls(n, 0, 90*sec, 200*ms)
+			for i := range 12 {
+				c, s := n.from("203.0.113.7"), host(srv)
+				at := 40*sec + time.Duration(i)*50*ms
+				q := n.open(at, c, s)
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				n.tcp(at+3*ms, s, c, capture.ACK, q, q+100, 0)
+				n.tcp(41*sec+time.Duration(i)*10*time.Microsecond, s, c, capture.RST|capture.ACK, q, q+100, 0)
+			}
+		}, check: class("ABORT", 12)},
 		{name: "streams that never get an answer, closed by their reader", make: func(n *network) {
 			every(0, 10*sec, 500*ms, func(at time.Duration, _ int) { shut(n, at, 60*sec) })
 		}},
