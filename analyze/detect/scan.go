@@ -25,6 +25,7 @@ type Scan struct {
 	Lasting  float64 `json:"lasting"`
 	Sources  int     `json:"sources"`
 	Scanning int     `json:"scanning"`
+	Trickled int     `json:"trickled"`
 }
 
 // The classes of scan.
@@ -37,21 +38,47 @@ const (
 type scan struct {
 	scanners *measure.Scanners
 	worst    Scan
+	asking   []measure.YoungRequest // first requests of connections, not answered yet
+	trickled int                    // of those, how many came too slowly to be meant
 }
 
 func newScan() analyze.Detector { return &scan{scanners: measure.NewScanners()} }
 
 func (d *scan) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "scan", Features: Scan{}}
+	return analyze.Spec{Rule: "scan", Features: Scan{}, Events: flow.Of(flow.Request)}
 }
 
 // Measures implements analyze.Measurer.
 func (d *scan) Measures() []analyze.Measure { return []analyze.Measure{d.scanners} }
 
-// Event implements analyze.Detector: scanners take what there is.
-func (d *scan) Event(*flow.Event) {}
+// Event implements analyze.Detector: scanners take all but requests.
+func (d *scan) Event(e *flow.Event) {
+	if e.Conn.Requests() == 1 && len(d.asking) < measure.MaxAttempts {
+		d.asking = append(d.asking, measure.YoungRequest{Ref: e.Conn.Ref(), At: e.At})
+	}
+}
+
+// trickle counts the connections whose first request comes a few bytes at a time, for longer than a web server has to wait for it. Each
+// holds a worker of a server that has one for each connection: an attack that is neither a scan nor a flood (slowloris).
+func (d *scan) trickle(w *analyze.Window) {
+	after, rate := w.Params.Duration("trickle"), w.Params.Float("min_rate")
+	keep := d.asking[:0]
+	for _, x := range d.asking {
+		c := w.Flows.Lookup(x.Ref)
+		if c == nil || c.Outstanding() != x.At && !c.Closed() {
+			continue
+		}
+		if lasts := c.RequestLast().Sub(x.At); lasts >= after && float64(c.RequestLen()) < rate*lasts.Seconds() {
+			d.trickled += measure.Count(c.Bytes(flow.Server) == 0)
+		} else if !c.Closed() {
+			keep = append(keep, x)
+		}
+	}
+	d.asking = keep
+}
 
 func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
+	d.trickle(w)
 	d.scanners.Judge(w, func(a capture.Addr, x *measure.ScanSource) {
 		if !x.Scans && int(x.Targets) <= d.worst.Ports+d.worst.Hosts {
 			return
@@ -79,7 +106,7 @@ func (d *scan) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 
 func (d *scan) Assess(*analyze.Window) analyze.Assessment {
 	f := d.worst
-	f.Scanning = d.scanners.Scanning
+	f.Scanning, f.Trickled = d.scanners.Scanning, d.trickled
 	f.Sources, f.Attempts, f.HalfOpen, f.More = d.scanners.Totals()
 	return analyze.Assessment{Assessable: d.scanners.Heard, Features: f}
 }

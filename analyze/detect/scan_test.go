@@ -236,3 +236,38 @@ func TestRefusedEnds(t *testing.T) {
 		}
 	}
 }
+
+// Requests that trickle in hold the workers of a server: where they do, attack is not ruled out.
+func TestScanTrickle(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		n     int
+		step  time.Duration
+		bytes uint32
+		want  bool
+	}{
+		{"nobody", 0, sec, 1, true},
+		{"two slow lines", 2, sec, 1, true},
+		{"a byte a second", 12, sec, 1, false},
+		{"uploads", 12, 100 * ms, 1000, true},
+		{"requests that take 4 s to come", 12, 40 * ms, 1, true},
+	} {
+		n := new(network)
+		every(0, 40*sec, 200*ms, func(at time.Duration, i int) { n.call(at, "10.0.1."+itoa(i%20+1), scanned10+":80", 5*ms) })
+		for range c.n {
+			from, to := n.from(scanner), host(scanned10+":80")
+			q := n.open(10*sec, from, to)
+			for i := range uint32(100) {
+				at := 10*sec + time.Duration(i+1)*c.step
+				if at > 38*sec {
+					break
+				}
+				n.tcp(at, from, to, capture.ACK|capture.PSH, q+i*c.bytes, q, c.bytes)
+				n.tcp(at+ms, to, from, capture.ACK, q, q+(i+1)*c.bytes, 0)
+			}
+		}
+		if got := n.cleared(t, newScan()); got != c.want {
+			t.Errorf("%s: cleared %v", c.name, got)
+		}
+	}
+}
