@@ -151,7 +151,7 @@ func holdings() []holding {
 			[]otherwise{{why: "refused is another port than the one that is silent", cause: has{"class": "refused"}, at: analyze.Subject{Kind: analyze.SubjectUpstream, Host: caller, Peer: callee, Port: 80}}}},
 		{[]made{{"dead-upstream[silent,gone,refused,hung]", call, nil}}, []made{{"slow-server[called]", call, nil}}, nil},
 		{[]made{{"slow-server[called]", call, nil}}, []made{{"dead-upstream[full]", call, nil}, {"retransmission[syn,syn-ack]", call, nil}}, nil},
-		{[]made{{"dead-upstream", call, nil}}, []made{{"backend-skew", analyze.Subject{Kind: analyze.SubjectHost, Host: caller, Port: 443}, has{"failed_member": callee}},
+		{[]made{{"dead-upstream", call, nil}, {"slow-server[called]", call, nil}}, []made{{"backend-skew", analyze.Subject{Kind: analyze.SubjectHost, Host: caller, Port: 443}, has{"failed_member": callee}},
 			{"backend-skew", analyze.Subject{Kind: analyze.SubjectHost, Host: caller, Port: 443}, has{"idlest": callee}}},
 			[]otherwise{{why: "another member gets nothing", effect: has{"failed_member": client, "idlest": client}}}},
 		{[]made{{"size-dependent-loss", toAll, has{"cliff": 1400}}}, []made{{"path-cut", around, has{"smallest": 1500}}},
@@ -161,7 +161,7 @@ func holdings() []holding {
 		{[]made{{"dns-errors", names, has{"p95": 10.0}}}, []made{{"dns-unanswered", names, nil}}, []otherwise{{why: "the errors come at once", cause: has{"p95": 0.01}}}},
 		{[]made{{"accept-queue", called, nil}}, []made{{"dead-upstream[silent,full]", call, nil}}, nil},
 		{[]made{{"connection-refused", called, nil}}, []made{{"dead-upstream[silent,gone,refused,full]", call, nil}}, nil},
-		{[]made{{"dead-upstream", call, nil}}, []made{{"abnormal-termination[ABORT]", serves, has{"resets": 9, "by_server": 9}}},
+		{[]made{{"dead-upstream", call, nil}}, []made{{"abnormal-termination[ABORT,CUT-SHORT]", serves, has{"resets": 9, "by_server": 9}}},
 			[]otherwise{{why: "the clients reset", effect: has{"resets": 9, "by_server": 1}, around: true}}},
 
 		{[]made{{"slow-server[served]", called, nil}, {"pool-exhausted", called, nil}, {"connection-refused", called, nil}},
@@ -172,10 +172,12 @@ func holdings() []holding {
 		// What a service that is late does to those who wait for it.
 		{[]made{{"pool-exhausted", serves, nil}}, []made{{"slow-server[served]", serves, nil}, {"slow-receiver[listener]", serves, nil}}, nil},
 		{[]made{{"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}}, []made{{starved, serves, nil}}, nil},
-		{[]made{{"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}, {starved, serves, nil}}, []made{{late, serves, nil}}, nil},
+		{[]made{{"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}, {starved, serves, nil}}, []made{{late, serves, has{"by_client": 1}}},
+			[]otherwise{{why: "the server cut them all off", effect: has{"class": "ABORT", "by_client": 0}, around: true}}},
 		{[]made{{"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}}, []made{{"accept-queue", serves, nil}}, nil},
 		{[]made{{"accept-queue", serves, nil}, {"connection-refused[silent]", serves, nil}}, []made{{"retransmission[syn,syn-ack]", serves, nil}}, nil},
-		{[]made{{"accept-queue", serves, nil}}, []made{{"close-wait[STARVED]", serves, nil}, {late, serves, nil}}, nil},
+		{[]made{{"accept-queue", serves, nil}}, []made{{"close-wait[STARVED]", serves, nil}, {late, serves, has{"by_client": 1}}},
+			[]otherwise{{why: "the server cut them all off", of: "abnormal-termination", effect: has{"class": "ABORT", "by_client": 0}, around: true}}},
 		{[]made{{"size-dependent-loss", analyze.Subject{Kind: analyze.SubjectPath, Host: caller, Peer: client, Direction: "inbound"}, nil}}, []made{{"accept-queue", serves, nil}},
 			[]otherwise{{why: "answers are lost, not requests", at: toClient, around: true}, {why: "on calls of its own", cause: has{"opened": 5}, around: true}}},
 		{[]made{{"slow-receiver[client]", serves, has{"flows": 2}}}, []made{{"pool-exhausted", serves, nil}, {"slow-server[served]", serves, nil}},
@@ -185,7 +187,8 @@ func holdings() []holding {
 		// A limit that is reached.
 		{[]made{{"close-wait[LEAK]", serves, has{"process": "verifyd (pid 812)"}}}, []made{{"exhaustion[descriptors]", all, has{"process": "verifyd (pid 812)"}}},
 			[]otherwise{{why: "another program leaks", cause: has{"process": "crond (pid 7)"}}}},
-		{[]made{{"exhaustion[descriptors]", all, nil}}, []made{{"accept-queue", serves, nil}, {"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil}}, nil},
+		{[]made{{"exhaustion[descriptors]", all, nil}}, []made{{"accept-queue", serves, nil}, {"slow-server[served]", serves, nil}, {"pool-exhausted", serves, nil},
+			{"abnormal-termination[ABORT,LATE-REQUEST,NO-ANSWER]", serves, nil}}, nil},
 		{[]made{{"exhaustion[conntrack]", all, nil}}, []made{{"connection-refused[silent]", serves, nil}, {"retransmission[syn,syn-ack]", serves, nil}, {"dead-upstream[silent,full,outbound]", call, nil}, {"dns-unanswered", names, nil}}, nil},
 
 		// Several capture points.

@@ -41,6 +41,8 @@ type exhaustion struct {
 	descriptors limitState
 	best        Exhaustion
 	asked       capture.Instant // for processes
+	turned      uint16          // port of the listener that last ended a connection in which it owed an answer
+	owner       measure.Inquiry // of that listener
 }
 
 // hostLimits is what the newest sample says.
@@ -111,11 +113,19 @@ func newExhaustion() analyze.Detector {
 }
 
 func (d *exhaustion) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "exhaustion", Features: Exhaustion{}}
+	return analyze.Spec{Rule: "exhaustion", Features: Exhaustion{}, Events: flow.Of(flow.Reset, flow.Unanswered)}
 }
 
-// Event is never called: packets do not show the limits.
-func (d *exhaustion) Event(*flow.Event) {}
+// Event shows where to look: packets show no limits, but a program without a descriptor to spare may close what it
+// has just accepted (libuv keeps one in reserve for that).
+func (d *exhaustion) Event(e *flow.Event) {
+	switch e.Class {
+	case flow.ResetAbort, flow.ResetLateRequest, flow.ClosedUnanswered:
+		if e.Side == flow.Server && d.Listens(e.Conn.Server.Port) {
+			d.turned = e.Conn.Server.Port
+		}
+	}
+}
 
 func (d *exhaustion) Sample(at capture.Instant, s *capture.Sample) {
 	switch {
@@ -228,6 +238,10 @@ func (d *exhaustion) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	if w.Ask == nil {
 		return
 	}
+	if p, ok := d.Port(d.turned); ok && p.Inode != 0 {
+		d.owner.Ask(w, []uint32{p.Inode})
+	}
+	d.turned = 0
 	if watched {
 		w.Ask(analyze.Ask{Full: true})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"jindan/analyze"
+	"jindan/analyze/flow"
 	"jindan/capture"
 )
 
@@ -405,4 +406,31 @@ func TestRetransmissionSockets(t *testing.T) {
 		}},
 		{name: "1 % sent again", make: resend(1, 5*sec)},
 	})
+}
+
+// A program without a descriptor to spare may close what it accepts: of the listener that turns clients away the descriptors are read.
+func TestExhaustionLooksBehindListener(t *testing.T) {
+	d := newExhaustion()
+	now := capture.Instant(1_700_000_000_000_000_000)
+	d.(analyze.Measurer).Measures()[0].(analyze.Sampler).Sample(now, &capture.Sample{Sockets: &capture.SocketTable{
+		States: capture.Listen.Mask(), Sockets: []capture.Socket{listener("0.0.0.0:8080", 0, 64)}}})
+	asks := func(server string, class flow.Class, side flow.Side) (out []uint32) {
+		now = now.Add(time.Minute)
+		d.Event(&flow.Event{Kind: flow.Reset, Class: class, Side: side, Conn: &flow.Conn{Server: host(server)}})
+		d.Judge(&analyze.Window{Start: now, End: now.Add(sec), First: now, Ask: func(a analyze.Ask) { out = a.Inodes }}, func(analyze.Symptom) {})
+		return out
+	}
+	if got := asks("10.0.0.1:8080", flow.ResetAbort, flow.Server); len(got) != 1 || got[0] != 7 {
+		t.Errorf("it turned a client away: asked for %v", got)
+	}
+	for name, got := range map[string][]uint32{
+		"the client cut it off":      asks("10.0.0.1:8080", flow.ResetAbort, flow.Client),
+		"it refused":                 asks("10.0.0.1:8080", flow.ResetRefused, flow.Server),
+		"nobody listens on it here":  asks("10.0.0.9:9090", flow.ResetAbort, flow.Server),
+		"closed after a whole reply": asks("10.0.0.1:8080", flow.ResetComplete, flow.Server),
+	} {
+		if got != nil {
+			t.Errorf("%s: asked for %v", name, got)
+		}
+	}
 }
