@@ -68,7 +68,7 @@ func (d *scan) trickle(w *analyze.Window) {
 		if c == nil || c.Outstanding() != x.At && !c.Closed() {
 			continue
 		}
-		if lasts := c.RequestLast().Sub(x.At); lasts >= after && float64(c.RequestLen()) < rate*lasts.Seconds() {
+		if lasts := c.RequestLast().Sub(x.At); lasts >= after && float64(c.Bytes(flow.Client)) < rate*lasts.Seconds() {
 			d.trickled += measure.Count(c.Bytes(flow.Server) == 0)
 		} else if !c.Closed() {
 			keep = append(keep, x)
