@@ -20,6 +20,7 @@ import (
 //	rate 6.4             6.4 per second        초당 6.4
 //	plural 2 "a" "b"     2 b                   (count in Korean)
 //	word "inbound"       inbound               수신 방향
+//	detail "modified …"  modified …            …에 수정됨: the detail of a change, which recordings hold in English
 //	hostport h p         10.0.0.1:53 [::1]:53 10.0.0.1 (port 0)
 //	port p               53, PORT (port 0)
 //	pingsize peer 1400   1372, for IPv6 1352: the ping payload that makes an IP length
@@ -37,6 +38,13 @@ type units struct {
 	gap                                 string // between the parts of a duration
 	perSecond, perMinute, lessThanShare string
 	words                               map[string]string
+	details                             []detail
+}
+
+// detail is what package capture/host says of a change, and the same in another language; the kernel's words stay.
+type detail struct {
+	said *regexp.Regexp
+	as   string
 }
 
 var (
@@ -44,12 +52,18 @@ var (
 		"connect": "connecting", "first-byte": "waiting for the first byte", "transfer": "receiving the answer", "dns": "resolving names",
 		"arriving": "receiving the request", "accept": "waiting to be taken up", "own": "inside the program", "sending": "sending the answer",
 		"not-reading": "waiting for the client to read",
-	}}
+	}, nil}
 	korean = units{"%", "바이트", "µs", "ms", "초", "분", "시간", "일", " ", "초당 %s", "분당 %s", "0.01% 미만", map[string]string{
 		"inbound": "수신 방향", "outbound": "송신 방향",
 		"connect": "연결", "first-byte": "첫 응답", "transfer": "전송", "dns": "이름 해석",
 		"arriving": "요청 수신", "accept": "처리 시작 대기", "own": "프로그램 내부", "sending": "응답 전송", "not-reading": "클라이언트 미수신",
 		"process-start": "프로세스 시작", "software": "소프트웨어", "link": "링크", "route": "경로", "neighbour": "이웃", "filter": "캡처 필터", "capture": "캡처",
+	}, []detail{
+		{regexp.MustCompile(`^started ([0-9.]+) s before its listener was seen$`), "수신 대기가 보이기 ${1}초 전에 시작"},
+		{regexp.MustCompile(`^modified at (\S+), after the last boot; `), "마지막 부팅 뒤 ${1}에 수정됨, "},
+		{regexp.MustCompile(`\bpackages were installed, changed or removed$`), "패키지 설치, 변경 또는 삭제"},
+		{regexp.MustCompile(`\bruns as (.+? \(pid [0-9]+\))`), "$1(으)로 실행 중"},
+		{regexp.MustCompile(`, and was replaced or removed since$`), ", 이후 교체되거나 삭제됨"},
 	}}
 )
 
@@ -77,6 +91,12 @@ func funcMap(u units) template.FuncMap {
 		"word": func(s string) string {
 			if w, ok := u.words[s]; ok {
 				return w
+			}
+			return s
+		},
+		"detail": func(s string) string {
+			for _, d := range u.details {
+				s = d.said.ReplaceAllString(s, d.as)
 			}
 			return s
 		},
