@@ -426,3 +426,36 @@ func TestEndsLostBesideOthers(t *testing.T) {
 		}},
 	})
 }
+
+// What a reset leaves unacknowledged is sent again by nobody: that it was not repeated does not say that it has arrived.
+func TestUnacknowledgedAtTheReset(t *testing.T) {
+	const app = "192.0.2.1:443"
+	// answer is an answer in one full segment, lost and sent again or not; then a close alert of 24 bytes and a reset of the server,
+	// as when it closes with the alert of its client unread.
+	answer := func(n *network, at time.Duration, lost, acked bool) {
+		c, s := n.from("198.51.100.2"), host(app)
+		q := n.open(at, c, s)
+		n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+		n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1460)
+		if lost {
+			at += 210 * ms
+			n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, q, q+100, 1460)
+		}
+		n.tcp(at+4*ms, c, s, capture.ACK, q+100, q+1460, 0)
+		n.tcp(at+5*ms, c, s, capture.ACK|capture.PSH, q+100, q+1460, 24)
+		n.tcp(at+6*ms, s, c, capture.ACK|capture.PSH, q+1460, q+100, 24)
+		if acked {
+			n.tcp(at+7*ms, c, s, capture.ACK, q+124, q+1484, 0)
+		}
+		n.tcp(at+8*ms, s, c, capture.RST|capture.ACK, q+1484, q+124, 0)
+	}
+	scenario := func(acked bool) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) { answer(n, at, at > 20*sec && i%10 == 0, acked) })
+		}
+	}
+	play(t, newSizeLoss, []scene{
+		{name: "the small ones may have been lost as often", local: "192.0.2.1", make: scenario(false)},
+		{name: "the small ones have arrived", local: "192.0.2.1", want: "error path 192.0.2.1 198.51.100.2", onset: 20713 * ms, make: scenario(true)},
+	})
+}

@@ -107,9 +107,26 @@ func (t *Table) reset(c *Conn, s Side, p *capture.Packet, at capture.Instant) {
 		t.ev = e
 		t.send(&t.ev)
 	}
+	t.unsettled(c, s)
+	t.unsettled(c, s.Other())
 	t.strange(c, s, p, at)
 	c.close, c.closer = class, uint8(s)+1
 	t.finish(c, at, true)
+}
+
+// unsettled counts what s has sent and nobody has acknowledged when a reset ends the connection. It is not sent again, whether it was
+// lost or not: a close alert before the reset of who closes with data unread (RFC 2525 §2.17), an answer that nobody waits for.
+func (t *Table) unsettled(c *Conn, s Side) {
+	path := t.Path(c)
+	if path == nil || !c.Unacked(s) || c.trouble != 0 && t.trouble(c).side[s].repeatedFrom(c.side[s.Other()].acked) {
+		return
+	}
+	ps, d := &path.Side[c.dir(s)], &c.side[s]
+	n := d.next - c.side[s.Other()].acked
+	if d.flags&finSent != 0 && d.finSeq == d.next {
+		n--
+	}
+	eachSize(c.flight(s, n), headerOf(c), c.MSS(s), func(ip, n uint32) { ps.bin(Bin(ip)).Unsure += n })
 }
 
 // resetClass tells what p, a RST of side s, means from what went before.

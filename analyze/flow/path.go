@@ -44,6 +44,7 @@ type SizeBin struct {
 	// data, and the end of a write of several. What is sent alone leaves no gap: its repetition looks like the first.
 	Shown   uint32
 	Alone   uint32 // of what was sent alone, that which came before it could have been repeated: it was not lost
+	Unsure  uint32 // of Seen, neither acknowledged nor sent again when a reset ended the connection: nobody knows whether they arrived
 	Late    uint32 // ends of writes that came a time-out after the rest: lost at first, most likely, before the capture point
 	MinLost uint16 // smallest IP length among Again and Missing, 0: none
 	MaxSeen uint16 // largest IP length among Seen

@@ -89,6 +89,16 @@ func (x *trouble) firstTime(seq uint32) bool {
 	return true
 }
 
+// repeatedFrom reports whether a segment at seq or behind it has come again, as far as is remembered.
+func (x *trouble) repeatedFrom(seq uint32) bool {
+	for _, s := range x.repeated[:min(x.repeats, maxRepeated)] {
+		if !before(s, seq) {
+			return true
+		}
+	}
+	return false
+}
+
 // wasDamaged reports whether the segment at seq was seen with a wrong checksum. Its receiver has dropped it then, as it is sent again.
 func (x *trouble) wasDamaged(seq uint32) bool {
 	for _, s := range x.damaged[:min(x.damages, maxRepeated)] {

@@ -261,6 +261,7 @@ func (x *Speaker) Without(sum *Sizes, span int) {
 			sum.blind[i] -= min(s.blind[i], sum.blind[i])
 			sum.Alone[i] -= min(s.Alone[i], sum.Alone[i])
 			sum.late[i] -= min(s.late[i], sum.late[i])
+			sum.unsure[i] -= min(s.unsure[i], sum.unsure[i])
 		}
 		sum.resent -= min(s.resent, sum.resent)
 		sum.Needless -= min(s.Needless, sum.Needless)

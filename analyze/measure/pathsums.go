@@ -61,6 +61,7 @@ func (t *Traffic) Add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 		if i > flow.Bare {
 			t.blind[i] += x.Seen - y.Seen - min(x.Shown-y.Shown, x.Seen-y.Seen)
 			t.Alone[i] += x.Alone - y.Alone
+			t.unsure[i] += x.Unsure - y.Unsure
 		}
 	}
 	t.Needless += ps.Spurious - b.Spurious

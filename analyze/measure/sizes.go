@@ -6,12 +6,12 @@ import (
 )
 
 // Sizes counts segments by size class: those that were sent, those that were lost, and of the rest those that would not have shown,
-// had they been lost before the capture point, those of them that arrived at once all the same, and those that most likely were
-// lost.
+// had they been lost before the capture point, those of them that arrived at once all the same, those that most likely were
+// lost, and those that nobody has acknowledged.
 type Sizes struct {
-	Sent, Lost, blind, Alone, late [flow.Bins]uint32
-	resent                         uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
-	Needless                       uint32 // repetitions whose receiver says, by D-SACK (RFC 2883), that it had what they repeat
+	Sent, Lost, blind, Alone, late, unsure [flow.Bins]uint32
+	resent                                 uint32 // SYNs and SYN-ACKs that were seen and sent again: lost after the capture point, or in a full listener
+	Needless                               uint32 // repetitions whose receiver says, by D-SACK (RFC 2883), that it had what they repeat
 }
 
 // Add adds o.
@@ -22,6 +22,7 @@ func (s *Sizes) Add(o *Sizes) {
 		s.blind[i] += o.blind[i]
 		s.Alone[i] += o.Alone[i]
 		s.late[i] += o.late[i]
+		s.unsure[i] += o.unsure[i]
 	}
 	s.resent += o.resent
 	s.Needless += o.Needless
@@ -48,6 +49,9 @@ func (s *Sizes) Data() (p stat.Point) {
 func (s *Sizes) SeenFrom(side string) {
 	if side == "sender" {
 		s.Lost[flow.Bare] += min(s.resent, s.Sent[flow.Bare]-min(s.Lost[flow.Bare], s.Sent[flow.Bare]))
+		for i := flow.Bare + 1; i < flow.Bins; i++ {
+			s.Sent[i] -= min(s.unsure[i], s.Sent[i]-min(s.Lost[i], s.Sent[i]))
+		}
 		return
 	}
 	s.received()
