@@ -41,6 +41,8 @@ const (
 	moreSegments = 1 << 30
 	// usuallyFast: a kind that was slow at first becomes usual when it was answered in time so many times as often.
 	usuallyFast = 20
+	// wellKnown: the next answer is shorter than the shortest of so many by chance once in 21.
+	wellKnown = 20
 )
 
 // habit is what makes a kind usual: so many answers in time, over so long a time.
@@ -133,8 +135,12 @@ func (k *kind) whole(size uint32) {
 }
 
 // cut reports whether the newest answer on c is shorter, so far, than nine tenths of every one before. Where these vary, each tenth is the
-// shortest of ten: then it must lie below the shortest by a larger factor than that lies below the longest.
-func (k *kind) cut(c *flow.Conn) bool {
+// shortest of ten: then it must lie below the shortest by a larger factor than that lies below the longest, and the shortest of
+// few is no bound.
+func (k *kind) cut(c *flow.Conn, h habit) bool {
 	least := float64(k.shortest)
+	if k.complete < h.answers || k.complete < wellKnown && 10*k.shortest < 9*k.longest {
+		return false
+	}
 	return 10*float64(c.AnswerBytes())*float64(k.longest) < 9*least*least
 }

@@ -517,5 +517,28 @@ func TestAnswersOfAllLengths(t *testing.T) {
 				at += pause
 			}
 		}
+	}}, {name: "short ones on a pool that is seldom used", local: "198.51.100.9", make: func(n *network) {
+		// The first are long; then half of them are short, and each connection rests for minutes before it is asked again.
+		for i := range 6 {
+			c, s := n.from("198.51.100.9"), host(web)
+			q := n.open(sec, c, s)
+			a := q
+			at := sec + 50*ms + time.Duration(i)*20*ms
+			for j := range 6 {
+				size, pause := uint32(900+(j*397+i*131)%400), 8*sec
+				if j > 1 {
+					pause = 200 * sec
+				}
+				if j > 1 && (i+j)%2 == 0 {
+					size = uint32(100 + (j*97+i*61)%300)
+				}
+				n.tcp(at, c, s, capture.ACK|capture.PSH, q, a, 120)
+				q += 120
+				n.tcp(at+3*ms, s, c, capture.ACK|capture.PSH, a, q, size)
+				a += size
+				n.tcp(at+4*ms, c, s, capture.ACK, q, a, 0)
+				at += pause
+			}
+		}
 	}}})
 }

@@ -112,7 +112,7 @@ func (d *slowServer) closed(st *serverState, c *flow.Conn, e *flow.Event) {
 	ref := c.Ref()
 	if c.Answers() > 0 && c.Outstanding() == 0 && st.paused.Peek(ref) == nil && e.At.Sub(c.LastData(flow.Server)) < d.slowAfter {
 		// An end says less than a next request: what was cut short ends as well.
-		if k := st.kinds.of(c.RequestLen()); k.complete < d.habit.answers || !k.cut(c) {
+		if k := st.kinds.of(c.RequestLen()); !k.cut(c, d.habit) {
 			k.whole(c.AnswerBytes())
 		}
 	}
@@ -205,7 +205,7 @@ func (d *slowServer) transfers(w *analyze.Window, st *serverState) {
 			if c.Unacked(flow.Server) || c.WindowClosed(flow.Client) {
 				continue
 			}
-			if k := st.kinds.of(x.size); k.complete < d.habit.answers || !k.cut(c) || k.pushes() {
+			if k := st.kinds.of(x.size); !k.cut(c, d.habit) || k.pushes() {
 				if n < maxPending/2 { // else whole answers on idle connections would take all the room
 					x.rest = true
 					st.answers[n] = x

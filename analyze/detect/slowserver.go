@@ -165,8 +165,9 @@ func (d *slowServer) Event(e *flow.Event) {
 		d.answer(st, c, e, greetingKind)
 	case flow.Request:
 		d.earlier(st, c, 1)
-		if c.Answers() > 0 && st.paused.Peek(c.Ref()) == nil {
+		if c.Answers() > 0 {
 			st.kinds.of(c.RequestLen()).whole(c.AnswerBytes())
+			st.asksAgain(c)
 		}
 		if len(st.open) < maxPending {
 			st.open = append(st.open, openRequest{c.Ref(), e.At, e.Len, uint32(c.Bytes(flow.Client)), c.Segments(flow.Client)})

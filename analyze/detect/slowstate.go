@@ -138,16 +138,29 @@ type stop struct {
 	from  capture.Instant // some request waits since
 	to    capture.Instant
 	flows int
+	cut   bool // some of what it owed were answers that stood still
 }
 
 // stop notes a stop, or that it lasts.
 func (st *serverState) stop(s stop) {
 	if n := len(st.stops); n > 0 && st.stops[n-1].since == s.since {
 		x := &st.stops[n-1]
-		x.to, x.flows = max(x.to, s.to), max(x.flows, s.flows)
+		x.to, x.flows, x.cut = max(x.to, s.to), max(x.flows, s.flows), x.cut || s.cut
 		return
 	}
 	st.stops = stat.AppendBounded(st.stops, s, maxStops)
+}
+
+// asksAgain takes the next request on a connection whose answer stands still: it had come to its end, and was short. What was told by it is taken back.
+func (st *serverState) asksAgain(c *flow.Conn) {
+	at := st.paused.Peek(c.Ref())
+	if at == nil || c.LastData(flow.Server) != *at {
+		return
+	}
+	since := *at
+	st.paused.Drop(c.Ref())
+	st.bad--
+	st.stops = slices.DeleteFunc(st.stops, func(x stop) bool { return x.cut && x.to >= since })
 }
 
 // late counts a request that is not answered although its like are.
@@ -196,6 +209,7 @@ func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 	}
 	for _, at := range st.paused.All {
 		s.flows++
+		s.cut = true
 		if s.from == 0 || *at < s.from {
 			s.from = *at
 		}
