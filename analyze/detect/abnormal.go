@@ -49,6 +49,8 @@ type AbnormalTermination struct {
 	WorstResets int     `json:"worst_resets"`
 	WorstShare  float64 `json:"worst_share"`
 	Regular     int     `json:"regular"`
+	Limit       float64 `json:"limit"`
+	Limited     int     `json:"limited"`
 }
 
 // classInjected: the TTL says that somebody else made the resets than the host whose address they bear.
@@ -124,6 +126,9 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 			return
 		}
 		d.abrupt++
+		if e.Side == flow.Client {
+			break
+		}
 		if st.abrupt = true; st.clean < minClean {
 			return
 		}
@@ -146,7 +151,15 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 	if e.Class == flow.ResetLateAnswer {
 		n.wait = e.Conn.GaveUpAfter()
 	}
-	st.series.Add(1, 0, onset)
+	n.streams = e.Side == flow.Client && (e.Class == flow.ResetComplete || e.Class == flow.ResetAbort) && streams(e)
+	if n.streams {
+		n.wait = e.At.Sub(e.Conn.RequestLast())
+		st.limits.add(n.wait)
+	}
+	if e.Class != flow.ResetComplete || e.Side == flow.Server {
+		st.series.Add(1, 0, onset)
+		n.counted = true
+	}
 	if len(st.recent) == 0 {
 		if d.resetting == maxResetting {
 			return
@@ -158,18 +171,29 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		st.recent = st.recent[:maxResets-1]
 	}
 	st.recent = append(st.recent, n)
+	st.countLimited()
 }
 
 // minClean is how many connections without one tell that a server does not end its connections by a reset as a rule: one that does so in
 // a fifth of them spares so many once in 1,000.
 const minClean = 30
 
-// abrupt reports whether the server resets right after its own data, all of which was acknowledged, where a FIN was due: it closes
-// so on purpose (SO_LINGER 0), or its process has died in the middle of the answer.
+// abrupt reports whether a reset comes right after data of the server, all of which was acknowledged, where a FIN was due. The server
+// closes so on purpose (SO_LINGER 0), or its process has died in the middle of the answer; the client cuts off an answer that goes on.
 func abrupt(e *flow.Event) bool {
 	c := e.Conn
-	return e.Side == flow.Server && c.Answers() > 0 && !c.Closing(flow.Client) && !c.Closing(flow.Server) &&
-		e.At.Sub(c.LastData(flow.Server)) < time.Second
+	return c.Answers() > 0 && !c.Closing(flow.Client) && !c.Closing(flow.Server) &&
+		e.At.Sub(c.LastData(flow.Server)) < time.Second && (e.Side == flow.Server || streams(e))
+}
+
+// streams reports whether the newest answer has come for a second and more, and in several segments, when the connection is reset.
+func streams(e *flow.Event) bool {
+	c := e.Conn
+	began := c.RequestLast()
+	if c.Answers() == 1 {
+		began = began.Add(c.FirstResponse)
+	}
+	return c.Answers() > 0 && c.LastData(flow.Server).Sub(began) >= time.Second && c.AnswerBytes() > c.MSS(flow.Server)
 }
 
 // turnedAway reports whether the server, which closed at a time, closed c as soon as it had it, without a byte: sooner than an idle one

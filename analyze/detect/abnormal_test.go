@@ -436,3 +436,44 @@ func cutOff(n *network, inside bool) {
 		n.tcp(at+13*ms, s, c, capture.RST, q+3*1460, 0, 0)
 	}
 }
+
+// An answer that still comes is cut off by its client: at a time limit, again and again, that is trouble; at any time it may have seen
+// enough. Neither is ruled out.
+func TestAnswersCutOffByClients(t *testing.T) {
+	const srv = "198.51.100.2:443"
+	cut := func(after func(i int) time.Duration) func(*network) {
+		return func(n *network) {
+			every(0, 60*sec, 700*ms, func(at time.Duration, _ int) { n.call(at, "203.0.113.9", srv, 20*ms) })
+			for i := range 6 {
+				c, s := n.from("203.0.113.7"), host(srv)
+				at := sec + time.Duration(i)*5*sec
+				q := n.open(at, c, s)
+				a := q
+				n.tcp(at+2*ms, c, s, capture.ACK|capture.PSH, q, q, 100)
+				end := at + 2*ms + after(i)
+				for u := at + 20*ms; u < end-ms; u += 100 * ms {
+					n.tcp(u, s, c, capture.ACK|capture.PSH, a, q+100, 1000)
+					n.tcp(u+ms/2, c, s, capture.ACK, q+100, a+1000, 0)
+					a += 1000
+				}
+				n.tcp(end, c, s, capture.RST|capture.ACK, q+100, a, 0)
+			}
+		}
+	}
+	limit := cut(func(int) time.Duration { return 20 * sec })
+	leave := cut(func(i int) time.Duration { return 5*sec + time.Duration(i)*2700*ms })
+	play(t, newAbnormalTermination, []scene{
+		{name: "at a time limit", want: "warn service 198.51.100.2 443", onset: 21*sec + 2*ms, make: limit, check: func(t *testing.T, x any) {
+			if f := x.(AbnormalTermination); f.Limited != 6 || f.Limit != 20 || f.Class != "ABORT" {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "at any time", make: leave},
+	})
+	for name, add := range map[string]func(*network){"limit": limit, "leave": leave} {
+		var n network
+		if add(&n); n.cleared(t, newAbnormalTermination()) {
+			t.Errorf("%s: ruled out", name)
+		}
+	}
+}

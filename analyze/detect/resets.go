@@ -22,6 +22,7 @@ type resetState struct {
 	// that is its way of closing, or a process that dies in the middle, what it did before tells.
 	clean  uint32
 	abrupt bool
+	limits lateWaits       // how long after their requests clients cut off answers that went on
 	steady capture.Instant // the first reset, where it has been so for as long as is known; 0: it began later
 }
 
@@ -37,6 +38,8 @@ type resetNote struct {
 	rejects bool // what had just ended a silence
 	turned  bool // by a server that had closed as soon as it had the connection, without a byte
 	unknown bool // in the middle of an exchange, by a host that knows no such connection
+	streams bool // by a client, while its answer was coming
+	counted bool // in the series
 }
 
 // tally sums up the resets since a time; cuts: those right after an answer are among them; restart is how long a program is away for
@@ -49,12 +52,20 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *m
 	var byClass [32]int
 	var firstOf [32]capture.Instant
 	clients := measure.NewSubjects[capture.Addr, struct{}](maxResets)
+	limit, _ := st.limits.limit()
 	var ends []capture.Instant
 	var last, begin, foreign capture.Instant
 	for i := range st.recent {
 		n := &st.recent[i]
-		if n.at < since || n.class == flow.ResetComplete && !cuts {
+		limited := limit > 0 && n.limited(limit)
+		if n.at < since || n.class == flow.ResetComplete && !limited && (n.side == flow.Client || !cuts) {
 			continue
+		}
+		class := n.class
+		if limited {
+			class = flow.ResetAbort
+			f.Limit = limit.Seconds()
+			f.Limited++
 		}
 		if n.aborts() && checks.Peek(n.client.Addr) != nil {
 			f.Regular++
@@ -64,10 +75,10 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *m
 			begin = n.at
 		}
 		last = max(last, n.at)
-		f.CutShort += measure.Count(n.class == flow.ResetComplete)
+		f.CutShort += measure.Count(class == flow.ResetComplete)
 		ends = append(ends, n.ended)
-		if byClass[n.class]++; byClass[n.class] == 1 {
-			firstOf[n.class] = begin
+		if byClass[class]++; byClass[class] == 1 {
+			firstOf[class] = begin
 		}
 		clients.Get(n.client.Addr)
 		if n.side == flow.Client {
@@ -90,7 +101,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *m
 			f.Rejects += measure.Count(n.rejects)
 		}
 		if len(evidence) < analyze.MaxEvidence {
-			reset := measure.NoteAt(n.at, n.client, k, n.frame, endedBy(n.class))
+			reset := measure.NoteAt(n.at, n.client, k, n.frame, endedBy(class))
 			evidence = append(evidence, reset.Evidence())
 		}
 	}
@@ -156,9 +167,26 @@ func lasting(ends []capture.Instant, pause time.Duration) (longest time.Duration
 // cuts counts the resets right after an answer, since the onset.
 func (st *resetState) cuts() (n int) {
 	for i := range st.recent {
-		n += measure.Count(st.recent[i].class == flow.ResetComplete && st.recent[i].at >= st.series.Onset)
+		n += measure.Count(st.recent[i].class == flow.ResetComplete && st.recent[i].side == flow.Server && st.recent[i].at >= st.series.Onset)
 	}
 	return n
+}
+
+// limited reports whether a client cut off an answer that went on when a time limit after its request was up.
+func (n *resetNote) limited(limit time.Duration) bool {
+	return n.streams && n.wait >= limit && n.wait-limit <= limitSlack
+}
+
+// countLimited takes the answers that clients cut off for trouble where they do so at a time limit: who has seen enough of a stream
+// leaves at any time.
+func (st *resetState) countLimited() {
+	limit, _ := st.limits.limit()
+	for i := range st.recent {
+		if n := &st.recent[i]; limit > 0 && !n.counted && n.limited(limit) {
+			st.series.Add(1, 0, n.at)
+			n.counted = true
+		}
+	}
 }
 
 // aborts reports whether the client cut off an exchange by itself.
