@@ -91,6 +91,8 @@ func TestManyPeers(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
+		{name: "large segments towards one client in six, of all networks, are one finding", local: "192.0.2.10", want: "error path 192.0.2.10",
+			onset: 3*ms + 200*ms, make: serve(func(i, k int) bool { return i%120%6 == 0 && k < 11 && k%3 != 1 })},
 		{name: "nothing", make: serve(none)},
 	})
 }

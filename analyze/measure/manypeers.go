@@ -127,6 +127,10 @@ const (
 	alike = 3
 	// fewLost segments, lost in one window or on one connection, say nothing of how often a way loses.
 	fewLost = 3
+	// crowd is of how many peers one that loses far more than the others has a bad line of its own, as the rules have it; where there are more, and
+	// fewPairs at least, they lose for a reason that they share.
+	crowd    = 20
+	fewPairs = 3
 )
 
 // verdict says which ways speak for a fault: the narrowest that carries all of it. A pair of hosts, or a network, that loses no more
@@ -138,7 +142,7 @@ type verdict struct {
 	parts   map[Way][]Way // of a wider way that lost something: the narrower ones
 }
 
-func (ws *Ways) weigh() verdict {
+func (ws *Ways) weigh(w *analyze.Window) verdict {
 	v := verdict{make(map[Way]bool), make(map[Way][]Way), make(map[Way][]Way)}
 	for s := OnePair; s < toAll; s++ {
 		for n := range ws.states[s].All {
@@ -156,7 +160,7 @@ func (ws *Ways) weigh() verdict {
 	for _, s := range [...]scope{toNet, fromNet, toAll, fromAll} {
 		for k, st := range ws.states[s].All {
 			if st.Series.Since.Bad > 0 {
-				ws.weighOne(&v, k, st)
+				ws.weighOne(w, &v, k, st)
 			} else {
 				v.covered[k] = true
 			}
@@ -165,7 +169,7 @@ func (ws *Ways) weigh() verdict {
 	return v
 }
 
-func (ws *Ways) weighOne(v *verdict, k Way, st *wayState) {
+func (ws *Ways) weighOne(w *analyze.Window, v *verdict, k Way, st *wayState) {
 	type part struct {
 		Way
 		stat.Point
@@ -191,14 +195,22 @@ func (ws *Ways) weighOne(v *verdict, k Way, st *wayState) {
 		return p.Bad >= fewLost && r.Share()*alike < p.Share() && tried
 	}
 	shared := make([]part, 0, len(parts))
+	var pairs []part
 	for _, p := range parts {
 		if alone(p) {
+			if p.Scope == OnePair {
+				pairs = append(pairs, p)
+			}
 			rest.Bad -= min(p.Bad, rest.Bad)
 			rest.Total -= min(p.Total, rest.Total)
 			v.apart[k] = append(v.apart[k], p.Way)
 		} else {
 			shared = append(shared, p)
 		}
+	}
+	if n := len(pairs); n >= fewPairs && crowd*n > PeersSince(w, k, st.Series.Onset) {
+		v.apart[k] = slices.DeleteFunc(v.apart[k], func(n Way) bool { return n.Scope == OnePair })
+		shared = append(shared, pairs...)
 	}
 	if len(shared) < 2 && (len(shared) == 0 || shared[0].Scope == OnePair) {
 		v.covered[k] = true
@@ -218,8 +230,8 @@ type Speaker struct {
 
 // speak returns the ways that speak for a fault. Of the wider ones of a host only one does, that which lost most: they are
 // one subject.
-func (ws *Ways) speak() (out []Speaker) {
-	v := ws.weigh()
+func (ws *Ways) speak(w *analyze.Window) (out []Speaker) {
+	v := ws.weigh(w)
 	wide := make(map[Way]int)
 	for s := range ws.states {
 		for k, st := range ws.states[s].All {

@@ -35,7 +35,7 @@ func (ws *Ways) Roll(w *analyze.Window) {
 	for s := range ws.states {
 		ws.states[s].Each(func(k Way, st *wayState) bool { return st.roll(w, k) })
 	}
-	ws.Speaking = ws.speak()
+	ws.Speaking = ws.speak(w)
 }
 
 // Add adds what a path has counted since b. What was seen on its way to this host was not lost on the path: it arrived. If it
