@@ -61,16 +61,19 @@ incident: build ## analyse the bundled recording of the incident of 17 November 
 .PHONY: test
 test: deps go ## everything that this machine allows: lint, cross-builds, tests, race detector, fuzzing; says what it skipped
 	@rm -rf .test && mkdir -p .test
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-integration checks && \
-		rc=0 || rc=$$?; \
-		$(MAKE) --no-print-directory --keep-going --jobs=2 test-race fuzz-smoke browser || rc=$$?; \
-		$(MAKE) --no-print-directory test-unit || rc=$$?; \
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 tests checks && rc=0 || rc=$$?; \
 		.tools/skipped $(TESTSUM) .test; exit $$rc
 
-# The tests in namespaces wait for most of their time. What only computes runs beside them, and takes what they leave.
-.PHONY: checks
+# Tests wait for much of their time, those in namespaces for most of it. What only computes runs beside them, and takes what they leave;
+# the race detector comes last, when they are done or nearly so: under it, too, some watch a clock.
+.PHONY: tests checks
+tests:
+	@rc=0; for target in browser test-integration test-unit; do \
+		$(MAKE) --no-print-directory $$target || rc=$$?; done; exit $$rc
 checks:
-	@nice -n 19 $(MAKE) --no-print-directory --keep-going tidy lint cross
+	@rc=0; for target in tidy lint cross fuzz-smoke; do \
+		nice -n 19 $(MAKE) --no-print-directory $$target || rc=$$?; done; \
+		nice -n 5 $(MAKE) --no-print-directory test-race || rc=$$?; exit $$rc
 
 .PHONY: test-unit
 test-unit: $(TESTSUM) ## the tests that need no privileges

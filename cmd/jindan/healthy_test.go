@@ -17,6 +17,9 @@ import (
 // answered, or closed its window for more than 10 s. The story of each connection, told packet by packet, is held against the
 // diagnosis, which knows events and windows only.
 func TestHealthyMeansNobodyFaredIll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: analyses every bundled capture")
+	}
 	files, err := filepath.Glob("../../fixtures/*/packets.pcap*")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)

@@ -285,6 +285,7 @@ func TestIntegrationPacketsNotPermitted(t *testing.T) {
 // TestProcfsLost takes the agent's procfs away while it runs: it goes on, names each file once, and takes back what the counters
 // had ruled out.
 func TestProcfsLost(t *testing.T) {
+	t.Parallel() // waits for most of its time
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

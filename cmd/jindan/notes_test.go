@@ -15,6 +15,9 @@ import (
 
 // A Korean reader reads no English beside a finding: every note that a detector writes has its words in Korean, too.
 func TestNotesInKorean(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: analyses every bundled capture")
+	}
 	set, err := diagnose.Catalogue("")
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ import (
 // TestSinksAway starts the agent with 10,000 records in its spool, one receiver that never reads and one that is absent. It samples as
 // ever, within its memory; a third sink gets everything, with the word on the other two.
 func TestSinksAway(t *testing.T) {
+	t.Parallel() // waits for most of its time
 	if testing.Short() {
 		t.Skip("-short: waits for the time limit of a request, takes about 15 s")
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,7 +28,12 @@ func TestPageOfCases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, file := range pageCases(t) {
+	cases := pageCases(t)
+	for i, name := range slices.Sorted(maps.Keys(cases)) {
+		if testing.Short() && i%8 != 0 {
+			continue // as in TestBundledCases
+		}
+		file := cases[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			run := func(page *pageFile) (*analyze.Diagnosis, string) {
