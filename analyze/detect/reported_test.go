@@ -2,6 +2,7 @@ package detect
 
 import (
 	"encoding/binary"
+	"math"
 	"testing"
 	"time"
 
@@ -541,4 +542,47 @@ func TestAnswersOfAllLengths(t *testing.T) {
 			}
 		}
 	}}})
+}
+
+// Who hands in a capture of one connection asks what it waited for: a greeting, or the answer to an upload, that took long is told.
+func TestWaited(t *testing.T) {
+	const smtp = "198.51.100.25:25"
+	greeted := func(n *network, after time.Duration) {
+		c, s := n.from("192.0.2.1"), host(smtp)
+		q := n.open(sec, c, s)
+		n.tcp(sec+after, s, c, capture.ACK|capture.PSH, q, q, 60)
+		n.tcp(sec+after+ms, c, s, capture.ACK|capture.PSH, q, q+60, 20)
+		n.tcp(sec+after+2*ms, s, c, capture.ACK|capture.PSH, q+60, q+20, 120)
+		n.tcp(sec+after+3*ms, c, s, capture.ACK, q+20, q+180, 0)
+	}
+	waited := func(longest float64) func(*testing.T, any) {
+		return func(t *testing.T, x any) {
+			if f := x.(Standstill); f.Waited != 1 || math.Abs(f.LongWaited-longest) > 0.1 {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	play(t, newStandstill, []scene{
+		{name: "for a greeting", want: "info capture ", onset: sec + ms, make: func(n *network) { greeted(n, 30*sec) }, check: waited(30)},
+		{name: "for a prompt one", make: func(n *network) { greeted(n, 2*sec) }},
+		{name: "for the answer to an upload", want: "info capture ", onset: sec + 21*ms, make: func(n *network) {
+			c, s := n.from("192.0.2.1"), host("198.51.100.2:80")
+			q := n.open(sec, c, s)
+			a := q
+			at := sec + 2*ms
+			for range 20 {
+				n.tcp(at, c, s, capture.ACK, q, a, 1460)
+				q += 1460
+				at += ms
+				n.tcp(at-ms/2, s, c, capture.ACK, a, q, 0)
+			}
+			n.tcp(at+25*sec, s, c, capture.ACK|capture.PSH, a, q, 200)
+			n.tcp(at+25*sec+ms, c, s, capture.ACK, q, a+200, 0)
+		}, check: waited(25)},
+		{name: "for an answer, as a poll", make: func(n *network) { n.call(sec, "192.0.2.1", "198.51.100.2:80", 25*sec) }},
+		{name: "among many", make: func(n *network) {
+			every(0, 40*sec, sec, func(at time.Duration, _ int) { n.call(at, "192.0.2.1", "198.51.100.2:80", 5*ms) })
+			greeted(n, 30*sec)
+		}},
+	})
 }

@@ -35,6 +35,8 @@ type Standstill struct {
 	PausedOf    int     `json:"paused_of"`
 	Broke       int     `json:"broke"`
 	LongBroke   float64 `json:"long_broke"`
+	Waited      int     `json:"waited"`
+	LongWaited  float64 `json:"long_waited"`
 	Small       bool    `json:"small"`
 }
 
@@ -51,7 +53,7 @@ type standstill struct {
 	halfOpen measure.Subjects[flow.Ref, struct{}]
 	wordless measure.Services[wordless]
 	sum      Standstill
-	breaks   []pause // of answers, in the middle
+	breaks   []pause // of answers in the middle, and before them
 	some     bool    // onset and newest are valid
 	onset    capture.Instant
 	newest   capture.Instant
@@ -85,7 +87,7 @@ const (
 	usualTurns, unusualTurn = 20, 20
 	// moreTurns is how many segments its client must have sent in vain, the first included: who asks once may wait on purpose.
 	moreTurns = 3
-	// longAnswer is from how many segments on an answer is long. One that ends with a full segment is seldom complete then.
+	// longAnswer is from how many segments on an answer, or an upload, is long. An answer that ends with a full segment is seldom complete then.
 	longAnswer = 10
 )
 
@@ -95,10 +97,11 @@ type stillSide struct {
 	side flow.Side
 }
 
-// pause is a time in which an answer did not go on, although nothing hindered it.
+// pause is a time in which an answer, or a greeting, did not come or did not go on, although nothing hindered it.
 type pause struct {
 	since, until capture.Instant
-	name         string
+	name, what   string
+	waited       bool // for its first byte
 }
 
 // maxBreaks bounds the pauses that are remembered: they are told in inputs of few connections.
@@ -140,7 +143,7 @@ func (d *standstill) Configure(p rules.Params) {
 
 func (d *standstill) Spec() analyze.Spec {
 	return analyze.Spec{Rule: "standstill", Features: Standstill{},
-		Events: flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Response, flow.Closed,
+		Events: flow.Of(flow.Retransmit, flow.Recovered, flow.ZeroWindow, flow.ZeroWindowEnd, flow.Response, flow.Greeting, flow.Closed,
 			flow.SynAckRepeat)}
 }
 
@@ -151,12 +154,18 @@ func (d *standstill) Event(e *flow.Event) {
 	}
 	k := stillSide{c.Ref(), e.Side}
 	switch e.Kind {
+	case flow.Greeting:
+		d.waited(c, c.Established(), e.At, "is greeted late: its server speaks first")
 	case flow.Response:
+		d.unanswered(c, e.At.Add(-e.Dur), e.At, "an upload is answered late")
 		if x := d.turns.Get(c.Ref()); x != nil {
 			d.owed(c, x, e.Since, e.At)
 			*x = turns{most: max(x.most, e.Dur), sent: c.Segments(flow.Client)}
 		}
 	case flow.Closed:
+		if c.Outstanding() != 0 && e.Ended() {
+			d.unanswered(c, c.RequestLast(), e.At, "an upload has no answer when the connection ends")
+		}
 		if x := d.turns.Peek(c.Ref()); x != nil {
 			if c.Outstanding() != 0 {
 				d.owed(c, x, x.since, e.At)
@@ -283,20 +292,44 @@ func (d *standstill) goesOn(c *flow.Conn, x *turns, at capture.Instant) {
 		return
 	}
 	if n := c.AnswerBytes(); uint64(n) >= more+longAnswer*uint64(c.MSS(flow.Server)) {
-		d.breaks = append(d.breaks, pause{x.last, at, c.String()})
+		d.breaks = append(d.breaks, pause{x.last, at, c.String(), "an answer stops in the middle and goes on by itself, all of it acknowledged: its sender paused", false})
 	}
 }
 
-// broke notes the pauses of answers in an input of few connections. In others they are nobody's question: a stream rests between two events.
-func (d *standstill) broke() {
+// broke notes the pauses of answers, and the waits for them, in an input of few connections. In others they are nobody's question: a stream rests
+// between two events.
+func (d *standstill) broke(w *analyze.Window) {
 	if !d.sum.Small {
 		return
 	}
+	w.Flows.Live(func(c *flow.Conn) {
+		if c.Outstanding() != 0 && !c.Closed() && c.Answers() > 0 { // else mute tells
+			d.unanswered(c, c.RequestLast(), w.End, "an upload has no answer at the end")
+		}
+	})
 	for _, p := range d.breaks {
-		d.sum.Broke++
-		d.sum.LongBroke = max(d.sum.LongBroke, p.until.Sub(p.since).Seconds())
+		n, longest := &d.sum.Broke, &d.sum.LongBroke
+		if p.waited {
+			n, longest = &d.sum.Waited, &d.sum.LongWaited
+		}
+		*n++
+		*longest = max(*longest, p.until.Sub(p.since).Seconds())
 		d.touch(p.until)
-		d.note(p.since, p.name, 0, "an answer stops in the middle and goes on by itself, all of it acknowledged: its sender paused")
+		d.note(p.since, p.name, 0, p.what)
+	}
+}
+
+// unanswered notes that an upload waits for its answer. A short request may be a poll, which waits on purpose.
+func (d *standstill) unanswered(c *flow.Conn, since, at capture.Instant, what string) {
+	if mss := c.MSS(flow.Client); c.RequestLen() >= mss && c.Bytes(flow.Client) >= longAnswer*uint64(mss) {
+		d.waited(c, since, at, what)
+	}
+}
+
+// waited notes the wait for the first byte of an answer or a greeting. What the server has not acknowledged stands still for another reason.
+func (d *standstill) waited(c *flow.Conn, since, at capture.Instant, what string) {
+	if since != 0 && at.Sub(since) >= d.minShut && len(d.breaks) < maxBreaks && !c.OneWay() && !c.Unacked(flow.Client) {
+		d.breaks = append(d.breaks, pause{since, at, c.String(), what, true})
 	}
 }
 
@@ -407,7 +440,7 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		d.mute(w)
 		d.wordlessOnes(w)
 		d.paused(w)
-		d.broke()
+		d.broke(w)
 	}
 	d.sum.Connections = int(min(w.Flows.Stats.Conns, 1<<31-1))
 	if !d.some {
