@@ -41,6 +41,9 @@ type DNSDelay struct {
 	Second        float64 `json:"second"`
 	Type          string  `json:"type"`
 	Examples      string  `json:"examples"`
+	PathDelay     float64 `json:"path_delay"`
+	PathOpenings  int     `json:"path_openings"`
+	PathPeers     int     `json:"path_peers"`
 }
 
 // dnsDelay measures, per asking host and server, how long a program waits for the answer to a
@@ -52,6 +55,7 @@ type dnsDelay struct {
 	slow   time.Duration                             // the rule's threshold, as of the last window
 	served stat.Latencies                            // all answers, for the assessment
 	gone   stat.Worst                                // of the states that were dropped
+	opens  openings
 }
 
 type delayState struct {
@@ -95,18 +99,22 @@ const (
 func newDNSDelay() analyze.Detector {
 	return &dnsDelay{Lookups: measure.NewLookups(), states: measure.NewResolvers[delayState](),
 		chains: measure.NewSubjects[uint64, capture.Instant](measure.MaxLookups),
-		slow:   slowDNS}
+		slow:   slowDNS, opens: newOpenings()}
 }
 
 func (d *dnsDelay) Spec() analyze.Spec {
-	return analyze.Spec{Rule: "dns-delay", Features: DNSDelay{}, Events: measure.LookupEvents}
+	return analyze.Spec{Rule: "dns-delay", Features: DNSDelay{}, Events: measure.LookupEvents | flow.Of(flow.Established)}
 }
 
 func (d *dnsDelay) Event(e *flow.Event) {
 	q := e.DNS
 	if q == nil {
+		if e.Kind == flow.Established {
+			d.opens.event(e)
+		}
 		return
 	}
+	d.opens.asks(q.Client.Addr)
 	l := d.Lookups.Newest
 	if e.Kind != flow.DNSAnswer && e.Kind != flow.DNSLate {
 		return
@@ -222,6 +230,10 @@ func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		s := &st.Series
 		f, evidence := st.measure(d.slow, w.Params)
 		onset := s.Onset
+		wait, n, peers := d.opens.delay(k.Client, k.Server.Addr, onset)
+		if n >= w.Params.Int("min_answered") && peers > 1 && wait.Seconds() >= w.Params.Float("path_part")*f.P50 {
+			f.PathDelay, f.PathOpenings, f.PathPeers = wait.Seconds(), n, peers
+		}
 		// Where only some lookups are slow, the time-outs tell since when.
 		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 {
 			onset = x.Onset

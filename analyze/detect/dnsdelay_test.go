@@ -2,10 +2,14 @@ package detect
 
 import (
 	"fmt"
+	"math"
+	"strings"
 	"testing"
 	"time"
 
+	"jindan/analyze"
 	"jindan/analyze/measure"
+	"jindan/capture"
 )
 
 // pair looks a name up as glibc does: A and AAAA at once from one socket, and both again after 5 s if the AAAA, which lost
@@ -215,4 +219,33 @@ func TestDNSErrors(t *testing.T) {
 		}},
 		{name: "names that do not exist", make: func(n *network) { ask(n, 0, 30*sec, nxDomain, 200) }},
 	})
+}
+
+// Where connections to others open as much later as names are answered, it is the way of the host that is slow.
+func TestDNSDelayOfTheWay(t *testing.T) {
+	scene := func(late time.Duration) []*analyze.Finding {
+		var n network
+		every(0, 40*sec, 500*ms, func(at time.Duration, i int) {
+			wait, rtt := 5*ms, 20*ms
+			if at >= 15*sec {
+				wait, rtt = 700*ms, 20*ms+late
+			}
+			n.query(at, "192.0.2.1", "198.51.100.53:53", "h"+itoa(i%5)+".example", wait, 0, 60)
+			c, s := n.from("192.0.2.1"), host("203.0.113."+itoa(1+i%3)+":443")
+			n.tcp(at+ms, c, s, capture.SYN, n.seq, 0, 0)
+			n.tcp(at+ms+rtt, s, c, capture.SYN|capture.ACK, n.seq, n.seq+1, 0)
+			n.tcp(at+2*ms+rtt, c, s, capture.ACK, n.seq+1, n.seq+1, 0)
+		})
+		return n.findings(t, newDNSDelay(), "192.0.2.1")
+	}
+	for late, want := range map[time.Duration]float64{650 * ms: 0.65, 0: 0} {
+		fs := scene(late)
+		if len(fs) != 1 {
+			t.Fatalf("%v: %d findings", late, len(fs))
+		}
+		f := fs[0].Features.(DNSDelay)
+		if math.Abs(f.PathDelay-want) > 0.01 || (f.PathPeers == 3) != (want > 0) || strings.Contains(fs[0].Summary.En, "full queue") != (want > 0) {
+			t.Errorf("%v: %+v %s", late, f, fs[0].Summary.En)
+		}
+	}
 }
