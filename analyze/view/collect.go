@@ -50,9 +50,10 @@ type direction struct {
 // Collector collects a View while an engine runs.
 type Collector struct {
 	axis
-	recent    bool // older buckets are dropped, not merged
+	now       [2]capture.Instant // where the bucket of the last event begins and ends
+	current   int                // that bucket
+	recent    bool               // older buckets are dropped, not merged
 	began     bool
-	last      capture.Instant
 	host      HostSeries
 	services  []*service
 	byNumber  []*service // by the number that the flow table gives to the listener
@@ -82,18 +83,27 @@ func (c *Collector) Events() flow.Mask {
 		flow.DNSUnanswered, flow.DNSRepeat)
 }
 
-// at is the bucket of a time, which is covered from now on.
+// at is the bucket of a time, which is covered from now on. Most events fall into the bucket of the one before.
 func (c *Collector) at(at capture.Instant) int {
+	if at < c.now[0] || at >= c.now[1] {
+		c.current = c.cover(at)
+		c.now[0] = c.start + capture.Instant(c.current)*c.width
+		c.now[1] = c.now[0] + c.width
+	}
+	return c.current
+}
+
+// cover makes room for a time, and says in which bucket it lies.
+func (c *Collector) cover(at capture.Instant) int {
 	if !c.began {
 		// A start at a whole second puts bucket borders where windows end.
-		c.began, c.last = true, at
+		c.began = true
 		c.width = capture.Instant(finest)
 		if c.recent {
 			c.width = recentWidth
 		}
 		c.start = at - at%capture.Instant(analyze.WindowLength)
 	}
-	c.last = max(c.last, at)
 	if c.recent {
 		c.forget(at)
 	}

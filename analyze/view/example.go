@@ -56,6 +56,8 @@ type examples struct {
 	all   []example
 	of    map[uint32]int32 // by stream
 	pairs map[[2]capture.Addr]int
+	// marked are the low bits of the streams of all: of the events of other connections, hardly any is looked up.
+	marked [1 << 16]bool
 }
 
 func newExamples() examples {
@@ -90,7 +92,12 @@ func (x *examples) event(e *flow.Event) {
 	case flow.SynRepeat:
 		what = unopened
 	}
-	i, known := x.of[e.Conn.Stream]
+	var i int32
+	mark := &x.marked[e.Conn.Stream%uint32(len(x.marked))]
+	known := *mark
+	if known {
+		i, known = x.of[e.Conn.Stream]
+	}
 	if !known {
 		if what == troubles || len(x.all) == maxExamples {
 			return
@@ -102,7 +109,7 @@ func (x *examples) event(e *flow.Event) {
 		x.pairs[k]++
 		i = int32(len(x.all))
 		x.all = append(x.all, example{client: e.Conn.Client, server: e.Conn.Server, stream: e.Conn.Stream, ref: e.Conn.Ref(), first: e.Conn.First})
-		x.of[e.Conn.Stream] = i
+		x.of[e.Conn.Stream], *mark = i, true
 	}
 	c := &x.all[i]
 	c.last = max(c.last, e.At, e.Conn.Last)
