@@ -309,6 +309,25 @@ func TestNarrowWindow(t *testing.T) {
 			n.obs[len(n.obs)-1].Packet.Window = uint16(window)
 		})
 	}
+	// scaled are segments of 501 bytes, the window that the client announces less a scale of 7, which go on as soon as the client acknowledges them, or answers.
+	scaled := func(n *network, answered bool) {
+		x := n.talk(0, "203.0.113.5", srv)
+		for i := range n.obs {
+			if p := &n.obs[i].Packet; p.Flags&capture.SYN != 0 {
+				p.Opts, p.WScale = p.Opts|capture.OptWScale, 7
+			}
+		}
+		every(10*ms, 10*sec, 20*ms, func(at time.Duration, _ int) {
+			n.tcp(at, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			if answered {
+				n.obs[len(n.obs)-1].Packet.Len = 40
+				x.q += 40
+			}
+			n.obs[len(n.obs)-1].Packet.Window = 501
+			n.tcp(at+2*ms, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 501)
+			x.a += 501
+		})
+	}
 	play(t, newSlowReceiver, []scene{
 		{name: "each segment is cut to the window", want: "warn upstream 203.0.113.5 198.51.100.2 80", onset: 110 * ms,
 			make: func(n *network) { trickle(n, 229, false) }, check: func(t *testing.T, features any) {
@@ -316,6 +335,13 @@ func TestNarrowWindow(t *testing.T) {
 					t.Errorf("%+v", f)
 				}
 			}},
+		{name: "both SYNs agree upon a scale, and each segment is cut to the window before it", want: "warn upstream 203.0.113.5 198.51.100.2 80", onset: 12 * ms,
+			make: func(n *network) { scaled(n, false) }, check: func(t *testing.T, features any) {
+				if f := features.(SlowReceiver); f.Widest != 501 || !f.Unread || f.Unscaled {
+					t.Errorf("%+v", f)
+				}
+			}},
+		{name: "messages as long as the window before its scale, each answered", make: func(n *network) { scaled(n, true) }},
 		{name: "small messages into a small window", make: func(n *network) { trickle(n, 229, true) }},
 		{name: "windows of more than a segment", make: func(n *network) { trickle(n, 1460, false) }},
 	})

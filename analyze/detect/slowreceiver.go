@@ -30,6 +30,7 @@ type SlowReceiver struct {
 	Widest      int     `json:"widest"`
 	NarrowFor   float64 `json:"narrow_for"`
 	Unscaled    bool    `json:"unscaled"`
+	Unread      bool    `json:"unread"`
 	Unserved    int     `json:"unserved"`
 	UnservedFor float64 `json:"unserved_for"`
 	ServedSince int     `json:"served_since"`
@@ -67,6 +68,7 @@ type narrowWindow struct {
 	segments    int
 	widest      uint32
 	unscaled    bool
+	unread      bool
 	first, last capture.Instant
 	evidence    []analyze.Evidence
 }
@@ -89,7 +91,7 @@ func (n *narrowWindow) add(e *flow.Event) {
 	}
 	n.segments++
 	n.widest = max(n.widest, e.Window())
-	n.unscaled = e.Conn.Unscaled()
+	n.unscaled, n.unread = e.Conn.Unscaled(), e.Unread()
 }
 
 type stallTime struct{ closed, life time.Duration }
@@ -262,7 +264,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			for _, n := range st.narrow.conns.All {
 				f.Narrow += measure.Count(*n > 1)
 			}
-			f.NarrowFor, f.Unscaled = st.narrow.last.Sub(st.narrow.first).Seconds(), st.narrow.unscaled
+			f.NarrowFor, f.Unscaled, f.Unread = st.narrow.last.Sub(st.narrow.first).Seconds(), st.narrow.unscaled, st.narrow.unread
 			if !closes {
 				onset, evidence, filter = st.narrow.first, st.narrow.evidence, ""
 			}

@@ -341,6 +341,23 @@ func (c *Conn) room(s Side) uint32 {
 	return uint32(r.window) << c.shift(s)
 }
 
+// cut is the window, with room for less than a segment, that n bytes of s up to end just fill; 0: they do not. unread says that it is the
+// window as it stands in the header, though a scale was agreed upon: s has not got it. As messages may be as long by chance, that takes one
+// that follows at once on a mere acknowledgement.
+func (c *Conn) cut(s Side, n, end uint32, at capture.Instant) (w uint32, unread bool) {
+	mss, d, r := c.MSS(s), &c.side[s], &c.side[s.Other()]
+	if w = c.room(s); n >= mss || w == 0 {
+		return 0, false
+	}
+	if w < mss && end == r.acked+w {
+		return w, false
+	}
+	if w = uint32(r.window); c.shift(s) > 0 && w < mss && end == r.acked+w && r.nextAt < d.nextAt && at.Sub(r.lastAt) <= c.HandshakeRTT+atOnce {
+		return w, true
+	}
+	return 0, false
+}
+
 // Unscaled reports whether both SYNs were seen, and no scale of windows was agreed upon.
 func (c *Conn) Unscaled() bool {
 	d, r := &c.side[0], &c.side[1]

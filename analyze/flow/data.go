@@ -98,8 +98,8 @@ func (t *Table) data(c *Conn, s Side, p *capture.Packet, at capture.Instant, pat
 				t.trouble(c).side[s.Other()].shutSeq = end // a probe of the closed window: that it is not taken is no loss
 			}
 			t.write(c, s, p, at, mss)
-			if w := c.room(s); p.Len < mss && w > 0 && w < mss && end == r.acked+w && t.wants(Squeezed) {
-				t.ev = Event{Kind: Squeezed, Conn: c, Side: s, At: at, Len: w, N: 1, Frame: p.Frame}
+			if w, unread := c.cut(s, p.Len, end, at); w > 0 && t.wants(Squeezed) {
+				t.ev = Event{Kind: Squeezed, Conn: c, Side: s, At: at, Len: w, N: 1, Frame: p.Frame, flag: unread}
 				t.send(&t.ev)
 			}
 			d.dataPk += n

@@ -46,6 +46,9 @@ func (e *Event) Window() uint32 {
 	return e.Len
 }
 
+// Unread reports whether Side takes the window as it stands in the header, though both SYNs seen here have agreed upon a scale (Squeezed).
+func (e *Event) Unread() bool { return e.Kind == Squeezed && e.flag }
+
 // Hops is by how much the TTL is below that of the first packet of Side (Copy).
 func (e *Event) Hops() int {
 	if e.Kind != Copy {

@@ -21,6 +21,7 @@ func TestReadsAreOfTheirKind(t *testing.T) {
 		{"OtherID", (*Event).OtherID, Of(DNSRepeat)},
 		{"Rejected", (*Event).Rejected, Of(DNSLate)},
 		{"Window", func(e *Event) bool { return e.Window() > 0 }, Of(Squeezed)},
+		{"Unread", (*Event).Unread, Of(Squeezed)},
 		{"Hops", func(e *Event) bool { return e.Hops() > 0 }, Of(Copy)},
 		{"TimeExceeded", (*Event).TimeExceeded, Of(ICMPError)},
 	} {
