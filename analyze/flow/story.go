@@ -108,7 +108,7 @@ func (st *Story) observe(c *Conn, s Side, p *capture.Packet, at capture.Instant)
 	switch {
 	case st.last == 0 || quiet < worthTelling:
 	case keep:
-	case s == Server && st.asked && st.asker == Client && p.Len > 0 && o.since == 0 && at.Sub(st.lastData) >= worthTelling:
+	case s == Server && st.asked && st.asker == Client && p.Len > 0 && (!d.known || before(d.next, end)) && o.since == 0 && at.Sub(st.lastData) >= worthTelling:
 		st.add(Chapter{Kind: Waited, Side: s, From: st.lastData, To: at, Frames: [2]uint64{0, p.Frame}})
 	case quiet >= idleGap && d.since == 0 && o.since == 0 && o.shutAt == 0 && d.shutAt == 0 && st.opening == 0:
 		st.add(Chapter{Kind: Silence, Side: s, From: st.last, To: at, Frames: [2]uint64{0, p.Frame}, N: st.keeps})

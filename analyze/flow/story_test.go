@@ -42,6 +42,14 @@ func TestStory(t *testing.T) {
 			k.send(2*time.Second, Client, ack, 1, 1, 1000)
 			k.send(4*time.Second, Server, ack, 1, 1001, 0)
 		}, "opening client 5ms; still client 6.001s n1 heard1", true},
+		{"a repetition is no answer", func(k *talk) {
+			k.open()
+			k.send(ms, Server, ack, 1, 1, 1000)
+			k.send(ms, Client, ack, 1, 1, 100)
+			k.send(ms, Server, ack, 1001, 101, 0)
+			k.send(8*time.Second, Server, ack, 1, 101, 1000)
+			k.send(16*time.Second, Server, ack, 1, 101, 1000)
+		}, "opening client 5ms; still server 24.002s n2 heard1 open", true},
 		{"a closed window, and probes", func(k *talk) {
 			k.open()
 			k.send(ms, Client, ack, 1, 1, 100)
