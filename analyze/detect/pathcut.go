@@ -316,18 +316,18 @@ func cutFilter(host capture.Addr, peers []capture.Addr) string {
 	return s + ")"
 }
 
-// alive counts the peers that the host heard lately, and those of them outside of g, if there is
-// one, that it hears since the group fell silent.
+// alive counts the peers of g and those that the host heard lately, and those of them outside of g that it hears since the
+// group fell silent.
 func (d *pathCut) alive(w *analyze.Window, host capture.Addr, g *cutGroup) (all, others int) {
 	for k, st := range d.peers.All {
 		if k.host != host {
 			continue
 		}
-		in, heard := g != nil && slices.Contains(g.peers, k.peer), st.heard
+		in, heard := slices.Contains(g.peers, k.peer), st.heard
 		if in || w.End.Sub(heard) < measure.Lonely {
 			all++
 		}
-		if !in && w.End.Sub(heard) < measure.Lonely && (g == nil || heard > g.onset.Add(together)) {
+		if !in && w.End.Sub(heard) < measure.Lonely && heard > g.onset.Add(together) {
 			others++
 		}
 	}
@@ -339,15 +339,16 @@ const deafAfter = 2
 
 func (d *pathCut) Assess(w *analyze.Window) analyze.Assessment {
 	f := PathCut{}
-	hosts := measure.NewSubjects[capture.Addr, struct{}](measure.MaxPerDetector)
-	for _, k := range d.peers.Keys {
-		if hosts.Peek(k.host) != nil || hosts.Get(k.host) == nil {
+	alive := measure.NewSubjects[capture.Addr, int](measure.MaxPerDetector) // by host, the peers that it heard lately
+	for k, st := range d.peers.All {
+		if w.End.Sub(st.heard) >= measure.Lonely || w.Local.By != analyze.LocalNone && !w.Local.Is(k.host) {
 			continue
 		}
-		if all, alive := d.alive(w, k.host, nil); all > f.PeersTotal && (w.Local.By == analyze.LocalNone || w.Local.Is(k.host)) {
-			f.PeersTotal, f.OthersAlive = all, alive
-		}
+		n := alive.Get(k.host) // there are no more hosts than peers
+		*n++
+		f.PeersTotal = max(f.PeersTotal, *n)
 	}
+	f.OthersAlive = f.PeersTotal
 	f.Unheard = d.unheard()
 	deaf := measure.NewSubjects[capture.Addr, struct{}](measure.MaxPerDetector)
 	w.Flows.Live(func(c *flow.Conn) {

@@ -79,34 +79,10 @@ const (
 type Conn struct {
 	Client, Server capture.Endpoint
 	Stream         uint32 // counts connections from 0, as Wireshark's tcp.stream
-	First, Last    capture.Instant
-	// HandshakeRTT is the time from the last SYN to the first segment after it that
-	// has ACK and no SYN; 0 if unknown.
-	HandshakeRTT time.Duration
-	// FirstResponse is the time from the last byte of the first request to the first byte of its
-	// answer; 0 if there was none.
-	FirstResponse time.Duration
 
-	synAt      capture.Instant
-	synAgain   capture.Instant // the newest SYN
-	synAckAt   capture.Instant
-	estAt      capture.Instant
-	reqAt      capture.Instant // request outstanding since; 0: none
-	reqLast    capture.Instant
-	halfAt     capture.Instant // in CLOSE_WAIT since; 0: not
-	idleEnd    capture.Instant // when the last silence of at least idleGap ended
-	idleFor    time.Duration
-	side       [2]side
-	firstSeen  uint64 // frame of the first packet
-	index      uint32 // of this record in the slab
+	// From here to side: what each packet reads.
 	path       uint32
-	service    uint32
 	trouble    uint32 // index+1 into the trouble slab, 0: none so far
-	requests   uint32
-	answers    uint32
-	answer     uint16 // see side.turn
-	synTries   uint16 // SYN repeats
-	saTries    uint16 // SYN-ACK repeats
 	ClientBy   ClientBy
 	aSide      Side  // who is Path.A
 	halfSide   Side  // who sent the FIN that halfAt is about
@@ -119,6 +95,33 @@ type Conn struct {
 	challenged challenge
 	challenges uint8 // how many SYNs were; 255: that or more
 	writes     [2]writing
+	answer     uint16 // see side.turn
+	Last       capture.Instant
+	estAt      capture.Instant
+	reqAt      capture.Instant // request outstanding since; 0: none
+	reqLast    capture.Instant
+	halfAt     capture.Instant // in CLOSE_WAIT since; 0: not
+	synAckAt   capture.Instant
+	side       [2]side
+
+	First capture.Instant
+	// HandshakeRTT is the time from the last SYN to the first segment after it that
+	// has ACK and no SYN; 0 if unknown.
+	HandshakeRTT time.Duration
+	// FirstResponse is the time from the last byte of the first request to the first byte of its
+	// answer; 0 if there was none.
+	FirstResponse time.Duration
+	synAt         capture.Instant
+	synAgain      capture.Instant // the newest SYN
+	idleEnd       capture.Instant // when the last silence of at least idleGap ended
+	idleFor       time.Duration
+	firstSeen     uint64 // frame of the first packet
+	index         uint32 // of this record in the slab
+	service       uint32
+	requests      uint32
+	answers       uint32
+	synTries      uint16 // SYN repeats
+	saTries       uint16 // SYN-ACK repeats
 }
 
 // writing is what is known of the writes of a side.

@@ -99,8 +99,8 @@ func (t *Table) Prefetch(obs []capture.Observation) int {
 			continue
 		}
 		c := t.conns.at(ref - 1)
-		// One field of each cache line.
-		sum += uint32(c.Client.Port) + uint32(c.reqAt) + c.side[0].next + c.side[0].dataPk + uint32(c.side[1].nextAt) + c.index
+		// One field of each cache line that every packet reads.
+		sum += uint32(c.Client.Port) + uint32(c.Last) + uint32(c.side[0].nextAt) + c.side[1].next + uint32(c.side[1].turn)
 		if c.path != 0 {
 			k := &obs[i].Packet
 			from := c.dir(Client)

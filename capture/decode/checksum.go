@@ -48,6 +48,7 @@ func addresses(p *capture.Packet) uint64 {
 // add adds the 16-bit words of b to a sum modulo 0xffff. Both are in the byte order of the machine's words, low byte first: the
 // sum is the same but for the order of its bytes (RFC 1071 §2(B)).
 func add(b []byte, s uint64) uint64 {
+	last := tail(b)
 	var carry, c uint64
 	for len(b) >= 64 {
 		w := (*[64]byte)(b)
@@ -62,17 +63,41 @@ func add(b []byte, s uint64) uint64 {
 		carry += c
 		b = b[64:]
 	}
-	for len(b) >= 8 {
+	if len(b) >= 32 {
+		w := (*[32]byte)(b)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[0:]), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[8:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[24:]), c)
+		carry += c
+		b = b[32:]
+	}
+	if len(b) >= 16 {
+		w := (*[16]byte)(b)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[0:]), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(w[8:]), c)
+		carry += c
+		b = b[16:]
+	}
+	if len(b) >= 8 {
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
 		carry += c
-		b = b[8:]
+	}
+	s, c = bits.Add64(s, last, 0)
+	return uint64(fold(s)) + carry + c
+}
+
+// tail is what is left of b behind its last whole word of 8 bytes.
+func tail(b []byte) uint64 {
+	n := len(b) % 8
+	if len(b) >= 8 {
+		return binary.LittleEndian.Uint64(b[len(b)-8:]) >> (8 * (8 - n)) // 0 for n = 0: all 64 bits are gone
 	}
 	var last uint64
 	for i, x := range b {
 		last |= uint64(x) << (8 * i)
 	}
-	s, c = bits.Add64(s, last, 0)
-	return uint64(fold(s)) + carry + c
+	return last
 }
 
 // fold brings a sum down to 16 bits.
