@@ -34,7 +34,7 @@ func (b *builder) incident(i int, root *analyze.Finding, after []*analyze.Findin
 		{ID: "where" + suffix, Name: analyze.Text{En: "Where", Ko: "어디서"}, Answer: b.place(root.Subject), Detail: b.between(root.Subject)},
 		{ID: "since" + suffix, Name: analyze.Text{En: "Since when", Ko: "언제부터"},
 			Answer: b.say(func(r *text) string { return r.short(root.Onset) + " " + r.zoneAt(root.Onset) }),
-			Detail: b.say(func(r *text) string { return r.since(root) })},
+			Detail: b.say(func(r *text) string { return r.day(root.Onset) + r.lasting(root) })},
 		{ID: "cause" + suffix, Name: analyze.Text{En: "Cause or consequence", Ko: "원인인가 결과인가"}, Answer: effects, Detail: b.titles(after)},
 	}
 	x.Sections = b.pictures(suffix, root, after)
@@ -110,7 +110,7 @@ func (b *builder) rootless(fs []*analyze.Finding) incident {
 		{ID: "where", Name: analyze.Text{En: "Where", Ko: "어디서"}, Answer: b.place(first.Subject), Detail: b.between(first.Subject)},
 		{ID: "since", Name: analyze.Text{En: "Since when", Ko: "언제부터"},
 			Answer: b.say(func(r *text) string { return r.short(first.Onset) + " " + r.zoneAt(first.Onset) }),
-			Detail: b.say(func(r *text) string { return r.since(first) })},
+			Detail: b.say(func(r *text) string { return r.day(first.Onset) + r.lasting(first) })},
 		{ID: "cause", Name: analyze.Text{En: "Cause or consequence", Ko: "원인인가 결과인가"},
 			Answer: analyze.Text{En: "Not to be told from this input", Ko: "이 입력으로 판정 불가"}},
 	}

@@ -492,7 +492,12 @@ func (w *bands) claim(s *view.Service, root *analyze.Finding) analyze.Text {
 		return texts("%s: %[4]s %[2]s answers a second, and %[3]s requests or connections failed; %[5]s.",
 			"%s: %[4]s 초당 응답 %[2]s건, 요청 또는 연결 실패 %[3]s건. %[5]s.", name, rate(0, w.n), count(failed(0, w.n)), since, before)
 	}
-	return texts("%s: %s answers a second before, %s %[6]s; requests or connections that failed: %[4]s before, %[5]s since.",
+	t := texts("%s: %s answers a second before, %s %[6]s; requests or connections that failed: %[4]s before, %[5]s since.",
 		"%s: 초당 응답 이전 %s건, %[6]s %[3]s건. 실패한 요청 또는 연결: 이전 %[4]s건, 이후 %[5]s건.", name, rate(0, w.begin), rate(w.begin, w.n),
 		count(failed(0, w.begin)), count(failed(w.begin, w.n)), since)
+	if of := root.Subject; of.Kind == analyze.SubjectSource && of.Peer != "" && of.Host == s.Addr {
+		// Most of them may be its own: nobody should take them for harmed users.
+		t = texts("%s Those of %s itself are among them.", "%s %s 자신의 것도 포함합니다.", t, of.Peer)
+	}
+	return t
 }

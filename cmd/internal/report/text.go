@@ -256,9 +256,11 @@ func (r *text) cause(label string, f *analyze.Finding) {
 const overAfter = 5 * time.Second
 
 // since says when a finding began, on the clock and in the capture, and whether it ended.
-func (r *text) since(f *analyze.Finding) string {
+func (r *text) since(f *analyze.Finding) string { return r.full(f.Onset) + r.lasting(f) }
+
+// lasting is since without the clock.
+func (r *text) lasting(f *analyze.Finding) (s string) {
 	c := &r.d.Coverage
-	s := r.full(f.Onset)
 	if into := f.Onset.Sub(c.First); into < atStart {
 		s += r.pick(", when the capture began or earlier", ", 캡처 시작 시점 또는 그 이전")
 	} else {

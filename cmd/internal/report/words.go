@@ -113,6 +113,9 @@ func (c clock) full(at capture.Instant) string {
 	return at.Time().In(c.zone).Format("2006-01-02 15:04:05.000") + " " + c.zoneAt(at)
 }
 
+// day is the date.
+func (c clock) day(at capture.Instant) string { return at.Time().In(c.zone).Format(time.DateOnly) }
+
 // short is the time of day to the millisecond.
 func (c clock) short(at capture.Instant) string {
 	return at.Time().In(c.zone).Format("15:04:05.000")

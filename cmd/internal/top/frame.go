@@ -260,8 +260,9 @@ func (f *Frame) Rows(s *State) (fs []*analyze.Finding, steps []analyze.StepVerdi
 			}
 		}
 		slices.SortStableFunc(fs, func(a, b *analyze.Finding) int {
-			if (a.Role == analyze.Root) != (b.Role == analyze.Root) {
-				return rank(a) - rank(b)
+			// What may be the cause stands before what follows from others, however early that began.
+			if d := rank(a) - rank(b); d != 0 {
+				return d
 			}
 			return int(max(min(a.Onset-b.Onset, 1), -1))
 		})

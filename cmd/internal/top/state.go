@@ -96,13 +96,15 @@ func Take(at capture.Instant, d *analyze.Diagnosis, v *view.View) *State {
 func rank(f *analyze.Finding) int {
 	switch {
 	case f.Severity == "info":
-		return 3
+		return 4
 	case f.Role == analyze.Root:
 		return 0
-	case f.Role == analyze.Consequence:
+	case f.Role == analyze.Pending:
 		return 1
+	case f.Role == analyze.Consequence:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // span is how long the buckets from i to before j are.
