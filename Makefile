@@ -95,6 +95,11 @@ browser:
 test-browser: go browser ## pages in Chromium: layout, languages, themes, load time, axe (needs node, npm, chromium and fonts-nanum)
 	go test -count=1 -v -run '^TestBrowser$$' ./cmd/jindan
 
+.PHONY: pictures
+pictures: build browser ## the pictures of the report page in its README, drawn anew (needs what test-browser does)
+	$(JINDAN) analyze -o ndjson --report .test/page.html fixtures/gpki-2023-11-17/packets.pcap.zst >.test/page.ndjson
+	node cmd/internal/report/browser/pictures.mjs .test/page.html cmd/internal/report/images
+
 .PHONY: conformance
 conformance: go ## the stream into an OpenTelemetry Collector, Loki and NATS that are built from their modules (first, some 20 minutes)
 	go -C fixtures/receivers build -buildvcs=false -o ../../bin/ ./otelcol tool

@@ -104,7 +104,7 @@ func TestSurgeShareOfListener(t *testing.T) {
 	}
 	n.causes = cause.New(set)
 	for _, s := range n.run(t, []analyze.Detector{newSurge()}, "192.0.2.1").Steps {
-		if s.Step == "surge" && !strings.Contains(s.Reason.En, "made 100 % of the connection requests to its listener, ") {
+		if s.Step == "surge" && !strings.Contains(s.Reason.En, "(100 % of those to its listener); ") {
 			t.Errorf("%s: %s", s.Verdict, s.Reason.En)
 		}
 	}
