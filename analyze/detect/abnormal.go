@@ -51,6 +51,8 @@ type AbnormalTermination struct {
 	Regular     int     `json:"regular"`
 	Limit       float64 `json:"limit"`
 	Limited     int     `json:"limited"`
+	AtIdle      int     `json:"at_idle"`
+	IdleLimit   float64 `json:"idle_limit"`
 }
 
 // classInjected: the TTL says that somebody else made the resets than the host whose address they bear.
@@ -109,6 +111,7 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		d.closed++
 		if st := d.services.Get(e.Conn); st != nil {
 			st.series.Add(0, 1, 0)
+			st.closes(e.Conn)
 			st.answers = st.answers || e.Conn.Answers() > 0
 			if !st.abrupt && e.Class == flow.ClassNone && e.Conn.Answers() > 0 {
 				st.clean++

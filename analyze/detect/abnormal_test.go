@@ -477,3 +477,33 @@ func TestAnswersCutOffByClients(t *testing.T) {
 		}
 	}
 }
+
+// A server closes what has been silent for 20 s. Where the last that was said was a message of the client, that is no failure to answer; where
+// it closes at any time, it is.
+func TestClosedWhenIdle(t *testing.T) {
+	const srv = "198.51.100.2:443"
+	sockets := func(n *network, after func(i int) time.Duration) {
+		every(0, 40*sec, sec, func(at time.Duration, i int) {
+			x := n.talk(at, "203.0.113."+itoa(1+i), srv)
+			x.turn(at + 2*ms)
+			last := at + 4*ms
+			wait := 20 * sec
+			if i%3 == 0 {
+				last += 500 * ms
+				n.tcp(last, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 90)
+				x.q += 90
+				n.tcp(last+ms, x.s, x.c, capture.ACK, x.a, x.q, 0)
+				wait = after(i)
+			}
+			n.tcp(last+wait, x.s, x.c, capture.ACK|capture.FIN, x.a, x.q, 0)
+			n.tcp(last+wait+ms, x.c, x.s, capture.ACK|capture.FIN, x.q, x.a+1, 0)
+			n.tcp(last+wait+2*ms, x.s, x.c, capture.ACK, x.a+1, x.q+1, 0)
+		})
+	}
+	play(t, newAbnormalTermination, []scene{
+		{name: "after the same silence", want: "info service 198.51.100.2 443", onset: 20*sec + 504*ms,
+			make: func(n *network) { sockets(n, func(int) time.Duration { return 20 * sec }) }},
+		{name: "at any time", want: "error service 198.51.100.2 443", onset: 3*sec + 504*ms,
+			make: func(n *network) { sockets(n, func(i int) time.Duration { return 3*sec + time.Duration(i)*37*ms }) }},
+	})
+}

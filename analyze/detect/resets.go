@@ -22,6 +22,7 @@ type resetState struct {
 	// that is its way of closing, or a process that dies in the middle, what it did before tells.
 	clean  uint32
 	abrupt bool
+	idles  lateWaits       // of connections that owe nothing: after how much silence the server closes them
 	limits lateWaits       // how long after their requests clients cut off answers that went on
 	steady capture.Instant // the first reset, where it has been so for as long as is known; 0: it began later
 }
@@ -53,6 +54,7 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *m
 	var firstOf [32]capture.Instant
 	clients := measure.NewSubjects[capture.Addr, struct{}](maxResets)
 	limit, _ := st.limits.limit()
+	idleLimit, _ := st.idles.limit()
 	var ends []capture.Instant
 	var last, begin, foreign capture.Instant
 	for i := range st.recent {
@@ -90,6 +92,10 @@ func (st *resetState) tally(k capture.Endpoint, since capture.Instant, checks *m
 			if f.ForeignTTL++; f.ForeignTTL == 1 {
 				foreign = begin
 			}
+		}
+		if n.class == flow.ClosedUnanswered && idleLimit > 0 && n.wait >= idleLimit && n.wait-idleLimit <= limitSlack {
+			f.AtIdle++
+			f.IdleLimit = idleLimit.Seconds()
 		}
 		f.Unknown += measure.Count(n.unknown)
 		f.TurnedAway += measure.Count(n.turned)
@@ -175,6 +181,18 @@ func (st *resetState) cuts() (n int) {
 // limited reports whether a client cut off an answer that went on when a time limit after its request was up.
 func (n *resetNote) limited(limit time.Duration) bool {
 	return n.streams && n.wait >= limit && n.wait-limit <= limitSlack
+}
+
+// closes notes how long nothing was said on a connection that owed nothing when its server closed it.
+func (st *resetState) closes(c *flow.Conn) {
+	end, silent := c.Idle()
+	if end == 0 || end != c.FinAt(flow.Server) || c.Outstanding() != 0 {
+		return
+	}
+	if whole := silent.Round(time.Second); whole > silent && whole-silent <= c.HandshakeRTT {
+		silent = whole // its timer began with what it sent, the silence with the acknowledgement
+	}
+	st.idles.add(silent)
 }
 
 // countLimited takes the answers that clients cut off for trouble where they do so at a time limit: who has seen enough of a stream
