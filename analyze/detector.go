@@ -96,8 +96,10 @@ type Symptom struct {
 	// LastTry is the end of the last window in which anything was tried that could have failed, or passed; 0: the symptom does not
 	// depend on that.
 	LastTry capture.Instant
-	Until   capture.Instant // when it ended, of what is judged once, at the end of the run; 0: it lasts
-	Stages  *Stages         // where the requests' time goes, if the subject is a service; the engine keeps it
+	// Well is since when the same passes again, if so much does not pass by chance; 0: it does not, or the symptom itself ends with the fault.
+	Well   capture.Instant
+	Until  capture.Instant // when it ended, of what is judged once, at the end of the run; 0: it lasts
+	Stages *Stages         // where the requests' time goes, if the subject is a service; the engine keeps it
 }
 
 // MaxEvidence bounds Finding.Evidence.

@@ -32,6 +32,7 @@ type tracker struct {
 	seen     bool            // it held in this window
 	unasked  bool            // it would hold still, but nobody tries any more
 	refused  bool            // a quota has turned it away, which is counted once
+	returned int             // how often it came back right after it was over
 }
 
 // judge holds one symptom against its rule.
@@ -44,6 +45,12 @@ func (e *Engine) judge(s *judged) {
 	}
 	key := trackKey{s.rule, s.key}
 	t := e.tracked[key]
+	if s.Well != 0 && e.w.End.Sub(s.Well) >= wellFor {
+		if t != nil && t.firing && !t.f.settled {
+			t.f.LastSeen = max(min(t.f.LastSeen, s.Well), t.f.Onset)
+		}
+		return // nothing is left of it, but numbers
+	}
 	unasked := s.LastTry != 0 && e.w.End.Sub(s.LastTry) >= unaskedFor
 	if t != nil {
 		t.shown = e.w.End
@@ -74,13 +81,18 @@ func (e *Engine) judge(s *judged) {
 		return
 	}
 	if !t.firing && t.lastHeld != 0 && t.lastHeld < e.w.Start {
+		if t.f != nil && e.w.Start.Sub(t.lastHeld) <= Aftermath {
+			t.returned++
+		}
 		t.since, t.onset = e.w.End, s.Onset // it had stopped holding before it opened
 	}
 	t.seen = true
 	t.lastHeld = e.w.End
 	if t.firing {
 		f := t.f
-		f.LastSeen, f.Features = e.w.End, s.Features
+		if f.LastSeen, f.Features = e.w.End, s.Features; s.Well != 0 {
+			f.LastSeen = max(s.Well, f.Onset)
+		}
 		f.Onset = min(f.Onset, s.Onset)
 		e.fill(f, s)
 		if rank(severity) > rank(f.Severity) {
@@ -103,6 +115,10 @@ func (e *Engine) judge(s *judged) {
 // wellFor is how long nothing may be left of a fault before it is over: detectors show what is left of one until the same traffic
 // has passed for some seconds. What shows, but no longer holds, is kept for as long as its rule says.
 const wellFor = 5 * time.Second
+
+// quiet is how long nothing may be left of the fault of t. A fault that comes back right after each end lasts: the second time that it does, and
+// each time after that, its end is believed half as soon.
+func (t *tracker) quiet() time.Duration { return wellFor << min(max(t.returned-1, 0), 4) }
 
 // tellsEnd is the longest keep_for of a rule whose subjects show whether they are well; others, as slow scans, pause for longer.
 const tellsEnd = time.Minute
@@ -208,7 +224,7 @@ func (e *Engine) settle() {
 		r := e.rules[t.key.rule]
 		quiet := e.w.End.Sub(t.lastHeld)
 		switch {
-		case t.firing && !t.seen && (quiet >= r.KeepFor || r.KeepFor <= tellsEnd && quiet >= wellFor && (t.unasked || e.w.End.Sub(t.shown) >= wellFor)):
+		case t.firing && !t.seen && (quiet >= r.KeepFor || r.KeepFor <= tellsEnd && quiet >= t.quiet() && (t.unasked || e.w.End.Sub(t.shown) >= t.quiet())):
 			t.firing = false
 			t.f.State, t.f.Ended = Resolved, EndedWell
 			if t.unasked {

@@ -24,6 +24,7 @@ import (
 //	hostport h p         10.0.0.1:53 [::1]:53 10.0.0.1 (port 0)
 //	port p               53, PORT (port 0)
 //	pingsize peer 1400   1372, for IPv6 1352: the ping payload that makes an IP length
+//	less .flows .min     whether a feature, which may be whole, is less than a threshold
 //	at_most 0 100        0.026: the share that may be bad although 0 of 100 were (AtMost)
 //	name "A a.test, …"   a.test: the first name of examples, for a command; NAME if there is none that a shell takes as it is
 //	pid "nginx (pid 7)"  7, for a command; PID if there is none
@@ -124,6 +125,14 @@ func funcMap(u units) template.FuncMap {
 			return strconv.FormatFloat(math.Round(max(v-header, 0)), 'f', 0, 64), err
 		},
 		"at_most": AtMost,
+		"less": func(a, b any) (bool, error) { // a feature, which may be whole, than a threshold, which is not
+			x, err := number(a)
+			if err != nil {
+				return false, err
+			}
+			y, err := number(b)
+			return x < y, err
+		},
 		"name": func(examples string) string {
 			if m := exampleName.FindStringSubmatch(examples); m != nil {
 				return m[1]

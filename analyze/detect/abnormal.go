@@ -95,6 +95,9 @@ func (d *abnormalTermination) Event(e *flow.Event) {
 		return
 	}
 	if e.Kind == flow.Response {
+		if st := d.services.Peek(e.Conn); st != nil {
+			st.answeredAt = e.At
+		}
 		end, silent := e.Conn.Idle()
 		if end == 0 || end != e.Since { // Since: when the request began
 			return
@@ -266,10 +269,19 @@ func (d *abnormalTermination) Judge(w *analyze.Window, emit func(analyze.Symptom
 		if s.Passes() {
 			return true
 		}
-		emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: s.LastTry(w.End),
-			Filter: "tcp.flags.reset == 1 && " + measure.ServiceFilter(k)})
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(began, onset), Features: f, Evidence: evidence, LastTry: max(s.LastTry(w.End), st.answeredAt),
+			Well: st.well(w, onset, f.Resets), Filter: "tcp.flags.reset == 1 && " + measure.ServiceFilter(k)})
 		return true
 	})
+}
+
+// well is since when the service answers without a reset; 0: it does not, or may do so by chance. Connections that last do not end to say so.
+func (st *resetState) well(w *analyze.Window, onset capture.Instant, resets int) capture.Instant {
+	last := st.recent[len(st.recent)-1].at
+	if st.answeredAt <= last || !stat.Ceased(resets, last.Sub(onset), w.End.Sub(last)) {
+		return 0
+	}
+	return last
 }
 
 func (d *abnormalTermination) Assess(*analyze.Window) analyze.Assessment {

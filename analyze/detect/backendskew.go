@@ -139,6 +139,7 @@ func (d *backendSkew) Event(e *flow.Event) {
 	case flow.Response:
 		if m := d.member(k); m != nil {
 			m.failed.good()
+			d.groups.Peek(groupKey{k.Client, k.Server.Port}).lastAt = e.At
 			if e.Dur < slowAnswer {
 				m.slow.good()
 			} else {
@@ -212,7 +213,7 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			d.best = f
 		}
 		if onset != 0 {
-			emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: evidence})
+			emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: evidence, LastTry: g.lastAt})
 		}
 		return true
 	})

@@ -267,7 +267,7 @@ func (d *connectionRefused) Judge(w *analyze.Window, emit func(analyze.Symptom))
 		}
 		if f, evidence := st.measure(d, k); f.Refused+f.Unanswered > 0 && !s.Over() {
 			f.Listener = d.listener(w, k)
-			emit(analyze.Symptom{Subject: measure.Service(k), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, st.series.LastTry(w.End))})
+			emit(analyze.Symptom{Subject: measure.Service(k), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: max(st.lastTry, s.LastTry(w.End)), Well: s.Well(w.End)})
 		}
 		return true
 	})

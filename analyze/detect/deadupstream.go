@@ -73,22 +73,23 @@ type acceptedV4 struct {
 }
 
 type upstreamState struct {
-	connects stat.Series // bad: refused or ignored; total: connection requests
-	fails    []failedCall
-	stretch  stat.Runs
-	lastOK   capture.Instant
-	heard    []capture.Instant // when the server sent a packet, other than RST: one a window, the newest
-	ok       uint32            // calls that succeeded, ever
-	answers  measure.Direction
-	late     []capture.Instant // requests that were answered after all, by their time
-	hung     hungCalls
-	hungTo   capture.Instant // all calls hung until then
-	lastAt   capture.Instant
-	all      stat.Point    // calls that failed, of all
-	looped   int           // packets that came by again and again, with a falling TTL
-	expired  int           // ICMP said that the TTL was used up
-	repeats  int           // of the SYNs that nothing has answered since the onset
-	wait     time.Duration // the longest wait of these
+	connects   stat.Series // bad: refused or ignored; total: connection requests
+	fails      []failedCall
+	stretch    stat.Runs
+	lastOK     capture.Instant
+	acceptedAt capture.Instant   // newest call that was accepted
+	heard      []capture.Instant // when the server sent a packet, other than RST: one a window, the newest
+	ok         uint32            // calls that succeeded, ever
+	answers    measure.Direction
+	late       []capture.Instant // requests that were answered after all, by their time
+	hung       hungCalls
+	hungTo     capture.Instant // all calls hung until then
+	lastAt     capture.Instant
+	all        stat.Point    // calls that failed, of all
+	looped     int           // packets that came by again and again, with a falling TTL
+	expired    int           // ICMP said that the TTL was used up
+	repeats    int           // of the SYNs that nothing has answered since the onset
+	wait       time.Duration // the longest wait of these
 }
 
 type failedCall struct {
@@ -210,7 +211,7 @@ func (d *deadUpstream) outcome(_ *flow.Conn, o measure.Outcome, a *measure.Attem
 		st.answers.Event(e)
 		st.connects.Add(0, 1, 0)
 		st.stretch.Good()
-		st.lastOK = e.At
+		st.lastOK, st.acceptedAt = e.At, e.At
 		st.ok++
 		st.all.Total++
 		d.calls++
@@ -243,6 +244,7 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	hungAfter := w.Params.Duration("hung_after")
 	d.Requests.IgnoredOnes(w, d.asks, func(a *measure.Attempt, repeats int, wait time.Duration) {
 		if st := d.states.Peek(a.Key); st != nil && a.At >= st.connects.Onset {
+			st.lastAt = max(st.lastAt, a.At.Add(wait))
 			st.repeats += repeats
 			st.wait = max(st.wait, wait)
 		}
@@ -281,12 +283,36 @@ func (d *deadUpstream) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		d.others(w, k, onset, &f)
 		f.Small, f.Looped, f.Expired = small, st.looped, st.expired
-		list = append(list, upstreamSymptom{k, f, onset, st.lastOK, evidence})
+		list = append(list, upstreamSymptom{k, f, onset, st.lastOK, evidence, st.lastTry(&f), st.well(w, &f, onset)})
 		return true
 	})
 	for _, x := range d.outbound(w, list, emit) {
-		emit(analyze.Symptom{Subject: measure.Upstream(x.k.Client, x.k.Server), Onset: x.onset, Features: x.f, Evidence: x.evidence})
+		emit(analyze.Symptom{Subject: measure.Upstream(x.k.Client, x.k.Server), Onset: x.onset, Features: x.f, Evidence: x.evidence, LastTry: x.lastTry, Well: x.well})
 	}
+}
+
+// lastTry is when the server was last tried; 0: somebody waits for it.
+func (st *upstreamState) lastTry(f *DeadUpstream) capture.Instant {
+	if f.Class == classHung || len(st.hung.waiting) > 0 {
+		return 0
+	}
+	return st.lastAt
+}
+
+// well is since when the server takes connections again and answers on them; 0: it does not, or may do so by chance. Who keeps
+// a connection does not ask for another to say so.
+func (st *upstreamState) well(w *analyze.Window, f *DeadUpstream, onset capture.Instant) capture.Instant {
+	if f.Class == classHung || len(st.fails) == 0 {
+		return 0
+	}
+	var last capture.Instant
+	for i := range st.fails {
+		last = max(last, st.fails[i].At)
+	}
+	if st.acceptedAt > last && st.lastOK > st.acceptedAt && stat.Ceased(f.Failed, last.Sub(onset), w.End.Sub(last)) {
+		return last
+	}
+	return st.connects.Well(w.End)
 }
 
 // may reports whether the calls from client to server may be an upstream's: where no address counts as this host,

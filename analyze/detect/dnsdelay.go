@@ -238,7 +238,7 @@ func (d *dnsDelay) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if x := &st.waits; f.P95 < d.slow.Seconds() && f.TimedOut > 0 {
 			onset = x.Onset
 		}
-		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End), Well: s.Well(w.End)})
 		return true
 	})
 }

@@ -185,7 +185,7 @@ func (d *dnsErrors) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			f.Half = f.Errors * half / kept // of the newest, for all
 		}
 		f.Names, f.P95 = len(names.Keys), stat.Quantile(waits, 0.95)
-		emit(analyze.Symptom{Subject: k.Subject(), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End)})
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: s.Onset, Features: f, Evidence: evidence, LastTry: s.LastTry(w.End), Well: s.Well(w.End)})
 		return true
 	})
 }

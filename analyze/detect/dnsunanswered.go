@@ -331,7 +331,7 @@ func (d *dnsUnanswered) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		// Many tries of one lookup are independent, too.
 		tolerated := max(w.Params.Float("tolerated"), f.CaptureLoss) // the capture loses answers, too
 		f.Chance = min(stat.AtLeast(f.Unanswered, f.Queries, tolerated), math.Pow(tolerated, float64(most)))
-		emit(analyze.Symptom{Subject: k.Subject(), Onset: s.Onset, Features: f, Evidence: st.evidence(s.Onset), LastTry: s.LastTry(w.End)})
+		emit(analyze.Symptom{Subject: k.Subject(), Onset: s.Onset, Features: f, Evidence: st.evidence(s.Onset), LastTry: s.LastTry(w.End), Well: s.Well(w.End.Add(-measure.DNSSettled))})
 		return true
 	})
 }

@@ -20,11 +20,12 @@ const (
 
 // upstreamSymptom is what one upstream shows in a window.
 type upstreamSymptom struct {
-	k        measure.CallKey
-	f        DeadUpstream
-	onset    capture.Instant
-	lastOK   capture.Instant
-	evidence []analyze.Evidence
+	k             measure.CallKey
+	f             DeadUpstream
+	onset         capture.Instant
+	lastOK        capture.Instant
+	evidence      []analyze.Evidence
+	lastTry, well capture.Instant
 }
 
 // partly reports whether the upstream ignores connection requests and is there all the same: it takes others, or is heard on open

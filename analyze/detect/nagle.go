@@ -35,6 +35,7 @@ type nagle struct {
 type nagleState struct {
 	requests int // since the first one that was held
 	sides    [2]nagleSide
+	asked    capture.Instant // newest request
 }
 
 // nagleSide is what the clients of a listener send, or the listener.
@@ -60,6 +61,7 @@ func (d *nagle) Event(e *flow.Event) {
 		d.sum.Requests++
 		if st := d.states.Peek(e.Conn); st != nil {
 			st.requests++
+			st.asked = e.At
 		}
 		return
 	}
@@ -102,8 +104,12 @@ func (d *nagle) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			Wait: worst.wait.Seconds() / float64(worst.held), Longest: worst.longest.Seconds(), Total: worst.wait.Seconds(),
 			Requests: max(st.requests-worst.before, worst.held)}
 		f.Part = stat.Ratio(f.Held, f.Requests)
-		emit(analyze.Symptom{Subject: measure.Service(k), Onset: worst.first,
-			Features: f, Evidence: worst.evidence, Filter: measure.ServiceFilter(k)})
+		well := worst.last
+		if st.asked <= well || !stat.Ceased(f.Held, well.Sub(worst.first), w.End.Sub(well)) {
+			well = 0
+		}
+		emit(analyze.Symptom{Subject: measure.Service(k), Onset: worst.first, Features: f, Evidence: worst.evidence,
+			Filter: measure.ServiceFilter(k), LastTry: max(st.asked, worst.last), Well: well})
 		return true
 	})
 }

@@ -18,7 +18,7 @@ type unserved struct {
 // nonReaders are the clients of one service that do not read, as one: the workers that wait for them are the same.
 type nonReaders struct {
 	f             SlowReceiver
-	onset         capture.Instant
+	onset, last   capture.Instant
 	since, before stallTime
 	evidence      []analyze.Evidence
 	itself        bool // the service itself does not read
@@ -28,7 +28,7 @@ func (x *nonReaders) add(st *receiverState, f SlowReceiver, evidence []analyze.E
 	if x.f.Flows == 0 || st.onset < x.onset {
 		x.onset = st.onset
 	}
-	x.f.Class = "clients"
+	x.f.Class, x.last = "clients", max(x.last, st.lastBad)
 	x.f.Clients += f.Clients
 	x.f.Flows += f.Flows
 	x.f.FlowsTotal += f.FlowsTotal

@@ -16,8 +16,9 @@ type resetState struct {
 	series stat.Series
 	recent []resetNote // bounded ring, oldest first
 	// answers: a connection of it was answered. survived: the longest silence after which one was.
-	answers  bool
-	survived time.Duration
+	answers    bool
+	survived   time.Duration
+	answeredAt capture.Instant // newest answer
 	// clean are the answered connections that ended with a FIN before the first that the server reset right after its answer: whether
 	// that is its way of closing, or a process that dies in the middle, what it did before tells.
 	clean  uint32

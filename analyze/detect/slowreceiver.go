@@ -276,7 +276,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			together.Get(k.Server).add(st, f, evidence)
 		}
 		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence,
-			Filter: filter + measure.ServiceFilter(k.Server)})
+			Filter: filter + measure.ServiceFilter(k.Server), Well: opened(w, onset, max(st.lastBad, st.narrow.last), f.Flows+f.Squeezed)})
 		st.forget()
 		return true
 	})
@@ -289,10 +289,23 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true
 		}
 		emit(analyze.Symptom{Subject: measure.Service(k), Onset: x.onset,
-			Features: x.features(w, u), Evidence: x.evidence, Filter: "tcp.window_size == 0 && " + measure.ServiceFilter(k)})
+			Features: x.features(w, u), Evidence: x.evidence, Filter: "tcp.window_size == 0 && " + measure.ServiceFilter(k),
+			Well: opened(w, x.onset, x.last, x.f.Flows)})
 		return true
 	})
 }
+
+// opened is since when no window is closed for long any more; 0: some are, or close again and again.
+func opened(w *analyze.Window, onset, last capture.Instant, times int) capture.Instant {
+	pause := w.End.Sub(last)
+	if pause < maxReopen && !stat.Ceased(times, last.Sub(onset), pause) {
+		return 0
+	}
+	return last
+}
+
+// maxReopen is for how long windows stay open at most between two closings of one trouble.
+const maxReopen = 10 * time.Second
 
 // count counts the open connections of receivers whose episode begins: it takes a walk through all.
 func (d *slowReceiver) count(w *analyze.Window) {

@@ -170,10 +170,21 @@ func (d *stateMismatch) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			st.made = measure.Subjects[capture.Addr, uint32]{}
 		}
 		if f, onset, evidence := st.measure(w); f.Class != "" {
-			emit(analyze.Symptom{Subject: measure.Service(k), Onset: onset, Features: f, Evidence: evidence})
+			emit(analyze.Symptom{Subject: measure.Service(k), Onset: onset, Features: f, Evidence: evidence, LastTry: st.lastAt, Well: st.well(w, &f)})
 		}
 		return w.End.Sub(st.lastAt) < measure.IdleState
 	})
+}
+
+// well is since when no request meets what is older; 0: some do. That one does is known only when it is given up.
+func (st *mismatchState) well(w *analyze.Window, f *StateMismatch) (last capture.Instant) {
+	if f.Rounds > 0 || st.requests.Well(w.End) == 0 {
+		return 0
+	}
+	for _, x := range st.stray() {
+		last = max(last, x.at)
+	}
+	return last
 }
 
 // loopLinger is for how long a loop is told after its newest round that was reported: rounds are reported when they have doubled.

@@ -291,11 +291,30 @@ const Over = 5
 
 // Over reports whether attempts have gone well for a while, without a failure.
 func (s *Series) Over() bool {
-	quiet := 0
+	quiet, well := s.passing()
+	return well && quiet >= Over
+}
+
+// Well is since when attempts go well, 0 if they do not, or may do so by chance; end is that of the newest window.
+func (s *Series) Well(end capture.Instant) capture.Instant {
+	if quiet, well := s.passing(); well {
+		return end.Add(-time.Duration(quiet) * Window)
+	}
+	return 0
+}
+
+// passing is how many windows have gone by since the last failure. well: in so many of them something was tried, or so much, that it tells.
+func (s *Series) passing() (quiet int, well bool) {
+	tried := 0
 	for i := s.n - 1; i >= 0 && s.ring[i].Bad == 0; i-- {
-		if s.ring[i].Total > 0 {
-			quiet++
+		if quiet++; s.ring[i].Total > 0 {
+			tried++
 		}
 	}
-	return quiet >= Over
+	return quiet, tried >= Over || tried > 0 && s.luck() < maxLuck
+}
+
+// Ceased reports whether what happened n times within span would hardly pause for that long by chance, if it went on (Poisson).
+func Ceased(n int, span, pause time.Duration) bool {
+	return n > 0 && float64(n)*pause.Seconds() > -math.Log(maxLuck)*max(span, Window).Seconds()
 }
