@@ -139,7 +139,6 @@ func (d *backendSkew) Event(e *flow.Event) {
 	case flow.Response:
 		if m := d.member(k); m != nil {
 			m.failed.good()
-			d.groups.Peek(groupKey{k.Client, k.Server.Port}).lastAt = e.At
 			if e.Dur < slowAnswer {
 				m.slow.good()
 			} else {
@@ -208,19 +207,22 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			return true
 		}
 		s := analyze.Subject{Kind: analyze.SubjectHost, Host: k.client.String(), Port: k.port}
-		f, onset, evidence := g.measure()
+		f, x := g.measure(w)
 		if f.Connections > d.best.Connections {
 			d.best = f
 		}
-		if onset != 0 {
-			emit(analyze.Symptom{Subject: s, Onset: onset, Features: f, Evidence: evidence, LastTry: g.lastAt})
+		if x.Onset != 0 {
+			x.Subject, x.Features = s, f
+			emit(x)
 		}
 		return true
 	})
 }
 
-// measure looks for a failing member first, then for a shift of the shares.
-func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence []analyze.Evidence) {
+// measure looks for a failing member first, then for a shift of the shares; x is the symptom, without onset if there is none.
+func (g *memberGroup) measure(w *analyze.Window) (f BackendSkew, x analyze.Symptom) {
+	var onset capture.Instant
+	var evidence []analyze.Evidence
 	n := len(g.members.Keys)
 	windows := stat.SeriesLen
 	var worst *ill
@@ -258,9 +260,11 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 		}
 		f.FailedOthers = others.Share()
 		evidence = append(evidence, worst.note)
+		x.LastTry, x.Well = worst.LastTry(w.End), worst.Well(w.End) // of that member: the others are well all the time
 	} else if risen != nil {
 		onset, windows, f.Baseline = risen.share.Onset, risen.share.Windows(), risen.share.BeforeSpan
 		evidence = append(evidence, risen.newest)
+		x.LastTry = risen.share.LastTry(w.End)
 	}
 	f.Members = n
 	since := make([]uint32, n)
@@ -292,14 +296,15 @@ func (g *memberGroup) measure() (f BackendSkew, onset capture.Instant, evidence 
 	even := f.RatioBefore
 	if before < uint32(evenPer*n) {
 		if before+all < uint32(evenPer*n) || worst == nil {
-			return f, 0, nil
+			return f, x
 		}
 		even = f.Ratio
 	}
 	if even > evenRatio {
-		return f, 0, nil
+		return f, x
 	}
-	return f, onset, evidence
+	x.Onset, x.Evidence = onset, evidence
+	return f, x
 }
 
 func (d *backendSkew) Assess(w *analyze.Window) analyze.Assessment {

@@ -20,6 +20,7 @@ type ordeal struct {
 	local     string
 	step      time.Duration
 	well, ill func(n *network, at time.Duration, i int, heal time.Duration)
+	left      bool                               // the same does not go on: nobody tries what failed
 	alone     func(n *network, to time.Duration) // goes on whatever happens
 }
 
@@ -187,6 +188,19 @@ func ordeals() map[string]ordeal {
 					n.call(at, healApp, up, 5*ms)
 				}
 			}},
+		"one member refuses, and is not called again": {rule: "backend-skew", step: 50 * ms, local: healApp,
+			well: func(n *network, at time.Duration, i int, _ time.Duration) {
+				if at < 40*sec || i%3 < 2 {
+					n.call(at, healApp, fmt.Sprintf("198.51.100.%d:8080", 2+i%3), 5*ms)
+				}
+			},
+			ill: func(n *network, at time.Duration, i int, _ time.Duration) {
+				if up := fmt.Sprintf("198.51.100.%d:8080", 2+i%3); i%3 == 2 {
+					n.refused(at, healApp, up)
+				} else {
+					n.call(at, healApp, up, 5*ms)
+				}
+			}, left: true},
 		"path-cut": {rule: "path-cut", step: 200 * ms, local: healApp,
 			alone: func(n *network, to time.Duration) {
 				every(100*ms, to, 200*ms, func(at time.Duration, _ int) { n.call(at, healApp, "203.0.113.7:8080", 5*ms) })
@@ -272,6 +286,9 @@ func (o ordeal) play(t *testing.T, ill [][2]time.Duration, stop, to time.Duratio
 func TestHealed(t *testing.T) {
 	const from, heal = 40 * sec, 80 * sec
 	for name, o := range ordeals() {
+		if o.left {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			found := false
@@ -299,7 +316,11 @@ func TestNobodyTries(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for key, rs := range o.play(t, [][2]time.Duration{{from, stop}}, stop, 240*sec) {
+			until := stop
+			if o.left {
+				until = 240 * sec // others are called
+			}
+			for key, rs := range o.play(t, [][2]time.Duration{{from, stop}}, until, 240*sec) {
 				if last := rs[len(rs)-1]; last.State != analyze.Resolved || last.Time > begin.Add(stop+80*sec) {
 					t.Errorf("%s: %s %s at %v, last seen %v: %+v", key, last.State, last.Ended, last.Time.Sub(begin), last.LastSeen.Sub(begin), last.Features)
 				}
