@@ -128,7 +128,10 @@ func (s *Series) LastTry(end capture.Instant) capture.Instant {
 }
 
 // Passes reports whether what failed has passed for a while, and not by chance.
-func (s *Series) Passes() bool { return s.Over() && s.luck() < maxLuck }
+func (s *Series) Passes() bool {
+	_, tried := s.passing()
+	return tried >= Over && s.luck() < maxLuck
+}
 
 // Roll ends the window.
 func (s *Series) Roll() {
@@ -291,28 +294,30 @@ const Over = 5
 
 // Over reports whether attempts have gone well for a while, without a failure.
 func (s *Series) Over() bool {
-	quiet, well := s.passing()
-	return well && quiet >= Over
+	quiet, tried := s.passing()
+	return quiet >= Over && s.tells(tried)
 }
 
 // Well is since when attempts go well, 0 if they do not, or may do so by chance; end is that of the newest window.
 func (s *Series) Well(end capture.Instant) capture.Instant {
-	if quiet, well := s.passing(); well {
+	if quiet, tried := s.passing(); s.tells(tried) {
 		return end.Add(-time.Duration(quiet) * Window)
 	}
 	return 0
 }
 
-// passing is how many windows have gone by since the last failure. well: in so many of them something was tried, or so much, that it tells.
-func (s *Series) passing() (quiet int, well bool) {
-	tried := 0
+// passing is how many windows have gone by since the last failure, and in how many of them something was tried.
+func (s *Series) passing() (quiet, tried int) {
 	for i := s.n - 1; i >= 0 && s.ring[i].Bad == 0; i-- {
 		if quiet++; s.ring[i].Total > 0 {
 			tried++
 		}
 	}
-	return quiet, tried >= Over || tried > 0 && s.luck() < maxLuck
+	return quiet, tried
 }
+
+// tells reports whether something was tried in so many windows, or so often, that it tells.
+func (s *Series) tells(tried int) bool { return tried >= Over || tried > 0 && s.luck() < maxLuck }
 
 // Ceased reports whether what happened n times within span would hardly pause for that long by chance, if it went on (Poisson).
 func Ceased(n int, span, pause time.Duration) bool {
