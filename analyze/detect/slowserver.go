@@ -174,7 +174,8 @@ func (d *slowServer) Event(e *flow.Event) {
 		}
 	case flow.Response:
 		d.answer(st, c, e, request(c, e.Since))
-		if len(st.answers) < maxPending {
+		// What was said so long before the request asked for nothing, and is none of its kind: a SETTINGS ACK of HTTP/2 (RFC 9113 §6.5.3).
+		if len(st.answers) < maxPending && c.RequestLast().Sub(e.Since) < d.slowAfter {
 			st.answers = append(st.answers, openAnswer{ref: c.Ref(), at: e.At, size: c.RequestLen(), n: c.Requests()})
 		}
 	case flow.Abandoned:

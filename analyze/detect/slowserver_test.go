@@ -219,6 +219,35 @@ func TestSlowServer(t *testing.T) {
 			}
 			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast)
 		}, check: features(func(f SlowServer) bool { return f.Stalled == 4 && f.Stage == "sending" })},
+		{name: "HTTP/2: the first answer has the longest headers, and the client's SETTINGS ACK comes before it or after it", local: app, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
+				if i >= 100 {
+					return
+				}
+				c, s := n.from(client), host(web)
+				q := n.open(at, c, s)
+				a := q
+				ask := func(at time.Duration, size, answer uint32) {
+					n.tcp(at, c, s, capture.ACK|capture.PSH, q, a, size)
+					q += size
+					if answer > 0 {
+						n.tcp(at+ms, s, c, capture.ACK|capture.PSH, a, q, answer)
+						n.tcp(at+2*ms, c, s, capture.ACK, q, a+answer, 0)
+						a += answer
+					}
+				}
+				if i%4 == 0 {
+					ask(at+2*ms, 363, 42)
+					ask(at+5*ms, 9, 409)
+				} else {
+					ask(at+2*ms, 363, 451)
+					ask(at+5*ms, 9, 0)
+				}
+				for next := at + 4*sec; next < 60*sec; next += 4 * sec {
+					ask(next, 16, 366)
+				}
+			})
+		}},
 		{name: "connections of a pool idle after answers of all lengths", local: app, make: func(n *network) {
 			for i := range 6 {
 				c, s := n.from(client), host(web)
