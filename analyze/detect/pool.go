@@ -320,6 +320,12 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 	for start > 0 && p.queue[start-1] > uint32(p.levels[0][start-1]) && p.queue[start-1] > 1 {
 		start--
 	}
+	steady := 0
+	if j := jump(p.queue[start:h.n]); j > 0 {
+		// What the calls in flight do not explain was work of its own until then: nobody waited.
+		steady = int(slices.Max(p.queue[start : start+j]))
+		start += j
+	}
 	run := h.n - start
 	if run <= rampUp {
 		return
@@ -332,6 +338,7 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 		}
 	}
 	f.Plateau = (time.Duration(run-rampUp) * analyze.WindowLength).Seconds()
+	f.Level = max(f.Level, steady)
 	f.Queued = max(outstanding-f.Level, 0)
 	before := slices.Clone(p.queue[:start])
 	slices.Sort(before)
@@ -366,6 +373,23 @@ func (d *poolExhausted) judge(w *analyze.Window, k capture.Endpoint, h *poolHost
 	}
 	onset := w.End.Add(-time.Duration(run) * analyze.WindowLength)
 	emit(analyze.Symptom{Subject: measure.Service(k), Onset: max(onset, p.begins[start], w.First), Features: f, LastTry: p.lastTry})
+}
+
+// jump returns the first window from which on a queue is twice as long and more as in all windows before it, of which there are
+// enough to call it steady; 0: there is none.
+func jump(queue []uint32) int {
+	const steady = 10 // windows: longer than a queue takes to fill a pool (the rebuilt incident: 1 to 6 s)
+	if len(queue) <= steady {
+		return 0
+	}
+	most := slices.Max(queue[:steady])
+	for j := steady; j < len(queue); j++ {
+		if slices.Min(queue[j:]) >= 2*most {
+			return j
+		}
+		most = max(most, queue[j])
+	}
+	return 0
 }
 
 func (d *poolExhausted) Assess(*analyze.Window) analyze.Assessment {
