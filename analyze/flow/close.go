@@ -189,8 +189,11 @@ func (t *Table) resetClass(c *Conn, s Side, p *capture.Packet, at capture.Instan
 // trip where it is the larger one, for nearer to the client no reset can come so soon. Of more than an initial window (RFC 6928) on its way it is the rest of something that was answered early.
 func (c *Conn) tooLate(at capture.Instant) bool {
 	return c.crossed(c.side[Server].finAt) && c.side[Client].next-c.side[Server].acked <= 10*c.MSS(Client) &&
-		(!c.mayBeFarewell() || !c.repliesToFIN() && at.Sub(c.reqLast) >= min(time.Millisecond, c.serverLeg()/2))
+		(!c.mayBeFarewell() || !c.repliesToFIN() && at.Sub(c.reqLast) >= min(time.Millisecond, max(c.serverLeg()/2, leastFIN)))
 }
+
+// leastFIN is what a client needs at least for the FIN that follows its farewell: two system calls of a busy host.
+const leastFIN = 200 * time.Microsecond
 
 // finReply is how long a program takes at most to answer the end of the other side with a farewell of its own; a request that finds its
 // pooled connection closed comes at any time.

@@ -622,3 +622,28 @@ func TestAnswerThatTheCaptureMissed(t *testing.T) {
 		}
 	}
 }
+
+// At a server that closes first, the client's farewell is rejected within microseconds: sooner than the client can say that it closes, too.
+func TestFarewellAtTheServer(t *testing.T) {
+	const us = time.Microsecond
+	for _, tc := range []struct {
+		name  string
+		after time.Duration
+		want  string
+	}{
+		{"the farewell is rejected at once", 37 * us, "complete"},
+		{"a short request waits", 700 * us, "late_request"},
+	} {
+		k := newTalk(Reset)
+		k.send(0, Client, syn, 0, 0, 0)
+		k.send(18*us, Server, synack, 0, 1, 0)
+		k.send(15*us, Client, ack, 1, 1, 0)
+		k.send(100*us, Client, ack, 1, 1, 525)
+		k.send(20*ms, Server, ack, 1, 526, 1000)
+		k.send(200*us, Server, ack, 1001, 526, 24)
+		k.send(24*us, Server, fin, 1025, 526, 0)
+		k.send(14*us, Client, ack, 526, 1001, 24)
+		k.send(tc.after, Server, rst, 1001, 0, 0)
+		k.want(t, "reset "+tc.want)
+	}
+}
