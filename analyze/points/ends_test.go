@@ -115,7 +115,7 @@ func TestSecondLeg(t *testing.T) {
 		sketches = append(sketches, s)
 	}
 	al := Align(sketches)
-	if order, _ := al.Order(); !slices.Equal(order, []int{0, 3, 1, 2}) {
+	if order, _, _ := al.Order(); !slices.Equal(order, []int{0, 3, 1, 2}) {
 		t.Errorf("points in the order %v", order)
 	}
 }

@@ -593,8 +593,104 @@ func TestOrder(t *testing.T) {
 		sketches = append(sketches, s)
 	}
 	al := Align(sketches)
-	if order, same := al.Order(); same || !slices.Equal(order, []int{1, 3, 0, 2}) {
-		t.Errorf("order %v", order)
+	if order, guessed, same := al.Order(); same || len(guessed) > 0 || !slices.Equal(order, []int{1, 3, 0, 2}) {
+		t.Errorf("order %v, guessed %v", order, guessed)
+	}
+}
+
+// aligned are the sketches of points of a path, in an order of their own.
+func aligned(seen [][]capture.Observation, order []int) Alignment {
+	var sketches []*Sketch
+	for _, k := range order {
+		s := new(Sketch)
+		for i := range seen[k] {
+			s.Observe(&seen[k][i])
+		}
+		sketches = append(sketches, s)
+	}
+	return Align(sketches)
+}
+
+// permutations calls do with each order of n things.
+func permutations(n int, do func([]int)) {
+	var next func(done, left []int)
+	next = func(done, left []int) {
+		if len(left) == 0 {
+			do(done)
+		}
+		for i := range left {
+			next(append(slices.Clone(done), left[i]), slices.Delete(slices.Clone(left), i, i+1))
+		}
+	}
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	next(nil, all)
+}
+
+// Captures of one direction are put in their place, too, whatever the order in which points are given: two of other directions, which have nothing in
+// common, by those that both have something in common with. Where nothing tells, for no router lies between, that is said.
+func TestOrderOfOneDirection(t *testing.T) {
+	x := newPath(4)
+	x.talk(20, 2, 1000, 1000)
+	only := func(pt int, addr capture.Addr) {
+		x.seen[pt] = slices.DeleteFunc(x.seen[pt], func(o capture.Observation) bool { return o.Packet.Src.Addr != addr })
+	}
+	only(0, serverAddr)
+	only(2, clientAddr)
+	permutations(4, func(given []int) {
+		al := aligned(x.seen, given)
+		order, guessed, _ := al.Order()
+		for i, k := range order {
+			if given[k] != i || len(guessed) > 0 {
+				t.Fatalf("given %v: order %v, guessed %v", given, order, guessed)
+			}
+		}
+	})
+	for pt := range x.seen {
+		for i := range x.seen[pt] {
+			x.seen[pt][i].Packet.TTL = 64
+		}
+	}
+	al := aligned(x.seen, []int{1, 2, 3})
+	if _, guessed, _ := al.Order(); len(guessed) == 0 {
+		t.Error("the place of a capture of one direction is known, though nothing tells it")
+	}
+}
+
+// The legs of a proxy stand in the order in which it is asked and asks, where it has one address; else as they were given.
+func TestOrderOfLegs(t *testing.T) {
+	for _, one := range []bool{true, false} {
+		proxy := serverAddr
+		if !one {
+			proxy = hiddenAddr
+		}
+		front, back := newPath(2), newPath(2)
+		front.talk(20, 2, 1000, 1000)
+		back.random, back.at = rand.New(rand.NewPCG(3, 4)), front.at.Add(3*time.Millisecond)
+		back.talk(20, 2, 1000, 1000)
+		behind := capture.AddrFrom(netip.MustParseAddr("10.0.0.77"))
+		for _, seen := range back.seen {
+			for i := range seen {
+				p := &seen[i].Packet
+				for _, a := range []*capture.Addr{&p.Src.Addr, &p.Dst.Addr} {
+					if *a == clientAddr {
+						*a = proxy
+					} else {
+						*a = behind
+					}
+				}
+			}
+		}
+		al := aligned(slices.Concat(back.seen, front.seen), []int{0, 1, 2, 3})
+		want := []int{2, 3, 0, 1}
+		if !one {
+			want = []int{0, 1, 2, 3}
+		}
+		if order, _, _ := al.Order(); !slices.Equal(order, want) {
+			t.Errorf("one address %v: order %v", one, order)
+		}
 	}
 }
 

@@ -124,6 +124,17 @@ func way(p *capture.Packet) int {
 	return 0
 }
 
+// senders counts the packets of those who open connections (way 1) or answer (way -1), by the digest of their address.
+func (s *Sketch) senders(way int8) map[uint32]int {
+	n := make(map[uint32]int)
+	for _, m := range s.marks {
+		if m.way == way {
+			n[m.src]++
+		}
+	}
+	return n
+}
+
 // identity hashes what the path leaves alone, even where it translates addresses, and what all captures hold, even those that cut options.
 func identity(p *capture.Packet) uint64 {
 	if p.Proto == capture.ProtoUDP {
@@ -164,6 +175,8 @@ type Alignment struct {
 	Until []capture.Instant
 	// Joined is false for a point that shares no packet with those that the first one is joined to: how its clock stands is not known.
 	Joined []bool
+	// behind counts packets of the second point that were sent by those who ask there and are asked at the first one.
+	behind [][]int
 }
 
 // fewMarks: below so many packets in common the order in which they pass two points is not told.
@@ -177,6 +190,21 @@ func Align(sketches []*Sketch) Alignment {
 	for i := range n {
 		a.Common, a.Before, a.Same = append(a.Common, make([]int, n)), append(a.Before, make([]int8, n)), append(a.Same, make([]bool, n))
 		apart[i] = make([]time.Duration, n)
+	}
+	var asking []map[uint32]int
+	for _, s := range sketches {
+		asking = append(asking, s.senders(1))
+	}
+	for i, s := range sketches {
+		asked := s.senders(-1)
+		a.behind = append(a.behind, make([]int, n))
+		for j := range sketches {
+			for src, k := range asking[j] {
+				if asked[src] > 0 {
+					a.behind[i][j] += k
+				}
+			}
+		}
 	}
 	for i := range n {
 		for j := i + 1; j < n; j++ {
@@ -338,20 +366,11 @@ func median(d []time.Duration) time.Duration {
 }
 
 // Order puts points into the order in which packets pass them, as far as that can be told; the rest stays as it was. same is false
-// if that is another order than the given one.
-func (a *Alignment) Order() (order []int, same bool) {
-	for i := range a.Shift {
-		at := len(order)
-		for k := range order { // before the first of those that come behind it
-			if a.Before[i][order[k]] > 0 {
-				at = k
-				break
-			}
-		}
-		order = slices.Insert(order, at, i)
-	}
+// if that is another order than the given one. guessed are neighbours that show the same packets while nothing tells which comes first.
+func (a *Alignment) Order() (order []int, guessed [][2]int, same bool) {
+	order = sorted(len(a.Shift), func(i, k int) bool { return a.Before[i][k] > 0 })
 	// Points that have packets in common stay together.
-	var together []int
+	var legs [][]int
 	for len(order) > 0 {
 		leg := []int{order[0]}
 		for k := 0; k < len(leg); k++ {
@@ -361,12 +380,43 @@ func (a *Alignment) Order() (order []int, same bool) {
 				}
 			}
 		}
-		for _, i := range order {
-			if slices.Contains(leg, i) {
-				together = append(together, i)
-			}
-		}
+		legs = append(legs, slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !slices.Contains(leg, i) }))
 		order = slices.DeleteFunc(order, func(i int) bool { return slices.Contains(leg, i) })
 	}
-	return together, slices.IsSorted(together)
+	for _, l := range sorted(len(legs), func(i, k int) bool { return a.asks(legs[i], legs[k]) }) {
+		order = append(order, legs[l]...)
+	}
+	for i, q := range order[1:] {
+		if p := order[i]; a.Common[p][q] > 0 && a.Before[p][q] == 0 {
+			guessed = append(guessed, [2]int{p, q})
+		}
+	}
+	return order, guessed, slices.IsSorted(order)
+}
+
+// sorted puts n things into an order in which none stands behind one that it comes before, each as early as it was otherwise. What contradicts
+// itself stays as it was.
+func sorted(n int, before func(i, k int) bool) (order []int) {
+	left := make([]int, n)
+	for i := range left {
+		left[i] = i
+	}
+	for len(left) > 0 {
+		at := max(0, slices.IndexFunc(left, func(i int) bool {
+			return !slices.ContainsFunc(left, func(k int) bool { return k != i && before(k, i) })
+		}))
+		order, left = append(order, left[at]), slices.Delete(left, at, at+1)
+	}
+	return order
+}
+
+// asks reports whether the hosts that are asked on one leg are those that ask on another one: a proxy, with one address on both sides.
+func (a *Alignment) asks(front, back []int) bool {
+	there, reverse := 0, 0
+	for _, i := range front {
+		for _, k := range back {
+			there, reverse = there+a.behind[i][k], reverse+a.behind[k][i]
+		}
+	}
+	return there >= fewMarks && there > 3*reverse
 }

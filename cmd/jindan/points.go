@@ -96,13 +96,17 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 			}
 		}
 	}
-	order, same := al.Order()
+	order, guessed, same := al.Order()
 	if !same {
 		var names []string
 		for _, i := range order {
 			names = append(names, named[i].name)
 		}
 		a.Log.Warn().Msgf("packets pass the points in another order than the given one: %s", strings.Join(names, ", "))
+	}
+	for _, g := range guessed {
+		a.Log.Warn().Msgf("nothing tells whether packets pass %s or %s first: one of them shows one direction only, or too little; they are taken in the given order",
+			named[g[0]].name, named[g[1]].name)
 	}
 	// From here on points are in the order of the path.
 	var pts []points.Point
