@@ -72,6 +72,7 @@ func (a *Assessed) blind() bool { return a.Rule.BothWays && a.OneSided > 0 }
 // Options of an Engine.
 type Options struct {
 	Local   []netip.Prefix // --local: addresses and prefixes of this host; none: found from the observations
+	LocalBy LocalBy        // who says so; empty: --local
 	Sources []string
 	Host    string // where jindan runs; empty offline
 	Agent   string
@@ -155,7 +156,7 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 		e.watched = o.Watch.Events()
 		mask |= e.watched
 	}
-	e.local.init(o.Local)
+	e.local.init(o.Local, o.LocalBy)
 	o.Flow.Mask, o.Flow.Emit = mask, e.event
 	if o.Beside != nil {
 		e.handover = handover{o.Beside, e.deliver, make([]kept, 0, firstHandful), make([]kept, 0, firstHandful)}

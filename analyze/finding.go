@@ -160,7 +160,7 @@ type Coverage struct {
 	Undelivered map[string]uint64 `json:"undelivered,omitempty"`   // records that a sink which fails has not got, by its name; the agent says so
 	Local       string            `json:"local,omitempty"`         // of the addresses taken for this host, the one that is used most
 	Locals      []string          `json:"locals,omitempty"`        // all of them that were seen
-	LocalBy     string            `json:"local_by,omitempty"`      // option, host, direction, link_layer, common or none
+	LocalBy     string            `json:"local_by,omitempty"`      // option, points, host, direction, link_layer, common or none
 }
 
 // Finding is the record of jindan.finding/v1.

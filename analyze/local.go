@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -24,6 +25,7 @@ type LocalBy string
 // The ways, best first.
 const (
 	LocalByOption    LocalBy = "option"     // --local
+	LocalByPoints    LocalBy = "points"     // the proxies between several capture points
 	LocalByHost      LocalBy = "host"       // the addresses of the host's interfaces and sockets
 	LocalByDirection LocalBy = "direction"  // the capture marks packets as sent or received by its host
 	LocalByLink      LocalBy = "link_layer" // one station is an end of every frame, and what it sends has passed no router
@@ -114,6 +116,7 @@ func contains(list []netip.Prefix, a capture.Addr) bool {
 // localFinder finds the addresses of this host.
 type localFinder struct {
 	option   []netip.Prefix
+	optionBy LocalBy
 	own      map[capture.Addr]struct{} // addresses of the host, as its interfaces and sockets tell
 	packets  uint64
 	marked   bool // some packets are marked as sent or received
@@ -197,8 +200,8 @@ const (
 	common = 80
 )
 
-func (l *localFinder) init(option []netip.Prefix) {
-	l.option = option
+func (l *localFinder) init(option []netip.Prefix, by LocalBy) {
+	l.option, l.optionBy = option, cmp.Or(by, LocalByOption)
 	l.own = make(map[capture.Addr]struct{})
 	l.stations = make(map[uint32]*station)
 	l.ends = make(map[capture.Addr]*end)
@@ -334,10 +337,10 @@ func (l *localFinder) find() Local {
 				maps.Copy(set, more)
 			}
 		}
-		x := l.local(set, LocalByOption)
+		x := l.local(set, l.optionBy)
 		for _, p := range l.option { // of what the user names the first address is the host's name
 			if p.IsSingleIP() {
-				x.Addr, x.By = capture.AddrFrom(p.Addr()), LocalByOption
+				x.Addr, x.By = capture.AddrFrom(p.Addr()), l.optionBy
 				break
 			}
 		}

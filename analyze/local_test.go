@@ -89,7 +89,7 @@ func TestLocal(t *testing.T) {
 			for _, o := range tc.option {
 				option = append(option, netip.MustParsePrefix(o))
 			}
-			l.init(option)
+			l.init(option, "")
 			for _, f := range tc.frames {
 				src, dst := capture.AddrFrom(netip.MustParseAddr(f.src)), capture.AddrFrom(netip.MustParseAddr(f.dst))
 				for range f.n {
@@ -120,7 +120,7 @@ func TestLocal(t *testing.T) {
 // Addresses of another host: one station sends for both, and what it sends has passed no router.
 func TestHosts(t *testing.T) {
 	var l localFinder
-	l.init(nil)
+	l.init(nil, "")
 	say := func(src, dst string, ttl uint8, from, to uint32) {
 		p := capture.Packet{Proto: capture.ProtoTCP, TTL: ttl, SrcMAC: from, DstMAC: to}
 		p.Src.Addr, p.Dst.Addr = capture.AddrFrom(netip.MustParseAddr(src)), capture.AddrFrom(netip.MustParseAddr(dst))
@@ -145,7 +145,7 @@ func TestHosts(t *testing.T) {
 // one hop less.
 func TestHostsOfCookedHeaders(t *testing.T) {
 	var l localFinder
-	l.init(nil)
+	l.init(nil, "")
 	say := func(src, dst string, ttl uint8, from uint32) {
 		p := capture.Packet{Proto: capture.ProtoTCP, TTL: ttl, MACs: from, Dir: capture.DirInbound}
 		p.Src.Addr, p.Dst.Addr = capture.AddrFrom(netip.MustParseAddr(src)), capture.AddrFrom(netip.MustParseAddr(dst))
@@ -175,7 +175,7 @@ func TestHostsBehindATranslatedAddress(t *testing.T) {
 	at := func(s string) capture.Addr { return capture.AddrFrom(netip.MustParseAddr(s)) }
 	for _, marked := range []bool{true, false} {
 		var l localFinder
-		l.init(nil)
+		l.init(nil, "")
 		seq := uint32(0)
 		say := func(src, dst, snat, dnat string) {
 			seq += 1000

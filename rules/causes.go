@@ -24,10 +24,11 @@ const (
 	SameHost     Identity = "same-host"     // the same host; a path, or what lies between two capture points, concerns all its ends
 	Serves       Identity = "serves"        // whom the effect calls is the cause's host, and the port the cause's where both have one
 	Within       Identity = "within"        // the cause is a host towards all its peers, the effect it and one of them in the same direction
+	ReversePath  Identity = "reverse-path"  // the same two hosts, in the opposite direction
 )
 
 // Identities are all of them.
-var Identities = []Identity{SamePath, SameNet, SameService, SameUpstream, SameHost, Serves, Within}
+var Identities = []Identity{SamePath, SameNet, SameService, SameUpstream, SameHost, Serves, Within, ReversePath}
 
 // Selector picks the findings of a rule, or of some classes of it: "close-wait" or
 // "retransmission[syn,syn-ack]".
@@ -142,6 +143,19 @@ func (p *Party) Peers(r *Rule) []string {
 		return strings.Fields(v.String())
 	}
 	return nil
+}
+
+// Pairs are the pairs of hosts between which the finding, which is of rule r, was met on what lies between two capture points, who sends first (the
+// feature pairs).
+func (p *Party) Pairs(r *Rule) (pairs [][2]string) {
+	if v, err := r.feature(p.Features, "pairs"); err == nil && v.Kind() == reflect.String {
+		for _, s := range strings.Fields(v.String()) {
+			if src, dst, ok := strings.Cut(s, ">"); ok {
+				pairs = append(pairs, [2]string{src, dst})
+			}
+		}
+	}
+	return pairs
 }
 
 // WaitsFor is whom the service of the finding, which is of rule r, waits for, as its features say; empty: nobody, or several.

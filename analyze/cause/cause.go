@@ -160,6 +160,9 @@ func (g *Graph) Link(fs []*analyze.Finding, l analyze.Local, cleared func(rule s
 				n.place.peers = append(n.place.peers, l.Host(capture.AddrFrom(ip)))
 			}
 		}
+		for _, pair := range n.party.Pairs(r) {
+			n.place.pairs = append(n.place.pairs, placeOf(analyze.Subject{Kind: f.Subject.Kind, Direction: f.Subject.Direction, Peer: pair[0], Host: pair[1]}, l))
+		}
 		n.class, n.begins = n.party.Class(r), f.Onset
 		if !n.party.HasPast(r) {
 			n.begins = f.Onset.Add(-pastUnknown)
@@ -289,17 +292,25 @@ func (w *linking) index(i int) {
 	for _, host := range n.place.peers {
 		enter(at{rule: n.f.Rule, host: host})
 	}
-	ends := n.place.ends()
+	n.place.enter(n.f.Rule, enter)
+	for k := range n.place.pairs {
+		n.place.pairs[k].enter(n.f.Rule, enter)
+	}
+}
+
+// enter enters something of a rule under the hosts that p concerns.
+func (p *place) enter(rule string, enter func(at)) {
+	ends := p.ends()
 	for k, host := range ends {
-		enter(at{rule: n.f.Rule, host: host})
-		if p := n.place.port; p != 0 {
-			enter(at{rule: n.f.Rule, host: host, port: p})
+		enter(at{rule: rule, host: host})
+		if p.port != 0 {
+			enter(at{rule: rule, host: host, port: p.port})
 		}
 		switch {
 		case len(ends) == 2:
-			enter(at{rule: n.f.Rule, host: host, peer: ends[1-k]})
-		case n.place.all():
-			enter(at{rule: n.f.Rule, host: host, peer: host}) // to all its peers
+			enter(at{rule: rule, host: host, peer: ends[1-k]})
+		case p.all():
+			enter(at{rule: rule, host: host, peer: host}) // to all its peers
 		}
 	}
 }

@@ -194,6 +194,13 @@ func holdings() []holding {
 		// Several capture points.
 		{[]made{{"segment-size-loss", between, nil}, {"segment-loss", between, nil}},
 			[]made{{"size-dependent-loss", fromAll, nil}, {"retransmission[data]", in, nil}, {"path-cut", fromAll, nil}, {"abnormal-termination", call, nil}, {"dns-unanswered", names, nil}, {"dead-connection", call, nil}, {"dead-upstream[silent,gone,full]", call, nil}}, nil},
+		{[]made{{"segment-loss", analyze.Subject{Kind: analyze.SubjectSegment, Host: client, Peer: "203.0.113.6", Direction: "inbound", Segment: "a → b"},
+			has{"pairs": " 203.0.113.6>" + client + " " + callee + ">" + caller + " "}}}, []made{{"retransmission[data]", in, nil}}, nil},
+		{[]made{{"segment-loss", between, has{"share": 0.2}}},
+			[]made{{"retransmission[data]", analyze.Subject{Kind: analyze.SubjectPath, Host: caller, Peer: callee, Direction: "outbound"}, has{"share": 0.2}}},
+			[]otherwise{{why: "more is sent again than acknowledgments are lost", effect: has{"share": 0.21}, around: true}}},
+		{[]made{{"segment-size-loss", between, nil}, {"segment-loss", between, nil}}, []made{{"abnormal-termination[LATE-ANSWER,ABORT,TIMEOUT]", serves, nil}},
+			[]otherwise{{why: "it is datagrams that are lost", cause: has{"part": "udp"}, around: true}}},
 		{[]made{{"segment-loss", between, has{"part": "syn"}}, {"segment-loss", between, has{"share": 0.31}}},
 			[]made{{"retransmission[syn,syn-ack]", serves, has{"share": 0.9}}, {"connection-refused[silent]", called, has{"share": 0.9}}},
 			[]otherwise{{why: "of what is lost on the way, far less is handshakes", cause: has{"part": "", "share": 0.29}, around: true}}},

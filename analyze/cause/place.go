@@ -20,6 +20,7 @@ type place struct {
 	calls              capture.Addr   // of a service: whom it waits for, where that is known
 	peers              []capture.Addr // of a path to several: which they are, where that is known
 	callsPort          uint16
+	pairs              []place // of what lies between two capture points: other pairs of hosts that it was met by
 	// free: nothing was found here, and what is zero may be anything.
 	free bool
 }
@@ -84,13 +85,17 @@ func (p *place) crosses(f *place) bool {
 	return p.kind == analyze.SubjectSegment && f.all() && (f.direction == "inbound" && f.host == p.host || f.direction == "outbound" && f.host == p.peer)
 }
 
-// shared reports whether a cause at c and an effect at f share what id demands. A path without a peer is that
-// to all peers of its host.
+// shared reports whether a cause at c and an effect at f share what id demands, for one of the pairs of hosts that c concerns.
 func shared(id rules.Identity, c, f *place) bool {
+	return sharedBy(id, c, f) || slices.ContainsFunc(c.pairs, func(p place) bool { return sharedBy(id, &p, f) })
+}
+
+// sharedBy is shared without other pairs of hosts. A path without a peer is that to all peers of its host.
+func sharedBy(id rules.Identity, c, f *place) bool {
 	eq := func(a, b capture.Addr) bool { return a == b || c.free && a == none || f.free && b == none }
 	port := c.port == f.port || c.free && c.port == 0 || f.free && f.port == 0
 	pair := eq(c.host, f.host) && eq(c.peer, f.peer)
-	if against(c, f) && id != rules.Within {
+	if against(c, f) != (id == rules.ReversePath) && id != rules.Within {
 		return false
 	}
 	switch id {
@@ -109,6 +114,8 @@ func shared(id rules.Identity, c, f *place) bool {
 	case rules.SameHost:
 		return c.host != none && (eq(c.host, f.host) || slices.Contains(c.peers, f.host) || (c.kind == analyze.SubjectPath || c.kind == analyze.SubjectSegment) && c.peer != none && c.peer == f.host ||
 			f.kind == analyze.SubjectPath && c.host == f.peer)
+	case rules.ReversePath:
+		return f.all() || c.peer != none && (c.peer == f.peer || c.peer == f.host)
 	case rules.Within:
 		return c.all() && f.peer != none && (c.host == f.host) == (c.direction == f.direction)
 	case rules.Serves:

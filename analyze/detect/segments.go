@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"jindan/analyze"
 	"jindan/analyze/flow"
@@ -62,6 +63,7 @@ type Segment struct {
 	Forgotten int     `json:"forgotten"`
 	ForLost   int     `json:"forgotten_lost"`
 	Idle      float64 `json:"idle"`
+	Pairs     string  `json:"pairs"`
 	Segments  int     `json:"segments"`
 	Apart     int     `json:"apart"`
 }
@@ -91,17 +93,42 @@ func (d segments) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		// The points' times are those of the first one, and hosts may have other addresses there: findings bear those of the point that is looked at
 		// closer.
+		look := w.Points.Closer(e.From)
 		subject := func(p *points.Pair) analyze.Subject {
-			src, dst := p.At(w.Points.Closer)
+			src, dst := p.At(look.Point)
 			return analyze.Subject{Kind: analyze.SubjectSegment, Host: dst.String(), Peer: src.String(), Direction: "inbound", Segment: f.From + " → " + f.To}
 		}
-		onset -= w.Points.Lead
+		f.Pairs = d.pairs(e, look.Point)
+		onset -= look.Lead
 		s := analyze.Symptom{Subject: subject(&e.Worst), Onset: onset, Features: f, Evidence: []analyze.Evidence{{At: onset, Note: note}}}
 		if end != 0 {
-			s.Until = end - w.Points.Lead
+			s.Until = end - look.Lead
 		}
 		emit(s)
 	}
+}
+
+// pairs are those of hosts that what a rule looks for was met by: of a delay, all whose packets pass.
+func (d segments) pairs(e *points.Edge, pt int) string {
+	var all strings.Builder
+	for i := range e.Pairs {
+		p := &e.Pairs[i]
+		n := p.Lost + p.Absent
+		switch d.rule {
+		case "segment-reset":
+			n = p.Resets
+		case "segment-delay", "segment-disorder":
+			n = p.In
+		}
+		if n > 0 {
+			src, dst := p.At(pt)
+			fmt.Fprintf(&all, " %s>%s", src, dst)
+		}
+	}
+	if all.Len() > 0 {
+		all.WriteByte(' ')
+	}
+	return all.String()
 }
 
 // what tells since when something was, until when if it ended, and what.
@@ -231,7 +258,7 @@ func (f *Segment) part(r *points.Report, e *points.Edge, complete bool) {
 	look("udp", e.Datagrams)
 	look("syn", e.Opening)
 	if look("pair", points.Kind{In: e.Hit.In, Lost: e.Hit.Lost, Absent: e.Hit.Absent}); f.Part == "pair" {
-		src, dst := e.Hit.At(r.Closer)
+		src, dst := e.Hit.At(r.Closer(e.From).Point)
 		f.PartHost, f.PartPeer = dst.String(), src.String()
 	}
 }

@@ -466,6 +466,45 @@ func TestProxy(t *testing.T) {
 		if border := len(r.Borders) == 1 && r.Borders[0].Joined > 150; border != test.border || len(r.Edges) != 0 || border == (len(r.Apart) == 1) {
 			t.Errorf("%s: borders %+v, apart %v, %d edges", name, r.Borders, r.Apart, len(r.Edges))
 		}
+		// Both sides of a proxy are looked at, by one clock; of what is apart one.
+		switch by := time.Duration(r.By(&r.Looks[0])); {
+		case len(r.Looks) != map[bool]int{true: 2, false: 1}[test.border]:
+			t.Errorf("%s: looks %+v", name, r.Looks)
+		case name == "proxy" && by != 0, name == "clock" && (by-2*time.Second).Abs() > 3*time.Millisecond:
+			t.Errorf("%s: the times before are shifted by %v", name, by)
+		}
+	}
+}
+
+// A proxy that lets all requests share a few connections of its own is known by its address; who asks from another one is none.
+func TestPooledProxy(t *testing.T) {
+	for _, from := range []capture.Addr{serverAddr, hiddenAddr} {
+		x, y := newPath(2), newPath(2)
+		y.random = rand.New(rand.NewPCG(9, 9))
+		behind := capture.AddrFrom(netip.MustParseAddr("10.0.0.77"))
+		for i := range 60 {
+			x.connection(uint16(20_000+i), 1, 400, 3000)
+			x.at = x.at.Add(100 * time.Millisecond)
+		}
+		for i := range 3 {
+			y.connection(uint16(40_000-i), 20, 700, 3300)
+		}
+		for _, seen := range y.seen {
+			for i := range seen {
+				for _, e := range []*capture.Endpoint{&seen[i].Packet.Src, &seen[i].Packet.Dst} {
+					if e.Addr == clientAddr {
+						e.Addr = from
+					} else {
+						e.Addr = behind
+					}
+				}
+			}
+		}
+		r := together([][]capture.Observation{x.seen[0], x.seen[1], y.seen[0], y.seen[1]}, nil)
+		if from == serverAddr && (len(r.Looks) != 2 || r.Looks[0].Point != 1 || r.Looks[1].Point != 2 || !slices.Equal(r.Proxies(), []capture.Addr{serverAddr})) ||
+			from != serverAddr && (len(r.Looks) != 1 || len(r.Apart) != 1 || len(r.Proxies()) != 0) {
+			t.Errorf("from %v: looks %+v, borders %+v, apart %v", from, r.Looks, r.Borders, r.Apart)
+		}
 	}
 }
 

@@ -8,12 +8,15 @@ import (
 	"jindan/capture"
 )
 
-// Border is a pair of neighbours between which connections end and others begin: a proxy. They are joined by time and volume.
+// Border is a pair of neighbours between which connections end and others begin: a proxy. They are joined by time and volume, or those who ask behind
+// it are those who are asked before it.
 type Border struct {
 	From, To        int
 	Front, Back     int // connections on either side
 	Joined          int
-	Delay, DelayP99 float64 // s, from the opening of one to that of the other, by their own clocks
+	Delay, DelayP99 float64        // s, from the opening of one to that of the other, by their own clocks
+	OneAddress      bool           // it is asked at the address from which it asks
+	Addrs           []capture.Addr // of the proxy
 }
 
 // leg is one connection, for borders.
@@ -67,10 +70,45 @@ func (a *Analysis) apart(p, q int) {
 			b.join(front, back, time.Duration(least), time.Duration(least)+borderWidth)
 		}
 	}
-	if b.Joined*2 > min(b.Front, b.Back) {
+	b.address(front, back)
+	if b.Joined*2 > min(b.Front, b.Back) || b.OneAddress {
 		a.report.Borders = append(a.report.Borders, b)
 	} else {
 		a.report.Apart = append(a.report.Apart, [2]int{p, q})
+	}
+}
+
+// address looks whether most connections behind are opened by whom those before are opened to, at about the same time. A proxy that keeps connections
+// open, or lets several requests share one, is known by that alone.
+func (b *Border) address(front, back []leg) {
+	asked := make(map[capture.Addr]bool)
+	for _, l := range front {
+		asked[l.ends[1].Addr] = true
+	}
+	from := make(map[capture.Addr]bool)
+	n := 0
+	for _, l := range back {
+		if a := l.ends[0].Addr; asked[a] {
+			from[a] = true
+			n++
+		}
+	}
+	if n == 0 || 2*n <= len(back) || back[0].first > front[len(front)-1].first.Add(borderLate) || front[0].first > back[len(back)-1].first.Add(borderLate) {
+		return
+	}
+	b.OneAddress = true
+	for a := range from {
+		b.addr(a)
+	}
+	slices.SortFunc(b.Addrs, capture.Addr.Compare)
+}
+
+// maxProxyAddrs bounds the addresses of a proxy that are remembered.
+const maxProxyAddrs = 64
+
+func (b *Border) addr(a capture.Addr) {
+	if !slices.Contains(b.Addrs, a) && len(b.Addrs) < maxProxyAddrs {
+		b.Addrs = append(b.Addrs, a)
 	}
 }
 
@@ -95,6 +133,8 @@ func (b *Border) join(front, back []leg, least, most time.Duration) {
 		if !joined[f] && !taken[k] {
 			joined[f], taken[k] = true, true
 			b.Joined++
+			b.addr(front[f].ends[1].Addr)
+			b.addr(back[k].ends[0].Addr)
 			delays.add(front[f].first, back[k].first.Sub(front[f].first).Seconds())
 		}
 		return true

@@ -16,10 +16,9 @@ type Report struct {
 	Clocks  []Offset // of neighbours
 	Borders []Border
 	Apart   [][2]int // neighbours that have nothing in common
-	// Closer is the point that is looked at closer: the last one that shows nearly all connections is nearest to the services. Lead is how much
-	// later the times of the first point are than its own.
-	Closer  int
-	Lead    capture.Instant
+	// Looks are the captures that are looked at closer: of each leg that proxies join to the others one, in the order of the path. Together they
+	// show what the proxies do.
+	Looks   []Look
 	Refused uint64 // packets of connections beyond what is followed at a time
 	Early   uint64 // segments judged before their time
 }
@@ -76,16 +75,7 @@ func (a *Analysis) sum() *Report {
 			a.apart(p, p+1)
 		}
 	}
-	most := uint64(0)
-	for _, x := range r.At {
-		most = max(most, x.Conns)
-	}
-	for i, x := range r.At {
-		if x.Conns*10 >= most*9 {
-			r.Closer = i
-		}
-	}
-	r.Lead = capture.Instant(r.Points[r.Closer].Shift)
+	r.look()
 	return r
 }
 
@@ -127,7 +117,7 @@ func (a *Analysis) offset(p, q int, c *Clock) Offset {
 }
 
 // maxPairsTold is how many pairs of hosts are told of an edge.
-const maxPairsTold = 16
+const maxPairsTold = 64
 
 // sum completes an edge. c is the clock of the later point against the earlier one, in the order of the points.
 func (e *Edge) sum(c *Clock) {

@@ -175,6 +175,8 @@ type Alignment struct {
 	Until []capture.Instant
 	// Joined is false for a point that shares no packet with those that the first one is joined to: how its clock stands is not known.
 	Joined []bool
+	// timed is set for two points between which packets went there and back, if only in turns: each connection tells its own order then.
+	timed [][]bool
 	// behind counts packets of the second point that were sent by those who ask there and are asked at the first one.
 	behind [][]int
 }
@@ -189,6 +191,7 @@ func Align(sketches []*Sketch) Alignment {
 	apart := make([][]time.Duration, n) // how much later the clock of the second point is
 	for i := range n {
 		a.Common, a.Before, a.Same = append(a.Common, make([]int, n)), append(a.Before, make([]int8, n)), append(a.Same, make([]bool, n))
+		a.timed = append(a.timed, make([]bool, n))
 		apart[i] = make([]time.Duration, n)
 	}
 	var asking []map[uint32]int
@@ -208,7 +211,8 @@ func Align(sketches []*Sketch) Alignment {
 	}
 	for i := range n {
 		for j := i + 1; j < n; j++ {
-			common, before, d, same := compare(sketches[i], sketches[j])
+			common, before, d, timed, same := compare(sketches[i], sketches[j])
+			a.timed[i][j], a.timed[j][i] = timed, timed
 			a.Same[i][j], a.Same[j][i] = same, same
 			a.Common[i][j], a.Common[j][i] = common, common
 			a.Before[i][j], a.Before[j][i] = before, -before
@@ -271,8 +275,8 @@ func outlived(x, y *Sketch, before int8, by time.Duration) bool {
 }
 
 // compare tells what two points have in common, whether the first one comes before, how far the clock of the second one is ahead, and
-// whether both show the same capture.
-func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same bool) {
+// whether packets were seen to go there and back, and whether both show the same capture.
+func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, timed, same bool) {
 	var all []passage
 	var ways [2][]time.Duration
 	hops := 0
@@ -291,7 +295,7 @@ func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same b
 		hops += cmp.Compare(m.ttl, k.ttl) * int(m.way)
 	}
 	if len(all) == 0 {
-		return 0, 0, 0, false
+		return 0, 0, 0, false, false
 	}
 	slices.SortFunc(all, func(a, b passage) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.way, b.way), cmp.Compare(a.took, b.took))
@@ -305,7 +309,7 @@ func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same b
 	default:
 		ahead = (there + back) / 2
 	}
-	round := rounds(all)
+	round, timed := rounds(all)
 	switch {
 	case len(all) < fewMarks:
 	case round != 0:
@@ -317,7 +321,7 @@ func compare(x, y *Sketch) (common int, before int8, ahead time.Duration, same b
 	}
 	least, most := slices.MinFunc(all, byTook), slices.MaxFunc(all, byTook)
 	same = hops == 0 && len(ways[0]) >= fewMarks && len(ways[1]) >= fewMarks && least.took == most.took
-	return len(all), before, ahead, same
+	return len(all), before, ahead, timed, same
 }
 
 // passage is a packet that two points show: how much later the second one does.
@@ -330,8 +334,9 @@ type passage struct {
 func byTook(a, b passage) int { return cmp.Compare(a.took, b.took) }
 
 // rounds is 1 where packets go from the first point to the second one and back, -1 where they go the other way round, 0 where that is not
-// clear. Whatever the clocks show, and however many hops are counted: a way there and one back soon after it take some time together.
-func rounds(all []passage) int8 {
+// clear. Whatever the clocks show, and however many hops are counted: a way there and one back soon after it take some time together. some: there
+// were such ways, be it that some connections pass the points in one order and others in the other.
+func rounds(all []passage) (before int8, some bool) {
 	up, down := 0, 0
 	for i := range all[1:] {
 		a, b := &all[i], &all[i+1]
@@ -350,11 +355,11 @@ func rounds(all []passage) int8 {
 	}
 	switch {
 	case up >= fewMarks && up > 3*down:
-		return 1
+		return 1, true
 	case down >= fewMarks && down > 3*up:
-		return -1
+		return -1, true
 	}
-	return 0
+	return 0, up+down >= fewMarks
 }
 
 func median(d []time.Duration) time.Duration {
@@ -387,7 +392,7 @@ func (a *Alignment) Order() (order []int, guessed [][2]int, same bool) {
 		order = append(order, legs[l]...)
 	}
 	for i, q := range order[1:] {
-		if p := order[i]; a.Common[p][q] > 0 && a.Before[p][q] == 0 {
+		if p := order[i]; a.Common[p][q] > 0 && a.Before[p][q] == 0 && !a.timed[p][q] {
 			guessed = append(guessed, [2]int{p, q})
 		}
 	}

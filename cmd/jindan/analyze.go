@@ -146,6 +146,8 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	}
 	cli.LimitHeap(offlineMemory)
 	var cmp *compared
+	reopen := openerOf(args)
+	open := func() (*diagnose.Input, error) { return diagnose.Open(args) }
 	if len(f.points) > 0 {
 		if f.Set() {
 			return errNarrowPoints
@@ -153,9 +155,9 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		if cmp, err = a.comparePoints(ctx, f.points, nil); err != nil {
 			return a.FailEach(err)
 		}
-		args = cmp.main
+		args, open, reopen = cmp.files(), cmp.open, cmp.reopen
 	}
-	in, err := diagnose.Open(args)
+	in, err := open()
 	if err != nil {
 		return a.FailEach(err)
 	}
@@ -166,9 +168,6 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 		return err
 	}
 	defer page.discard()
-	if cmp != nil {
-		in.Points = cmp.report
-	}
 
 	out := bufio.NewWriter(os.Stdout)
 	records := report.NewRecords(out, f.output == "ecs")
@@ -191,14 +190,14 @@ func (a *app) analyze(ctx context.Context, args []string, f analyzeFlags) error 
 	}
 	got := in.Report(inErr)
 	got.Part = f.Note(report.Lang(a.Lang))
-	if err := page.write(ctx, args, got, d, report.Options{Lang: report.Lang(a.Lang), Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}, f.redact); err != nil {
+	if err := page.write(ctx, args, reopen, got, d, report.Options{Lang: report.Lang(a.Lang), Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}, f.redact); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	if f.report == "-" {
 		// The page is what was asked for.
 	} else if f.output == "text" {
 		if cmp != nil {
-			_, err = out.WriteString(report.Points(cmp.report, cmp.closer, d, set, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Color: a.WantColor(os.Stdout)}))
+			_, err = out.WriteString(report.Points(cmp.report, d, set, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout), Color: a.WantColor(os.Stdout)}))
 		}
 		err = errors.Join(err, report.Text(out, got, d, report.Options{Lang: report.Lang(a.Lang), Width: cli.Columns(os.Stdout),
 			Color: a.WantColor(os.Stdout), Verbose: f.verbose, Summary: f.summary, Zone: tz, Catalogue: report.Rules(set, inputsOf(d)...)}))

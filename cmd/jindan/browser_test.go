@@ -58,7 +58,7 @@ func TestBrowser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := page.write(t.Context(), []string{file}, in.Report(nil), d, report.Options{Catalogue: report.Rules(set)}, false); err != nil {
+		if err := page.write(t.Context(), []string{file}, openerOf([]string{file}), in.Report(nil), d, report.Options{Catalogue: report.Rules(set)}, false); err != nil {
 			t.Fatal(err)
 		}
 		// The others are looked at once: their first screen, the layout of their texts, and what they ask for.

@@ -85,7 +85,7 @@ func TestPageOfHostileCapture(t *testing.T) {
 			t.Fatal(err)
 		}
 		d, inErr, err := diagnose.Watched(t.Context(), in, set, nil, page.watch(), func(*analyze.Finding) error { return nil })
-		if err := errors.Join(inErr, err, page.write(t.Context(), []string{file}, in.Report(nil), d, report.Options{Catalogue: report.Rules(set)}, false)); err != nil {
+		if err := errors.Join(inErr, err, page.write(t.Context(), []string{file}, openerOf([]string{file}), in.Report(nil), d, report.Options{Catalogue: report.Rules(set)}, false)); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(page.name)

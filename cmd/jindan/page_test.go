@@ -49,7 +49,7 @@ func TestPageOfCases(t *testing.T) {
 					t.Fatal(inErr, err)
 				}
 				o := report.Options{Catalogue: report.Rules(set)}
-				if err := page.write(t.Context(), []string{file}, in.Report(nil), d, o, false); err != nil {
+				if err := page.write(t.Context(), []string{file}, openerOf([]string{file}), in.Report(nil), d, o, false); err != nil {
 					t.Fatal(err)
 				}
 				return d, records.String()

@@ -65,13 +65,23 @@ func (p *pageFile) discard() {
 	}
 }
 
-// write writes the page; args are those that the input was opened with.
-func (p *pageFile) write(ctx context.Context, args []string, in report.Input, d *analyze.Diagnosis, o report.Options, redact bool) error {
+// opener opens the input with decoders of the caller's.
+type opener func(decoder func() pcapfile.Decoder) (*diagnose.Input, error)
+
+// openerOf opens files.
+func openerOf(args []string) opener {
+	return func(decoder func() pcapfile.Decoder) (*diagnose.Input, error) {
+		return diagnose.OpenWith(args, decoder)
+	}
+}
+
+// write writes the page; args are those that the input was opened with, and reopen opens it once more.
+func (p *pageFile) write(ctx context.Context, args []string, reopen opener, in report.Input, d *analyze.Diagnosis, o report.Options, redact bool) error {
 	if p == nil {
 		return nil
 	}
 	v := p.view.Record(d)
-	if err := trace(ctx, args, v); err != nil {
+	if err := trace(ctx, args, reopen, v); err != nil {
 		return err
 	}
 	in.Digest = digest(args)
@@ -96,7 +106,7 @@ func (p *pageFile) write(ctx context.Context, args []string, in report.Input, d 
 
 // trace reads the input again for the packets of the connections that the page shows. Standard input cannot be read twice, and what
 // cannot be opened any more is left out.
-func trace(ctx context.Context, args []string, v *view.View) error {
+func trace(ctx context.Context, args []string, reopen opener, v *view.View) error {
 	t := view.NewTracer(v)
 	for _, a := range args {
 		if a == "-" {
@@ -106,7 +116,7 @@ func trace(ctx context.Context, args []string, v *view.View) error {
 	if t.Done(0) {
 		return nil
 	}
-	in, err := diagnose.OpenWith(args, func() pcapfile.Decoder { return traced{decode.New(), t} })
+	in, err := reopen(func() pcapfile.Decoder { return traced{decode.New(), t} })
 	if err != nil {
 		return nil
 	}

@@ -45,27 +45,32 @@ func parsePoints(args []string) ([]pointFiles, error) {
 	return all, nil
 }
 
-// shifted is a source whose times are those of another clock.
-type shifted struct {
-	capture.Source
-	by capture.Instant
-}
-
-// Read reads a batch and shifts its times.
-func (s shifted) Read(ctx context.Context, b *capture.Batch) error {
-	err := s.Source.Read(ctx, b)
-	for i := range b.Obs {
-		b.Obs[i].At += s.by
-	}
-	b.Until += s.by
-	return err
-}
-
 // compared is what the comparison of points gave.
 type compared struct {
 	report *points.Report
-	main   []string // the files of the point that is looked at closer
-	closer string   // its name
+	closer []diagnose.Part // what is looked at closer
+}
+
+// open opens what is looked at closer.
+func (c *compared) open() (*diagnose.Input, error) {
+	in, err := diagnose.OpenParts(c.closer, nil)
+	if err == nil {
+		in.Points = c.report
+	}
+	return in, err
+}
+
+// reopen opens it with decoders of the caller's.
+func (c *compared) reopen(decoder func() pcapfile.Decoder) (*diagnose.Input, error) {
+	return diagnose.OpenParts(c.closer, decoder)
+}
+
+// files are those that are looked at closer.
+func (c *compared) files() (all []string) {
+	for _, p := range c.closer {
+		all = append(all, p.Files...)
+	}
+	return all
 }
 
 // comparePoints reads the captures of points twice: to learn how their clocks and the path lie, and to follow each packet. What is
@@ -126,7 +131,7 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 		}
 		defer in.Close()
 		for _, src := range in.Sources {
-			sources = append(sources, shifted{src, capture.Instant(shift)})
+			sources = append(sources, diagnose.Shifted{Source: src, By: capture.Instant(shift)})
 			owner = append(owner, i)
 		}
 	}
@@ -141,8 +146,12 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 		return nil, err
 	}
 	r := an.Close()
-	closer := named[order[r.Closer]]
-	return &compared{report: r, main: closer.files, closer: closer.name}, nil
+	c := &compared{report: r}
+	for i := range r.Looks {
+		l := &r.Looks[i]
+		c.closer = append(c.closer, diagnose.Part{Files: named[order[l.Point]].files, By: r.By(l)})
+	}
+	return c, nil
 }
 
 // unverified decodes without checksums, which say nothing of a point: what it saw passed it, damaged or not.

@@ -35,12 +35,11 @@ func diagnosePoints(t *testing.T, named []string, each func(*points.Row)) (*rule
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := diagnose.Open(cmp.main)
+	in, err := cmp.open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	in.Points = cmp.report
 	d, _, err := diagnose.Run(t.Context(), in, set, nil, func(*analyze.Finding) error { return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +73,7 @@ func TestPointsOfIncident(t *testing.T) {
 	if rows < 500 || lost == 0 || uint64(lost) > e.Lost.All() {
 		t.Errorf("%d rows, %d lost in them, %d lost in all", rows, lost, e.Lost.All())
 	}
-	text := report.Points(cmp.report, cmp.closer, d, set, report.Options{Width: 100})
+	text := report.Points(cmp.report, d, set, report.Options{Width: 100})
 	diagram, _, _ := strings.Cut(text, "Captures")
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

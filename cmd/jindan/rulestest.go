@@ -116,18 +116,11 @@ func (c *testCase) run(ctx context.Context, a *app, set *rules.Set) (*analyze.Di
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(c.dir, caseFile), err)
 	}
-	files, cmp, err := c.files(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	in, err := diagnose.Open(files)
+	in, err := c.open(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	if cmp != nil {
-		in.Points = cmp.report
-	}
 	d, inErr, err := diagnose.Run(ctx, in, set, local, func(*analyze.Finding) error { return nil })
 	if err == nil {
 		err = inErr
@@ -135,8 +128,8 @@ func (c *testCase) run(ctx context.Context, a *app, set *rules.Set) (*analyze.Di
 	return d, err
 }
 
-// files are what the case is read from; of captures at several points those of the one that is looked at closer.
-func (c *testCase) files(ctx context.Context, a *app) ([]string, *compared, error) {
+// open opens what the case is read from; of captures at several points those that are looked at closer.
+func (c *testCase) open(ctx context.Context, a *app) (*diagnose.Input, error) {
 	if len(c.Points) > 0 {
 		points := make([]string, len(c.Points))
 		for i, p := range c.Points {
@@ -145,18 +138,18 @@ func (c *testCase) files(ctx context.Context, a *app) ([]string, *compared, erro
 		}
 		cmp, err := a.comparePoints(ctx, points, nil)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", c.dir, err)
+			return nil, fmt.Errorf("%s: %w", c.dir, err)
 		}
-		return cmp.main, cmp, nil
+		return cmp.open()
 	}
 	if recording.IsRecording(c.dir) {
-		return []string{c.dir}, nil, nil
+		return diagnose.Open([]string{c.dir})
 	}
 	files, err := filepath.Glob(filepath.Join(c.dir, "packets.*"))
 	if err != nil || len(files) != 1 {
-		return nil, nil, fmt.Errorf("%s: the case needs one capture, packets.pcapng or packets.pcap, plain or with .gz or .zst; it has %d", c.dir, len(files))
+		return nil, fmt.Errorf("%s: the case needs one capture, packets.pcapng or packets.pcap, plain or with .gz or .zst; it has %d", c.dir, len(files))
 	}
-	return files, nil, nil
+	return diagnose.Open(files)
 }
 
 // check returns what of the expectations is not met.

@@ -124,7 +124,7 @@ func (t *topFeed) write() string {
 	in := report.Input{Files: []report.File{{Name: t.source, Packets: d.Coverage.Packets}}, Blind: t.blind}
 	o := report.Options{Lang: report.Lang(t.app.Lang), Zone: time.UTC, Catalogue: report.Rules(set, inputsOf(d)...)}
 	// "-" stands for what cannot be read twice.
-	if err := page.write(context.Background(), []string{"-"}, in, d, o, false); err != nil {
+	if err := page.write(context.Background(), []string{"-"}, nil, in, d, o, false); err != nil {
 		page.discard()
 		return cli.OneLine(err)
 	}

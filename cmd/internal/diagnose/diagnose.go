@@ -53,6 +53,11 @@ func Watched(ctx context.Context, in *Input, set *rules.Set, local []netip.Prefi
 	o.Points = in.Points
 	if local != nil {
 		o.Local = local
+	} else if in.Points != nil {
+		for _, a := range in.Points.Proxies() {
+			ip := a.Netip()
+			o.Local, o.LocalBy = append(o.Local, netip.PrefixFrom(ip, ip.BitLen())), analyze.LocalByPoints
+		}
 	}
 	o.Causes, o.Watch = cause.New(set), watch
 	if runtime.GOMAXPROCS(0) > 1 {

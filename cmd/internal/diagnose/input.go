@@ -67,6 +67,68 @@ func OpenWith(args []string, decoder func() pcapfile.Decoder) (*Input, error) {
 	return open(args, decoder, decoder)
 }
 
+// Part is the capture of one point of several that are read as one.
+type Part struct {
+	Files []string
+	By    capture.Instant // is added to its times
+}
+
+// OpenParts opens what several points captured as if one had: what a proxy between them would have. Which of the packets a capturing host itself had sent
+// or got, and its samples, are left out, for it is not the proxy. decoder may be nil.
+func OpenParts(parts []Part, decoder func() pcapfile.Decoder) (*Input, error) {
+	of := Open
+	if decoder != nil {
+		of = func(args []string) (*Input, error) { return OpenWith(args, decoder) }
+	}
+	if len(parts) == 1 {
+		return of(parts[0].Files)
+	}
+	all := &Input{}
+	for _, p := range parts {
+		in, err := of(p.Files)
+		if err != nil {
+			all.Close()
+			return in, err
+		}
+		for _, s := range in.Sources {
+			all.Sources = append(all.Sources, bare{Shifted{s, p.By}})
+		}
+		all.Files, all.Names = append(all.Files, in.Files...), append(all.Names, in.Names...)
+		all.recordings = append(all.recordings, in.recordings...)
+		all.Unusable, all.refused = append(all.Unusable, in.Unusable...), append(all.refused, in.refused...)
+	}
+	return all, nil
+}
+
+// Shifted is a source whose times are those of another clock.
+type Shifted struct {
+	capture.Source
+	By capture.Instant
+}
+
+// Read reads a batch and shifts its times.
+func (s Shifted) Read(ctx context.Context, b *capture.Batch) error {
+	err := s.Source.Read(ctx, b)
+	for i := range b.Obs {
+		b.Obs[i].At += s.By
+	}
+	b.Until += s.By
+	return err
+}
+
+// bare is a source of packets without what tells whose they are.
+type bare struct{ Shifted }
+
+func (s bare) Read(ctx context.Context, b *capture.Batch) error {
+	err := s.Shifted.Read(ctx, b)
+	b.Obs = slices.DeleteFunc(b.Obs, func(o capture.Observation) bool { return o.Kind == capture.KindSample })
+	for i := range b.Obs {
+		p := &b.Obs[i].Packet
+		p.Dir, p.MACs, p.SrcMAC, p.DstMAC = capture.DirUnknown, 0, 0, 0
+	}
+	return err
+}
+
 // open opens files with one decoder, and what the agent has recorded with another: the checksums there are not the packets' own.
 func open(args []string, captured, recorded func() pcapfile.Decoder) (*Input, error) {
 	in := &Input{}

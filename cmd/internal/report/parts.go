@@ -80,6 +80,7 @@ func (r *text) local() string {
 	c := &r.d.Coverage
 	how := map[string]string{
 		string(analyze.LocalByOption):    r.pick("by --local", "--local 지정"),
+		string(analyze.LocalByPoints):    r.pick("the proxy between the points, inferred", "지점 사이의 프록시, 추정"),
 		string(analyze.LocalByHost):      r.pick("its own address", "호스트 주소"),
 		string(analyze.LocalByDirection): r.pick("as the capture marks it", "캡처의 방향 표시"),
 		string(analyze.LocalByLink):      r.pick("by link-layer address", "링크 계층 주소로 판단"),

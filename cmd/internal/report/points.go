@@ -14,7 +14,7 @@ import (
 )
 
 // Points draws the way through several capture points: what each segment between two of them lost and added, by direction.
-func Points(r *points.Report, closer string, d *analyze.Diagnosis, set *rules.Set, o Options) string {
+func Points(r *points.Report, d *analyze.Diagnosis, set *rules.Set, o Options) string {
 	o = o.withDefaults()
 	p := drawing{page{width: o.Width, color: o.Color, gutter: 12}, o.Lang, r, d, set, 0}
 	p.draw()
@@ -33,7 +33,7 @@ func Points(r *points.Report, closer string, d *analyze.Diagnosis, set *rules.Se
 			}
 		}
 	}
-	p.rest(closer)
+	p.rest()
 	p.lines = append(p.lines, "")
 	return p.String()
 }
@@ -176,7 +176,7 @@ func (p *drawing) segment(label string, e *points.Edge) {
 		s += fmt.Sprintf(p.pick("; adds %s (p99 %s, ±%s)", "; 지연 %s(p99 %s, ±%s)"), p.delay(e.Delays.Median), p.delay(e.Delays.P99), p.span(bound))
 		if rose := e.Delays.MedianSince - e.Delays.MedianBefore; rose > 0 && rose > 2*e.Delays.Bound {
 			s += fmt.Sprintf(p.pick(", %s before and %s since %s", ", 이전 %s, %[3]s부터 %[2]s"), p.delay(e.Delays.MedianBefore), p.delay(e.Delays.MedianSince),
-				(e.Delays.RoseAt - p.r.Lead).Time().Format("15:04:05.000"))
+				(e.Delays.RoseAt - p.r.Closer(e.From).Lead).Time().Format("15:04:05.000"))
 		}
 	}
 	add := func(n uint64, en, ko string) {
@@ -198,8 +198,13 @@ func (p *drawing) segment(label string, e *points.Edge) {
 }
 
 // rest says what is to be known of the points beside.
-func (p *drawing) rest(closer string) {
+func (p *drawing) rest() {
 	for _, b := range p.r.Borders {
+		if b.Joined == 0 {
+			p.entry(p.pick("Proxy", "프록시"), bold, fmt.Sprintf(p.pick("between %s and %s connections end and others begin: those behind are opened by whom those before are opened to (inferred).",
+				"%s와 %s 사이에서 연결이 끝나고 새로 시작됩니다. 앞쪽 연결이 향하는 주소에서 뒤쪽 연결이 시작됩니다(추정)."), p.name(b.From), p.name(b.To)), plain)
+			continue
+		}
 		p.entry(p.pick("Proxy", "프록시"), bold, fmt.Sprintf(p.pick("between %s and %s connections end and others begin: %s of %s joined by time and volume (inferred); the next one begins %s later (p99 %s) by the clocks of both.",
 			"%s와 %s 사이에서 연결이 끝나고 새로 시작됩니다. %[4]s개 중 %[3]s개를 시각과 크기로 이었습니다(추정). 다음 연결은 양쪽 시계로 %[5]s 뒤에 시작됩니다(p99 %[6]s)."),
 			p.name(b.From), p.name(b.To), count(b.Joined), count(b.Front), p.delay(b.Delay), p.delay(b.DelayP99)), plain)
@@ -243,7 +248,15 @@ func (p *drawing) rest(closer string) {
 	if len(clocks) > 0 {
 		p.entry(p.pick("Clocks", "시계"), bold, strings.Join(clocks, "; "), plain)
 	}
-	p.entry(p.pick("Below", "아래"), dim, fmt.Sprintf(p.pick("what %s shows by itself.", "%s 지점 하나만 본 진단입니다."), Clean(closer)), plain)
+	var closer []string
+	for _, l := range p.r.Looks {
+		closer = append(closer, p.name(l.Point))
+	}
+	below := p.pick("what %s shows by itself.", "%s 지점 하나만 본 진단입니다.")
+	if len(closer) > 1 {
+		below = p.pick("what %s show together: both sides of the proxy.", "%s 지점을 함께 본, 프록시 양쪽의 진단입니다.")
+	}
+	p.entry(p.pick("Below", "아래"), dim, fmt.Sprintf(below, strings.Join(closer, p.pick(" and ", ", "))), plain)
 }
 
 // covers says which part of the time of all captures one lacks.

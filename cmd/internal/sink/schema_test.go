@@ -83,7 +83,7 @@ var words = map[string][]any{
 	"analyze.Subject.Direction": {"inbound", "outbound"},
 	"analyze.Subject.Kind":      {analyze.SubjectCapture, analyze.SubjectPath, analyze.SubjectService, analyze.SubjectUpstream, analyze.SubjectResolver, analyze.SubjectSource, analyze.SubjectHost, analyze.SubjectSegment},
 	"sink.notice.Severity":      {"info", "warn", "error"},
-	"analyze.Coverage.LocalBy":  {analyze.LocalByOption, analyze.LocalByHost, analyze.LocalByDirection, analyze.LocalByLink, analyze.LocalByCommon, analyze.LocalNone},
+	"analyze.Coverage.LocalBy":  {analyze.LocalByOption, analyze.LocalByPoints, analyze.LocalByHost, analyze.LocalByDirection, analyze.LocalByLink, analyze.LocalByCommon, analyze.LocalNone},
 }
 
 // generator makes a schema of a Go type as encoding/json writes it.
