@@ -30,10 +30,11 @@ type kind struct {
 	complete uint32 // answers that were seen to their end
 	shortest uint32 // bytes of the shortest of them
 	longest  uint32
+	run      lateRun
 }
 
 const (
-	// exactKinds bounds the sizes that are told apart for each service: 28 bytes each.
+	// exactKinds bounds the sizes that are told apart for each service: 88 bytes each.
 	exactKinds = 64
 	// greetingKind is the "request" of a client that only connects and waits to be greeted; moreSegments marks requests of
 	// which more came after the first segment. No segment is as long.
@@ -90,6 +91,7 @@ func (k *kind) answered(h habit, now capture.Instant) {
 	if k.fast++; k.first == 0 {
 		k.first = now
 	}
+	k.run.inTime()
 	k.usual = k.fast >= h.answers && now.Sub(k.first) >= h.time && k.fast >= usuallyFast*k.slow && k.fast >= usuallyFast*k.needless && !k.pushes()
 }
 

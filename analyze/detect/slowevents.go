@@ -58,6 +58,7 @@ func (d *slowServer) answer(st *serverState, c *flow.Conn, e *flow.Event, size u
 		return
 	}
 	st.time(since, wait, true)
+	k.run.ended(wait)
 	// Many that wait are answered at once when a service goes on. Nothing was answered in between.
 	if e.At.Sub(last) >= d.slowAfter {
 		st.ended = stop{since: last, from: max(last, since), to: e.At}
@@ -104,6 +105,7 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 	o.gaveUp = true
 	st.gaveUp.Add(1, 0, o.at)
 	st.time(o.at, e.Dur, true)
+	k.run.ended(e.Dur)
 	st.stages[1] += e.Dur
 }
 

@@ -59,6 +59,13 @@ type SlowServer struct {
 	Held            int     `json:"held"`
 	Limit           float64 `json:"limit"`
 	Limited         int     `json:"limited"`
+	KindLate        int     `json:"kind_late"`
+	KindFast        int     `json:"kind_fast"`
+	KindBefore      int     `json:"kind_before"`
+	KindOf          int     `json:"kind_of"`
+	KindShare       float64 `json:"kind_share"`
+	KindWait        float64 `json:"kind_wait"`
+	KindSpan        float64 `json:"kind_span"`
 	Class           string  `json:"class"`
 }
 
@@ -233,7 +240,7 @@ func (d *slowServer) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if n := w.Params.Int("min_flows"); f.Stops > 0 && f.StoppedFlows < n || f.Held >= n {
 			f.FlowsTotal = served(w, k)
 		}
-		if s.Since.Bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 {
+		if s.Since.Bad == 0 && stalled == 0 && len(st.stops) == 0 && st.left == 0 && f.LateGreetings == 0 && f.KindLate == 0 {
 			st.stages = [3]time.Duration{}
 			d.where.Calm(k)
 			return true

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"jindan/analyze/measure"
 	"jindan/capture"
 )
 
@@ -88,6 +89,34 @@ func TestSlowServer(t *testing.T) {
 		{name: "every answer slow from 20 s on", local: app, want: slow, onset: 20002 * ms, make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 2*sec) })
+		}},
+		{name: "one URL of many, 3 % of the requests, is slow from 20 s on", local: app, want: slow, onset: 20800 * ms, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
+				if i%32 != 0 {
+					n.keepAlive(client, web, 90, []time.Duration{at}, fast)
+				}
+			})
+			every(0, 60*sec, 1600*ms, func(at time.Duration, _ int) { n.keepAlive(client, web, 120, []time.Duration{at}, from(20*sec, 2*sec)) })
+		}, check: features(func(f SlowServer) bool {
+			return f.KindLate > 20 && f.KindFast == 0 && f.KindBefore == 13 && f.KindShare > 0.02 && f.KindShare < 0.04 && f.KindWait == 2
+		})},
+		{name: "the same URL was as slow from the start", local: app, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, _ int) { n.keepAlive(client, web, 90, []time.Duration{at}, fast) })
+			every(0, 60*sec, 1600*ms, func(at time.Duration, _ int) { n.keepAlive(client, web, 120, []time.Duration{at}, from(0, 2*sec)) })
+		}},
+		{name: "each fifth request of that URL is slow from 20 s on: rows from a cold cache", local: app, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, _ int) { n.keepAlive(client, web, 90, []time.Duration{at}, fast) })
+			every(0, 60*sec, 1600*ms, func(at time.Duration, i int) {
+				n.keepAlive(client, web, 120, []time.Duration{at}, func(at time.Duration) time.Duration {
+					return from(20*sec, time.Duration(measure.Count(i%5 == 0))*2*sec)(at)
+				})
+			})
+		}},
+		{name: "consumers of a queue that ran dry at 20 s, beside the other commands", local: app, make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, _ int) { n.keepAlive(client, web, 90, []time.Duration{at}, fast) })
+			for i := range 4 {
+				n.closedLoop(client, web, 45, time.Duration(i)*70*ms, 60*sec, 300*ms, from(20*sec, 5*sec))
+			}
 		}},
 		{name: "a path that takes 2.4 s from 20 s on", local: app, make: func(n *network) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 5*ms) })

@@ -168,7 +168,9 @@ func (st *serverState) late(at capture.Instant, c *flow.Conn, size uint32) {
 	st.bad++
 	st.series.Add(1, 1, at)
 	st.slow.Add(slowRequest{at, c.Ref(), c.Client.Addr}, maxTimings)
-	st.greeted = size == greetingKind
+	if st.greeted = size == greetingKind; !st.greeted {
+		st.kinds.of(size).lateAgain(at, st.total)
+	}
 }
 
 // time keeps how long a request took.
@@ -282,6 +284,9 @@ func (st *serverState) measure(w *analyze.Window) (f SlowServer, onset capture.I
 		if onset == 0 {
 			onset, f.Greeting = late.first, true
 		}
+	}
+	if since := st.lateKinds(w, &f); onset == 0 {
+		onset = since
 	}
 	recent := st.recent.since(onset)
 	oldest := w.End
