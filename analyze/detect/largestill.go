@@ -10,9 +10,11 @@ import (
 	"jindan/capture"
 )
 
-// largeStill follows the connections of an input of few that stand still at a large segment. Too little is lost there to compare shares. But
+// largeStill follows the connections that stand still at a large segment, where too little is lost to compare shares: the input holds few
+// connections, they come minutes apart, or all that is known of a flight is that its first segment never arrived. But
 // that one and the same segment is lost each time, while smaller ones that are sent after it arrive, or while everything smaller arrived and
-// nothing so large ever has, is what a path that is too narrow does (RFC 2923 §2.1), and hardly anything else.
+// nothing so large ever has, is what a path that is too narrow does (RFC 2923 §2.1), and hardly anything else. In an input of many,
+// several connections must say so.
 type largeStill struct {
 	sides measure.Subjects[stillSide, largeData]
 }
@@ -22,34 +24,48 @@ type largeData struct {
 	k      measure.Way
 	since  capture.Instant // when it was first missed, or repeated
 	last   capture.Instant
-	acked  uint64 // of this side's payload, then
-	size   uint32 // IP length
-	tries  uint32 // how often it was seen to be sent again
-	beside bool   // something smaller that was sent after it has arrived
-	hole   bool   // it is missing in the capture, too
-	first  bool   // nothing so large had ever arrived
-	passed uint32 // segments of that side that had
+	acked  uint64        // of this side's payload, then
+	size   uint32        // IP length
+	tries  uint32        // how often it was seen to be sent again
+	beside bool          // something smaller that was sent after it has arrived
+	hole   bool          // it is missing in the capture, too
+	first  bool          // nothing so large had ever arrived
+	passed uint32        // segments of that side that had
+	still  time.Duration // for how long it has stood still; 0: it does not count
+	heard  bool          // its receiver has spoken since
+	asks   bool          // its receiver repeats itself, too, so that it lacks small ones as well; or has not taken the connection
 	note   measure.Note
 }
 
-// maxLarge bounds the sides that are followed, those of the first connections: they are asked for in inputs of few only.
-const maxLarge = 64
+// maxLarge bounds the sides that are followed at a time.
+const maxLarge = 256
+
+// largeMemory is for how long a connection counts that stood still so: sessions that are opened anew each time that the hold timer of their
+// protocol has run out come minutes apart (BGP: 90 s, RFC 4271 §10; 180 s and more in use).
+const largeMemory = 10 * time.Minute
 
 func newLargeStill() largeStill {
 	return largeStill{measure.NewSubjects[stillSide, largeData](maxLarge)}
 }
 
 // stillEvents wake largeStill.
-var stillEvents = flow.Of(flow.Retransmit, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered)
+var stillEvents = flow.Of(flow.Retransmit, flow.SynAckRepeat, flow.HoleOpened, flow.HoleFilled, flow.Reordered, flow.HoleAcked, flow.Recovered)
 
 func (l *largeStill) event(e *flow.Event) {
 	c := e.Conn
-	if c == nil || e.Path == nil || c.Stream >= maxLarge/2 {
+	if c == nil || e.Path == nil {
 		return
 	}
 	k := stillSide{c.Ref(), e.Side}
 	switch e.Kind {
+	case flow.SynAckRepeat:
+		if x := l.sides.Peek(stillSide{c.Ref(), flow.Client}); x != nil {
+			x.asks = true
+		}
 	case flow.Retransmit:
+		if x := l.sides.Peek(stillSide{c.Ref(), e.Side.Other()}); x != nil {
+			x.asks = true
+		}
 		if !e.Proven || e.IPLen <= flow.SmallSize || !e.Class.OfPath() && e.Class != flow.Unaccepted {
 			return
 		}
@@ -62,9 +78,10 @@ func (l *largeStill) event(e *flow.Event) {
 				passed: c.Segments(e.Side) - min(c.Segments(e.Side), open(c, e.Side)), note: measure.NoteOf(e, "sent again, and again")}
 		}
 		if e.At != x.last { // else it was held to be the listener's affair until now, and is told once more
-			x.tries++
+			x.tries = max(x.tries, e.Try)
 		}
 		x.last = e.At
+		x.asks = x.asks || e.Class == flow.Unaccepted
 		x.beside = x.beside || e.Class == flow.Fast && c.HasSACKed(e.Side.Other()) || x.tries == 1 && overtaken(c, e)
 	case flow.HoleOpened:
 		if mss := c.MSS(e.Side); e.Len >= mss && e.IPLen > 0 && !c.Closed() {
@@ -109,13 +126,16 @@ func open(c *flow.Conn, s flow.Side) uint32 {
 type standing struct {
 	f        SizeLoss
 	onset    capture.Instant
+	last     capture.Instant           // newest repetition
+	peers    map[capture.Addr]struct{} // those that lack it
 	evidence []analyze.Evidence
 }
 
-// find returns the directions in which a connection stands still so at the end of an input of few.
+// find returns the directions in which connections stand still so: at the end of an input of few, or min_hit of them.
 func (l *largeStill) find(w *analyze.Window) measure.Subjects[measure.Way, standing] {
 	found := measure.NewSubjects[measure.Way, standing](maxLarge)
-	if !measure.FewConns(w) {
+	few := measure.FewConns(w)
+	if len(l.sides.M) == 0 {
 		return found
 	}
 	waiting := make(map[measure.Way]uint32) // full segments that nobody has acknowledged
@@ -125,34 +145,72 @@ func (l *largeStill) find(w *analyze.Window) measure.Subjects[measure.Way, stand
 		}
 	}
 	for ref, x := range l.sides.All {
-		c := w.Flows.Lookup(ref.ref)
-		if c == nil {
+		stall := w.Params.Duration("stall_age")
+		if c := w.Flows.Lookup(ref.ref); c != nil {
+			// However much had arrived in small segments: none of that size had.
+			x.first = x.first || !x.hole && large(w.Flows.Path(c), x) <= waiting[x.k]
+			x.still = x.lasting(c, ref.side)
+			// Who speaks on, and does not repeat itself, lacks nothing small: what it said was acknowledged. If it acknowledges the same
+			// again, something has reached it that it does not take.
+			peer := ref.side.Other()
+			x.heard = !x.hole && !x.asks && c.Duplicates(peer) == 0 && c.LastData(peer).Sub(x.since) >= stall
+		}
+		if w.End.Sub(x.last) > largeMemory && !few {
+			l.sides.Drop(ref)
 			continue
 		}
-		// However much had arrived in small segments: none of that size had.
-		x.first = x.first || !x.hole && large(w.Flows.Path(c), x) <= waiting[x.k]
-		still := x.lasting(c, ref.side)
-		if still < w.Params.Duration("stall_age") || !x.beside && x.passed < uint32(w.Params.Int("min_small")) {
+		still, heard := x.still, x.heard
+		if still < stall || !x.beside && !heard && x.passed < uint32(w.Params.Int("min_small")) {
 			continue
 		}
-		g := found.Get(x.k)
-		if g == nil {
+		ways := [2]measure.Way{x.k, x.k.ToAll()}
+		if !few && (x.hole || x.asks || !x.beside && !heard || x.tries < uint32(w.Params.Int("min_tries"))) {
 			continue
 		}
-		if g.f.Single == 0 || x.since < g.onset {
-			g.onset = x.since
+		for i, k := range ways {
+			if few && i > 0 {
+				break
+			}
+			g := found.Get(k)
+			if g == nil {
+				continue
+			}
+			if g.f.Single == 0 || x.since < g.onset {
+				g.onset = x.since
+			}
+			g.f.Side = "sender"
+			if x.hole {
+				g.f.Side = "receiver"
+			}
+			if g.peers == nil {
+				g.peers = make(map[capture.Addr]struct{})
+			}
+			g.peers[x.k.To] = struct{}{}
+			g.last = max(g.last, x.last)
+			g.f.Single++
+			g.f.Cliff, g.f.Tries = max(g.f.Cliff, int(x.size)), max(g.f.Tries, int(x.tries))
+			g.f.Still = max(g.f.Still, still.Seconds())
+			g.f.Beside = g.f.Beside || x.beside
+			g.f.Heard = g.f.Heard || heard
+			g.f.Passed += int(x.passed)
+			if len(g.evidence) < analyze.MaxEvidence {
+				g.evidence = append(g.evidence, x.note.Evidence())
+			}
 		}
-		g.f.Side = "sender"
-		if x.hole {
-			g.f.Side = "receiver"
+	}
+	if few {
+		return found
+	}
+	// The narrowest way that carries the fault is its subject.
+	hit := w.Params.Int("min_hit")
+	for k, g := range found.All {
+		if g.f.Single < hit || k.Wide() && len(g.peers) < 2 {
+			found.Drop(k)
 		}
-		g.f.Single++
-		g.f.Cliff, g.f.Tries = int(x.size), max(g.f.Tries, int(x.tries))
-		g.f.Still = max(g.f.Still, still.Seconds())
-		g.f.Beside = g.f.Beside || x.beside
-		g.f.Passed += int(x.passed)
-		if len(g.evidence) < analyze.MaxEvidence {
-			g.evidence = append(g.evidence, x.note.Evidence())
+	}
+	for k := range found.All {
+		if !k.Wide() && found.Peek(k.ToAll()) != nil {
+			found.Drop(k)
 		}
 	}
 	return found
@@ -184,10 +242,20 @@ func (x *largeData) lasting(c *flow.Conn, s flow.Side) time.Duration {
 }
 
 // symptom is that of a direction of which nothing else is known.
-func (g *standing) symptom(k measure.Way, l analyze.Local) analyze.Symptom {
+func (g *standing) symptom(k measure.Way, w *analyze.Window) analyze.Symptom {
 	f := g.f
-	f.Kind, f.PValue, f.LargestPassed = "black-hole", 1, flow.SmallSize
+	f.Kind, f.PValue, f.LargestPassed, f.Lone = "black-hole", 1, flow.SmallSize, true
 	f.BigSent, f.BigLost, f.BigLoss = f.Single, f.Single, 1
 	f.Flows, f.StalledFlows, f.StalledShare, f.Hit = f.Single, f.Single, 1, f.Single
-	return analyze.Symptom{Subject: k.Subject(l, ""), Onset: g.onset, Features: f, Evidence: g.evidence}
+	f.Peers, f.PeersHit = measure.PeersSince(w, k, g.onset), len(g.peers)
+	f.Others, f.Part = measure.Crowd(w, k)
+	return analyze.Symptom{Subject: k.Subject(w.Local, ""), Onset: g.onset, Features: f, Evidence: g.evidence, LastTry: g.lastTry(w)}
+}
+
+// lastTry is when nobody tried any more. What happened in an input of few is true however long that is ago.
+func (g *standing) lastTry(w *analyze.Window) capture.Instant {
+	if measure.FewConns(w) {
+		return 0
+	}
+	return g.last
 }

@@ -55,6 +55,8 @@ type SizeLoss struct {
 	Tries            int     `json:"tries"`
 	Still            float64 `json:"still"`
 	Beside           bool    `json:"beside"`
+	Heard            bool    `json:"heard"`
+	Lone             bool    `json:"lone"`
 	Passed           int     `json:"passed"`
 	Coalesced        int     `json:"coalesced"`
 	Singles          int     `json:"singles"`
@@ -129,7 +131,7 @@ func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 	}
 	still.Each(func(k measure.Way, g *standing) bool {
-		emit(g.symptom(k, w.Local))
+		emit(g.symptom(k, w))
 		return true
 	})
 }
@@ -246,9 +248,13 @@ func (d *sizeLoss) judge(w *analyze.Window, x *measure.Speaker, still *standing,
 	}
 	lastTry := st.Series.LastTry(w.End)
 	if still != nil {
-		lastTry = 0 // what happened to it is true however long nobody has tried since
-		f.Single, f.Tries, f.Still, f.Beside, f.Passed = still.f.Single, still.f.Tries, still.f.Still, still.f.Beside, still.f.Passed
-		onset = min(onset, still.onset)
+		lastTry = still.lastTry(w)
+		f.Single, f.Tries, f.Still, f.Beside, f.Heard, f.Passed = still.f.Single, still.f.Tries, still.f.Still, still.f.Beside, still.f.Heard, still.f.Passed
+		f.Lone = f.Hit < w.Params.Int("min_hit") || f.PValue >= w.Params.Float("max_p_value")
+		if f.Lone || measure.FewConns(w) {
+			onset = min(onset, still.onset)
+			f.Peers, f.PeersHit = measure.PeersSince(w, k, onset), len(still.peers)
+		}
 	}
 	subject := k.Subject(w.Local, "")
 	f.Opened = fs.Opened(subject)

@@ -54,6 +54,7 @@ type receiverState struct {
 	life    time.Duration   // of ended connections, since the onset
 	before  stallTime       // until the onset
 	spells  []closedSpell   // newest closings that ended
+	longest closedSpell     // of all that ended
 	onset   capture.Instant // first long closing of this episode
 	lastBad capture.Instant
 	lastAt  capture.Instant
@@ -207,6 +208,9 @@ func (d *slowReceiver) Event(e *flow.Event) {
 			return
 		}
 		st.spells = stat.AppendBounded(st.spells, closedSpell{x.zeroAt, e.Dur, c.Ref(), c.Client.Addr, x.opens, x.note}, measure.MaxFails)
+		if n := len(st.spells); n > 0 && st.spells[n-1].d > st.longest.d {
+			st.longest = st.spells[n-1]
+		}
 		x.zeroAt = 0
 		st.lastAt = e.At
 		if e.Dur >= d.long {
@@ -250,6 +254,13 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 	together := measure.NewSubjects[capture.Endpoint, nonReaders](len(d.states.Keys))
 	d.states.Each(func(k measure.End, st *receiverState) bool {
 		closes := st.onset != 0 && w.End.Sub(st.lastBad) < measure.Episode
+		few := measure.FewConns(w)
+		if few && !closes && st.longest.d >= d.long { // who hands in one connection asks what happened to it, however well it went on
+			st.calm(w)
+			st.spells, st.total = append(st.spells, st.longest), 1
+			st.long(st.longest.at, st.longest.at.Add(st.longest.d))
+			closes = true
+		}
 		narrow := st.narrow.segments > 0 && w.End.Sub(st.narrow.last) < measure.Episode
 		if !closes {
 			st.calm(w)
@@ -269,14 +280,17 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 				onset, evidence, filter = st.narrow.first, st.narrow.evidence, ""
 			}
 		}
-		f.Small = measure.FewConns(w)
+		f.Small = few
 		if k.Client == (capture.Addr{}) {
 			together.Get(k.Server).itself = true
 		} else if closes {
 			together.Get(k.Server).add(st, f, evidence)
 		}
-		emit(analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence,
-			Filter: filter + measure.ServiceFilter(k.Server), Well: opened(w, onset, max(st.lastBad, st.narrow.last), f.Flows+f.Squeezed)})
+		x := analyze.Symptom{Subject: k.Subject(), Onset: onset, Features: f, Evidence: evidence, Filter: filter + measure.ServiceFilter(k.Server)}
+		if x.Well = opened(w, onset, max(st.lastBad, st.narrow.last), f.Flows+f.Squeezed); few {
+			x.Well, x.Until = 0, x.Well // it is told at the end of the input only
+		}
+		emit(x)
 		st.forget()
 		return true
 	})

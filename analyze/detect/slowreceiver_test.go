@@ -96,6 +96,20 @@ func TestSlowReceiver(t *testing.T) {
 			}},
 		{name: "the only connection there is, closed for 40 s", want: "warn service 198.51.100.2 443", onset: 1003 * ms,
 			make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 40*sec) }},
+		{name: "it has gone on since, for minutes", want: "warn service 198.51.100.2 443", onset: 2003 * ms, check: func(t *testing.T, features any) {
+			if f := features.(SlowReceiver); f.ZeroWindows != 1 || f.Longest < 39 || f.Longest > 41 || !f.Small {
+				t.Errorf("%+v", f)
+			}
+		}, make: func(n *network) {
+			n.stall(2*sec, "203.0.113.99", srv, 40*sec)
+			x := n.talk(sec, "203.0.113.99", srv)
+			every(50*sec, 240*sec, sec, func(at time.Duration, _ int) { x.turn(at) })
+		}},
+		{name: "closed for 5 s, and gone on since", make: func(n *network) {
+			n.stall(2*sec, "203.0.113.99", srv, 5*sec)
+			x := n.talk(sec, "203.0.113.99", srv)
+			every(10*sec, 240*sec, sec, func(at time.Duration, _ int) { x.turn(at) })
+		}},
 		{name: "three of six connections, closed for 20 s", want: "warn service 198.51.100.2 443", onset: 20003 * ms,
 			make: func(n *network) {
 				for i := range 3 {

@@ -86,6 +86,12 @@ func (k Way) back() Way {
 	return b
 }
 
+// ToAll is the way of the sender of the pair k to all its peers.
+func (k Way) ToAll() Way { return Way{From: k.From, Scope: toAll} }
+
+// Wide reports whether k leads between a host and several.
+func (k Way) Wide() bool { return k.Scope != OnePair }
+
 // outward reports whether k leads from the one host to the several.
 func (k Way) outward() bool { return k.Scope == toNet || k.Scope == toAll }
 
