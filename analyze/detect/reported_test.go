@@ -416,6 +416,22 @@ func TestStandstillOwed(t *testing.T) {
 			n.tcp(60*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 800)
 			n.tcp(60*sec+ms, x.c, x.s, capture.ACK, x.q, x.a+800, 0)
 		}},
+		{name: "twice on one connection", want: "warn capture ", onset: 6 * sec, check: sum(1, 0, 0), make: func(n *network) {
+			x := used(n)
+			for _, from := range [...]time.Duration{6 * sec, 40 * sec} {
+				every(from, from+14*sec, sec, func(at time.Duration, _ int) { ask(n, x, at) })
+				n.tcp(from+13100*ms, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 800)
+				x.a += 800
+				n.tcp(from+13101*ms, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			}
+		}},
+		{name: "the server closes its window: who asks is told to wait", want: "info capture ", onset: 8*sec + ms, check: sum(0, 0, 0), make: func(n *network) {
+			x := used(n)
+			every(6*sec, 9*sec, sec, func(at time.Duration, _ int) { ask(n, x, at) })
+			n.obs[len(n.obs)-1].Packet.Window = 0
+			n.tcp(60*sec, x.s, x.c, capture.ACK|capture.PSH, x.a, x.q, 800)
+			n.tcp(60*sec+ms, x.c, x.s, capture.ACK, x.q, x.a+800, 0)
+		}},
 		{name: "a listener that takes requests and answers nobody", want: "info capture ", onset: 10 * ms, check: func(t *testing.T, features any) {
 			if f := features.(Standstill); f.Mute != 5 || f.LongMute < 49 {
 				t.Errorf("%+v", f)

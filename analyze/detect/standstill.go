@@ -80,6 +80,7 @@ type turns struct {
 	bytes   uint64
 	idle    bool // all of it was acknowledged then, and there was room for more
 	stopped bool
+	told    bool // of this connection, that it waited
 }
 
 const (
@@ -160,7 +161,7 @@ func (d *standstill) Event(e *flow.Event) {
 		d.unanswered(c, e.At.Add(-e.Dur), e.At, "an upload is answered late")
 		if x := d.turns.Get(c.Ref()); x != nil {
 			d.owed(c, x, e.Since, e.At)
-			*x = turns{most: max(x.most, e.Dur), sent: c.Segments(flow.Client)}
+			*x = turns{most: max(x.most, e.Dur), sent: c.Segments(flow.Client), told: x.told}
 		}
 	case flow.Closed:
 		if c.Outstanding() != 0 && e.Ended() {
@@ -261,7 +262,15 @@ func (d *standstill) stood(x *stillData, at capture.Instant) {
 
 // owed notes that a request of c waits, or has waited, from since to at, if its connection's requests are answered far sooner as a rule.
 func (d *standstill) owed(c *flow.Conn, x *turns, since, at capture.Instant) {
-	if since != 0 && x.since == since && !x.stopped && d.lasts(&x.spell, at, &d.sum.LongOwed, &d.sum.Owed) {
+	if since == 0 || x.since != since || x.stopped {
+		return
+	}
+	n := &d.sum.Owed
+	if x.told {
+		n = new(int)
+	}
+	if d.lasts(&x.spell, at, &d.sum.LongOwed, n) {
+		x.told = true
 		d.note(since, c.String(), 0, "requests get no answer, though their like were answered at once")
 	}
 }
@@ -422,7 +431,8 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			x.idle = !c.Unacked(flow.Server) && !c.WindowClosed(flow.Client)
 		}
 		if at := c.Outstanding(); at != 0 && at > w.Flows.Restated() && c.Answers() >= usualTurns && c.Segments(flow.Client)-x.sent >= moreTurns &&
-			w.End.Sub(at) >= max(d.minStill, unusualTurn*x.most) && !c.Unacked(flow.Client) && !c.Unheard(flow.Server) {
+			w.End.Sub(at) >= max(d.minStill, unusualTurn*x.most) && !c.Unacked(flow.Client) && !c.Unheard(flow.Server) &&
+			!c.WindowClosed(flow.Server) { // else it has said that it takes no more: that is counted as such
 			x.since = at
 			d.owed(c, x, at, w.End)
 		} else if w.Final && !c.Closing(flow.Server) {
