@@ -258,6 +258,7 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		if few && !closes && st.longest.d >= d.long { // who hands in one connection asks what happened to it, however well it went on
 			st.calm(w)
 			st.spells, st.total = append(st.spells, st.longest), 1
+			st.life, st.before = w.End.Sub(st.longest.at), stallTime{}
 			st.long(st.longest.at, st.longest.at.Add(st.longest.d))
 			closes = true
 		}

@@ -97,7 +97,7 @@ func TestSlowReceiver(t *testing.T) {
 		{name: "the only connection there is, closed for 40 s", want: "warn service 198.51.100.2 443", onset: 1003 * ms,
 			make: func(n *network) { n.stall(sec, "203.0.113.99", srv, 40*sec) }},
 		{name: "it has gone on since, for minutes", want: "warn service 198.51.100.2 443", onset: 2003 * ms, check: func(t *testing.T, features any) {
-			if f := features.(SlowReceiver); f.ZeroWindows != 1 || f.Longest < 39 || f.Longest > 41 || !f.Small {
+			if f := features.(SlowReceiver); f.ZeroWindows != 1 || f.Longest < 39 || f.Longest > 41 || f.ClosedShare > 0.2 || f.ShareBefore != 0 || !f.Small {
 				t.Errorf("%+v", f)
 			}
 		}, make: func(n *network) {
