@@ -328,7 +328,34 @@ func TestNarrowWindow(t *testing.T) {
 			x.a += 501
 		})
 	}
+	// probed is a window that closes three times, and opens for less than a segment first, of which a probe takes all there is.
+	probed := func(n *network) {
+		x := n.talk(0, "203.0.113.5", srv)
+		n.tcp(100*ms, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 200)
+		x.q += 200
+		window := func(at time.Duration, room uint16) {
+			n.tcp(at, x.c, x.s, capture.ACK, x.q, x.a, 0)
+			n.obs[len(n.obs)-1].Packet.Window = room
+		}
+		send := func(at time.Duration, size uint32) {
+			n.tcp(at, x.s, x.c, capture.ACK, x.a, x.q, size)
+			x.a += size
+		}
+		every(sec, 22*sec, 7*sec, func(at time.Duration, _ int) {
+			send(at, 1460)
+			window(at+20*ms, 800)
+			send(at+300*ms, 800)
+			window(at+320*ms, 0)
+			window(at+5*sec, 60000)
+		})
+	}
 	play(t, newSlowReceiver, []scene{
+		{name: "closed now and then, and a probe is cut to what room there is", want: "info upstream 203.0.113.5 198.51.100.2 80", onset: 1320 * ms, make: probed,
+			check: func(t *testing.T, features any) {
+				if f := features.(SlowReceiver); f.Squeezed != 0 || f.ZeroWindows != 3 {
+					t.Errorf("%+v", f)
+				}
+			}},
 		{name: "each segment is cut to the window", want: "warn upstream 203.0.113.5 198.51.100.2 80", onset: 110 * ms,
 			make: func(n *network) { trickle(n, 229, false) }, check: func(t *testing.T, features any) {
 				if f := features.(SlowReceiver); f.Widest != 229 || f.Squeezed < 190 || f.Narrow != 1 || !f.Unscaled {

@@ -271,7 +271,8 @@ func (d *slowReceiver) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		}
 		f, evidence := st.measure(w, k, d.long)
 		onset, filter := st.onset, "tcp.window_size == 0 && "
-		if narrow {
+		// A probe of a closed window, too, is cut to what room there is (RFC 9293 §3.8.6.2.1).
+		if narrow && (!closes || st.narrow.segments >= w.Params.Int("min_squeezed")) {
 			f.Squeezed, f.Widest = st.narrow.segments, int(st.narrow.widest)
 			for _, n := range st.narrow.conns.All {
 				f.Narrow += measure.Count(*n > 1)

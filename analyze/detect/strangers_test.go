@@ -39,7 +39,28 @@ func TestUnknownConnections(t *testing.T) {
 			})
 		}
 	}
+	// pool is k connections in use, which are reset at about 20 s, in the middle of a request, while others are opened and are well.
+	pool := func(k int, flags uint8) func(*network) {
+		return func(n *network) {
+			for i := range k {
+				x := n.talk(time.Duration(i)*ms, "203.0.113.7", srv)
+				every(sec+time.Duration(i)*ms, 20*sec, 500*ms, func(at time.Duration, _ int) { x.turn(at) })
+				at := 20*sec + time.Duration(i)*300*ms
+				n.tcp(at, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 300)
+				ack := x.q + 300
+				if flags&capture.ACK == 0 {
+					ack = 0
+				}
+				n.tcp(at+ms, x.s, x.c, flags, x.a, ack, 0)
+				y := n.talk(at+50*ms, "203.0.113.7", srv)
+				every(at+sec, 40*sec, 500*ms, func(at time.Duration, _ int) { y.turn(at) })
+			}
+		}
+	}
 	play(t, newAbnormalTermination, []scene{
+		{name: "three pooled connections that their server does not know any more", want: "info service 198.51.100.2 8080", onset: 20*sec + ms, make: pool(3, capture.RST)},
+		{name: "two", make: pool(2, capture.RST)},
+		{name: "three that it breaks off", make: pool(3, capture.RST|capture.ACK)},
 		{name: "packets that were not translated back", want: "warn service 198.51.100.2 8080", make: downloads(capture.RST), onset: 4*sec + 5*ms,
 			check: func(t *testing.T, features any) {
 				if f := features.(AbnormalTermination); f.Unknown != 7 || f.Resets != 7 || f.ByClient != 7 {
