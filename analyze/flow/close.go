@@ -171,6 +171,8 @@ func (t *Table) resetClass(c *Conn, s Side, p *capture.Packet, at capture.Instan
 		return ResetTimeout
 	case s == Server && r.flags&finSent != 0 && c.mayBeFarewell() && r.finAt.Sub(c.reqLast) < time.Millisecond:
 		return ResetComplete // it closes, the client's farewell unread: a RST in place of its FIN (RFC 2525 §2.17)
+	case s == Server && c.repliesInKind():
+		return ResetComplete // both have said farewell; the reset is in place of its FIN
 	case c.reqAt != 0:
 		return ResetAbort
 	case r.flags&known != 0 && d.flags&ackKnown != 0 && before(d.acked, r.next) && r.flags&finSent == 0:
@@ -202,6 +204,15 @@ const finReply = 10 * time.Millisecond
 // repliesToFIN reports whether the newest request was sent by who had just got the server's FIN: it acknowledges it.
 func (c *Conn) repliesToFIN() bool {
 	return c.side[Server].flags&finAcked != 0 && c.reqAt.Sub(c.side[Server].finAt) <= c.HandshakeRTT+finReply
+}
+
+// repliesInKind reports whether the newest request is the client's farewell in reply to the server's: as long, at once, and the server's
+// came after an answer. The close alerts of one TLS connection have one length, for it has one cipher (RFC 8446 §6.1), while who asks
+// again sends another length than the end of the answer, or all messages have the same and none is beyond the answer.
+func (c *Conn) repliesInKind() bool {
+	said := c.side[Server].nextAt
+	return c.farewell != 0 && c.RequestLen() == uint32(c.farewell) && c.AnswerBytes() > uint32(c.farewell) &&
+		c.reqAt != 0 && c.reqAt == c.reqLast && said <= c.reqAt && c.reqAt.Sub(said) <= c.HandshakeRTT+finReply
 }
 
 // serverLeg is the time from the capture point to the server and back, if that is the larger part of the round trip; else, or if the

@@ -91,9 +91,7 @@ type Conn struct {
 	closed     bool
 	unanswered lack // how a request ended that got no answer
 	inUse      bool
-	// challenged: the newest SYN was answered with the acknowledgement of something older.
-	challenged challenge
-	challenges uint8 // how many SYNs were; 255: that or more
+	farewell   uint8 // payload of the server's newest segment, if it may be a farewell (maxFarewell); else 0
 	writes     [2]writing
 	answer     uint16 // see side.turn
 	Last       capture.Instant
@@ -122,6 +120,9 @@ type Conn struct {
 	answers       uint32
 	synTries      uint16 // SYN repeats
 	saTries       uint16 // SYN-ACK repeats
+	// challenged: the newest SYN was answered with the acknowledgement of something older.
+	challenged challenge
+	challenges uint8 // how many SYNs were; 255: that or more
 }
 
 // writing is what is known of the writes of a side.

@@ -647,3 +647,36 @@ func TestFarewellAtTheServer(t *testing.T) {
 		k.want(t, "reset "+tc.want)
 	}
 }
+
+// A server that has said farewell and finds the client's in reply unread closes with a reset in place of its FIN. A short request that
+// is reset is another thing, and so is one in a protocol whose messages are all as long.
+func TestFarewellInReply(t *testing.T) {
+	const us = time.Microsecond
+	for _, tc := range []struct {
+		name                     string
+		asked, answer, asks, end uint32
+		after                    time.Duration
+		want                     string
+	}{
+		{"close alerts of one cipher", 525, 1000, 24, 24, 50 * us, "complete"},
+		{"of another cipher", 525, 1000, 85, 85, 50 * us, "complete"},
+		{"a short request after the end of an answer", 525, 1000, 30, 24, 50 * us, "abort"},
+		{"messages that are all as long", 24, 24, 24, 0, 50 * us, "abort"},
+		{"a request as long as the end of the answer before, later", 525, 1000, 24, 24, time.Second, "abort"},
+	} {
+		k := newTalk(Reset)
+		k.open()
+		k.send(100*us, Client, ack, 1, 1, tc.asked)
+		k.send(20*ms, Server, ack, 1, 1+tc.asked, tc.answer)
+		next := 1 + tc.answer
+		if tc.end > 0 {
+			k.send(200*us, Server, ack, next, 1+tc.asked, tc.end)
+			next += tc.end
+		}
+		k.send(tc.after, Client, ack, 1+tc.asked, next, tc.asks)
+		k.send(100*us, Server, rst|ack, next, 1+tc.asked, 0)
+		if len(k.events) != 1 || k.events[0] != "reset "+tc.want {
+			t.Errorf("%s: %v, want %s", tc.name, k.events, tc.want)
+		}
+	}
+}

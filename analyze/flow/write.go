@@ -22,6 +22,12 @@ func (t *Table) write(c *Conn, s Side, p *capture.Packet, at capture.Instant, ms
 	d, r := &c.side[s], &c.side[s.Other()]
 	x := &c.writes[s]
 	was := *x&smallOut != 0
+	if s == Server {
+		c.farewell = 0
+		if p.Len <= maxFarewell {
+			c.farewell = uint8(p.Len)
+		}
+	}
 	if *x &^= smallOut; p.Len >= mss {
 		if d.dataPk > 0 && before(r.acked, d.next) || p.Len > mss {
 			*x |= several
