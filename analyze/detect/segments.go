@@ -63,6 +63,11 @@ type Segment struct {
 	Forgotten int     `json:"forgotten"`
 	ForLost   int     `json:"forgotten_lost"`
 	Idle      float64 `json:"idle"`
+	CloseLoss float64 `json:"close_loss"`
+	ApartLoss float64 `json:"apart_loss"`
+	Spaced    float64 `json:"spaced"`
+	Gap       float64 `json:"gap"`
+	GapValue  float64 `json:"gap_p_value"`
 	Pairs     string  `json:"pairs"`
 	Segments  int     `json:"segments"`
 	Apart     int     `json:"apart"`
@@ -224,6 +229,7 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 	f.ByMiss = stat.AtLeast(f.Resets, f.Resets+int(r.At[e.From].Resets)+f.AllResets, r.At[e.From].MissShare())
 	f.part(r, e, complete)
 	f.split(&e.In, &lost, func(cut int) int { return unexplained(&open, &e.Bare, to.MissShare(), cut) })
+	f.spaced(e)
 	if f.Cliff > 0 && change.Since.Lost > 0 {
 		if big := e.Change(f.Cliff/points.BinBytes, complete); big.Since.Lost > 0 {
 			f.SinceIn, f.SinceLost = int(big.Since.In), int(big.Since.Lost)
@@ -231,6 +237,24 @@ func SegmentOf(r *points.Report, e *points.Edge) Segment {
 		}
 	}
 	return f
+}
+
+// spaced finds the time after the last that passed from which on less of the large packets is lost: that of the best likelihood.
+func (f *Segment) spaced(e *points.Edge) {
+	f.GapValue = 1
+	best := math.Inf(-1)
+	for g := 1; g < points.Gaps; g++ {
+		near, far := e.Spaced(f.Cliff/points.BinBytes, g)
+		if near.In == 0 || far.In == 0 {
+			continue
+		}
+		if l := stat.LogLik(uint32(near.Lost), uint32(near.In)) + stat.LogLik(uint32(far.Lost), uint32(far.In)); l > best {
+			best = l
+			f.CloseLoss, f.ApartLoss, f.Gap = near.Rate(), far.Rate(), math.Ldexp(1e-6, g-1)
+			f.Spaced = f.CloseLoss / max(f.ApartLoss, 1/float64(far.In))
+			f.GapValue = stat.Fisher(uint32(near.Lost), uint32(near.In), uint32(far.Lost), uint32(far.In))
+		}
+	}
 }
 
 // unexplained is how many of the packets below a size that are absent are more than the capture misses: of those that nobody acknowledges, as many

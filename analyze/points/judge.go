@@ -121,6 +121,7 @@ func (a *Analysis) judge(c *conv, r *record) {
 			e.First = r.at
 		}
 		e.series.add(r.at, b, counts{lost: 1, in: 1})
+		e.spacing.add(r.at, b, true)
 	default:
 		e.Absent[b]++
 		pair.Absent++
@@ -203,6 +204,7 @@ func (a *Analysis) passed(c *conv, r *record, way []uint8, i int) {
 	e := a.edge(p, q)
 	a.enter(e, c, r)
 	e.series.add(r.at, bin(uint32(r.size)), counts{in: 1})
+	e.spacing.add(r.at, bin(uint32(r.size)), false)
 	last := &c.passedAt[min(p, q)]
 	if *last != 0 {
 		e.survived = max(e.survived, r.at.Sub(*last))

@@ -130,6 +130,7 @@ type Edge struct {
 	Changed         Changes
 	Delays          Delays
 	series          series
+	spacing         spacing
 	firstAbsent     capture.Instant
 	ways            [2]uint64
 	pairs           map[[2]capture.Addr]*Pair

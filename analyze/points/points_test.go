@@ -434,6 +434,39 @@ func TestNothingInCommon(t *testing.T) {
 	}
 }
 
+// What loses by rate spares large packets that come alone; what loses by size does not.
+func TestSpacing(t *testing.T) {
+	for _, policer := range []bool{true, false} {
+		x := newPath(2)
+		tokens, filled := 8000.0, uint32(0)
+		x.lose = func(_ int, back bool, p *capture.Packet) bool {
+			if !back {
+				return false
+			}
+			if !policer {
+				return p.IPLen > 1000 && x.random.Float64() < 0.6
+			}
+			tokens, filled = min(8000, tokens+100*float64(p.TSVal-max(filled, p.TSVal-1000))), p.TSVal // 100 kB/s, in ms
+			if tokens < float64(p.IPLen) {
+				return true
+			}
+			tokens -= float64(p.IPLen)
+			return false
+		}
+		x.talk(100, 2, 500, 20_000)
+		e := together(x.seen, nil).find(1, 0)
+		close, apart := e.Spaced(1024/BinBytes, 12) // 2 ms
+		switch {
+		case close.In < 100 || apart.In < 100:
+			t.Errorf("policer %v: %+v close behind others, %+v apart", policer, close, apart)
+		case policer && close.Rate() < 5*apart.Rate():
+			t.Errorf("a policer spares %+v no more than %+v", apart, close)
+		case !policer && math.Abs(close.Rate()-apart.Rate()) > 0.1:
+			t.Errorf("lost by size: %+v close, %+v apart", close, apart)
+		}
+	}
+}
+
 // A proxy is told by the time after which it opens its own connections. Those that begin at any time, or in the same rhythm, are not joined.
 func TestProxy(t *testing.T) {
 	random := rand.New(rand.NewPCG(4, 4))

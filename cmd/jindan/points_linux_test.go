@@ -34,6 +34,8 @@ func pointFaults() []lab.PointFault {
 		{Name: "healthy", MissAt: "router-out", TwiceAt: "port-out"},
 		{Name: "proxy", Shape: "proxy", From: "server", To: "port-out", Larger: 1400, PerMille: 400},
 		{Name: "dnat", Shape: "dnat", From: "port-out", To: "router-in", Larger: 1400, PerMille: 400, MissAt: "client"},
+		{Name: "policer", From: "port-out", To: "router-out", Rate: 150},
+		{Name: "policer-6", From: "router-in", To: "router-out", Rate: 60, V6: true, TwiceAt: "server"},
 		{Name: "snat-6", Shape: "snat", From: "router-in", To: "port-out", Larger: 1400, PerMille: 400, V6: true},
 	}
 	path := lab.PointShapes["l4"]
@@ -151,7 +153,7 @@ func judgePoints(t *testing.T, f *lab.PointFault, dir string, truth *lab.Truth) 
 
 // counted holds what was found lost, or refused, against what the router or the cable counted, where all captures are complete.
 func counted(t *testing.T, f *lab.PointFault, truth *lab.Truth, e *points.Edge) {
-	if f.PerMille == 0 || f.MissAt != "" {
+	if f.PerMille+f.Rate == 0 || f.MissAt != "" {
 		return
 	}
 	b, err := json.Marshal(truth.Details)
