@@ -78,6 +78,12 @@ type Comparer interface {
 	Compares()
 }
 
+// Informed is a Detector that is told, before the first event, what several capture points showed.
+type Informed interface {
+	Detector
+	Inform(p *points.Report)
+}
+
 // Ask is what the engine would like to see more of. The answer, if there is one, comes as an
 // observation like any other.
 type Ask struct {

@@ -146,6 +146,11 @@ func New(set *rules.Set, ds []Detector, o Options, emit func(*Finding) error) (*
 			}
 		}
 	}
+	for _, d := range ds {
+		if x, ok := d.(Informed); ok && o.Points != nil {
+			x.Inform(o.Points)
+		}
+	}
 	for _, m := range measures(ds) {
 		wake(m.Events(), m)
 	}

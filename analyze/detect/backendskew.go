@@ -7,6 +7,7 @@ import (
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/analyze/measure"
+	"jindan/analyze/points"
 	"jindan/analyze/stat"
 	"jindan/capture"
 )
@@ -39,12 +40,16 @@ type BackendSkew struct {
 type backendSkew struct {
 	*measure.Dials
 	groups measure.Subjects[groupKey, memberGroup]
+	fronts map[capture.Endpoint]capture.Endpoint // of a load balancer between two capture points, by its member
 	best   BackendSkew
 }
 
+// groupKey is who shares its calls among servers: a caller, or a load balancer that others call and that passes their connections on, known by what
+// it is called as.
 type groupKey struct {
 	client capture.Addr
 	port   uint16
+	front  bool
 }
 
 type memberGroup struct {
@@ -113,7 +118,28 @@ func newBackendSkew() analyze.Detector {
 // share makes d read x, which others may read, too.
 func (d *backendSkew) share(x *measure.Dials) {
 	d.Dials = x
-	x.Requests.Tell(d.outcome, x.Callers.MayEvent, measure.Refused, measure.Ignored)
+	x.Requests.Tell(d.outcome, d.may, measure.Refused, measure.Ignored)
+}
+
+// Inform implements analyze.Informed: captures before and behind a load balancer show which servers it shares its clients' connections among.
+func (d *backendSkew) Inform(p *points.Report) { d.fronts = p.Members }
+
+// may reports whether an event is of a connection that somebody may have shared out.
+func (d *backendSkew) may(e *flow.Event) bool {
+	if d.fronts != nil && e.Conn != nil {
+		if _, ok := d.fronts[e.Conn.Server]; ok {
+			return true
+		}
+	}
+	return d.Callers.MayEvent(e)
+}
+
+// sharer is who shares the calls of which k is one.
+func (d *backendSkew) sharer(k measure.CallKey) groupKey {
+	if f, ok := d.fronts[k.Server]; ok {
+		return groupKey{f.Addr, f.Port, true}
+	}
+	return groupKey{k.Client, k.Server.Port, false}
 }
 
 func (d *backendSkew) Spec() analyze.Spec {
@@ -123,7 +149,7 @@ func (d *backendSkew) Spec() analyze.Spec {
 
 func (d *backendSkew) Event(e *flow.Event) {
 	c := e.Conn
-	if c == nil || !d.Callers.MayEvent(e) {
+	if c == nil || !d.may(e) {
 		return
 	}
 	k := measure.CallOf(c)
@@ -134,7 +160,7 @@ func (d *backendSkew) Event(e *flow.Event) {
 				m.curAt = e.At
 			}
 			m.newest = callEvidence(e, "new connection")
-			d.groups.Peek(groupKey{k.Client, k.Server.Port}).lastAt = e.At
+			d.groups.Peek(d.sharer(k)).lastAt = e.At
 		}
 	case flow.Response:
 		if m := d.member(k); m != nil {
@@ -162,7 +188,7 @@ func callEvidence(e *flow.Event, note string) analyze.Evidence {
 }
 
 func (d *backendSkew) member(k measure.CallKey) *member {
-	g := d.groups.Get(groupKey{k.Client, k.Server.Port})
+	g := d.groups.Get(d.sharer(k))
 	if g == nil {
 		return nil
 	}
@@ -203,7 +229,7 @@ func (d *backendSkew) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 			m.failed.roll()
 			m.slow.roll()
 		}
-		if len(g.members.Keys) < 2 || g.members.Refused > 0 || !d.Callers.Is(k.client, g.members.Keys[0]) {
+		if len(g.members.Keys) < 2 || g.members.Refused > 0 || !k.front && !d.Callers.Is(k.client, g.members.Keys[0]) {
 			return true
 		}
 		s := analyze.Subject{Kind: analyze.SubjectHost, Host: k.client.String(), Port: k.port}

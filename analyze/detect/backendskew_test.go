@@ -1,8 +1,13 @@
 package detect
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/points"
+	"jindan/capture"
 )
 
 func TestBackendSkew(t *testing.T) {
@@ -92,4 +97,50 @@ func TestBackendSkew(t *testing.T) {
 			every(20*sec, 40*sec, 50*ms, func(at time.Duration, i int) { n.refused(at, lb, members[i%3]) })
 		}},
 	})
+}
+
+// A load balancer that translates addresses has no connections of its own: captures before and behind it show which server each client's was passed on to.
+// From one capture alone each client seems to choose by itself.
+func TestBalancerBetweenPoints(t *testing.T) {
+	members := []string{"198.51.100.2:8080", "198.51.100.3:8080", "198.51.100.4:8080"}
+	client := func(i int) string { return fmt.Sprintf("203.0.113.%d", 1+i%100) }
+	var between points.Report
+	between.Members = make(map[capture.Endpoint]capture.Endpoint)
+	for _, m := range members {
+		between.Members[host(m)] = host("192.0.2.10:80")
+	}
+	fails := func(n *network) {
+		every(0, 40*sec, 50*ms, func(at time.Duration, i int) {
+			if at >= 20*sec && i%3 == 2 {
+				n.refused(at, client(i), members[2])
+			} else {
+				n.call(at, client(i), members[i%3], 5*ms)
+			}
+		})
+	}
+	skewed := func(n *network) {
+		every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
+			k := i % 3
+			if at >= 20*sec && i%10 != 9 {
+				k = 0
+			}
+			n.call(at, client(i), members[k], 5*ms)
+		})
+	}
+	play(t, func() analyze.Detector {
+		d := newBackendSkew()
+		d.(analyze.Informed).Inform(&between)
+		return d
+	}, []scene{
+		{name: "one member fails", make: fails, want: "warn host 192.0.2.10 80", onset: 20050 * ms, check: func(t *testing.T, features any) {
+			if f := features.(BackendSkew); f.FailedMember != "198.51.100.4" || f.FailedShare < 0.95 || f.FailedOthers != 0 || f.Members != 3 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "one member gets nearly all", make: skewed, want: "info host 192.0.2.10 80", onset: 19800 * ms},
+		{name: "evenly spread", make: func(n *network) {
+			every(0, 60*sec, 50*ms, func(at time.Duration, i int) { n.call(at, client(i), members[i%3], 5*ms) })
+		}},
+	})
+	play(t, newBackendSkew, []scene{{name: "from one capture", make: fails}})
 }

@@ -43,7 +43,7 @@ type Analysis struct {
 
 // New begins to compare points, in the order in which packets pass them as far as that is known.
 func New(pts []Point, o Options) *Analysis {
-	a := &Analysis{o: o, report: &Report{Points: pts, At: make([]At, len(pts))}, flows: make(map[flowKey]flowRef), services: make(map[service]*asked),
+	a := &Analysis{o: o, report: &Report{Points: pts, At: make([]At, len(pts)), Members: make(map[capture.Endpoint]capture.Endpoint)}, flows: make(map[flowKey]flowRef), services: make(map[service]*asked),
 		orders: make(map[service][MaxPoints * (MaxPoints - 1) / 2]int8)}
 	a.recs, a.buckets = make([]record, 1<<12), make([]uint32, 1<<12)
 	a.head, a.tail = 1, 1

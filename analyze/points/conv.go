@@ -78,6 +78,15 @@ type flowRef struct {
 	flip bool
 }
 
+// server is who is asked, as a point shows it.
+func (c *conv) server(pt int) capture.Endpoint {
+	k := c.keys[c.keyAt[pt]>>1]
+	if c.keyAt[pt]&1 != 0 {
+		return k.lo
+	}
+	return k.hi
+}
+
 func keyOf(p *capture.Packet) (k flowKey, swapped bool) {
 	k = flowKey{p.Src, p.Dst, p.Proto}
 	if p.Dst.Compare(p.Src) < 0 {

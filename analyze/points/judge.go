@@ -383,6 +383,7 @@ func (a *Analysis) conclude(c *conv) {
 		}
 	}
 	if way := a.way(c); len(way) > 1 {
+		a.member(c, way)
 		a.compareSyns(c, way)
 		a.twins(c, way)
 		a.dead(c, way)
@@ -429,6 +430,20 @@ func (a *Analysis) dead(c *conv, way []uint8) {
 				}
 			}
 		}
+	}
+}
+
+// maxMembers bounds the servers behind load balancers that are remembered.
+const maxMembers = 1024
+
+// member notes which server a connection was passed on to.
+func (a *Analysis) member(c *conv, way []uint8) {
+	if !c.translated || c.proto != capture.ProtoTCP {
+		return
+	}
+	front, back := c.server(int(way[0])), c.server(int(way[len(way)-1]))
+	if m := a.report.Members; front != back && (len(m) < maxMembers || m[back] != (capture.Endpoint{})) {
+		m[back] = front
 	}
 }
 

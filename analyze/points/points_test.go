@@ -362,6 +362,9 @@ func TestTranslated(t *testing.T) {
 	if e := r.find(2, 3); rows != 40 || e.Lost.All()+e.Absent.All() != uint64(x.lost[[2]int{2, 0}]) {
 		t.Errorf("%d rows, lost %d, in truth %d", rows, e.Lost.All(), x.lost[[2]int{2, 0}])
 	}
+	if m := r.Members; len(m) != 1 || m[capture.Endpoint{Addr: hiddenAddr, Port: 8443}] != (capture.Endpoint{Addr: serverAddr, Port: 443}) {
+		t.Errorf("members %v", m)
+	}
 }
 
 // One point shows segments joined (TSO, GRO) that another one shows as they were on the wire.

@@ -18,7 +18,9 @@ type Report struct {
 	Apart   [][2]int // neighbours that have nothing in common
 	// Looks are the captures that are looked at closer: of each leg that proxies join to the others one, in the order of the path. Together they
 	// show what the proxies do.
-	Looks   []Look
+	Looks []Look
+	// Members are servers behind a device that translates addresses, by what they are asked as before it: a load balancer.
+	Members map[capture.Endpoint]capture.Endpoint
 	Refused uint64 // packets of connections beyond what is followed at a time
 	Early   uint64 // segments judged before their time
 }
