@@ -30,6 +30,7 @@ type CloseWait struct {
 	Ended          int     `json:"ended"`
 	FinDelay       float64 `json:"fin_delay"`
 	ClientsSucceed float64 `json:"clients_succeed"`
+	Others         int     `json:"others"`
 	Exact          bool    `json:"exact"`
 	Unaccepted     int     `json:"unaccepted"`
 	Owned          int     `json:"owned"`
@@ -92,6 +93,8 @@ type closeState struct {
 	waiting   int           // entries of closeWait.waiting that refer to this
 	listener  *closeState   // of a caller: whom it calls
 	endedRing [stat.SeriesLen]uint32
+	unmet     int // of those that ended, without an answer
+	unmetRing [stat.SeriesLen]uint32
 	leaks     bool   // a leak was found: from then on only connections that were answered count as leaked
 	usual     uint32 // how many waited before what there is now
 }
@@ -168,6 +171,7 @@ func (d *closeWait) Event(e *flow.Event) {
 		if h := d.waiting.Peek(c.Stream); h != nil && !h.over {
 			h.over = true
 			h.state.ended++
+			h.state.unmet += measure.Count(h.starved)
 			d.ended++
 			if h.paused && e.Dur < measure.BrokenOff {
 				h.state.idly++
@@ -236,10 +240,12 @@ func (d *closeWait) judge(w *analyze.Window, k measure.End, st *closeState, loss
 		copy(st.counts[:], st.counts[1:])
 		copy(st.answers[:], st.answers[1:])
 		copy(st.endedRing[:], st.endedRing[1:])
+		copy(st.unmetRing[:], st.unmetRing[1:])
 		st.n--
 	}
 	st.counts[st.n], st.answers[st.n], st.endedRing[st.n] = uint32(len(st.list)), st.cur, uint32(st.ended)
-	st.cur, st.ended = stat.Point{}, 0
+	st.unmetRing[st.n] = uint32(st.unmet)
+	st.cur, st.ended, st.unmet = stat.Point{}, 0, 0
 	st.n++
 	st.windows++
 	n := len(st.list)
@@ -290,18 +296,21 @@ func (d *closeWait) judge(w *analyze.Window, k measure.End, st *closeState, loss
 		f.Plateau += analyze.WindowLength.Seconds()
 	}
 	var served stat.Point
+	unmet := 0
 	for i := range st.n {
 		if w.End.Sub(first) >= time.Duration(st.n-1-i)*analyze.WindowLength {
 			served.Bad += st.answers[i].Bad
 			served.Total += st.answers[i].Total
 			f.Ended += int(st.endedRing[i])
+			unmet += int(st.unmetRing[i])
 		}
 	}
 	f.ClientsSucceed = 1 - served.Share()
+	f.Others = int(served.Total - min(served.Bad, served.Total))
 	switch {
 	case f.NeverAnswered*2 < n && (f.Older >= enough || f.NeverAnswered < enough):
 		f.Class = classLeak // younger ones are not forgotten yet: they may wait with those that got no answer
-	case f.Ended > n && f.OldestAge < 2*old.Seconds():
+	case f.Ended > n && 2*unmet > n && f.OldestAge < 2*old.Seconds():
 		f.Class = classSlowHandler
 	default:
 		f.Class = classStarved

@@ -75,6 +75,15 @@ func TestCloseWait(t *testing.T) {
 				n.tcp(at+ms, s, c, capture.ACK, 5000, 5001, 0)
 			})
 		}},
+		{name: "some are left behind unanswered and unclosed, while all others are served: workers are free", want: want, onset: 21*sec + 502*ms,
+			check: func(t *testing.T, features any) {
+				if f := features.(CloseWait); f.Class != classStarved || f.Others < 150 || f.ClientsSucceed < 0.9 {
+					t.Errorf("%+v", f)
+				}
+			}, make: func(n *network) {
+				well(n, 0, 40*sec, 0)
+				every(20*sec, 40*sec, sec, func(at time.Duration, _ int) { n.hung(at, "203.0.113.8", srv, 1500*ms) })
+			}},
 		{name: "closed late, but closed", make: func(n *network) { well(n, 0, 40*sec, 3*sec) }},
 	})
 }
