@@ -90,6 +90,11 @@ func TestSlowServer(t *testing.T) {
 			every(0, 20*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
 			every(20*sec, 40*sec, 100*ms, func(at time.Duration, _ int) { n.call(at, client, web, 2*sec) })
 		}},
+		{name: "clients that have left do not wait: nobody else asks at the end", local: app, make: func(n *network) {
+			every(0, 30*sec, 50*ms, func(at time.Duration, _ int) { n.call(at, client, web, 4*ms) })
+			every(20*sec, 30*sec, sec, func(at time.Duration, _ int) { n.hung(at, client, web, 1500*ms) })
+			n.closedLoop(client, app+":9999", 10, sec, 40*sec, sec, fast) // the capture goes on
+		}},
 		{name: "one URL of many, 3 % of the requests, is slow from 20 s on", local: app, want: slow, onset: 20800 * ms, make: func(n *network) {
 			every(0, 60*sec, 50*ms, func(at time.Duration, i int) {
 				if i%32 != 0 {

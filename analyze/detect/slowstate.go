@@ -202,7 +202,7 @@ func (o *openRequest) age(c *flow.Conn, now capture.Instant) time.Duration {
 func (st *serverState) stopped(w *analyze.Window, slowAfter time.Duration) {
 	s := stop{since: st.lastAt, to: w.End}
 	for _, o := range st.overdue.All {
-		if o.usual {
+		if o.usual && !o.gaveUp { // who has left does not wait
 			s.flows++
 			if s.from == 0 || o.at < s.from {
 				s.from = o.at
