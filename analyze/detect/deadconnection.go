@@ -32,6 +32,7 @@ type DeadConnection struct {
 	Opened      int     `json:"opened"`
 	SynAcks     int     `json:"syn_acks"`
 	Away        float64 `json:"away"`
+	Pause       float64 `json:"pause"`
 }
 
 // The classes of dead-connection.

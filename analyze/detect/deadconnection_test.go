@@ -146,6 +146,19 @@ func TestDeadConnection(t *testing.T) {
 				n.older(4, app, srv, 2*sec, 6*sec)
 				every(0, 20*sec, 250*ms, func(at time.Duration, _ int) { n.call(at, app, srv, 5*ms) })
 			}},
+		{name: "one of a pool is dead since before the capture, which shows one late repetition; the others are well", local: app,
+			want: "warn upstream 192.0.2.9 198.51.100.2 443", onset: 0, check: func(t *testing.T, features any) {
+				if f := features.(DeadConnection); f.Class != deadSome || f.Connections != 1 || f.Alive != 3 || f.Repeats != 1 || f.Pause != 6 {
+					t.Errorf("%+v", f)
+				}
+			},
+			make: func(n *network) {
+				n.older(1, app, srv, 2*sec, 6*sec)
+				for i := range 3 {
+					x := n.talk(time.Duration(i)*10*ms, app, srv)
+					every(sec, 20*sec, 500*ms, func(at time.Duration, _ int) { x.turn(at) })
+				}
+			}},
 		{name: "the same, but the repetition came soon: it may be the first", local: app,
 			make: func(n *network) {
 				n.older(4, app, srv, 2*sec, 400*ms)

@@ -174,6 +174,9 @@ func (d *deadConnection) measure(w *analyze.Window, k deadKey, g *deadGroup) (f 
 		f.Connections++
 		f.Repeats += int(r.repeats)
 		f.Probes += int(r.probes)
+		if r.begun && r.probes == 0 {
+			f.Pause = max(f.Pause, r.pause.Seconds())
+		}
 		if r.probes > 0 {
 			small = true // a probe is as small as a segment can be
 		} else if f.Smallest == 0 || r.size < f.Smallest {

@@ -196,7 +196,7 @@ func (d *slowReceiver) Event(e *flow.Event) {
 		if x == nil || x.zeroAt != 0 {
 			return
 		}
-		x.first, x.zeroAt, x.opens = c.First, e.At, !c.IsEstablished()
+		x.first, x.zeroAt, x.opens = c.First, e.At, c.SynSeen() && !c.IsEstablished()
 		x.note = analyze.Evidence{At: e.At, Flow: c.String(), Note: "window closed"}
 	case flow.ZeroWindowEnd:
 		st := d.states.Peek(measure.EndOf(c, e.Side))

@@ -51,6 +51,20 @@ func (n *network) unread(at time.Duration, client, server string, d time.Duratio
 func TestSlowReceiver(t *testing.T) {
 	const srv = "198.51.100.2:443"
 	play(t, newSlowReceiver, []scene{
+		{name: "a window that was closed before the capture began: nothing is known of its handshake", want: "warn service 198.51.100.2 443", onset: sec,
+			make: func(n *network) {
+				c, s := n.from("203.0.113.4"), host(srv)
+				every(sec, 40*sec, 4*sec, func(at time.Duration, _ int) {
+					n.tcp(at, s, c, capture.ACK, 9000, 70001, 0)
+					n.obs[len(n.obs)-1].Packet.Window = 0
+					n.tcp(at+2*sec, c, s, capture.ACK, 70000, 9000, 0) // a probe
+				})
+			},
+			check: func(t *testing.T, features any) {
+				if f := features.(SlowReceiver); f.Opening != 0 || f.Longest < 30 {
+					t.Errorf("%+v", f)
+				}
+			}},
 		{name: "a service that stops reading", want: "warn service 198.51.100.2 443", onset: 20003 * ms,
 			make: func(n *network) {
 				every(0, 20*sec, 100*ms, func(at time.Duration, i int) { n.call(at, "203.0.113."+itoa(1+i%9), srv, 5*ms) })

@@ -16,6 +16,7 @@ type Standstill struct {
 	Connections int     `json:"connections"`
 	Still       int     `json:"still"`
 	LongStill   float64 `json:"long_still"`
+	Stuck       int     `json:"stuck"`
 	Unanswered  int     `json:"unanswered"`
 	LongWait    float64 `json:"long_wait"`
 	Late        int     `json:"late"`
@@ -119,6 +120,7 @@ type stillData struct {
 	acked uint64
 	frame uint64
 	name  string
+	large bool // perhaps too large for the path
 }
 
 type shutWindow struct {
@@ -184,7 +186,11 @@ func (d *standstill) Event(e *flow.Event) {
 			d.note(e.At.Add(-e.Dur), c.String(), e.Frame, "a handshake that is never completed: SYN and SYN-ACK come again")
 		}
 	case flow.Retransmit:
-		if e.Class == flow.Spurious || e.Class == flow.ClosedWindow || e.Len == 0 || c.Closed() || c.OneWay() {
+		if e.Class == flow.Spurious || e.Class == flow.ClosedWindow || e.Len == 0 || c.Closed() {
+			return
+		}
+		// Where the other side is not seen, only that a segment of long ago comes again tells that nothing has acknowledged it.
+		if c.OneWay() && e.At.Sub(e.Since) < d.minStill {
 			return
 		}
 		x := d.still.Get(k)
@@ -192,7 +198,7 @@ func (d *standstill) Event(e *flow.Event) {
 		case x == nil:
 			return
 		case x.since == 0:
-			*x = stillData{spell: spell{since: e.Since}, acked: acked, frame: e.Frame, name: c.String()}
+			*x = stillData{spell: spell{since: e.Since}, acked: acked, frame: e.Frame, name: c.String(), large: e.IPLen > flow.SmallSize}
 		case acked > x.acked: // the one before was told at the end of the last window, or was short
 			d.stood(x, c.Heard(e.Side.Other()))
 			*x = stillData{spell: spell{since: max(e.Since, c.Heard(e.Side.Other()))}, acked: acked, frame: e.Frame, name: x.name}
@@ -257,6 +263,17 @@ func (d *standstill) wordlessOnes(w *analyze.Window) {
 func (d *standstill) stood(x *stillData, at capture.Instant) {
 	if at.Sub(x.since) >= d.minStill && d.lasts(&x.spell, at, &d.sum.LongStill, &d.sum.Still) {
 		d.note(x.since, x.name, x.frame, "stands still: data outstanding, nothing of it is acknowledged")
+	}
+}
+
+// stuck counts the connections that are older than the input, and stand still to its end. Of what dead-connection says nothing:
+// whether smaller segments would pass it cannot tell of them, or nothing else of the silent host is in the input.
+func (d *standstill) stuck(w *analyze.Window) {
+	for k, x := range d.still.All {
+		c := w.Flows.Lookup(k.ref)
+		if x.told && c != nil && !c.SynSeen() && c.Acked(k.side) == 0 && (x.large || c.OneWay() && !heardElse(w, c, k.side.Other(), x.since)) {
+			d.sum.Stuck++
+		}
 	}
 }
 
@@ -445,7 +462,9 @@ func (d *standstill) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
 		return c != nil && !c.Closed()
 	})
 	if w.Final {
-		d.sum.Small = measure.FewConns(w)
+		if d.sum.Small = measure.FewConns(w); d.sum.Small {
+			d.stuck(w)
+		}
 		d.unrepeated(w)
 		d.mute(w)
 		d.wordlessOnes(w)

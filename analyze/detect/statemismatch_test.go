@@ -100,7 +100,21 @@ func TestStandstill(t *testing.T) {
 			}
 		}
 	}
+	// again is a segment of an older connection that comes again at times after its first.
+	again := func(n *network, at ...time.Duration) {
+		for _, at := range append([]time.Duration{0}, at...) {
+			n.tcp(sec+at, host(srv), host(app+":40000"), capture.ACK, 70000, 9000, 1448)
+		}
+	}
 	play(t, newStandstill, []scene{
+		{name: "a download that stands still since before the capture: its sender alone is seen", want: "warn capture ", onset: sec, make: func(n *network) {
+			again(n, 6*sec, 12*sec)
+		}, check: func(t *testing.T, features any) {
+			if f := features.(Standstill); f.Stuck != 1 || f.Still != 1 {
+				t.Errorf("%+v", f)
+			}
+		}},
+		{name: "one direction of a download, with losses that are sent again at once", make: func(n *network) { again(n, 300*ms, 600*ms) }},
 		{name: "data repeated in vain, then acknowledged", want: "info capture ", onset: 5 * sec, check: sum(1, 0, 0, 0), make: func(n *network) {
 			x := n.talk(0, app, srv)
 			x.turn(sec)
