@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"jindan/cmd/internal/cli"
-	"jindan/cmd/internal/config"
 	"jindan/cmd/internal/diagnose"
 	"jindan/cmd/internal/report"
 	"jindan/rules"
@@ -51,7 +50,7 @@ from it, what to do, and the sources. Names are those of 'jindan rules list', of
 				return report.StepPage(os.Stdout, set, s, o)
 			}
 			names := pageNames(set)
-			return fmt.Errorf("there is no rule or step %q%s\nThere are %s", args[0], config.Near(args[0], names), strings.Join(names, ", "))
+			return fmt.Errorf("there is no rule or step %q%s\nThere are %s", args[0], cli.Near(args[0], names), strings.Join(names, ", "))
 		},
 	}
 	c.Flags().StringVar(&dir, "rules", "", "`directory` with rules of your own")

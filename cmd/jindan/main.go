@@ -16,7 +16,6 @@ import (
 
 	"jindan/capture/decode"
 	"jindan/cmd/internal/cli"
-	"jindan/cmd/internal/config"
 )
 
 func main() {
@@ -106,7 +105,7 @@ Findings and results go to standard output, everything else to standard error.`,
 		if flag, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
 			var names []string
 			c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-			err = fmt.Errorf("%w%s", err, strings.Replace(config.Near(flag, names), `"`, `"--`, 1))
+			err = fmt.Errorf("%w%s", err, strings.Replace(cli.Near(flag, names), `"`, `"--`, 1))
 		}
 		return fmt.Errorf("%w (see '%s --help')", err, c.CommandPath())
 	})

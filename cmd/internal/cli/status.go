@@ -51,6 +51,9 @@ func SplitErrors(err error) []error {
 	return []error{err}
 }
 
+// Near is a suggestion for a misspelt word, empty if none of the known ones is close.
+func Near(word string, known []string) string { return config.Near(word, known) }
+
 // OneOf checks the value of a flag.
 func OneOf(flag, value string, allowed ...string) error {
 	for _, s := range allowed {
@@ -59,5 +62,5 @@ func OneOf(flag, value string, allowed ...string) error {
 		}
 	}
 	return fmt.Errorf("%s %q: use %s or %s%s", flag, value, strings.Join(allowed[:len(allowed)-1], ", "), allowed[len(allowed)-1],
-		config.Near(value, allowed))
+		Near(value, allowed))
 }

@@ -156,6 +156,14 @@ func exit(failed, wrong, of int, notRun, notRight string) error {
 	return nil
 }
 
+// names are those that a scenario may be called by.
+func names() (all []string) {
+	for _, s := range lab.Scenarios() {
+		all = append(append(all, s.ID), s.Aliases...)
+	}
+	return all
+}
+
 func findScenarios(args []string) ([]lab.Scenario, error) {
 	var out []lab.Scenario
 	for _, name := range args {
@@ -164,7 +172,7 @@ func findScenarios(args []string) ([]lab.Scenario, error) {
 		}
 		s, err := lab.Find(name)
 		if err != nil {
-			return nil, fmt.Errorf("%w; 'jindan drill list' lists them", err)
+			return nil, fmt.Errorf("%w%s ('jindan drill list' lists them)", err, cli.Near(name, names()))
 		}
 		out = append(out, s)
 	}
