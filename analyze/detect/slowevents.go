@@ -92,6 +92,9 @@ func (d *slowServer) abandoned(st *serverState, c *flow.Conn, e *flow.Event) {
 	}
 	k := st.kinds.of(size)
 	if !k.usual || st.before.Empty() || e.Dur.Seconds() <= max(d.factor*st.before.Quantile(0.95), st.before.Quantile(0.99)) {
+		if e.Dur >= d.patience {
+			st.apartTo = e.At
+		}
 		return
 	}
 	o := st.overdue.Get(c.Ref())

@@ -35,8 +35,9 @@ type serverState struct {
 	bad      uint32          // not answered in time, ever, of whatever kind
 	left     uint32          // clients that gave up, whatever the kind
 	leftAt   capture.Instant // first of them
-	fared    capture.Instant // end of the stops after which requests were answered in time again
 	leftTo   capture.Instant // newest
+	apartTo  capture.Instant // newest of those that the series does not count
+	fared    capture.Instant // end of the stops after which requests were answered in time again
 	unclosed uint32          // of these, connections that the server did not close either
 	broken   uint32          // clients that closed long after the last data of the only answer that they had: idle, or it broke off
 	earlier  uint32          // answers to what was asked before the input, and waited for long
@@ -234,7 +235,7 @@ func (st *serverState) lastTry(now capture.Instant) capture.Instant {
 
 // fares reports whether requests are answered in time again, of whatever stood still before.
 func (st *serverState) fares(w *analyze.Window) bool {
-	since := max(st.leftTo, st.greets[1].last)
+	since := max(st.apartTo, st.greets[1].last)
 	if n := len(st.stops); n > 0 {
 		since = max(since, st.stops[n-1].to)
 	}

@@ -34,40 +34,90 @@ type Series struct {
 	n    int // windows stored, the newest last
 	cur  Point
 	Old  Point // windows that left the ring, and what preceded the series; no fault that is over
-	// Once a change is found it holds until nothing goes wrong for recovered windows.
+	// Once a change is found it holds until no more goes wrong than before it for recovered windows.
 	Locked      bool
 	at          int // windows since the change, incl. the first
 	Onset       capture.Instant
 	Before      Point
 	BeforeSpan  float64 // seconds
 	Since       Point
-	quiet       int
+	calm        int // the newest windows in which nothing went wrong
+	back        int // the newest windows in which no more went wrong than before the change
 	idle        int // windows without anything
 	windowsSeen int
 }
 
 const (
-	// Recovered is after how many windows with activity but nothing bad a fault is forgotten, wellAgain if so many attempts in a row would
-	// hardly pass while it lasts.
+	// Recovered is after how many windows with activity, but no more failures than are usual, a fault is forgotten, wellAgain if nothing fails and
+	// so many attempts in a row would hardly pass while it lasts.
 	Recovered = 30
 	wellAgain = 10
 	// maxLuck is the probability below which what passes passes not by chance.
 	maxLuck = 0.01
 )
 
-// passed is how many attempts have passed since the last failure.
-func (s *Series) passed() (n uint32) {
-	for i := s.n - 1; i >= 0 && s.ring[i].Bad == 0; i-- {
-		n += s.ring[i].Total
+// usual is the share that went wrong before the change, and does so still when the fault is over.
+func (s *Series) usual() float64 {
+	if !s.Locked {
+		return 0
 	}
-	return min(n, s.Since.Total)
+	return s.Before.Share()
 }
 
-// luck is the probability that all attempts since the last failure pass if the share that failed until then still did.
+// end finds for how many windows no more has gone wrong than is usual: since the last failure; where some always fail, since the place that
+// divides the windows since the change into a time at a share of its own and one at the usual share, if that is more likely by as much as luck
+// is not, and what has failed since does not speak against it.
+func (s *Series) end() (back int) {
+	back = min(s.calm, s.n)
+	usual := s.usual()
+	if usual == 0 {
+		return back
+	}
+	fault, now := s.Since, Point{}
+	best := LogLik(fault.Bad, fault.Total) - math.Log(maxLuck)
+	for i := 1; i < min(s.at, s.n); i++ {
+		p := &s.ring[s.n-i]
+		fault.less(p)
+		now.Bad += p.Bad
+		now.Total += p.Total
+		ok := now.Total - min(now.Bad, now.Total)
+		l := LogLik(fault.Bad, fault.Total) + float64(now.Bad)*math.Log(usual) + float64(ok)*math.Log1p(-usual)
+		if l >= best && now.is(usual) {
+			best, back = l, max(i, back)
+		}
+	}
+	return back
+}
+
+// less takes away a part.
+func (p *Point) less(q *Point) {
+	p.Bad -= min(q.Bad, p.Bad)
+	p.Total -= min(q.Total, p.Total)
+}
+
+// sinceEnd is what was tried since the end, and of it what failed.
+func (s *Series) sinceEnd() (p Point) {
+	for i := s.n - s.back; i < s.n; i++ {
+		p.Bad += s.ring[i].Bad
+		p.Total += s.ring[i].Total
+	}
+	p.Total = min(p.Total, s.Since.Total)
+	return p
+}
+
+// luck is the probability that no more attempts fail than have since the end, if the share that failed until then still did.
 func (s *Series) luck() float64 {
-	passed := s.passed()
-	bad := Point{Bad: s.Since.Bad, Total: s.Since.Total - passed}
-	return math.Pow(1-min(bad.Share(), 1), float64(passed))
+	now, fault := s.sinceEnd(), s.Since
+	fault.less(&now)
+	if now.Bad == 0 {
+		return math.Pow(1-min(fault.Share(), 1), float64(now.Total))
+	}
+	return 1 - AtLeast(int(now.Bad)+1, int(now.Total), min(fault.Share(), 1))
+}
+
+// is reports whether what fails may be the usual share: more would not fail by chance.
+func (p *Point) is(usual float64) bool {
+	return float64(p.Bad) <= usual*float64(p.Total) || AtLeast(int(p.Bad), int(p.Total), usual) >= maxLuck
 }
 
 // Add counts total events of the current window, bad of them bad, the first bad one at first.
@@ -127,7 +177,7 @@ func (s *Series) LastTry(end capture.Instant) capture.Instant {
 	return end.Add(-time.Duration(s.idle) * Window)
 }
 
-// Passes reports whether what failed has passed for a while, and not by chance.
+// Passes reports whether what failed has passed for a while as it usually does, and not by chance.
 func (s *Series) Passes() bool {
 	_, tried := s.passing()
 	return tried >= Over && s.luck() < maxLuck
@@ -149,28 +199,36 @@ func (s *Series) Roll() {
 	}
 	s.ring[s.n] = p
 	s.n++
+	if s.calm++; p.Bad > 0 {
+		s.calm = 0
+	}
 	if s.Locked {
 		s.Since.Bad += p.Bad
 		s.Since.Total += p.Total
 		s.at++
-		switch {
-		case p.Bad > 0:
-			s.quiet = 0
-		case p.Total > 0:
-			s.quiet++
-		}
-		if s.quiet >= Recovered || s.quiet >= wellAgain && s.luck() < maxLuck {
-			// The next fault is held against what is usual: the time before this one, and what has passed since its end.
-			s.Locked = false
-			s.Old = s.Before
-			s.Old.Total += s.passed()
-			s.n = 0
+		if s.back = s.end(); s.recovered() {
+			s.forget()
 		} else if s.at > settled {
 			s.worsen()
+			s.back = s.end()
 			return
 		}
 	}
 	s.split()
+	s.back = s.end()
+}
+
+// recovered reports whether the fault has been over for so long that it is forgotten.
+func (s *Series) recovered() bool {
+	_, tried := s.passing()
+	return tried >= Recovered && s.tells(tried) || tried >= wellAgain && s.sinceEnd().Bad == 0 && s.luck() < maxLuck
+}
+
+// forget takes the fault out: the next one is held against what is usual, the time before this one and what came since its end.
+func (s *Series) forget() {
+	s.Old = s.Before
+	s.n = copy(s.ring[:], s.ring[s.n-s.back:s.n])
+	s.Locked = false
 }
 
 const (
@@ -201,12 +259,13 @@ func (s *Series) split() {
 		s.Locked, s.Since = false, Point{} // nothing in living memory
 		return
 	}
+	if at < 0 && s.Locked && s.isBack() {
+		return // what is usual again would hide the change
+	}
 	s.Before, s.Since = Point{}, Point{}
 	if at < 0 {
 		// No change: it has been so for as long as is known.
-		if s.Locked {
-			s.Locked = false
-		}
+		s.Locked = false
 		s.Onset = s.firstBad(0)
 		s.Since = since
 		s.BeforeSpan = 0
@@ -223,12 +282,6 @@ func (s *Series) change(at int, since Point) {
 	s.BeforeSpan = float64(s.windowsSeen - (s.n - at))
 	s.at = s.n - at
 	s.Locked = true
-	s.quiet = 0
-	for i := s.n - 1; i >= at && s.ring[i].Bad == 0; i-- {
-		if s.ring[i].Total > 0 {
-			s.quiet++
-		}
-	}
 }
 
 // firstBad is when the first of what is bad from window at on began, 0 if nothing is. What was decided late stands in a later window.
@@ -292,7 +345,13 @@ func (p Point) Share() float64 { return Ratio(p.Bad, p.Total) }
 // finding is kept for longer, in case that it comes back; its last time is right.
 const Over = 5
 
-// Over reports whether attempts have gone well for a while, without a failure.
+// isBack reports whether no more fails than before the change, where some always do.
+func (s *Series) isBack() bool {
+	_, tried := s.passing()
+	return s.usual() > 0 && s.tells(tried)
+}
+
+// Over reports whether attempts have gone well for a while, with no more failures than are usual.
 func (s *Series) Over() bool {
 	quiet, tried := s.passing()
 	return quiet >= Over && s.tells(tried)
@@ -306,18 +365,21 @@ func (s *Series) Well(end capture.Instant) capture.Instant {
 	return 0
 }
 
-// passing is how many windows have gone by since the last failure, and in how many of them something was tried.
+// passing is how many windows have gone by since the end, and in how many of them something was tried.
 func (s *Series) passing() (quiet, tried int) {
-	for i := s.n - 1; i >= 0 && s.ring[i].Bad == 0; i-- {
-		if quiet++; s.ring[i].Total > 0 {
+	for i := s.n - s.back; i < s.n; i++ {
+		if s.ring[i].Total > 0 {
 			tried++
 		}
 	}
-	return quiet, tried
+	return s.back, tried
 }
 
-// tells reports whether something was tried in so many windows, or so often, that it tells.
-func (s *Series) tells(tried int) bool { return tried >= Over || tried > 0 && s.luck() < maxLuck }
+// tells reports whether something was tried in so many windows, or so often, that it tells. Where some have failed since the end, a few windows
+// with no more than are usual may be luck: nothing but the number of attempts tells.
+func (s *Series) tells(tried int) bool {
+	return tried >= Over && s.sinceEnd().Bad == 0 || tried > 0 && s.luck() < maxLuck
+}
 
 // Ceased reports whether what happened n times within span would hardly pause for that long by chance, if it went on (Poisson).
 func Ceased(n int, span, pause time.Duration) bool {

@@ -2,6 +2,7 @@ package stat
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"jindan/capture"
@@ -123,5 +124,82 @@ func TestSeriesBaselineWithoutFaults(t *testing.T) {
 	feed(&s, 10, func(int) (uint32, uint32) { return 6, 20 })
 	if !s.Locked || s.Before.Share() != 0 || s.Since.Share() < 0.25 {
 		t.Errorf("before %+v, since %+v", s.Before, s.Since)
+	}
+}
+
+// Where some always fail, a fault is over when no more do than before it, and not sooner: neither while it lasts nor when half of it remains.
+func TestSeriesBackAtTheUsual(t *testing.T) {
+	const runs, rate = 100, 20
+	for _, tc := range []struct {
+		usual, fault, after float64
+		over                bool
+	}{{0.2, 0.8, 0.2, true}, {0.2, 0.6, 0.2, true}, {0.03, 0.5, 0.03, true}, {0.01, 0.2, 0.01, true}, {0.2, 0.8, 0.8, false}, {0.03, 0.5, 0.25, false}, {0.01, 0.2, 0.1, false}} {
+		r := rand.New(rand.NewPCG(1, 2))
+		drawn := func(share float64) func(int) (uint32, uint32) {
+			return func(int) (bad, total uint32) {
+				for range rate {
+					if r.Float64() < share {
+						bad++
+					}
+				}
+				return bad, rate
+			}
+		}
+		over, late := 0, 0
+		for range runs {
+			var s Series
+			feed(&s, 120, drawn(tc.usual))
+			feed(&s, 40, drawn(tc.fault))
+			healed := capture.Instant(s.windowsSeen) * 1e9
+			for range 10 {
+				feed(&s, 1, drawn(tc.after))
+			}
+			end := capture.Instant(s.windowsSeen) * 1e9
+			if well := s.Well(end); well != 0 && end.Sub(well) >= Over*Window {
+				over++
+				if d := well.Sub(healed); d > 3*Window || d < -3*Window {
+					late++
+				}
+			}
+		}
+		if tc.over && (over < runs*95/100 || late > runs*5/100) || !tc.over && over > runs*5/100 {
+			t.Errorf("%v, then %v, then %v: over in %d of %d, at another time in %d", tc.usual, tc.fault, tc.after, over, runs, late)
+		}
+	}
+}
+
+// The next fault is held against what is usual, and what always fails is no fault again when one on top of it has been over for long.
+func TestSeriesForgetsAtTheUsual(t *testing.T) {
+	usual := func(i int) (uint32, uint32) { return uint32(4 * (i % 2)), 20 }
+	var s Series
+	feed(&s, 60, usual)
+	feed(&s, 20, func(int) (uint32, uint32) { return 18, 20 })
+	if !s.Locked {
+		t.Fatal("not found")
+	}
+	feed(&s, Recovered+2, usual)
+	if s.Locked || s.Since.Share() > 0.12 {
+		t.Errorf("locked %v, since %+v", s.Locked, s.Since)
+	}
+	feed(&s, 10, func(int) (uint32, uint32) { return 12, 20 })
+	if !s.Locked || s.Before.Share() > 0.12 || s.Since.Share() < 0.55 {
+		t.Errorf("locked %v, before %+v, since %+v", s.Locked, s.Before, s.Since)
+	}
+}
+
+// What is usual again does not hide a short fault on top of it.
+func TestSeriesKeepsAShortFault(t *testing.T) {
+	usual := func(i int) (uint32, uint32) { return uint32(4 * (i % 2)), 20 }
+	var s Series
+	feed(&s, 30, usual)
+	feed(&s, 3, func(int) (uint32, uint32) { return 8, 20 })
+	if !s.Locked {
+		t.Fatal("not found")
+	}
+	for i := range 25 {
+		feed(&s, 1, func(int) (uint32, uint32) { return usual(i) })
+		if !s.Locked || s.Onset < 29e9 || s.Onset > 31e9 {
+			t.Fatalf("locked %v, onset %v, before %+v, since %+v", s.Locked, s.Onset, s.Before, s.Since)
+		}
 	}
 }

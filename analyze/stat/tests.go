@@ -90,6 +90,9 @@ func AtLeast(k, n int, p float64) float64 {
 	if p <= 0 || k > n {
 		return 0
 	}
+	if p >= 1 {
+		return 1
+	}
 	lg := func(x int) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
 	sum := 0.0
 	for i := k; i <= n; i++ {
