@@ -46,7 +46,7 @@ func (d *change) Spec() analyze.Spec { return analyze.Spec{Rule: "change", Featu
 func (d *change) Event(*flow.Event) {}
 
 func (d *change) Sample(at capture.Instant, s *capture.Sample) {
-	d.sees = d.sees || s.Host != nil
+	d.sees = d.sees || s.Host != nil && s.Host.Has != 0 // without procfs there are no processes either
 	if s.Change == nil {
 		return
 	}

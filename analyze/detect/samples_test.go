@@ -308,6 +308,21 @@ func TestChange(t *testing.T) {
 	})
 }
 
+// Where procfs shows nothing, a process that has begun to listen would not be seen either: that nothing changed is not known.
+func TestChangeUnseen(t *testing.T) {
+	for _, seen := range []bool{false, true} {
+		d, h := newChange().(*change), new(capture.HostSample)
+		h.Links = []capture.Link{{Name: "eth0", Up: true}}
+		if seen {
+			h.Set(0, 1)
+		}
+		d.Sample(begin, &capture.Sample{Host: h})
+		if got := d.Assess(nil).Assessable; got != seen {
+			t.Errorf("counters were read: %v, assessable: %v", seen, got)
+		}
+	}
+}
+
 func TestPoolExhaustedSockets(t *testing.T) {
 	full := gateStates | capture.Established.Mask()
 	pool := func(queue, accepted func(at time.Duration) int) func(*network) {
