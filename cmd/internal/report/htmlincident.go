@@ -138,11 +138,11 @@ func (b *builder) healthy(p *htmlPage) {
 	case c.Samples == 0 && (c.Packets == 0 || c.Connections+c.DNS == 0):
 		p.Heading = analyze.Text{En: "Nothing to diagnose: no TCP connection and no DNS query in this input.", Ko: "이 입력에는 TCP 연결도 DNS 질의도 없습니다."}
 	case unclear:
-		p.Heading = texts("No fault found, but too little was seen to call it healthy: %d suspects ruled out, %d not assessable.",
-			"장애 징후가 없으나 정상이라고 하기에는 본 것이 적습니다. 의심 항목 %d개 배제, %d개 판정 불가.", out, blind)
+		p.Heading = texts("No fault found, but too little was seen to call it healthy: %s ruled out, %d not assessable.",
+			"장애 징후가 없으나 정상이라고 하기에는 본 것이 적습니다. %s 배제, %d개 판정 불가.", suspects(out), blind)
 	default:
-		p.Heading = texts("No fault found: %d suspects ruled out, %d not assessable from this input.",
-			"장애 징후 없음. 의심 항목 %d개 배제, %d개는 이 입력으로 판정 불가.", out, blind)
+		p.Heading = texts("No fault found: %s ruled out, %d not assessable from this input.",
+			"장애 징후 없음. %s 배제, %d개는 이 입력으로 판정 불가.", suspects(out), blind)
 	}
 	var remarks analyze.Text
 	for _, f := range b.d.Findings {
@@ -163,4 +163,9 @@ func (b *builder) healthy(p *htmlPage) {
 			Detail: analyze.Text{En: strings.Join(ruled[0], ", "), Ko: strings.Join(ruled[1], ", ")}},
 	}
 	p.Sections = []section{b.strips("", nil, c.First)}
+}
+
+func suspects(n int) analyze.Text {
+	in := func(l Lang) string { return l.plural(uint64(n), "suspect", "suspects", "의심 항목 %s개") }
+	return analyze.Text{En: in(English), Ko: in(Korean)}
 }

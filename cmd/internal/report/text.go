@@ -111,8 +111,8 @@ func (r *text) healthy() {
 	if n := len(r.past); n > 0 {
 		what = r.plural(uint64(n), "incident is over and shows no more", "incidents are over and show no more", "장애 %s건은 끝났고 더 나타나지 않음")
 	}
-	s := what + fmt.Sprintf(r.pick("; %d suspects ruled out, %d not assessable",
-		". 의심 항목 %d개 배제, %d개는 이 입력으로 판정 불가"), out, blind)
+	s := what + r.pick("; ", ". ") + r.plural(uint64(out), "suspect", "suspects", "의심 항목 %s개") +
+		fmt.Sprintf(r.pick(" ruled out, %d not assessable", " 배제, %d개는 이 입력으로 판정 불가"), blind)
 	if info > 0 {
 		s += ", " + r.plural(uint64(info), "remark", "remarks", "참고 사항 %s건")
 	}

@@ -26,7 +26,7 @@ func (f *Frame) incident(s *State) (out []line) {
 			return append(out, line{}, line{yellow, fmt.Sprintf(f.pick("?  nothing wrong seen, but too little to call it healthy; %d ruled out, %d not assessable",
 				"?  이상은 보이지 않으나 정상이라고 하기에는 본 것이 적음. %d개 배제, %d개 판정 불가"), n, blind)})
 		}
-		return append(out, line{}, line{green, fmt.Sprintf(f.pick("ok  no fault found; %d suspects ruled out, %d not assessable so far",
+		return append(out, line{}, line{green, fmt.Sprintf(f.pick("ok  no fault found; %d ruled out, %d not assessable so far",
 			"정상  장애 징후 없음. 의심 항목 %d개 배제, %d개 아직 판정 불가"), n, blind)})
 	}
 	if f.Open {
