@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
 	"golang.org/x/net/netutil"
 
 	"jindan/analyze"
@@ -227,7 +226,7 @@ func (ag *agent) metrics(to io.Writer) {
 	if _, err := w.WriteTo(to); err != nil {
 		return // the reader has gone
 	}
-	metrics.WriteProcessMetrics(to)
+	_ = metric.WriteProcess(to) // as above
 }
 
 // metrics writes what w sees, and how far its analysis is.

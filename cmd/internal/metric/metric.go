@@ -115,3 +115,41 @@ func series(m *Metric, labels []string) string {
 	}
 	return m.Name + "{" + b.String()[1:] + "}"
 }
+
+// WriteProcess writes what the Go runtime and the kernel tell of the agent's own process, with HELP and TYPE like the others. What Prometheus
+// would refuse for its name, gauges that are called a count, is left out.
+func WriteProcess(to io.Writer) error {
+	var b bytes.Buffer
+	metrics.ExposeMetadata(true)
+	metrics.WriteProcessMetrics(&b)
+	help, told, left := "", map[string]bool{}, ""
+	for line := range strings.Lines(b.String()) {
+		switch f := strings.Fields(line); {
+		case len(f) > 1 && f[1] == "HELP":
+			if help = "Of the agent's process, from /proc/self."; strings.HasPrefix(f[2], "go_") {
+				help = "Of the Go runtime, as its package runtime/metrics describes it."
+			}
+			continue
+		case len(f) > 1 && f[1] == "TYPE":
+			name, kind := f[2], f[3]
+			if strings.HasSuffix(name, "_count") {
+				left = name
+				continue
+			}
+			if told[name] {
+				continue // the format has one of each for a name
+			}
+			told[name] = true
+			if strings.HasSuffix(name, "_total") {
+				kind = string(Counter)
+			}
+			line = fmt.Sprintf("# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+		case len(f) > 0 && f[0] == left:
+			continue
+		}
+		if _, err := io.WriteString(to, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -154,3 +154,20 @@ func TestPromtool(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is said of the agent's own process is described, too: promtool takes it without a complaint.
+func TestProcessDescribed(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("needs promtool (Debian's prometheus; make deps)")
+	}
+	var b bytes.Buffer
+	if err := WriteProcess(&b); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(tool, "check", "metrics")
+	c.Stdin = &b
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
