@@ -1,0 +1,85 @@
+package detect
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"jindan/analyze"
+	"jindan/analyze/cause"
+	"jindan/capture"
+	"jindan/rules"
+)
+
+// A resolver whose forwarder hangs says SERVFAIL late, or not at all: one fault with one cause, the forwarder, whether the resolver serves others, or
+// its own host by a loopback address. Without a forwarder in sight the resolver is the cause.
+func TestHangingForwarder(t *testing.T) {
+	for _, tc := range []struct {
+		name, resolver, client string
+		forwards               bool
+		root                   string
+	}{
+		{"for others", "192.0.2.1:53", "192.0.2.9", true, "dns-unanswered 198.51.100.53"},
+		{"for itself", "127.0.0.1:53", "127.0.0.1", true, "dns-unanswered 198.51.100.53"},
+		{"unseen", "192.0.2.1:53", "192.0.2.9", false, "dns-errors 192.0.2.1"},
+	} {
+		for _, wait := range []time.Duration{400 * ms, 2 * sec, 10 * sec} {
+			t.Run(fmt.Sprintf("%s, %v", tc.name, wait), func(t *testing.T) {
+				n := new(network)
+				every(0, 100*sec, 200*ms, func(at time.Duration, i int) {
+					name := fmt.Sprintf("n%d.test", i%40)
+					forward := n.from("192.0.2.1")
+					if at < 40*sec {
+						if tc.forwards {
+							n.queryFrom(at+ms, forward, "198.51.100.53:53", name, 8*ms, noError, 80)
+						}
+						n.query(at, tc.client, tc.resolver, name, 10*ms, noError, 80)
+						return
+					}
+					for k := range time.Duration(3) {
+						if tc.forwards {
+							n.queryFrom(at+ms+k*wait/3, forward, "198.51.100.53:53", name, -1, noError, 80)
+						}
+					}
+					n.query(at, tc.client, tc.resolver, name, wait, servFail, 80)
+				})
+				if roots := n.roots(t, "192.0.2.1"); !slices.Equal(roots, []string{tc.root}) {
+					t.Errorf("roots %q, want %q", roots, tc.root)
+				}
+			})
+		}
+	}
+}
+
+// roots diagnoses what n sent, and gives the rule and the peer of each root.
+func (n *network) roots(t *testing.T, local string) (roots []string) {
+	t.Helper()
+	set, err := rules.Load(Features())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := analyze.New(set, All(), analyze.Options{Sources: []string{"test"}, Causes: cause.New(set),
+		Local: []netip.Prefix{netip.MustParsePrefix(local + "/32")}}, func(*analyze.Finding) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortStableFunc(n.obs, func(a, b capture.Observation) int { return int(max(min(a.At-b.At, 1), -1)) })
+	for i := range n.obs {
+		n.obs[i].Packet.Frame = uint64(i + 1)
+		if err := e.Observe(&capture.Batch{Obs: n.obs[i : i+1], Until: n.obs[i].At}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := e.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range d.Findings {
+		if f.Role == analyze.Root {
+			roots = append(roots, f.Rule+" "+f.Subject.Peer)
+		}
+	}
+	return roots
+}
