@@ -95,3 +95,43 @@ func TestLargeToSome(t *testing.T) {
 		{name: "the other end has gone each time", local: "192.0.2.9", make: func(n *network) { sessions(n, 3, false) }},
 	})
 }
+
+// TestUnsaid is about connections on which nobody says anything: what the client said may have been lost before the capture, each time.
+func TestUnsaid(t *testing.T) {
+	const srv = "192.0.2.1:80"
+	for _, c := range []struct {
+		name     string
+		unsaid   int
+		closed   bool
+		cleared  bool
+		duration time.Duration
+	}{
+		{"two", 2, false, true, 30 * sec},
+		{"three", 3, false, false, 30 * sec},
+		{"three that their clients close", 3, true, true, 30 * sec},
+		{"three just opened", 3, false, true, sec},
+	} {
+		var n network
+		every(0, 60*sec, 500*ms, func(at time.Duration, i int) {
+			x := n.talk(at, "203.0.113."+itoa(1+i%20), srv)
+			n.tcp(at+5*ms, x.c, x.s, capture.ACK|capture.PSH, x.q, x.a, 100)
+			for range 3 {
+				n.tcp(at+10*ms, x.s, x.c, capture.ACK, x.a, x.q+100, 1460)
+				x.a += 1460
+			}
+			n.tcp(at+11*ms, x.c, x.s, capture.ACK, x.q+100, x.a, 0)
+		})
+		for i := range c.unsaid {
+			at := 60*sec - c.duration
+			x := n.talk(at, "198.51.100."+itoa(1+i), srv)
+			if c.closed {
+				n.tcp(at+15*sec, x.c, x.s, capture.ACK|capture.FIN, x.q, x.a, 0)
+				n.tcp(at+15*sec+ms, x.s, x.c, capture.ACK|capture.FIN, x.a, x.q+1, 0)
+				n.tcp(at+15*sec+2*ms, x.c, x.s, capture.ACK, x.q+1, x.a+1, 0)
+			}
+		}
+		if got := n.cleared(t, newSizeLoss()); got != c.cleared {
+			t.Errorf("%s: cleared %v", c.name, got)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"time"
+
 	"jindan/analyze"
 	"jindan/analyze/flow"
 	"jindan/analyze/measure"
@@ -118,8 +120,14 @@ func (d *sizeLoss) Event(e *flow.Event) {
 
 // unmet reports whether nothing was said on c, open for long now, by a host that speaks first elsewhere: that may have been too large for the way.
 func (d *sizeLoss) unmet(c *flow.Conn, now capture.Instant) bool {
+	return unsaid(c, now, flow.GiveUp) && d.greets.Peek(c.Server.Addr) != nil
+}
+
+// unsaid reports whether nobody has said anything on c, open for so long now. What its client said first may have been lost before this
+// capture, each time that it came again; its FIN would have waited behind that.
+func unsaid(c *flow.Conn, now capture.Instant, long time.Duration) bool {
 	at := c.Established()
-	return at != 0 && now.Sub(at) >= flow.GiveUp && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0 && d.greets.Peek(c.Server.Addr) != nil
+	return at != 0 && now.Sub(at) >= long && c.Bytes(flow.Client)+c.Bytes(flow.Server) == 0
 }
 
 func (d *sizeLoss) Judge(w *analyze.Window, emit func(analyze.Symptom)) {
@@ -271,8 +279,10 @@ const ackSize = 52
 func (d *sizeLoss) Assess(w *analyze.Window) analyze.Assessment {
 	f := d.best
 	f.Unanswered, f.Mute = d.unanswered, d.mute
+	stall := w.Params.Duration("stall_age")
 	w.Flows.Live(func(c *flow.Conn) {
-		if at := c.Outstanding(); at != 0 && w.End.Sub(c.RequestLast()) >= w.Params.Duration("stall_age") || !c.Closed() && d.unmet(c, w.End) {
+		if at := c.Outstanding(); at != 0 && w.End.Sub(c.RequestLast()) >= stall || !c.Closed() && !c.Closing(flow.Client) && unsaid(c, w.End, stall) ||
+			!c.Closed() && d.unmet(c, w.End) {
 			f.Unanswered++
 		}
 	})
