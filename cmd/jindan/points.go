@@ -83,7 +83,10 @@ func (a *app) comparePoints(ctx context.Context, args []string, row func(*points
 	}
 	was := debug.SetMemoryLimit(-1)
 	cli.LimitHeap(int64(len(named)) * pointMemory)
-	defer debug.SetMemoryLimit(was)
+	defer func() {
+		debug.SetMemoryLimit(was)
+		debug.FreeOSMemory() // before one of them is looked at closer
+	}()
 	var sketches []*points.Sketch
 	for _, p := range named {
 		s := new(points.Sketch)
