@@ -216,7 +216,7 @@ func (d *retransmission) judgeData(w *analyze.Window, x *measure.Speaker, emit f
 		ShareBefore: s.Before.Share(), Baseline: s.BeforeSpan, Fast: int(st.Fast), RTO: int(st.Rto), TailProbe: int(st.Tail),
 		Flows: fs.Flows, StalledFlows: fs.Stalled, Longest: fs.Longest.Seconds(), Mute: fs.Mute,
 		Peers: measure.PeersSince(w, k, s.Onset), PeersHit: len(fs.Ends), Prefix: k.Prefix()}
-	f.Spurious = int(min(st.All.Needless, st.All.After))
+	f.Spurious = int(st.All.Unneeded())
 	f.CopyShare = st.All.CopyShare()
 	recent, conns := st.Recent()
 	f.FlowsTotal = max(conns, fs.Flows)

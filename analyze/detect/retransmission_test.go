@@ -211,3 +211,40 @@ func TestFirstDataInTheQueue(t *testing.T) {
 		{name: "none does: the data was lost", want: "error path 198.51.100.2 203.0.113.9", onset: 22203 * ms, make: sends(false)},
 	})
 }
+
+// On two paths of unequal length what was missing is sent anew, and arrives after that: nothing was lost, though a round trip is shorter
+// than the difference. What never came, and is sent anew twice, was.
+func TestReplacedAndLate(t *testing.T) {
+	const srv, mss = "198.51.100.2:80", 1460
+	uploads := func(late, twice bool) func(*network) {
+		return func(n *network) {
+			every(0, 30*sec, 100*ms, func(at time.Duration, i int) {
+				c, s := n.from("203.0.113."+itoa(10+i%5)), host(srv)
+				q := n.open(at, c, s)
+				at += 2 * ms
+				hole := q + 3*mss
+				for k := range uint32(10) {
+					sent := at + time.Duration(k)*100*time.Microsecond
+					switch {
+					case k != 3 || i < 100 && !late:
+						n.tcp(sent, c, s, capture.ACK|capture.PSH, q+k*mss, q, mss)
+					case late:
+						n.tcp(at+7*ms, c, s, capture.ACK|capture.PSH, hole, q, mss)
+					}
+				}
+				if late || i >= 100 {
+					n.tcp(at+3*ms, c, s, capture.ACK|capture.PSH, hole, q, mss)
+					n.tcp(at+3100*time.Microsecond, s, c, capture.ACK, q, q+10*mss, 0)
+				}
+				if twice && i >= 100 {
+					n.tcp(at+7*ms, c, s, capture.ACK|capture.PSH, hole, q, mss)
+				}
+				n.dsack(at+7100*time.Microsecond, s, c, q, q+10*mss, hole, hole+mss)
+			})
+		}
+	}
+	play(t, newRetransmission, []scene{
+		{name: "late by more than a round trip", local: "198.51.100.2", make: uploads(true, false)},
+		{name: "lost, and sent anew twice", local: "198.51.100.2", want: "warn path 198.51.100.2", onset: 10*sec + 2400*time.Microsecond, make: uploads(false, true)},
+	})
+}

@@ -449,6 +449,8 @@ type trouble struct {
 	followed    uint16              // IP-ID of the segment that had set next when the packet that was sent right after it arrived
 	n           uint8
 	holes       [maxHoles]hole
+	filled      [maxHoles]hole // the newest segments that filled holes, as if a hole had opened with them
+	fills       uint8          // how many did, modulo 256
 }
 
 // Trouble is the loss record of a connection's two senders.

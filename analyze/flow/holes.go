@@ -76,6 +76,8 @@ func (t *Table) fill(c *Conn, s Side, x *trouble, p *capture.Packet, at capture.
 		}
 		if !late {
 			x.lastFill = at
+			x.filled[x.fills%maxHoles] = hole{from: p.Seq, to: end, at: at, ts: p.TSVal, id: p.IPID, hasTS: p.Opts&capture.OptTimestamps != 0}
+			x.fills++
 		}
 		switch {
 		case from == h.from && to == h.to:
@@ -113,6 +115,18 @@ func (t *Table) wasOvertaken(c *Conn, h *hole, p *capture.Packet, at capture.Ins
 		limit = c.HandshakeRTT
 	}
 	return at.Sub(h.at) < limit
+}
+
+// wasReplaced reports whether p is a segment that was missing here, was sent anew for that, and arrives after all: the network has only
+// changed the order.
+func (t *Table) wasReplaced(c *Conn, x *trouble, p *capture.Packet, at capture.Instant, end uint32) bool {
+	for i := range x.filled {
+		if f := &x.filled[i]; f.at != 0 && f.from == p.Seq && f.to == end && t.wasOvertaken(c, f, p, at) {
+			f.at = 0
+			return true
+		}
+	}
+	return false
 }
 
 // ackHoles closes the holes of side s below ack: the receiver has that data, so the

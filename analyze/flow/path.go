@@ -64,6 +64,7 @@ type PathSide struct {
 	Retransmits uint32 // sum of Again
 	Lost        uint32 // sum of Missing
 	Spurious    uint32
+	Overtaken   uint32 // of Lost, segments that came after all, later than what was sent in their place
 	Copies      uint32
 	CaptureLost uint32
 	Reordered   uint32

@@ -47,6 +47,9 @@ func (t *Table) again(c *Conn, s Side, p *capture.Packet, at capture.Instant, pa
 	soon := end == d.next && at.Sub(d.nextAt) < c.HandshakeRTT/2
 	proven := class == Spurious || class == Closing || !t.copies.doubtful && !soon && r.packets > 0 && !x.refused.cut(p)
 	x.Retransmits[class] += n
+	if class == Spurious && path != nil && t.wasReplaced(c, x, p, at, end) {
+		path.Side[c.dir(s)].Overtaken += n
+	}
 	if x.vain = 0; (class == RTO || class == Unaccepted) && end == d.next && r.lastAt < d.nextAt {
 		x.vain = r.packets + 1
 	}

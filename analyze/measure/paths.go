@@ -48,6 +48,7 @@ type Traffic struct {
 	Sizes
 	copies, packets uint32
 	After, Before   uint32 // segments lost after and before the capture point
+	overtaken       uint32 // of before: they came after all
 	Damaged         uint32 // of after: seen with a wrong checksum, so that they were lost before
 	conns           uint32
 	acked           uint64 // bytes

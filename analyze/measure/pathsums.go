@@ -69,6 +69,7 @@ func (t *Traffic) Add(ps, b *flow.PathSide, conns uint32, arrived bool) {
 	t.packets += ps.Packets - b.Packets
 	t.After += ps.Retransmits - b.Retransmits
 	t.Before += ps.Lost - b.Lost
+	t.overtaken += ps.Overtaken - b.Overtaken
 	t.conns += conns
 	t.acked += ps.Acked - b.Acked
 }
@@ -181,6 +182,12 @@ func (st *wayState) borrow() (data uint32) {
 	return data
 }
 
+// Unneeded is how many of the segments that count as lost were not: the receiver of what was seen here says so by D-SACK (RFC 2883), or they
+// came after all, later than what was sent in their place.
+func (t *Traffic) Unneeded() uint32 {
+	return max(t.overtaken, min(t.Needless, t.After+t.overtaken))
+}
+
 // join adds o.
 func (t *Traffic) join(o *Traffic) {
 	t.Sizes.Add(&o.Sizes)
@@ -189,6 +196,7 @@ func (t *Traffic) join(o *Traffic) {
 	t.After += o.After
 	t.Damaged += o.Damaged
 	t.Before += o.Before
+	t.overtaken += o.overtaken
 	t.conns += o.conns
 	t.acked += o.acked
 }
