@@ -329,9 +329,9 @@ func (l *localFinder) get() Local {
 
 func (l *localFinder) find() Local {
 	if len(l.option) > 0 {
-		set := l.seen(func(a capture.Addr, _ *end) bool { // RFC 1122 §3.2.1.3 (g): what a loopback address says never leaves its host
-			return contains(l.option, a) || a.Netip().IsLoopback()
-		})
+		// RFC 1122 §3.2.1.3 (g): what a loopback address says never leaves its host. Who names one himself tells loopback addresses apart.
+		apart := slices.ContainsFunc(l.option, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
+		set := l.seen(func(a capture.Addr, _ *end) bool { return contains(l.option, a) || !apart && a.Netip().IsLoopback() })
 		maps.Copy(set, l.own)
 		if len(l.own) == 0 { // what --local names is of one host, and the capture may know more of it
 			maps.Copy(set, l.byDirection())

@@ -41,6 +41,14 @@ func TestLocal(t *testing.T) {
 			{"198.51.100.7", "10.60.4.36", 63, 64, 0, 0, in, out, 50},
 			{"127.0.0.1", "127.0.0.53", 64, 64, 0, 0, capture.DirOther, capture.DirOther, 90},
 		}, LocalByDirection, []string{"10.60.4.36", "127.0.0.1", "127.0.0.53"}},
+		{"named: the loopback interface is this host's, too", []string{"10.60.4.36/32"}, []frame{
+			{"198.51.100.7", "10.60.4.36", 63, 64, 0, 0, 0, 0, 50},
+			{"127.0.0.1", "127.0.0.53", 64, 64, 0, 0, 0, 0, 90},
+		}, LocalByOption, []string{"10.60.4.36", "127.0.0.1", "127.0.0.53"}},
+		{"named: one loopback address of several that stand for hosts", []string{"127.0.0.7/32"}, []frame{
+			{"127.0.0.9", "127.0.0.7", 64, 64, 0, 0, 0, 0, 50},
+			{"127.0.0.7", "127.0.0.53", 64, 64, 0, 0, 0, 0, 90},
+		}, LocalByOption, []string{"127.0.0.7"}},
 		{"cooked: a box that only forwards has no address in it", nil, []frame{
 			{"198.51.100.7", "10.60.4.36", 63, 64, 0, 0, in, in, 50},
 			{"198.51.100.7", "10.60.4.36", 62, 63, 0, 0, out, out, 50},
