@@ -2,14 +2,12 @@ package detect
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"jindan/analyze"
 	"jindan/analyze/cause"
-	"jindan/capture"
 	"jindan/rules"
 )
 
@@ -60,22 +58,8 @@ func (n *network) roots(t *testing.T, local string) (roots []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := analyze.New(set, All(), analyze.Options{Sources: []string{"test"}, Causes: cause.New(set),
-		Local: []netip.Prefix{netip.MustParsePrefix(local + "/32")}}, func(*analyze.Finding) error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.SortStableFunc(n.obs, func(a, b capture.Observation) int { return int(max(min(a.At-b.At, 1), -1)) })
-	for i := range n.obs {
-		n.obs[i].Packet.Frame = uint64(i + 1)
-		if err := e.Observe(&capture.Batch{Obs: n.obs[i : i+1], Until: n.obs[i].At}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d, err := e.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.causes = cause.New(set)
+	d := n.run(t, All(), local)
 	for _, f := range d.Findings {
 		if f.Role == analyze.Root {
 			roots = append(roots, f.Rule+" "+f.Subject.Peer)
